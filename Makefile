@@ -1,0 +1,46 @@
+# `make run` and `make test` need python3 (3.11 or newer, with venv), and nothing else.
+PYTHON ?= python3
+CORES  ?= $(shell getconf _NPROCESSORS_ONLN)
+BIN    := .venv/bin
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+export PYTHONNOUSERSITE := 1
+
+.DEFAULT_GOAL := help
+.PHONY: help setup run report test lint schema lock clean
+
+help:       ## Show this list
+	@sed -n 's/^\([a-z]*\):.*## /\1	/p' $(MAKEFILE_LIST) | expand -t 12
+
+setup: .venv/ready  ## Make the environment .venv from the pins in envs/
+
+.venv/ready: envs/requirements.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "make: $$($(PYTHON) --version) is too old: Python 3.11 or newer is needed (make PYTHON=...)" >&2; exit 2; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --requirement envs/requirements.txt
+	@touch $@
+
+run: .venv/ready    ## Run the workflow in config/config.yaml and print its tables
+	@snakemake --cores $(CORES)
+	@python scripts/show_results.py results
+
+report: run         ## Write results/report.html: tables and figures in one page
+	@snakemake --cores $(CORES) --report results/report.html
+
+test: .venv/ready lint  ## Run every test
+	@python -m pytest tests
+
+lint: .venv/ready   ## Check style: ruff, snakefmt, snakemake --lint
+	@ruff check .
+	@ruff format --check .
+	@snakefmt --check Snakefile workflow
+	@snakemake --lint
+
+schema: .venv/ready ## Write workflow/schemas/ anew from scripts/metantk/config.py
+	@python scripts/write_schema.py
+
+lock:               ## Resolve envs/requirements.in into the exact pins of envs/requirements.txt (needs uv)
+	uv pip compile --universal --python-version 3.11 --no-header --quiet envs/requirements.in -o envs/requirements.txt
+
+clean:              ## Remove results (not the environment)
+	rm -rf results .snakemake

@@ -1,0 +1,163 @@
+"""Files: atomic writes, JSON, hashes, and the provenance that every output carries. Imports no torch."""
+
+import ast
+import contextlib
+import hashlib
+import importlib.metadata
+import json
+import os
+import platform
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+SCRIPTS = Path(__file__).resolve().parent.parent
+PACKAGES = ("numpy", "opacus", "pandas", "scikit-learn", "torch", "torchvision")
+
+
+class InputError(Exception):
+    """Something that the user gave cannot be used. The message is one line: what, where, what to do."""
+
+
+@contextlib.contextmanager
+def atomic_write(path: Path | str) -> Iterator[Path]:
+    """Yield a temporary path beside `path`; on success it replaces `path`, on any error it is removed."""
+    path = Path(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written ({error.strerror or error})") from None
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        temporary.chmod(0o666 & ~_umask())
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+@contextlib.contextmanager
+def atomic_directory(path: Path | str) -> Iterator[Path]:
+    """Yield a temporary folder beside `path`; on success its files move into `path`, one rename each.
+
+    Files are moved in sorted order, except that `manifest.json` goes last: where it stands, all stand.
+    """
+    path = Path(path)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written ({error.strerror or error})") from None
+    try:
+        yield temporary
+        (path / "manifest.json").unlink(missing_ok=True)
+        files = [file for file in temporary.rglob("*") if file.is_file()]
+        for file in sorted(files, key=lambda file: (file.name == "manifest.json", file)):
+            target = path / file.relative_to(temporary)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            file.replace(target)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def canonical_json(value: object) -> str:
+    """One line with sorted keys: equal values give equal text."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def write_json(path: Path | str, value: object) -> None:
+    with atomic_write(path) as temporary:
+        temporary.write_text(json.dumps(value, indent=2, allow_nan=False) + "\n")
+
+
+def read_json(path: Path | str) -> object:
+    """Read a JSON file.
+
+    Raises:
+        InputError: the file is missing or is not JSON.
+    """
+    try:
+        return json.loads(Path(path).read_text())
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
+    except ValueError as error:
+        raise InputError(f"{path}: is not JSON ({error})") from None
+
+
+def sha256_of(path: Path | str) -> str:
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def local_modules(script: Path | str) -> list[Path]:
+    """`script` and every module under scripts/ that it imports, directly or not, found without running it."""
+    found: dict[Path, None] = {}
+    pending = [Path(script).resolve()]
+    while pending:
+        path = pending.pop()
+        if path not in found:
+            found[path] = None
+            pending.extend(_imported_files(path))
+    return sorted(found)
+
+
+def _imported_files(path: Path) -> Iterator[Path]:
+    for node in ast.walk(ast.parse(path.read_text(), filename=str(path))):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
+            # `from package import module` names a module only where such a file exists.
+            names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+        else:
+            continue
+        for name in names:
+            yield from _files_of_module(name)
+
+
+def _files_of_module(name: str) -> Iterator[Path]:
+    parts = name.split(".")
+    for depth in range(1, len(parts) + 1):
+        stem = SCRIPTS.joinpath(*parts[:depth])
+        for candidate in (stem.with_suffix(".py"), stem / "__init__.py"):
+            if candidate.is_file():
+                yield candidate
+
+
+def code_hash(script: Path | str) -> str:
+    """Hash over the text of `script` and of all local modules behind it."""
+    digest = hashlib.sha256()
+    for path in local_modules(script):
+        digest.update(path.relative_to(SCRIPTS).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
+    return digest.hexdigest()
+
+
+def provenance(script: Path | str, options: dict, *, seed: int | None = None, device: str = "cpu") -> dict:
+    """How an output came about: script, code hash, options, seed, device and versions. No times."""
+    versions = {name: importlib.metadata.version(name) for name in PACKAGES if _installed(name)}
+    return {
+        "script": Path(script).name,
+        "code": code_hash(script),
+        "options": options,
+        "seed": seed,
+        "device": device,
+        "versions": {"python": platform.python_version(), **versions},
+    }
+
+
+def _installed(name: str) -> bool:
+    try:
+        importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return False
+    return True
