@@ -1,0 +1,86 @@
+"""The device, the C library's memory settings, threads, and seeded generators."""
+
+import ctypes
+import logging
+import os
+import resource
+import sys
+
+import numpy as np
+import torch
+
+from metantk.storage import InputError
+
+log = logging.getLogger("metantk")
+
+# glibc's mallopt parameters and values: keep freed memory instead of giving it back page by page. Without
+# this, page faults take most of the time of a kernel on a CPU (measured: up to ten times slower).
+_MALLOPT = {"M_MMAP_THRESHOLD": (-3, 1 << 30), "M_TRIM_THRESHOLD": (-1, (1 << 31) - 1), "M_TOP_PAD": (-2, 64 << 20)}
+
+
+def start(threads: int | None = None) -> torch.device:
+    """Set up this process, once, before the first large allocation, and pick its device.
+
+    The device is METANTK_DEVICE if set, else the first CUDA device, else Apple's mps, else the CPU.
+    Deterministic algorithms are used wherever PyTorch has them.
+    """
+    keep_freed_memory()
+    torch.set_num_threads(threads or int(os.environ.get("OMP_NUM_THREADS", "0")) or len(os.sched_getaffinity(0)))
+    torch.backends.cudnn.benchmark = False
+    torch.backends.cudnn.deterministic = True
+    device = pick_device()
+    log.info("device %s, %d threads", describe_device(device), torch.get_num_threads())
+    return device
+
+
+def keep_freed_memory() -> None:
+    """Tell glibc to keep what is freed (other C libraries have no mallopt; there nothing is done)."""
+    if not sys.platform.startswith("linux"):
+        return
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        for parameter, value in _MALLOPT.values():
+            mallopt(parameter, value)
+
+
+def pick_device() -> torch.device:
+    wish = os.environ.get("METANTK_DEVICE")
+    if wish:
+        try:
+            torch.empty(0, device=wish)
+        except (RuntimeError, AssertionError) as error:
+            raise InputError(f"METANTK_DEVICE={wish}: no such device here ({str(error).splitlines()[0]})") from None
+        return torch.device(wish)
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+def describe_device(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+
+
+def peak_memory_mb(device: torch.device) -> dict[str, float]:
+    """Largest resident size of this process and, on CUDA, largest allocation on the device, in MiB."""
+    peak = {"cpu": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
+    if device.type == "cuda":
+        peak["cuda"] = torch.cuda.max_memory_allocated(device) / 2**20
+    return {name: round(value, 1) for name, value in peak.items()}
+
+
+def generator(*key: int | str, device: torch.device | str = "cpu") -> torch.Generator:
+    """A torch generator for one purpose, for example `generator("weights", seed, round, repeat)`."""
+    return torch.Generator(device).manual_seed(int(_sequence(key).generate_state(1, np.uint64)[0] >> 1))
+
+
+def numpy_generator(*key: int | str) -> np.random.Generator:
+    """A numpy generator for one purpose; equal keys give equal draws, different keys independent ones."""
+    return np.random.default_rng(_sequence(key))
+
+
+def _sequence(key: tuple[int | str, ...]) -> np.random.SeedSequence:
+    words = []
+    for part in key:
+        data = part.encode() if isinstance(part, str) else int(part).to_bytes(8, "little", signed=True)
+        words += [len(data), *data]  # the lengths keep ("ab", "c") and ("a", "bc") apart
+    return np.random.SeedSequence(words)

@@ -1,0 +1,165 @@
+"""Neural tangent kernels at initialisation, the MetaNTK built from them, and condition numbers.
+
+Per-sample gradients come from Opacus' hooks; each layer's are contracted to a Gram matrix at once and dropped.
+"""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from opacus.grad_sample import GradSampleModule, register_grad_sampler
+from torch import Tensor, nn
+
+from metantk.space.supernet import Convolution, Supernet
+
+
+@register_grad_sampler(Convolution)
+def sample_convolution(layer: Convolution, activations: list[Tensor], backprops: Tensor) -> dict:
+    """Per-sample weight gradients, `(pictures, channels_out, channels_in / groups, height, width)`.
+
+    Pictures are folded into groups: the gradient of a grouped convolution's weight then *is* the per-sample
+    gradient, at the cost of an ordinary backward pass (no unfolding, no dense product for depthwise kernels).
+    """
+    x = activations[0]
+    pictures, groups, shape = len(x), layer.groups, layer.weight.shape
+    if layer.is_pointwise:
+        left = backprops.flatten(2).unflatten(1, (groups, -1))
+        right = x.flatten(2).unflatten(1, (groups, -1))
+        return {layer.weight: torch.matmul(left, right.transpose(2, 3)).view(pictures, *shape)}
+    _, gradient, _ = torch.ops.aten.convolution_backward(
+        backprops.reshape(1, -1, *backprops.shape[2:]),
+        x.reshape(1, -1, *x.shape[2:]),
+        x.new_empty(pictures * shape[0], *shape[1:]),
+        None,
+        [layer.stride] * 2,
+        list(layer.padding),
+        [layer.dilation] * 2,
+        False,
+        [0, 0],
+        pictures * groups,
+        [False, True, False],
+    )
+    return {layer.weight: gradient.view(pictures, *shape)}
+
+
+class GramModule(GradSampleModule):
+    """Opacus' module, with each layer's per-sample gradients contracted as soon as they are known.
+
+    Attributes:
+        ntk: `(candidates, pictures, pictures)` float64, summed over the layers seen in the backward pass.
+        nngp: the same, over the head alone.
+    """
+
+    def __init__(self, network: Supernet, candidates: int) -> None:
+        super().__init__(network, loss_reduction="sum")
+        self.candidates = candidates
+        self.ntk: Tensor | float = 0.0
+        self.nngp: Tensor | float = 0.0
+
+    def capture_backprops_hook(
+        self, module: nn.Module, _inputs: Tensor, outputs: Tensor, loss_reduction: str, batch_first: bool
+    ) -> None:
+        activations, backprops = self.rearrange_grad_samples(
+            module=module, backprops=outputs[0].detach(), loss_reduction=loss_reduction, batch_first=batch_first
+        )
+        del module.max_batch_len
+        for gradient in self.GRAD_SAMPLERS[type(module)](module, activations, backprops).values():
+            rows = gradient.reshape(self.candidates, -1, gradient[0].numel()).double()
+            gram = rows @ rows.transpose(1, 2)
+            self.ntk = self.ntk + gram
+            if module is self._module.head:
+                self.nngp = self.nngp + gram
+
+
+def empirical_kernels(network: Supernet, images: Tensor, masks: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+    """NTK and NNGP of each candidate for the sum of the outputs, over all convolution and linear weights.
+
+    Args:
+        network: a supernet with a head and with group norm.
+        images: `(pictures, channels, height, width)`.
+        masks: for each cell type, `(candidates, edges, operations)` bool.
+
+    Returns:
+        Two float64 tensors `(candidates, pictures, pictures)` (paper, Definition 1; NNGP: the head alone).
+    """
+    candidates = len(masks["normal"])
+    grams = GramModule(network, candidates)
+    try:
+        # Convolutions use their weights detached: the pictures keep the graph alive down to the stem.
+        grams(images.detach().requires_grad_(), masks).sum().backward()
+    finally:
+        grams.remove_hooks()
+    return grams.ntk, grams.nngp
+
+
+def meta_ntk(
+    ntk: Tensor | np.ndarray,
+    base: Tensor | np.ndarray,
+    *,
+    tasks: int,
+    queries: int,
+    supports: int,
+    time: float,
+    ridge: float,
+) -> Tensor:
+    """The MetaNTK of Eqs. 10-11, with the transpose that the printed last term lacks.
+
+    Args:
+        ntk: Θ, `(..., m, m)` with m = tasks * (queries + supports): all queries task by task, then all supports.
+        base: K of the inner loop, the same shape: the NTK for MAML, the NNGP for ANIL.
+        tasks: number of tasks.
+        queries: queries per task.
+        supports: supports per task.
+        time: λτ of the inner loop; `math.inf` drops the exponential.
+        ridge: ρ, added to the inverted support kernel's diagonal (not within the exponential).
+
+    Returns:
+        `(..., tasks * queries, tasks * queries)` in float64.
+    """
+    theta = torch.as_tensor(ntk).double()
+    kernel = torch.as_tensor(base).double()
+    size = tasks * (queries + supports)
+    if theta.shape[-2:] != (size, size) or kernel.shape != theta.shape:
+        raise ValueError(
+            f"kernels are {tuple(theta.shape)} and {tuple(kernel.shape)}, expected (..., {size}, {size})"
+        )
+    count = tasks * queries
+    # Rows of `adapt` take gradients of all pictures to those of the adapted queries: query - A_i support.
+    adapt = theta.new_zeros(*theta.shape[:-2], count, size)
+    adapt[..., torch.arange(count), torch.arange(count)] = 1
+    for task in range(tasks):
+        query = slice(task * queries, (task + 1) * queries)
+        support = slice(count + task * supports, count + (task + 1) * supports)
+        inverse = _adaptation(kernel[..., support, support], time, ridge)
+        adapt[..., query, support] = -kernel[..., query, support] @ inverse
+    return adapt @ theta @ adapt.transpose(-1, -2)
+
+
+def _adaptation(kernel: Tensor, time: float, ridge: float) -> Tensor:
+    """T = (K + ρI)⁻¹ (I − exp(−tK)) of a symmetric K."""
+    identity = torch.eye(kernel.shape[-1], dtype=kernel.dtype, device=kernel.device)
+    if math.isinf(time):
+        change = identity.expand_as(kernel)
+    else:
+        change = identity - torch.linalg.matrix_exp(-time * kernel)
+    return torch.linalg.solve_ex(kernel + ridge * identity, change)[0]
+
+
+def condition_numbers(matrices: Tensor) -> Tensor:
+    """Largest over smallest eigenvalue of each symmetric `(..., n, n)` matrix (Eq. 14), float64.
+
+    Infinite where a matrix is not finite or its smallest eigenvalue is not positive: worse than any other.
+    """
+    matrices = matrices.double()
+    matrices = (matrices + matrices.transpose(-1, -2)) / 2
+    finite = torch.isfinite(matrices).all(-1).all(-1)
+    safe = torch.where(finite[..., None, None], matrices, torch.zeros_like(matrices))
+    eigenvalues = torch.linalg.eigvalsh(safe)
+    smallest, largest = eigenvalues[..., 0], eigenvalues[..., -1]
+    return torch.where(finite & (smallest > 0), largest / smallest, torch.full_like(largest, math.inf))
+
+
+def condition_number(matrix: Tensor | np.ndarray | Sequence) -> float:
+    """`condition_numbers` of one matrix, as a number."""
+    return float(condition_numbers(torch.as_tensor(matrix)))

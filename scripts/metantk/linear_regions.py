@@ -1,0 +1,61 @@
+"""Linear regions: distinct ReLU patterns of thin networks (paper, Eq. 15; TE-NAS, Definition 1)."""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from metantk.space.supernet import Supernet
+
+
+def count_regions(patterns: Tensor | np.ndarray) -> int:
+    """Number of distinct rows of on/off patterns; exact.
+
+    Args:
+        patterns: `(inputs, units)`; a unit is on where its value is positive.
+    """
+    packed = np.packbits(np.asarray(patterns) > 0, axis=1)
+    return len(np.unique(_as_bytes(packed)))
+
+
+def _as_bytes(packed: np.ndarray) -> np.ndarray:
+    """`(rows, bytes)` as one opaque value per row, which sorts and compares much faster than a row of numbers."""
+    packed = np.ascontiguousarray(packed)
+    return packed.view(np.dtype((np.void, packed.shape[1])))[:, 0]
+
+
+class PatternRecorder:
+    """Collects the patterns of every candidate of a batch; pass it to `Supernet.forward` as `watch`."""
+
+    def __init__(self) -> None:
+        self.parts: list[Tensor] = []
+
+    def __call__(self, x: Tensor, used: Tensor) -> None:
+        """Args: `x`, `(candidates * pictures, copies, ...)`; `used`, `(candidates, copies)`."""
+        on = (x > 0).flatten(2).unflatten(0, (len(used), -1))
+        # A copy that a candidate does not have is off for all its inputs: it distinguishes nothing.
+        self.parts.append((on & used[:, None, :, None]).flatten(2))
+
+    def packed(self) -> np.ndarray:
+        """`(candidates, pictures, bytes)`."""
+        return np.packbits(torch.cat(self.parts, dim=2).cpu().numpy(), axis=2)
+
+
+@torch.no_grad()
+def regions_of_candidates(network: Supernet, batches: list[Tensor], masks: dict[str, Tensor]) -> np.ndarray:
+    """R_N of each candidate over all inputs of all batches.
+
+    Args:
+        network: a thin supernet (batch norm, no stem, no head).
+        batches: each `(pictures, 1, height, width)`; batch normalisation sees one of them.
+        masks: for each cell type, `(candidates, edges, operations)` bool.
+
+    Returns:
+        int64 `(candidates,)`.
+    """
+    recorded = []
+    for batch in batches:
+        recorder = PatternRecorder()
+        network(batch, masks, watch=recorder)
+        recorded.append(recorder.packed())
+    patterns = np.concatenate(recorded, axis=1)
+    return np.array([len(np.unique(_as_bytes(rows))) for rows in patterns])

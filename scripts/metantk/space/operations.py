@@ -1,0 +1,102 @@
+"""The operations of a cell as plain modules, and the blocks around them (facts of DARTS, MetaNAS, TE-NAS).
+
+All map `(pictures, channels, height, width)` to `(pictures, channels_out, height / stride, width / stride)`.
+`norm` makes the normalisation for a number of channels: batch normalisation in the trained network.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+Norm = Callable[[int], nn.Module]
+
+
+class ReluConvNorm(nn.Sequential):
+    """ReLU, 1×1 convolution, norm: brings a cell's input to the cell's channels."""
+
+    def __init__(self, channels_in: int, channels_out: int, norm: Norm) -> None:
+        super().__init__(nn.ReLU(), nn.Conv2d(channels_in, channels_out, 1, bias=False), norm(channels_out))
+
+
+class FactorizedReduction(nn.Module):
+    """Halves the resolution with two stride-2 1×1 convolutions, the second on the picture shifted by a pixel."""
+
+    def __init__(self, channels_in: int, channels_out: int, norm: Norm) -> None:
+        super().__init__()
+        half = channels_out // 2
+        self.even = nn.Conv2d(channels_in, half, 1, stride=2, bias=False)
+        self.odd = nn.Conv2d(channels_in, channels_out - half, 1, stride=2, bias=False)
+        self.norm = norm(channels_out)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = functional.relu(x)
+        # Padded below and on the right, so that odd sizes work: the shifted picture has as many even rows.
+        shifted = functional.pad(x, (0, 1, 0, 1))[:, :, 1:, 1:]
+        return self.norm(torch.cat([self.even(x), self.odd(shifted)], dim=1))
+
+
+class SeparableBlock(nn.Sequential):
+    """ReLU, depthwise convolution, 1×1 convolution, norm."""
+
+    def __init__(self, channels: int, kernel: int, stride: int, dilation: int, norm: Norm) -> None:
+        depthwise = nn.Conv2d(
+            channels,
+            channels,
+            kernel,
+            stride=stride,
+            padding=dilation * (kernel // 2),
+            dilation=dilation,
+            groups=channels,
+            bias=False,
+        )
+        super().__init__(nn.ReLU(), depthwise, nn.Conv2d(channels, channels, 1, bias=False), norm(channels))
+
+
+def conv_1x5_5x1(channels: int, stride: int, norm: Norm) -> nn.Sequential:
+    return nn.Sequential(
+        nn.ReLU(),
+        nn.Conv2d(channels, channels, (1, 5), stride=stride, padding=(0, 2), bias=False),
+        nn.Conv2d(channels, channels, (5, 1), padding=(2, 0), bias=False),
+        norm(channels),
+    )
+
+
+def skip_connect(channels: int, stride: int, norm: Norm) -> nn.Module:
+    return nn.Identity() if stride == 1 else FactorizedReduction(channels, channels, norm)
+
+
+def separable_twice(channels: int, kernel: int, stride: int, norm: Norm) -> nn.Sequential:
+    first = SeparableBlock(channels, kernel, stride, 1, norm)
+    return nn.Sequential(first, SeparableBlock(channels, kernel, 1, 1, norm))
+
+
+def make_operation(name: str, channels: int, stride: int, norm: Norm) -> nn.Module:
+    """One operation of an edge, by its name in the genotype."""
+    match name:
+        case "skip_connect":
+            return skip_connect(channels, stride, norm)
+        case "conv_3x3":
+            return SeparableBlock(channels, 3, stride, 1, norm)
+        case "sep_conv_3x3":
+            return separable_twice(channels, 3, stride, norm)
+        case "sep_conv_5x5":
+            return separable_twice(channels, 5, stride, norm)
+        case "dil_conv_3x3":
+            return SeparableBlock(channels, 3, stride, 2, norm)
+        case "dil_conv_5x5":
+            return SeparableBlock(channels, 5, stride, 2, norm)
+        case "conv_1x5_5x1":
+            return conv_1x5_5x1(channels, stride, norm)
+        case "avg_pool_3x3":
+            return nn.Sequential(nn.AvgPool2d(3, stride, 1, count_include_pad=False), norm(channels))
+        case "max_pool_3x3":
+            return nn.Sequential(nn.MaxPool2d(3, stride, 1), norm(channels))
+    raise KeyError(name)
+
+
+def drop_path(x: Tensor, rate: float, generator: torch.Generator) -> Tensor:
+    """Drop the whole output of an operation for a picture with probability `rate`; scale the others up."""
+    kept = torch.rand(len(x), generator=generator, device=x.device) >= rate
+    return x * (kept.to(x.dtype) / (1 - rate)).view(-1, 1, 1, 1)

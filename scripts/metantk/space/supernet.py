@@ -1,0 +1,455 @@
+"""Supernets for a search without training: many candidates, one set of weights, one batch.
+
+A candidate is a mask over the operations of both cell types. All candidates of a batch share weights, so they
+differ only in how the operations' outputs are mixed. Tensors are `(candidates * pictures, ...)`, candidate by
+candidate. Operations that read the same state are fused: one ReLU, one depthwise convolution over all edges,
+one grouped 1×1 product. The mathematics is that of `metantk.space.operations` (a test compares the two).
+"""
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from metantk.space.genotype import CELL_TYPES, Edge, Space
+
+# (kernel, dilation) of the operations made of depthwise-separable blocks; `sep_` ones have a second block.
+SEPARABLE = {
+    "conv_3x3": (3, 1),
+    "sep_conv_3x3": (3, 1),
+    "sep_conv_5x5": (5, 1),
+    "dil_conv_3x3": (3, 2),
+    "dil_conv_5x5": (5, 2),
+}
+NORM_EPSILON = 1e-5
+
+
+class Slot(NamedTuple):
+    """One operation of one edge; `edge` counts within the cell, `operation` within the space."""
+
+    edge: int
+    operation: int
+
+
+class Norms(NamedTuple):
+    """Normalisation without affine terms (they stay at 1 and 0 and take no part in any kernel).
+
+    Attributes:
+        kind: "group" (pictures do not mix: needed for per-sample gradients) or "batch" (statistics over the
+            pictures of one candidate).
+    """
+
+    kind: str
+
+    def __call__(self, x: Tensor, channels: int, candidates: int) -> Tensor:
+        """Normalise `(candidates * pictures, copies * channels, height, width)`, each copy on its own."""
+        if self.kind == "group":
+            groups = x.shape[1] // channels * group_count(channels)
+            return functional.group_norm(x, groups, eps=NORM_EPSILON)
+        grouped = x.unflatten(0, (candidates, -1))
+        variance, mean = torch.var_mean(grouped, dim=(1, 3, 4), correction=0, keepdim=True)
+        return ((grouped - mean) * torch.rsqrt(variance + NORM_EPSILON)).flatten(0, 1)
+
+
+def group_count(channels: int) -> int:
+    """Groups of the GroupNorm that stands in for BatchNorm: min(16, channels), made to divide the channels."""
+    return channels if channels <= 16 else math.gcd(16, channels)
+
+
+class Convolution(nn.Module):
+    """Convolution without bias whose weight takes part in the kernel.
+
+    The forward pass uses the weight detached: autograd then computes no weight gradient summed over the batch,
+    and the sampler in `metantk.kernels` computes the per-sample one from the same inputs and outputs.
+    """
+
+    def __init__(
+        self,
+        channels_in: int,
+        channels_out: int,
+        kernel: tuple[int, int] = (1, 1),
+        *,
+        stride: int = 1,
+        dilation: int = 1,
+        groups: int = 1,
+    ) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(channels_out, channels_in // groups, *kernel))
+        self.stride, self.dilation, self.groups = stride, dilation, groups
+        self.padding = tuple(dilation * (size // 2) for size in kernel)
+
+    @property
+    def is_pointwise(self) -> bool:
+        return self.weight.shape[2:] == (1, 1) and self.stride == 1
+
+    def forward(self, x: Tensor) -> Tensor:
+        weight = self.weight.detach()
+        if self.is_pointwise:  # as a batched matrix product: two to three times faster than a grouped convolution
+            matrices = weight.view(self.groups, -1, weight.shape[1])
+            return torch.matmul(matrices, x.flatten(2).unflatten(1, (self.groups, -1))).view(
+                len(x), -1, *x.shape[2:]
+            )
+        return functional.conv2d(
+            x, weight, stride=self.stride, padding=self.padding, dilation=self.dilation, groups=self.groups
+        )
+
+
+class Context(NamedTuple):
+    """What a forward pass hands down: the batch's candidates, the norm, and who wants to see the ReLUs.
+
+    Attributes:
+        weights: mixing weights per cell type, `(candidates, edges, operations)`; 0 where removed.
+        norms: the normalisation.
+        watch: called with each ReLU's input `(candidates * pictures, copies, ...)` and with
+            `(candidates, copies)`: whether the copy belongs to a remaining operation.
+    """
+
+    weights: dict[str, Tensor]
+    norms: Norms
+    watch: Callable[[Tensor, Tensor], None] | None
+
+    @property
+    def candidates(self) -> int:
+        return len(self.weights["normal"])
+
+    def relu(self, x: Tensor, used: Tensor | None = None) -> Tensor:
+        """ReLU; `used` is `(candidates, copies)` where `x` holds several copies or is not used by all."""
+        if self.watch is not None:
+            used = torch.ones(self.candidates, 1, dtype=torch.bool, device=x.device) if used is None else used
+            self.watch(x.unflatten(1, (used.shape[1], -1)), used)
+        return functional.relu(x)
+
+
+class Align(nn.Module):
+    """Brings an input of a cell to the cell's channels: ReLU, 1×1 convolution, norm."""
+
+    def __init__(self, channels_in: int, channels: int) -> None:
+        super().__init__()
+        self.channels = channels
+        self.convolution = Convolution(channels_in, channels)
+
+    def forward(self, x: Tensor, context: Context) -> Tensor:
+        return context.norms(self.convolution(context.relu(x)), self.channels, context.candidates)
+
+
+class Reductions(nn.Module):
+    """`copies` factorised reductions of one input that has passed its ReLU."""
+
+    def __init__(self, channels_in: int, channels: int, copies: int = 1) -> None:
+        super().__init__()
+        half = channels // 2
+        self.channels, self.copies = channels, copies
+        self.even = Convolution(channels_in, copies * half) if half else None
+        self.odd = Convolution(channels_in, copies * (channels - half))
+
+    def forward(self, activated: Tensor, context: Context) -> Tensor:
+        shifted = functional.pad(activated, (0, 1, 0, 1))[:, :, 1::2, 1::2]
+        halves = [self.odd(shifted.contiguous())]
+        if self.even is not None:
+            halves.insert(0, self.even(activated[:, :, ::2, ::2].contiguous()))
+        joined = torch.cat([half.unflatten(1, (self.copies, -1)) for half in halves], dim=2).flatten(1, 2)
+        return context.norms(joined, self.channels, context.candidates)
+
+
+class AlignReduced(nn.Module):
+    """Brings an input of twice the resolution to the cell's resolution and channels."""
+
+    def __init__(self, channels_in: int, channels: int) -> None:
+        super().__init__()
+        self.reduction = Reductions(channels_in, channels)
+
+    def forward(self, x: Tensor, context: Context) -> Tensor:
+        return self.reduction(context.relu(x), context)
+
+
+class SeparableBlocks(nn.Module):
+    """`copies` pairs of depthwise and 1×1 convolution with norm, each copy with weights of its own."""
+
+    def __init__(self, channels: int, copies: int, kernel: int, dilation: int, stride: int) -> None:
+        super().__init__()
+        width = copies * channels
+        self.channels, self.width = channels, width
+        self.depthwise = Convolution(
+            width, width, (kernel, kernel), stride=stride, dilation=dilation, groups=width
+        )
+        self.pointwise = Convolution(width, width, groups=copies)
+
+    def forward(self, activated: Tensor, context: Context) -> Tensor:
+        """`activated` has the channels of all copies, or of one input that all copies read."""
+        if activated.shape[1] < self.width:
+            activated = activated.repeat(1, self.width // activated.shape[1], 1, 1)
+        mixed = self.pointwise(self.depthwise(activated))
+        return context.norms(mixed, self.channels, context.candidates)
+
+
+class SeparableOperations(nn.Module):
+    """All operations of one (kernel, dilation): single blocks first, then those with a second block."""
+
+    def __init__(self, channels: int, single: int, double: int, kernel: int, dilation: int, stride: int) -> None:
+        super().__init__()
+        self.split = single * channels
+        self.first = SeparableBlocks(channels, single + double, kernel, dilation, stride)
+        self.second = SeparableBlocks(channels, double, kernel, dilation, 1) if double else None
+
+    def forward(self, activated: Tensor, used_twice: Tensor, context: Context) -> Tensor:
+        once = self.first(activated, context)
+        if self.second is None:
+            return once
+        single, double = once[:, : self.split], once[:, self.split :].contiguous()
+        double = self.second(context.relu(double, used_twice), context)
+        return torch.cat([single, double], dim=1) if self.split else double
+
+
+class CrossedOperations(nn.Module):
+    """`copies` of the 1×5 followed by the 5×1 convolution."""
+
+    def __init__(self, channels: int, copies: int, stride: int) -> None:
+        super().__init__()
+        width = copies * channels
+        self.channels = channels
+        self.row = Convolution(channels, width, (1, 5), stride=stride)
+        self.column = Convolution(width, width, (5, 1), groups=copies)
+
+    def forward(self, activated: Tensor, context: Context) -> Tensor:
+        return context.norms(self.column(self.row(activated)), self.channels, context.candidates)
+
+
+class Fan(nn.Module):
+    """All operations of all edges that leave one state of a cell.
+
+    Args:
+        space: the search space.
+        edges: number within the cell of each edge that leaves the state.
+        remaining: `(edges of the cell, operations)`, the operations that any candidate may use.
+    """
+
+    def __init__(self, space: Space, edges: list[int], remaining: Tensor, channels: int, stride: int) -> None:
+        super().__init__()
+        self.space, self.edges, self.channels, self.stride = space, edges, channels, stride
+        slots: dict[str, list[Slot]] = {}
+        for operation, name in enumerate(space.operations):
+            slots[name] = [Slot(edge, operation) for edge in edges if remaining[edge, operation]]
+        self.slots = slots
+        self.separable = nn.ModuleDict()
+        self.separable_slots: dict[str, tuple[list[Slot], list[Slot]]] = {}
+        for kernel, dilation in dict.fromkeys(SEPARABLE.values()):
+            names = [name for name in space.operations if SEPARABLE.get(name) == (kernel, dilation)]
+            single = [slot for name in names if not name.startswith("sep_") for slot in slots[name]]
+            double = [slot for name in names if name.startswith("sep_") for slot in slots[name]]
+            if single or double:
+                key = f"{kernel}x{kernel}, dilation {dilation}"
+                self.separable_slots[key] = (single, double)
+                self.separable[key] = SeparableOperations(
+                    channels, len(single), len(double), kernel, dilation, stride
+                )
+        crossed = len(slots.get("conv_1x5_5x1", []))
+        self.crossed = CrossedOperations(channels, crossed, stride) if crossed else None
+        skips = len(slots["skip_connect"])
+        self.reductions = Reductions(channels, channels, skips) if stride == 2 and skips else None
+
+    def forward(self, x: Tensor, weights: Tensor, context: Context) -> Tensor | None:
+        """What each edge adds to its node, `(candidates, pictures, edges, channels * height * width)`.
+
+        Args:
+            x: the state, `(candidates * pictures, channels, height, width)`.
+            weights: mixing weights of the cell, `(candidates, edges of the cell, operations)`.
+        """
+        total = None
+        for output, slots, shared in self._branches(x, weights, context):
+            mixing = self._mixing(weights, slots, shared)
+            stacked = output.unflatten(0, (context.candidates, -1)).flatten(2)
+            part = torch.matmul(mixing[:, None], stacked.unflatten(2, (mixing.shape[2], -1)))
+            total = part if total is None else total + part
+        return total
+
+    def _branches(self, x: Tensor, weights: Tensor, context: Context):
+        """Yield (output, slots, whether all slots share the output)."""
+        pools = {"avg_pool_3x3": average_pool, "max_pool_3x3": max_pool}
+        for name, pool in pools.items():
+            if self.slots[name]:  # without weights: the same on every edge
+                yield context.norms(pool(x, self.stride), self.channels, context.candidates), self.slots[name], True
+        if self.slots["skip_connect"] and self.stride == 1:
+            yield x, self.slots["skip_connect"], True
+        activated_slots = self._activated_slots()
+        if not activated_slots:
+            return
+        activated = context.relu(x, _used(weights, activated_slots).any(1, keepdim=True))
+        if self.reductions is not None:
+            yield self.reductions(activated, context), self.slots["skip_connect"], False
+        for key, operations in self.separable.items():
+            single, double = self.separable_slots[key]
+            yield operations(activated, _used(weights, double), context), single + double, False
+        if self.crossed is not None:
+            yield self.crossed(activated, context), self.slots["conv_1x5_5x1"], False
+
+    def _activated_slots(self) -> list[Slot]:
+        """Slots of the operations that begin with a ReLU."""
+        without = {"avg_pool_3x3", "max_pool_3x3"} | ({"skip_connect"} if self.stride == 1 else set())
+        return [slot for name, slots in self.slots.items() if name not in without for slot in slots]
+
+    def _mixing(self, weights: Tensor, slots: list[Slot], shared: bool) -> Tensor:
+        """`(candidates, edges of this fan, copies)`: the weight of each copy of the output on each edge."""
+        mixing = weights.new_zeros(len(weights), len(self.edges), 1 if shared else len(slots))
+        for copy, slot in enumerate(slots):
+            mixing[:, self.edges.index(slot.edge), 0 if shared else copy] = weights[:, slot.edge, slot.operation]
+        return mixing
+
+
+def _used(weights: Tensor, slots: list[Slot]) -> Tensor:
+    """`(candidates, slots)`: whether each candidate has the operation."""
+    edges = [slot.edge for slot in slots]
+    operations = [slot.operation for slot in slots]
+    return weights[:, edges, operations] > 0
+
+
+def average_pool(x: Tensor, stride: int) -> Tensor:
+    return functional.avg_pool2d(x, 3, stride, 1, count_include_pad=False)
+
+
+def max_pool(x: Tensor, stride: int) -> Tensor:
+    return functional.max_pool2d(x, 3, stride, 1)
+
+
+class SuperCell(nn.Module):
+    """One cell of the supernet; arguments as of `metantk.space.network.Cell`, and the remaining operations."""
+
+    def __init__(
+        self,
+        space: Space,
+        kind: str,
+        remaining: Tensor,
+        channels_before: tuple[int, int],
+        channels: int,
+        *,
+        reduction_before: bool,
+    ) -> None:
+        super().__init__()
+        self.space, self.kind, self.channels = space, kind, channels
+        align = AlignReduced if reduction_before else Align
+        self.preprocess = nn.ModuleList([align(channels_before[0], channels), Align(channels_before[1], channels)])
+        self.fans = nn.ModuleList()
+        for source in range(1 + space.nodes):
+            edges = [number for number, edge in enumerate(space.edges) if edge.input == source]
+            stride = 2 if kind == "reduce" and source < 2 else 1
+            self.fans.append(Fan(space, edges, remaining, channels, stride))
+
+    def forward(self, before: Tensor, last: Tensor, context: Context) -> Tensor:
+        states = [self.preprocess[0](before, context), self.preprocess[1](last, context)]
+        weights = context.weights[self.kind]
+        sums: dict[int, Tensor] = {}
+        for source in range(1 + self.space.nodes):
+            if source >= 2:
+                states.append(self._state(sums.get(source), states))
+            parts = self.fans[source](states[source], weights, context)
+            if parts is not None:
+                for position, edge in enumerate(self.fans[source].edges):
+                    node = self.space.edges[edge].node
+                    sums[node] = parts[:, :, position] + sums[node] if node in sums else parts[:, :, position]
+        states.append(self._state(sums.get(1 + self.space.nodes), states))
+        return torch.cat(states[2:], dim=1)
+
+    def _state(self, total: Tensor | None, states: list[Tensor]) -> Tensor:
+        """An intermediate node as `(candidates * pictures, channels, height, width)`; zero without inputs."""
+        pictures, channels, height, width = states[0].shape
+        if self.kind == "reduce":
+            height, width = (height + 1) // 2, (width + 1) // 2
+        shape = (pictures, channels, height, width)
+        return states[0].new_zeros(shape) if total is None else total.reshape(shape)
+
+
+class Supernet(nn.Module):
+    """A stack of cells with all remaining operations.
+
+    Args:
+        space: the search space.
+        remaining: for each cell type, `(edges, operations)` bool: what the unpruned network has.
+        kinds: type of each cell of the stack.
+        channels: after the stem; each reduction cell doubles them.
+        inputs: channels of the pictures; the stem is left out (`channels` must equal `inputs`) if `stem` is False.
+        outputs: of the linear head; None for no head.
+        norm: "group" or "batch".
+    """
+
+    def __init__(
+        self,
+        space: Space,
+        remaining: dict[str, Tensor],
+        kinds: list[str],
+        channels: int,
+        *,
+        outputs: int | None,
+        norm: str = "group",
+        inputs: int = 3,
+        stem: bool = True,
+    ) -> None:
+        super().__init__()
+        self.norms = Norms(norm)
+        self.stem = Convolution(inputs, channels, (3, 3)) if stem else None
+        before, last = channels, channels
+        reduction_before = False
+        self.cells = nn.ModuleList()
+        for kind in kinds:
+            channels *= 2 if kind == "reduce" else 1
+            self.cells.append(
+                SuperCell(
+                    space, kind, remaining[kind], (before, last), channels, reduction_before=reduction_before
+                )
+            )
+            before, last = last, channels * space.nodes
+            reduction_before = kind == "reduce"
+        self.feature_dim = last
+        self.head = nn.Linear(last, outputs, bias=False) if outputs else None
+
+    def forward(self, images: Tensor, masks: dict[str, Tensor], watch: Callable | None = None) -> Tensor:
+        """Outputs of every candidate on every picture.
+
+        Args:
+            images: `(pictures, channels, height, width)`, the same for all candidates.
+            masks: for each cell type, `(candidates, edges, operations)` bool.
+            watch: sees every ReLU, as in `Context`.
+
+        Returns:
+            `(candidates * pictures, outputs)`, or the pooled features if there is no head.
+        """
+        weights = {kind: mixing_weights(masks[kind], images.dtype) for kind in CELL_TYPES}
+        context = Context(weights, self.norms, watch)
+        x = images.repeat(context.candidates, 1, 1, 1)
+        if self.stem is not None:
+            x = self.norms(self.stem(x), self.stem.weight.shape[0], context.candidates)
+        before = last = x
+        for cell in self.cells:
+            before, last = last, cell(before, last, context)
+        features = context.relu(self.norms(last, last.shape[1], context.candidates)).mean((2, 3))
+        return features if self.head is None else self.head(features)
+
+
+def mixing_weights(masks: Tensor, dtype: torch.dtype) -> Tensor:
+    """Each remaining operation of an edge weighs one over their number; a removed edge adds nothing."""
+    return masks.to(dtype) / masks.sum(-1, keepdim=True).clamp(min=1)
+
+
+def full_masks(space: Space) -> dict[str, Tensor]:
+    """Every operation on every edge of both cell types."""
+    return {kind: torch.ones(len(space.edges), len(space.operations), dtype=torch.bool) for kind in CELL_TYPES}
+
+
+@torch.no_grad()
+def initialise(network: nn.Module, scheme: str, generator: torch.Generator) -> None:
+    """Draw all weights anew, in the order of the modules.
+
+    Args:
+        scheme: "kaiming_normal" (fan-in, gain √2) or "pytorch" (uniform within ±1/√fan-in, its default).
+        generator: on the CPU, so that every device sees the same weights.
+    """
+    for parameter in network.parameters():
+        fan_in = parameter[0].numel()
+        draw = torch.empty(parameter.shape, dtype=torch.float32)
+        if scheme == "kaiming_normal":
+            draw.normal_(0.0, math.sqrt(2.0 / fan_in), generator=generator)
+        else:
+            bound = 1.0 / math.sqrt(fan_in)
+            draw.uniform_(-bound, bound, generator=generator)
+        parameter.copy_(draw)

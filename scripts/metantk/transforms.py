@@ -1,0 +1,87 @@
+"""Random changes of batched pictures, on the pictures' device, each picture with draws of its own.
+
+torchvision's transforms draw once per batch, or take one picture at a time; these draw per picture for a whole
+batch at once. A test compares each with torchvision's function on single pictures.
+"""
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from metantk.config import AugmentationOptions
+
+# Rec. 601 luma, as torchvision and Pillow use it.
+GRAY = (0.2989, 0.587, 0.114)
+
+
+def to_float(images: Tensor) -> Tensor:
+    """uint8 `(pictures, height, width, 3)` to float32 `(pictures, 3, height, width)` in 0..1."""
+    return images.permute(0, 3, 1, 2).float().div_(255)
+
+
+def normalise(images: Tensor, mean: list[float], std: list[float]) -> Tensor:
+    shape = (1, len(mean), 1, 1)
+    return (images - images.new_tensor(mean).view(shape)) / images.new_tensor(std).view(shape)
+
+
+def resize(images: Tensor, size: int) -> Tensor:
+    """Bilinear with antialiasing (as Pillow does it) to `size` × `size` pixels."""
+    if images.shape[-2:] == (size, size):
+        return images
+    return functional.interpolate(images, (size, size), mode="bilinear", antialias=True)
+
+
+def random_flip(images: Tensor, generator: torch.Generator) -> Tensor:
+    flipped = torch.rand(len(images), generator=generator, device=images.device) < 0.5
+    return torch.where(flipped.view(-1, 1, 1, 1), images.flip(3), images)
+
+
+def random_crop(images: Tensor, size: int, padding: int, generator: torch.Generator) -> Tensor:
+    """A random `size` × `size` part of each picture after padding it with zeros."""
+    padded = functional.pad(images, [padding] * 4)
+    pictures, _, height, width = padded.shape
+    device = images.device
+    top = torch.randint(height - size + 1, (pictures, 1), generator=generator, device=device)
+    left = torch.randint(width - size + 1, (pictures, 1), generator=generator, device=device)
+    offsets = torch.arange(size, device=device)
+    rows, columns = top + offsets, left + offsets
+    picture = torch.arange(pictures, device=device).view(-1, 1, 1)
+    cropped = padded.permute(0, 2, 3, 1)[picture, rows[:, :, None], columns[:, None, :]]
+    return cropped.permute(0, 3, 1, 2)
+
+
+def random_jitter(images: Tensor, strength: float, generator: torch.Generator) -> Tensor:
+    """Brightness, contrast and saturation, each changed by a factor in 1 ± strength, in a random order."""
+    device = images.device
+    order = torch.randperm(3, generator=generator, device=device).tolist()
+    factors = 1 + strength * (2 * torch.rand(3, len(images), generator=generator, device=device) - 1)
+    for number in order:
+        change = (adjust_brightness, adjust_contrast, adjust_saturation)[number]
+        images = change(images, factors[number].view(-1, 1, 1, 1))
+    return images
+
+
+def adjust_brightness(images: Tensor, factor: Tensor) -> Tensor:
+    return (images * factor).clamp_(0, 1)
+
+
+def adjust_contrast(images: Tensor, factor: Tensor) -> Tensor:
+    mean = to_gray(images).mean((1, 2, 3), keepdim=True)
+    return torch.lerp(mean, images, factor).clamp_(0, 1)
+
+
+def adjust_saturation(images: Tensor, factor: Tensor) -> Tensor:
+    return torch.lerp(to_gray(images).expand_as(images), images, factor).clamp_(0, 1)
+
+
+def to_gray(images: Tensor) -> Tensor:
+    return torch.einsum("nchw,c->nhw", images, images.new_tensor(GRAY))[:, None]
+
+
+def augment(images: Tensor, options: AugmentationOptions, generator: torch.Generator) -> Tensor:
+    """The RFS training augmentation on pictures in 0..1: crop, jitter, flip."""
+    if options.padding:
+        images = random_crop(images, images.shape[-1], options.padding, generator)
+    if options.jitter:
+        images = random_jitter(images, options.jitter, generator)
+    return random_flip(images, generator) if options.flip else images
