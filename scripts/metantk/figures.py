@@ -1,9 +1,11 @@
 """Figures: cells (the paper's Figure 2), search traces, training curves, accuracies and search cost.
 
-Every `draw_...` function returns a `matplotlib.figure.Figure` and leaves no global state behind; `save` writes
-it as SVG and PNG. Equal input gives equal bytes. Methods and operations keep their colours in every figure.
+Every `draw_...` function returns a `matplotlib.figure.Figure` and leaves no global state behind; `save`
+writes it as SVG and PNG. Equal input gives equal bytes. Methods and operations keep their colours in every
+figure.
 """
 
+import functools
 import itertools
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -66,10 +68,10 @@ METHODS = {
     "linearregions": MethodStyle("Linear regions", "#009e73", "^"),
     "random": MethodStyle("Random cell", "#7f7f7f", "D"),
     "metanas": MethodStyle("MetaNAS", "#cc79a7", "v"),
-    "conv4": MethodStyle("Conv-4", "#e69f00", "P"),
+    "conv4": MethodStyle("Conv-4", "#e69f00", "p"),
     "resnet12": MethodStyle("ResNet-12", "#56b4e9", "X"),
 }
-OTHER_METHODS = [("#332288", "p"), ("#882255", "h"), ("#117733", "<"), ("#999933", ">"), ("#44aa99", "*")]
+OTHER_METHODS = [("#332288", "P"), ("#882255", "h"), ("#117733", "<"), ("#999933", ">"), ("#44aa99", "*")]
 
 # One hue per family: separable, dilated, plain, pooling.
 OPERATIONS = {
@@ -137,12 +139,14 @@ def _tint(colour: str, strength: float) -> tuple[float, ...]:
 def _figure(width: float, height: float, title: str, **options) -> Figure:
     """An empty figure of `width` × `height` inches with its title at the top left."""
     figure = Figure(figsize=(width, height), **options)
-    figure.suptitle(title, x=0.1 / width, ha="left", fontsize=TITLE_SIZE, fontweight="bold", color=TEXT)
+    # A layout engine moves the panels out of the title's way only if the title's height is left to it.
+    place = {} if "layout" in options else {"y": 1 - 0.1 / height, "va": "top"}
+    figure.suptitle(title, x=0.1 / width, ha="left", fontsize=TITLE_SIZE, color=TEXT, **place)
     return figure
 
 
 def _message_figure(title: str, message: str) -> Figure:
-    figure = _figure(6.0, 1.6, title)
+    figure = _figure(6.0, 1.1, title)
     figure.text(0.5, 0.42, message, ha="center", va="center", color=MUTED, fontsize=9)
     return figure
 
@@ -153,8 +157,8 @@ def _message_figure(title: str, message: str) -> Figure:
 # In front of each node lies a column for the labels of its incoming edges. An edge leaves its source, changes
 # to a lane of its own within the gap behind the source, follows that lane over or under everything between,
 # carries its label in the column in front of its target, and turns into the target. Labels can therefore not
-# meet each other, and no edge can run through a box, whatever the genotype. Lanes are counted from the middle:
-# 0 for an edge between neighbouring nodes, 1, 2, ... above and -1, -2, ... below.
+# meet each other, and no edge can run through a box, whatever the genotype. Lanes are counted from the
+# middle: 0 for an edge between neighbouring nodes, 1, 2, ... above and -1, -2, ... below.
 
 BOX_HEIGHT = 0.36
 NODE_WIDTH = 0.38
@@ -200,9 +204,9 @@ class Box(NamedTuple):
 def draw_cells(genotype: Mapping, title: str) -> Figure:
     """The normal and the reduction cell of an architecture, one above the other, as in the paper's Figure 2.
 
-    Green boxes are the outputs of the two previous cells, blue boxes the intermediate nodes, the yellow box is
-    the output of the cell: the concatenation of the nodes with a grey arrow into it. The operation of an edge
-    stands in front of the node that the edge leads to.
+    Green boxes are the outputs of the two previous cells, blue boxes the intermediate nodes, the yellow box
+    is the output of the cell: the concatenation of the nodes with a grey arrow into it. The operation of an
+    edge stands in front of the node that the edge leads to.
 
     Args:
         genotype: keys `normal`, `normal_concat`, `reduce` and `reduce_concat`, as in `genotype.json`.
@@ -218,14 +222,13 @@ def draw_cells(genotype: Mapping, title: str) -> Figure:
     heights = {cell: top - bottom + CELL_TITLE_HEIGHT for cell, (bottom, top) in spans.items()}
     height = 0.35 + sum(heights.values()) + MARGIN
     figure = _figure(width, height, title)
-    figure.suptitle(title, x=MARGIN / width, y=1 - 0.1 / height, va="top", ha="left", fontsize=TITLE_SIZE)
 
     top_edge = height - 0.35
     for cell in CELL_NAMES:
         bottom, top = spans[cell]
         top_edge -= heights[cell]
         axes = figure.add_axes((0, top_edge / height, 1, heights[cell] / height))
-        axes.set(xlim=(-MARGIN, width - MARGIN), ylim=(bottom, top + CELL_TITLE_HEIGHT))
+        axes.set(xlim=(-MARGIN, width - MARGIN), ylim=(bottom, top + CELL_TITLE_HEIGHT), xticks=[], yticks=[])
         axes.set_axis_off()
         axes.text(0, top + 0.06, CELL_NAMES[cell], fontsize=9, color=TEXT)
         _draw_cell(axes, cell, boxes[cell], lanes[cell], label_width)
@@ -262,7 +265,7 @@ def _is_straight(link: Link) -> bool:
 def _assign_lanes(links: Sequence[Link]) -> dict[Link, int]:
     """The lane of each link: of all choices of sides, the one with the fewest crossings, then the flattest.
 
-    Shorter links take the inner lanes. The links into the output share one lane, inside or outside the others.
+    Shorter links take the inner lanes. The links into the output share one lane, within or beyond the others.
     """
     straight = [link for link in links if _is_straight(link)]
     edges = [link for link in links if not _is_straight(link) and link.operation]
@@ -295,25 +298,39 @@ def _stack(bundles: Sequence[Sequence[Link]], sides: Sequence[int]) -> dict[Link
     return lanes
 
 
+class Way(NamedTuple):
+    """A link as the crossings see it: first and last column, height at its source, height of its lane."""
+
+    start: int
+    end: int
+    home: float
+    height: float
+
+
 def _count_crossings(lanes: Mapping[Link, int]) -> int:
-    """Crossings happen only in the gaps behind and in front of a node, where links change lanes."""
+    """Links cross only in the gaps behind and in front of a node, where one of them changes lanes."""
     ways = [
-        (_column(a.source), _column(a.target), _home(a.source), _lane_height(lane))
-        for a, lane in lanes.items()
+        Way(_column(link.source), _column(link.target), _home(link.source), _lane_height(lane))
+        for link, lane in lanes.items()
     ]
-    count = 0
-    for (start, end, home, height), (start2, end2, home2, height2) in itertools.combinations(ways, 2):
-        if start == start2:  # side by side behind one column: they cross if they swap
-            count += (home - home2) * (height - height2) < 0
-        elif start < start2 < end:
-            count += _between(height, home2, height2)
-        elif start2 < start < end2:
-            count += _between(height2, home, height)
-        if start < end2 < end:
-            count += _between(height, 0, height2)
-        elif start2 < end < end2:
-            count += _between(height2, 0, height)
-    return count
+    return sum(
+        _swap(one, other) + _turns_across(one, other) + _turns_across(other, one)
+        for one, other in itertools.combinations(ways, 2)
+    )
+
+
+def _swap(one: Way, other: Way) -> bool:
+    """Whether two links out of one column change order at once: one leads up, the other down."""
+    return one.start == other.start and (one.home - other.home) * (one.height - other.height) < 0
+
+
+def _turns_across(turning: Way, passing: Way) -> int:
+    """How often `turning` leaves or reaches a node across a link that passes this node."""
+    out = passing.start < turning.start < passing.end
+    into = passing.start < turning.end < passing.end
+    return (out and _between(passing.height, turning.home, turning.height)) + (
+        into and _between(passing.height, 0, turning.height)
+    )
 
 
 def _between(height: float, one: float, other: float) -> bool:
@@ -326,13 +343,13 @@ def _count_detours(lanes: Mapping[Link, int]) -> int:
 
 
 def _label_width(operations: Iterable[str]) -> float:
-    points = max((_text_width(operation) for operation in set(operations)), default=0)
-    return points / 72 + 0.14
+    return max((_text_width(operation, LABEL_SIZE) for operation in operations), default=0) + 0.14
 
 
-def _text_width(text: str) -> float:
-    """Width in points at the size of the labels."""
-    return TextPath((0, 0), text, size=LABEL_SIZE).get_extents().width
+@functools.cache
+def _text_width(text: str, size: float) -> float:
+    """Width in inches."""
+    return TextPath((0, 0), text, size=size).get_extents().width / 72
 
 
 def _place_boxes(nodes: int, label_width: float) -> list[Box]:
@@ -373,10 +390,14 @@ def _draw_cell(
 
 
 def _port(lane: int, lanes: Sequence[int]) -> float:
-    """Where, from the middle of a box's side, the link on `lane` ends, among links on `lanes`, outer ones outside."""
+    """Height, from the middle of a box's side, at which the link on `lane` meets it, among links on `lanes`.
+
+    Ports have the order of the lanes, so that links do not cross at the box; lane 0 runs straight on.
+    """
     order = sorted(set(lanes))
     middle = order.index(0) if 0 in order else (len(order) - 1) / 2
-    pitch = min(PORT_PITCH, (BOX_HEIGHT - 0.06) / max(len(order) - 1, 1))
+    reach = max(middle, len(order) - 1 - middle)
+    pitch = min(PORT_PITCH, (BOX_HEIGHT / 2 - 0.05) / max(reach, 1))
     return (order.index(lane) - middle) * pitch
 
 
@@ -450,9 +471,11 @@ def draw_search_trace(trace: pd.DataFrame, title: str) -> Figure:
     """How a search went: the criteria round by round, and below them what was decided for each edge.
 
     Above, for each criterion, the value of the unpruned network (line) and of every candidate without one
-    operation (dots), and the number of candidates scored. Below, one row per edge of both cell types and one
-    column per round: the operation that the edge lost. In the edge stage, which scores all edges into one node
-    in a round, `drop` marks the edges that the node lost. The last column holds what is left.
+    operation (dots, side by side in the order of the trace; crosses at the top where the value is not finite,
+    or a condition number not positive), and the number of candidates scored. Below, one row per edge of both
+    cell types and one column per round: the operation that the edge lost. In the edge stage, which scores all
+    edges into one node in a round, `drop` marks the edges that the node lost. The last column holds what is
+    left.
 
     Args:
         trace: `search.csv`. Read are the columns `round`, `stage` (`operations` or `edges`), `cell`, `edge`,
@@ -475,7 +498,6 @@ def draw_search_trace(trace: pd.DataFrame, title: str) -> Figure:
     width = TRACE_LEFT + end + RESULT_GAP + RESULT_WIDTH + TRACE_RIGHT
     height = 0.5 + panels_height + grid_height + 0.1
     figure = _figure(width, height, title)
-    figure.suptitle(title, x=0.1 / width, y=1 - 0.1 / height, va="top", ha="left", fontsize=TITLE_SIZE)
 
     def add_axes(top: float, panel_height: float, panel_width: float) -> Axes:
         bottom = height - top - panel_height
@@ -489,9 +511,8 @@ def draw_search_trace(trace: pd.DataFrame, title: str) -> Figure:
         axes = add_axes(top, PANEL_HEIGHT, end)
         _draw_criterion(axes, trace, criterion, columns)
         if number == 0:
-            axes.legend(
-                loc="upper left", bbox_to_anchor=(1 + 0.05 / end, 1.05), handlelength=1.2, borderpad=0
-            )
+            place = {"loc": "upper left", "bbox_to_anchor": (1 + 0.05 / end, 1.05)}
+            axes.legend(handlelength=1.2, borderpad=0, **place)
         top += PANEL_HEIGHT + PANEL_GAP
     _draw_candidate_counts(add_axes(top, BAR_HEIGHT, end), trace, columns)
     top += BAR_HEIGHT + PANEL_GAP
@@ -519,12 +540,15 @@ def _middle(column: tuple[float, float]) -> float:
 
 def _draw_criterion(axes: Axes, trace: pd.DataFrame, criterion: str, columns: Mapping) -> None:
     logarithmic = criterion.endswith("condition")
-    middles = trace["round"].map({number: _middle(column) for number, column in columns.items()})
     candidates = _drawable(trace[criterion], logarithmic)
     unpruned = _drawable(trace.groupby("round")[f"{criterion}_unpruned"].mean(), logarithmic)
-    axes.plot(
-        middles, candidates, ".", color="#9bbfd8", markersize=3, markeredgewidth=0, label="one candidate"
-    )
+    dots = {"color": "#7fb2d6", "markersize": 2.4, "markeredgewidth": 0}
+    places = _candidate_places(trace, columns)
+    axes.plot(places, candidates, "o", label="one candidate", **dots)
+    if candidates.isna().any():
+        top = pd.Series(0.96, index=candidates.index).where(candidates.isna())
+        crosses = {"color": "#d55e00", "markersize": 3.5, "transform": axes.get_xaxis_transform()}
+        axes.plot(places, top, "x", label="candidate with\nno valid value", **crosses)
     axes.plot(
         [_middle(columns[number]) for number in unpruned.index],
         unpruned,
@@ -534,12 +558,21 @@ def _draw_criterion(axes: Axes, trace: pd.DataFrame, criterion: str, columns: Ma
         linewidth=1.2,
         label="unpruned\nnetwork",
     )
+    axes.margins(y=0.12)
     if logarithmic:
         axes.set_yscale("log")
         _label_short_log_axis(axes)
-    axes.set_ylabel(CRITERIA.get(criterion, criterion.replace("_", " ")))
+    _set_panel_label(axes, CRITERIA.get(criterion, criterion.replace("_", " ")))
     axes.grid(axis="y")
     axes.tick_params(axis="x", length=0, labelbottom=False)
+
+
+def _candidate_places(trace: pd.DataFrame, columns: Mapping) -> pd.Series:
+    """Candidates of a round stand side by side within its column: atop each other they would hide."""
+    rounds = trace.groupby("round")["round"]
+    share = (rounds.cumcount() + 0.5) / rounds.transform("size")
+    lefts, widths = (trace["round"].map({number: c[i] for number, c in columns.items()}) for i in (0, 1))
+    return lefts + widths * (0.15 + 0.7 * share)
 
 
 def _drawable(values: pd.Series, logarithmic: bool) -> pd.Series:
@@ -549,13 +582,24 @@ def _drawable(values: pd.Series, logarithmic: bool) -> pd.Series:
 
 
 def _label_short_log_axis(axes: Axes) -> None:
-    """Below two decades, powers of ten alone leave an axis with one number or none: label between them too."""
+    """Label more than the powers of ten where these alone would leave one number or none."""
     low, high = axes.get_ylim()
     if high / low < 100:
-        steps = [1, 2, 5] if high / low > 5 else [1, 1.5, 2, 3, 4, 5, 6, 7, 8, 9]
-        axes.yaxis.set_major_locator(ticker.LogLocator(subs=steps))
-        axes.yaxis.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"{value:,.4g}"))
+        few = high / low < 4
+        axes.yaxis.set_major_locator(ticker.MaxNLocator(4) if few else ticker.LogLocator(subs=[1, 2, 5]))
+        axes.yaxis.set_major_formatter(ticker.FuncFormatter(lambda value, _: _plain_number(value)))
         axes.yaxis.set_minor_locator(ticker.NullLocator())
+
+
+def _plain_number(value: float) -> str:
+    """Four digits and no exponent."""
+    return np.format_float_positional(value, precision=4, fractional=False, trim="-")
+
+
+def _set_panel_label(axes: Axes, text: str) -> None:
+    """Labels of all panels end on one line, however wide the numbers beside them."""
+    axes.set_ylabel(text)
+    axes.yaxis.set_label_coords(-0.62 / axes.get_xlim()[1], 0.5)
 
 
 def _draw_candidate_counts(axes: Axes, trace: pd.DataFrame, columns: Mapping) -> None:
@@ -572,7 +616,7 @@ def _draw_candidate_counts(axes: Axes, trace: pd.DataFrame, columns: Mapping) ->
             fontsize=7,
         )
     axes.set_ylim(0, 1.35 * counts.max())
-    axes.set_ylabel("candidates")
+    _set_panel_label(axes, "candidates")
     axes.set_yticks([])
     axes.spines["left"].set_visible(False)
     axes.tick_params(axis="x", length=0, labelbottom=False)
@@ -592,7 +636,7 @@ def _draw_decisions(axes: Axes, trace: pd.DataFrame, edges: pd.DataFrame, column
 
 
 def _draw_headings(axes: Axes, trace: pd.DataFrame, columns: Mapping) -> None:
-    headings = {"operations": "operation removed in round", "edges": "edge stage, round"}
+    headings = {"operations": "operation removed in round", "edges": "edge stage"}
     for stage, rounds in trace.groupby("stage")["round"]:
         left, right = columns[rounds.min()][0], sum(columns[rounds.max()])
         _centred_text(axes, (left + right) / 2, -1.5, headings[stage], GRID_TEXT + 0.5)
@@ -639,7 +683,7 @@ def _draw_result(axes: Axes, row: int, operation: str, dropped: bool) -> None:
     left = axes.get_xlim()[1] - RESULT_WIDTH
     if dropped:
         _draw_grid_cell(axes, row, left, RESULT_WIDTH, operation, "#f2f2f2", color=MUTED)
-        half = TextPath((0, 0), operation, size=GRID_TEXT).get_extents().width / 144 + 0.03
+        half = _text_width(operation, GRID_TEXT) / 2 + 0.03
         middle = left + RESULT_WIDTH / 2
         axes.plot([middle - half, middle + half], [row + 0.5] * 2, color=MUTED, linewidth=0.8, zorder=5)
         return
@@ -674,10 +718,12 @@ def _draw_grid_cell(
 def draw_training_curves(curves: Mapping[str, pd.DataFrame], title: str) -> Figure:
     """Training loss and training accuracy against the epoch, one line per network.
 
+    Dotted verticals mark the first epoch after a step of the learning rate.
+
     Args:
         curves: label -> `training.csv`. Read are the columns `epoch`, `learning_rate`, `loss` and `accuracy`
             (percent). A label is a method's name, followed by ` seed 0` where there are several: the method
-            sets the colour, the seed the style of the line. Dotted verticals: the learning rate drops.
+            sets the colour, the seed the style of the line.
         title: the figure's title.
     """
     if not curves:
@@ -698,10 +744,13 @@ def draw_training_curves(curves: Mapping[str, pd.DataFrame], title: str) -> Figu
             axes.plot(
                 curves[label]["epoch"], curves[label][column], label=name, markersize=3, linewidth=1.2, **line
             )
+    drops = _rate_drops(curves.values())
     for axes, name in zip(panels, ("training loss", "training accuracy (%)"), strict=True):
-        _mark_rate_drops(axes, curves.values())
+        for number, epoch in enumerate(drops):
+            label = None if number else "learning rate falls"
+            axes.axvline(epoch, color=MUTED, linestyle=":", linewidth=0.8, zorder=0, label=label)
         axes.set(xlabel="epoch", ylabel=name)
-        axes.xaxis.set_major_locator(ticker.MaxNLocator(integer=True))
+        axes.xaxis.set_major_locator(ticker.MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
         axes.grid(axis="y")
     handles, names = panels[0].get_legend_handles_labels()
     figure.legend(handles, names, loc="outside right center", handlelength=2.4)
@@ -714,17 +763,18 @@ def _split_label(label: str) -> tuple[str, int]:
     return (match[1], int(match[2])) if match else (label, -1)
 
 
-def _mark_rate_drops(axes: Axes, tables: Iterable[pd.DataFrame]) -> None:
-    """Dotted verticals where a step-wise schedule lowers the rate; smooth schedules have no such places."""
+def _rate_drops(tables: Iterable[pd.DataFrame]) -> list[int]:
+    """Epochs in which a stepwise schedule has just lowered the rate; a smooth one has no such epochs."""
     drops = set()
     for table in tables:
         falls = table.loc[table["learning_rate"].diff() < 0, "epoch"]
-        drops |= set(falls) if len(falls) <= 5 else set()
-    for epoch in sorted(drops):
-        axes.axvline(epoch, color=MUTED, linestyle=":", linewidth=0.8, zorder=0)
+        drops |= set(falls) if len(falls) <= len(table) / 4 else set()
+    return sorted(drops)
 
 
 # --- Accuracies and cost ---------------------------------------------------------------------------------
+
+SINGLE_SEED_TINT = 0.25  # filling of the marker of a method with one seed
 
 
 @matplotlib.rc_context(STYLE)
@@ -740,8 +790,10 @@ def draw_accuracies(
         summary: rows of `summary.csv` for one data set and run. Read are the columns `dataset`, `run`,
             `method`, `seeds`, `shots`, `accuracy_mean`, `accuracy_std` and `ci95` (all three in percent).
         title: the figure's title.
-        chance: accuracy of a guess in percent; drawn as a dashed line.
-        per_seed: columns `method`, `seed`, `shots` and `accuracy`; drawn as small open circles.
+        chance: accuracy of a guess in percent; drawn as a dashed line, or, where the axis would have to
+            stretch so far that the methods could not be told apart, named at its left end.
+        per_seed: columns `method`, `seed`, `shots` and `accuracy`: one small open circle per row, for
+            methods with several seeds.
     """
     _require_one(summary, ["dataset", "run"])
     if summary.empty:
@@ -752,11 +804,13 @@ def draw_accuracies(
     panels = figure.subplots(1, len(shots), sharey=True, squeeze=False)[0]
     for axes, shot in zip(panels, shots, strict=True):
         points = None if per_seed is None else per_seed[per_seed["shots"] == shot]
-        _draw_accuracy_panel(axes, summary[summary["shots"] == shot], styles, chance, points)
-        axes.set_title(f"{shot}-shot")
+        _draw_accuracy_panel(axes, summary[summary["shots"] == shot], styles, points)
+        axes.set_title(f"{shot}-shot", pad=6 if chance is None else 13)
+    if chance is not None:
+        _draw_chance(panels, chance)
     panels[0].set_yticks(range(len(styles)), [style.name for style in styles.values()])
     panels[0].set_ylim(len(styles) - 0.5, -0.5)
-    handles = _accuracy_legend(summary, chance is not None, per_seed is not None)
+    handles = _accuracy_legend(summary, per_seed is not None)
     figure.legend(handles=handles, loc="outside lower left", ncols=len(handles), handlelength=1.6)
     return figure
 
@@ -771,16 +825,15 @@ def _require_one(summary: pd.DataFrame, columns: Sequence[str]) -> None:
 
 
 def _draw_accuracy_panel(
-    axes: Axes, summary: pd.DataFrame, styles: Mapping, chance: float | None, per_seed: pd.DataFrame | None
+    axes: Axes, summary: pd.DataFrame, styles: Mapping, per_seed: pd.DataFrame | None
 ) -> None:
     rows = {method: row for row, method in enumerate(styles)}
     axes.grid(axis="x")
-    if chance is not None:
-        axes.axvline(chance, color=TEXT, linestyle="--", linewidth=0.9)
     if per_seed is not None:
-        for method, group in per_seed[per_seed["method"].isin(rows)].groupby("method"):
+        repeated = summary.loc[summary["seeds"] > 1, "method"]
+        for method, group in per_seed[per_seed["method"].isin(repeated)].groupby("method"):
             options = {"s": 14, "facecolors": "none", "edgecolors": styles[method].colour, "linewidths": 0.7}
-            axes.scatter(group["accuracy"], [rows[method] + 0.24] * len(group), **options)
+            axes.scatter(group["accuracy"], [rows[method] + 0.28] * len(group), **options)
     for entry in summary.itertuples(index=False):
         row, style, error = rows[entry.method], styles[entry.method], _error(entry)
         axes.errorbar(
@@ -792,7 +845,7 @@ def _draw_accuracy_panel(
             markersize=5,
             capsize=2.5,
             elinewidth=1.3,
-            markerfacecolor=style.colour if entry.seeds > 1 else "white",
+            markerfacecolor=style.colour if entry.seeds > 1 else _tint(style.colour, SINGLE_SEED_TINT),
         )
         text = f"{entry.accuracy_mean:.2f}" + (f" ± {error:.2f}" if np.isfinite(error) else "")
         axes.text(
@@ -804,32 +857,43 @@ def _draw_accuracy_panel(
     axes.spines["left"].set_visible(False)
 
 
+def _draw_chance(panels: Sequence[Axes], chance: float) -> None:
+    """A line in every panel; its value beside the panels where a line would take up more than half of one."""
+    limits = [axes.get_xlim() for axes in panels]
+    near = all(low - chance <= high - low for low, high in limits)
+    for axes in panels:
+        if near:
+            axes.axvline(chance, color=TEXT, linestyle="--", linewidth=0.9)
+            axes.text(chance, 1.01, "chance", transform=axes.get_xaxis_transform(), ha="center", fontsize=7)
+        else:
+            axes.text(0, 1.01, f"← chance {chance:.4g} %", transform=axes.transAxes, fontsize=7, color=MUTED)
+
+
 def _error(entry) -> float:
     """Half the length of the bar: deviation over seeds; for a single seed the interval over episodes."""
     return float(entry.accuracy_std if entry.seeds > 1 else entry.ci95)
 
 
-def _accuracy_legend(summary: pd.DataFrame, with_chance: bool, with_seeds: bool) -> list[Line2D]:
+def _accuracy_legend(summary: pd.DataFrame, with_seeds: bool) -> list[Line2D]:
     bar = {"color": TEXT, "marker": "o", "markersize": 4.5, "linewidth": 1.2}
     handles = []
     if (summary["seeds"] > 1).any():
         handles.append(Line2D([], [], label="mean ± deviation over seeds", **bar))
     if (summary["seeds"] <= 1).any():
         label = "one seed, 95 % interval over episodes"
-        handles.append(Line2D([], [], label=label, markerfacecolor="white", **bar))
-    if with_seeds:
+        handles.append(Line2D([], [], label=label, markerfacecolor=_tint(TEXT, SINGLE_SEED_TINT), **bar))
+    if with_seeds and (summary["seeds"] > 1).any():
         open_circle = {"marker": "o", "linestyle": "none", "markerfacecolor": "none", "markersize": 4}
-        handles.append(Line2D([], [], color=TEXT, label="one seed", **open_circle))
-    if with_chance:
-        handles.append(Line2D([], [], color=TEXT, linestyle="--", linewidth=0.9, label="chance"))
+        handles.append(Line2D([], [], color=TEXT, label="each seed", **open_circle))
     return handles
 
 
 @matplotlib.rc_context(STYLE)
 def draw_cost_accuracy(summary: pd.DataFrame, title: str) -> Figure:
-    """Accuracy at the largest number of shots against the time of the search; areas grow with the parameters.
+    """Accuracy at the largest number of shots against the time of the search.
 
-    Methods that need no search (0 or no seconds) stand in a strip of their own, left of the logarithmic axis.
+    Markers grow with the number of parameters. Bars are as in `draw_accuracies`. Methods that need no search
+    (0 or no seconds) stand side by side in a strip of their own, left of the logarithmic axis.
 
     Args:
         summary: rows of `summary.csv` for one data set and run. Read are the columns `dataset`, `run`,
@@ -848,7 +912,8 @@ def draw_cost_accuracy(summary: pd.DataFrame, title: str) -> Figure:
     ratios = [ratio for ratio, group in ((1, unsearched), (5, searched)) if len(group)]
     panels = figure.subplots(1, len(ratios), sharey=True, squeeze=False, width_ratios=ratios)[0]
     if len(unsearched):
-        _draw_cost_points(panels[0], unsearched.assign(search_seconds=0.0), styles)
+        places = (np.arange(len(unsearched)) + 0.5) / len(unsearched) * 2 - 1
+        _draw_cost_points(panels[0], unsearched.assign(search_seconds=places), styles)
         panels[0].set(xlim=(-1, 1), xticks=[0], xticklabels=["no search"], facecolor="#f6f6f6")
     if len(searched):
         _draw_cost_points(panels[-1], searched, styles)
@@ -874,18 +939,10 @@ def _draw_cost_points(axes: Axes, summary: pd.DataFrame, styles: Mapping) -> Non
         axes.errorbar(
             entry.search_seconds, entry.accuracy_mean, yerr=_error(entry), color=style.colour, capsize=2.5
         )
-        area = 30 * entry.params / 1e6 if entry.params > 0 else 30
-        axes.scatter(
-            entry.search_seconds,
-            entry.accuracy_mean,
-            s=float(np.clip(area, 8, 500)),
-            marker=style.marker,
-            color=style.colour,
-            alpha=0.85,
-            edgecolors="white",
-            linewidths=0.6,
-            zorder=3,
-        )
+        # The root keeps networks apart whose sizes differ a hundredfold, and all of them visible.
+        area = 40 * np.sqrt(entry.params / 1e6) if entry.params > 0 else 40
+        options = {"marker": style.marker, "color": style.colour, "linewidths": 0}
+        axes.scatter(entry.search_seconds, entry.accuracy_mean, s=max(area, 28), zorder=3, **options)
 
 
 def _scale_seconds(axes: Axes, seconds: pd.Series) -> None:
@@ -908,7 +965,11 @@ def _cost_legend(summary: pd.DataFrame, styles: Mapping) -> list[Line2D]:
     parameters = summary.set_index("method")["params"]
     handles = []
     for method, style in styles.items():
-        count = parameters[method]
-        text = f"{style.name}, {count / 1e6:.2f} M" if count > 0 else style.name
-        handles.append(Line2D([], [], color=style.colour, marker=style.marker, linestyle="none", label=text))
+        label = f"{style.name}, {_short_count(parameters[method])}" if parameters[method] > 0 else style.name
+        marks = {"color": style.colour, "marker": style.marker, "markersize": 5, "linestyle": "none"}
+        handles.append(Line2D([], [], label=label, **marks))
     return handles
+
+
+def _short_count(count: float) -> str:
+    return f"{count / 1e6:.2f} M" if count >= 1e6 else f"{count / 1e3:.3g} k"

@@ -1,0 +1,486 @@
+"""Figures: what is drawn is what was given, nothing hides anything else, equal input gives equal bytes."""
+
+import itertools
+import json
+import random
+import re
+from collections import Counter
+from pathlib import Path
+from xml.etree import ElementTree
+
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.collections import PathCollection
+from matplotlib.colors import to_hex
+
+from metantk import figures
+
+FIXTURES = Path(__file__).parents[1] / "fixtures"
+OPERATIONS = [
+    "skip_connect",
+    "sep_conv_3x3",
+    "dil_conv_3x3",
+    "avg_pool_3x3",
+    "max_pool_3x3",
+    "conv_1x5_5x1",
+    "conv_3x3",
+]
+CONDITION = "meta_ntk_condition"
+
+
+def published_genotypes() -> list[dict]:
+    architectures = json.loads((FIXTURES / "published_genotypes.json").read_text())["architectures"]
+    return [architecture["genotype"] for architecture in architectures]
+
+
+def random_genotype(seed: int, nodes: int = 3) -> dict:
+    generator = random.Random(seed)
+    genotype = {}
+    for cell in ("normal", "reduce"):
+        inputs = [sorted(generator.sample(range(2 + node), 2)) for node in range(nodes)]
+        genotype[cell] = [[[generator.choice(OPERATIONS), source] for source in pair] for pair in inputs]
+        genotype[f"{cell}_concat"] = list(range(2, 2 + nodes))
+    return genotype
+
+
+def crowded_genotype(nodes: int = 4) -> dict:
+    """Every node takes both inputs: as many links as possible run in parallel."""
+    cell = [[["conv_1x5_5x1", 0], ["dil_conv_3x3", 1]] for _ in range(nodes)]
+    concatenated = list(range(2, 2 + nodes))
+    return {"normal": cell, "normal_concat": concatenated, "reduce": cell, "reduce_concat": concatenated}
+
+
+def search_trace(seed: int, criteria=(CONDITION, "linear_regions"), nodes: int = 3) -> pd.DataFrame:
+    """A search whose scores are drawn at random, in the format of search.csv."""
+    generator = np.random.default_rng(seed)
+    ends = [(source, 2 + node) for node in range(nodes) for source in range(2 + node)]
+    remaining = {
+        (cell, edge): OPERATIONS.copy() for cell in ("normal", "reduce") for edge in range(len(ends))
+    }
+    rows, rounds = [], itertools.count()
+
+    def score(stage: str, keys: list) -> list[dict]:
+        number = next(rounds)
+        unpruned = {
+            name: 5000 * 0.8**number if name == CONDITION else 1000 * 1.1**number for name in criteria
+        }
+        return [
+            score_one(number, stage, key, operation, unpruned) for key in keys for operation in remaining[key]
+        ]
+
+    def score_one(number: int, stage: str, key: tuple, operation: str, unpruned: dict) -> dict:
+        source, node = ends[key[1]]
+        row = {"round": number, "stage": stage, "cell": key[0], "edge": key[1], "input": source, "node": node}
+        row["operation"] = operation
+        for name in criteria:
+            change = generator.normal(0, 0.03)
+            row |= {f"{name}_unpruned": unpruned[name], name: unpruned[name] * (1 - change)}
+            row |= {f"{name}_change": change, f"{name}_rank": int(generator.integers(50))}
+        return row | {"rank_sum": sum(row[f"{name}_rank"] for name in criteria), "removed": False}
+
+    while any(len(operations) > 1 for operations in remaining.values()):
+        scored = score("operations", list(remaining))
+        for key in remaining:
+            own = [row for row in scored if (row["cell"], row["edge"]) == key]
+            lowest = min(own, key=lambda row: row["rank_sum"])
+            lowest["removed"] = True
+            remaining[key].remove(lowest["operation"])
+        rows += scored
+    for cell, node in itertools.product(("normal", "reduce"), range(3, 2 + nodes)):
+        scored = score("edges", [(cell, edge) for edge, end in enumerate(ends) if end[1] == node])
+        for row in sorted(scored, key=lambda row: row["rank_sum"])[:-2]:
+            row["removed"] = True
+        rows += scored
+    return pd.DataFrame(rows)
+
+
+def training_table(epochs: int = 20) -> pd.DataFrame:
+    epoch = np.arange(1, epochs + 1)
+    rate = np.where(epoch > 12, 0.002, 0.02)
+    return pd.DataFrame(
+        {"epoch": epoch, "learning_rate": rate, "loss": 4 / epoch, "accuracy": 100 - 80 / epoch}
+    )
+
+
+def summary_table(offset: float = 0.0) -> pd.DataFrame:
+    columns = ["method", "seeds", "params", "search_seconds", "accuracy_mean", "accuracy_std", "ci95"]
+    methods = [
+        ("metantk", 3, 1.77e6, 6000.0, 63.88, 0.81, 0.5),
+        ("te-nas", 3, 1.90e6, 4000.0, 62.51, 0.42, 0.5),
+        ("random", 3, 1.70e6, 0.0, 62.55, 1.15, 0.5),
+        ("resnet12", 1, 12.5e6, np.nan, 62.02, np.nan, 0.63),
+    ]
+    table = pd.DataFrame(methods, columns=columns).assign(dataset="miniimagenet", run="5cells-48ch")
+    shots = [table.assign(shots=1), table.assign(shots=5, accuracy_mean=table["accuracy_mean"] + 16)]
+    return pd.concat(shots, ignore_index=True).assign(
+        accuracy_mean=lambda frame: frame["accuracy_mean"] + offset
+    )
+
+
+def all_figures() -> dict:
+    """A function per figure, each called anew."""
+    return {
+        "cells": lambda: figures.draw_cells(published_genotypes()[0], "cells"),
+        "trace": lambda: figures.draw_search_trace(search_trace(0), "trace"),
+        "empty": lambda: figures.draw_search_trace(search_trace(0).iloc[:0], "empty"),
+        "curves": lambda: figures.draw_training_curves({"metantk seed 0": training_table()}, "curves"),
+        "accuracies": lambda: figures.draw_accuracies(summary_table(), "accuracies", chance=20.0),
+        "cost": lambda: figures.draw_cost_accuracy(summary_table(), "cost"),
+    }
+
+
+def svg_root(figure, folder: Path) -> ElementTree.Element:
+    return ElementTree.parse(figures.save(figure, folder / "figure")[0]).getroot()
+
+
+def svg_texts(figure, folder: Path) -> list[str]:
+    texts = svg_root(figure, folder).iter("{http://www.w3.org/2000/svg}text")
+    return [" ".join("".join(text.itertext()).split()) for text in texts]
+
+
+def figure_texts(figure) -> list[str]:
+    return [
+        artist.get_text() for artist in figure.findobj(lambda a: hasattr(a, "get_text")) if artist.get_text()
+    ]
+
+
+def artists(figure, prefix: str) -> dict:
+    """Artists whose name starts with `prefix`, by the rest of the name."""
+    found = figure.findobj(lambda artist: (artist.get_gid() or "").startswith(prefix))
+    return {artist.get_gid().removeprefix(prefix): artist for artist in found}
+
+
+def ends_of(cell: str, genotype: dict) -> list[str]:
+    return [f"{cell}-{i}-{n}" for n, node in enumerate(genotype[cell], 2) for _, i in node]
+
+
+# --- Saving ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", all_figures())
+def test_same_input_gives_same_bytes(name, tmp_path):
+    draw = all_figures()[name]
+    first, second = (figures.save(draw(), tmp_path / run / "figure") for run in ("first", "second"))
+    assert [path.name for path in first] == ["figure.svg", "figure.png"]
+    assert [path.read_bytes() for path in first] == [path.read_bytes() for path in second]
+    assert "<dc:date>" not in first[0].read_text()
+    assert sorted(path.name for path in (tmp_path / "first").iterdir()) == ["figure.png", "figure.svg"]
+
+
+def test_save_keeps_dots_in_names(tmp_path):
+    figure = figures.draw_search_trace(search_trace(0).iloc[:0], "empty")
+    names = [path.name for path in figures.save(figure, tmp_path / "ridge-0.5")]
+    assert names == ["ridge-0.5.svg", "ridge-0.5.png"]
+
+
+# --- Styles ----------------------------------------------------------------------------------------------
+
+
+def test_method_styles_are_stable_and_distinct():
+    styles = figures.method_styles(["zebra", "random", "te-nas", "metantk", "aardvark"])
+    assert list(styles) == ["metantk", "te-nas", "random", "aardvark", "zebra"]
+    assert styles["te-nas"] == figures.method_styles(["te_nas"])["te_nas"]
+    assert styles["te-nas"].name == "TE-NAS"
+    assert len({style.colour for style in styles.values()}) == 5
+    assert len({style.marker for style in styles.values()}) == 5
+
+
+# --- Cells -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "genotype", [*published_genotypes()[::6], crowded_genotype(3), random_genotype(0, 4)]
+)
+def test_svg_of_cells_holds_every_operation_and_edge(genotype, tmp_path):
+    root = svg_root(figures.draw_cells(genotype, "an architecture"), tmp_path)
+    texts = Counter(
+        "".join(text.itertext()).strip() for text in root.iter("{http://www.w3.org/2000/svg}text")
+    )
+    nodes = [node for cell in ("normal", "reduce") for node in genotype[cell]]
+    operations = Counter(operation for node in nodes for operation, _ in node)
+    assert {name: texts[name] for name in OPERATIONS} == {name: operations[name] for name in OPERATIONS}
+    assert texts["an architecture"] == texts["Normal cell"] == texts["Reduction cell"] == 1
+    assert all(texts[str(node)] == 2 for node in range(len(genotype["normal"])))
+
+    names = Counter(element.get("id") for element in root.iter() if element.get("id"))
+    for cell in ("normal", "reduce"):
+        output = len(genotype[cell]) + 2
+        edges = ends_of(cell, genotype)
+        links = [f"{cell}-{node}-{output}" for node in genotype[f"{cell}_concat"]]
+        assert all(names[f"label-{edge}"] == 1 for edge in edges)
+        assert sorted(name for name in names if name.startswith(f"edge-{cell}-")) == sorted(
+            f"edge-{link}" for link in edges + links
+        )
+
+
+def test_labels_name_their_edges():
+    genotype = random_genotype(3)
+    figure = figures.draw_cells(genotype, "")
+    renderer = FigureCanvasAgg(figure).get_renderer()
+    texts = figure.findobj(lambda artist: hasattr(artist, "get_text") and artist.get_text() in OPERATIONS)
+    for name, label in artists(figure, "label-").items():
+        cell, source, node = name.split("-")
+        box = label.get_window_extent(renderer)
+        inside = [t.get_text() for t in texts if box.contains(*middle(t.get_window_extent(renderer)))]
+        assert [[inside[0], int(source)]] == [
+            edge for edge in genotype[cell][int(node) - 2] if edge[1] == int(source)
+        ]
+        assert len(inside) == 1
+
+
+def middle(box) -> tuple[float, float]:
+    return (box.x0 + box.x1) / 2, (box.y0 + box.y1) / 2
+
+
+def assert_cells_are_legible(genotype: dict) -> None:
+    figure = figures.draw_cells(genotype, "an architecture")
+    renderer = FigureCanvasAgg(figure).get_renderer()
+    labels, nodes = artists(figure, "label-"), artists(figure, "node-")
+    boxes = {name: box.get_window_extent(renderer) for name, box in (labels | nodes).items()}
+    for one, other in itertools.combinations(boxes, 2):
+        assert not boxes[one].overlaps(boxes[other]), (one, other)
+    for text in figure.findobj(
+        lambda artist: hasattr(artist, "get_text") and artist.get_text() in OPERATIONS
+    ):
+        extent = text.get_window_extent(renderer)
+        around = [box for name, box in boxes.items() if name in labels and box.overlaps(extent)]
+        assert len(around) == 1
+        assert around[0].x0 < extent.x0 < extent.x1 < around[0].x1
+    for box in boxes.values():
+        assert figure.bbox.containsx(box.x0)
+        assert figure.bbox.containsx(box.x1)
+        assert figure.bbox.containsy(box.y0)
+        assert figure.bbox.containsy(box.y1)
+    for name, edge in artists(figure, "edge-").items():
+        cell, source, target = name.split("-")
+        curve = edge.get_path().interpolated(1).to_polygons(edge.get_transform(), closed_only=False)[0]
+        points = np.concatenate([np.linspace(a, b, 20) for a, b in itertools.pairwise(curve)])
+        for other, box in boxes.items():
+            if other not in (name, f"{cell}-{source}", f"{cell}-{target}"):
+                across = (points > [box.x0, box.y0]) & (points < [box.x1, box.y1])
+                assert not across.all(axis=1).any(), f"the link {name} runs under {other}"
+
+
+def test_no_box_of_a_published_cell_hides_anything():
+    for genotype in published_genotypes():
+        assert_cells_are_legible(genotype)
+
+
+@pytest.mark.parametrize("nodes", [3, 4])
+def test_no_box_of_a_random_cell_hides_anything(nodes):
+    for seed in range(50 if nodes == 3 else 5):
+        assert_cells_are_legible(random_genotype(seed, nodes))
+    assert_cells_are_legible(crowded_genotype(nodes))
+
+
+def test_cells_without_all_nodes_in_the_output():
+    genotype = crowded_genotype(3) | {"normal_concat": [4], "reduce_concat": [2, 4]}
+    links = artists(figures.draw_cells(genotype, ""), "edge-")
+    outputs = [name for name in links if name.endswith("-5")]
+    assert sorted(outputs) == ["normal-4-5", "reduce-2-5", "reduce-4-5"]
+    assert_cells_are_legible(genotype)
+
+
+def test_cells_accept_unknown_operations():
+    genotype = random_genotype(1)
+    genotype["normal"][0][0][0] = "a_rather_long_name_7x7"
+    assert "a_rather_long_name_7x7" in figure_texts(figures.draw_cells(genotype, ""))
+    assert_cells_are_legible(genotype)
+
+
+def test_straight_chain_needs_no_crossing():
+    nodes = [[["conv_3x3", 0], ["conv_3x3", 1]], [["conv_3x3", 0], ["conv_3x3", 2]]]
+    lanes = figures._assign_lanes(figures._cell_links(nodes, [2, 3]))
+    assert figures._count_crossings(lanes) == 0
+
+
+# --- Search trace ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("nodes", [3, 4])
+def test_trace_grid_shows_every_removed_operation_and_every_survivor(nodes, tmp_path):
+    trace = search_trace(5, nodes=nodes)
+    texts = Counter(svg_texts(figures.draw_search_trace(trace, "a search"), tmp_path))
+    edges = len(trace[["cell", "edge"]].drop_duplicates())
+    removed = trace[(trace["stage"] == "operations") & trace["removed"]]
+    assert len(removed) == edges * (len(OPERATIONS) - 1)
+    # Every edge loses all operations but one, and the last column shows that one: each appears once per edge.
+    assert {name: texts[name] for name in OPERATIONS} == dict.fromkeys(OPERATIONS, edges)
+
+    grouped = trace[trace["stage"] == "edges"]
+    assert texts["drop"] == grouped["removed"].sum()
+    assert texts["keep"] == (~grouped["removed"]).sum()
+    for row in trace.drop_duplicates(["cell", "edge"]).itertuples():
+        assert texts[f"{row.cell} {row.input}→{row.node}"] == 1
+    for count, times in Counter(trace.groupby("round").size()).items():
+        assert texts[str(count)] >= times
+
+
+def test_trace_grid_puts_operations_in_their_round_and_row():
+    trace = search_trace(6)
+    figure = figures.draw_search_trace(trace, "a search")
+    axes = figure.axes[-1]
+    places = {(round(x, 2), y): text.get_text() for text in axes.texts for x, y in [text.get_position()]}
+    columns = figures._place_rounds(trace)
+    edges = figures._list_edges(trace)
+    for row, edge in edges.iterrows():
+        own = trace[(trace["cell"] == edge["cell"]) & (trace["edge"] == edge["edge"])]
+        for entry in own[own["removed"]].itertuples():
+            shown = places[round(figures._middle(columns[entry.round]), 2), row + 0.5]
+            assert shown == (entry.operation if entry.stage == "operations" else "drop")
+        lost = set(own.loc[own["removed"] & (own["stage"] == "operations"), "operation"])
+        result = [
+            text for (x, y), text in places.items() if y == row + 0.5 and x > max(columns.values())[0] + 0.5
+        ]
+        assert result == [(set(OPERATIONS) - lost).pop()]
+
+
+def test_trace_draws_each_criterion():
+    trace = search_trace(7, ("ntk_condition", "linear_regions", "spectral_entropy"))
+    axes = figures.draw_search_trace(trace, "a search").axes
+    assert [a.get_ylabel() for a in axes[:3]] == [
+        "condition number\nof the NTK",
+        "linear regions",
+        "spectral entropy",
+    ]
+    assert [a.get_yscale() for a in axes[:3]] == ["log", "linear", "linear"]
+    unpruned = axes[1].lines[-1].get_ydata()
+    assert np.allclose(unpruned, trace.groupby("round")["linear_regions_unpruned"].first())
+
+
+def test_trace_marks_values_that_no_axis_can_show():
+    trace = search_trace(8)
+    trace.loc[[0, 5, 200], CONDITION] = [np.inf, np.nan, -3.0]
+    panel = figures.draw_search_trace(trace, "a search").axes[0]
+    candidates, crosses, _ = panel.lines
+    assert np.flatnonzero(np.isnan(candidates.get_ydata())).tolist() == [0, 5, 200]
+    assert np.flatnonzero(np.isfinite(crosses.get_ydata())).tolist() == [0, 5, 200]
+
+
+def test_trace_read_from_csv_gives_the_same_figure(tmp_path):
+    search_trace(9).to_csv(tmp_path / "search.csv", index=False)
+    drawn = figures.draw_search_trace(pd.read_csv(tmp_path / "search.csv"), "a search")
+    assert figure_texts(drawn) == figure_texts(figures.draw_search_trace(search_trace(9), "a search"))
+
+
+def test_unfinished_trace_says_what_is_left():
+    trace = search_trace(10)
+    texts = Counter(figure_texts(figures.draw_search_trace(trace[trace["round"] < 2], "a search")))
+    assert texts[f"{len(OPERATIONS) - 2} left"] == 18
+
+
+def test_empty_trace_says_so(tmp_path):
+    figure = figures.draw_search_trace(search_trace(0).iloc[:0], "random cell")
+    texts = svg_texts(figure, tmp_path)
+    assert "random cell" in texts
+    assert any(re.search("without a search", text) for text in texts)
+
+
+# --- Training curves -------------------------------------------------------------------------------------
+
+
+def test_training_curves_are_coloured_by_method_and_dashed_by_seed():
+    labels = ["metantk seed 0", "metantk seed 3", "te-nas seed 0", "resnet12"]
+    figure = figures.draw_training_curves({label: training_table() for label in labels}, "training")
+    loss, accuracy = figure.axes
+    lines = {line.get_label(): line for line in loss.lines}
+    assert list(lines)[:4] == ["MetaNTK-NAS, seed 0", "MetaNTK-NAS, seed 3", "TE-NAS, seed 0", "ResNet-12"]
+    first, second, other = (lines[name] for name in list(lines)[:3])
+    assert first.get_color() == second.get_color() != other.get_color()
+    assert first.get_linestyle() == other.get_linestyle() != second.get_linestyle()
+    assert np.array_equal(first.get_ydata(), training_table()["loss"])
+    assert np.array_equal(accuracy.lines[0].get_ydata(), training_table()["accuracy"])
+    assert list(lines["learning rate falls"].get_xdata()) == [13, 13]
+    assert {text.get_text() for text in figure.legends[0].get_texts()} == set(lines)
+
+
+def test_smooth_schedules_have_no_marks():
+    table = training_table().assign(learning_rate=np.linspace(0.1, 0, 20))
+    assert len(figures.draw_training_curves({"metantk seed 0": table}, "training").axes[0].lines) == 1
+
+
+def test_training_curves_of_one_epoch_are_visible():
+    figure = figures.draw_training_curves({"metantk seed 0": training_table(1)}, "training")
+    assert figure.axes[0].lines[0].get_marker() == "o"
+    assert figure_texts(figures.draw_training_curves({}, "nothing"))[-1] == "No network was trained."
+
+
+# --- Accuracies and cost ---------------------------------------------------------------------------------
+
+
+def test_accuracies_show_means_errors_and_chance():
+    figure = figures.draw_accuracies(summary_table(-38), "accuracies", chance=20.0)
+    texts = figure_texts(figure)
+    assert {"1-shot", "5-shot", "MetaNTK-NAS", "TE-NAS", "Random cell", "ResNet-12"} <= set(texts)
+    # Deviation over seeds where there are several, otherwise the interval over episodes.
+    assert {"25.88 ± 0.81", "24.02 ± 0.63", "41.88 ± 0.81"} <= set(texts)
+    means = [container.lines[0].get_xdata()[0] for container in figure.axes[0].containers]
+    assert np.allclose(means, [25.88, 24.51, 24.55, 24.02])
+
+
+@pytest.mark.parametrize(("offset", "drawn"), [(-60, True), (0, False)])
+def test_chance_is_a_line_where_it_is_near_and_a_note_where_it_is_far(offset, drawn):
+    summary = summary_table(offset)
+    summary = summary[summary["shots"] == 1]
+    figure = figures.draw_accuracies(summary, "accuracies", chance=2.0)
+    lines = [line for line in figure.axes[0].lines if list(line.get_xdata()) == [2.0, 2.0]]
+    assert bool(lines) == drawn
+    assert ("← chance 2 %" in figure_texts(figure)) != drawn
+    low, high = figure.axes[0].get_xlim()
+    assert high - low < 8
+    assert not any("chance" in text for text in figure_texts(figures.draw_accuracies(summary, "")))
+
+
+def test_accuracies_show_seeds_of_repeated_methods():
+    rows = [("metantk", seed, shots, 63.0 + seed) for seed in range(3) for shots in (1, 5)]
+    per_seed = pd.DataFrame(
+        [*rows, ("resnet12", 0, 1, 62.0)], columns=["method", "seed", "shots", "accuracy"]
+    )
+    figure = figures.draw_accuracies(summary_table(), "accuracies", per_seed=per_seed)
+    (points,) = markers(figure.axes[0])  # the network with a single seed has its mean only
+    assert points.get_offsets()[:, 0].tolist() == [63, 64, 65]
+    assert "each seed" in figure_texts(figure)
+
+
+@pytest.mark.parametrize("draw", [figures.draw_accuracies, figures.draw_cost_accuracy])
+def test_one_data_set_and_run_at_a_time(draw):
+    mixed = pd.concat([summary_table(), summary_table().assign(run="8cells-48ch")])
+    with pytest.raises(ValueError, match="one run expected, found 5cells-48ch, 8cells-48ch"):
+        draw(mixed, "mixed")
+    assert "No network was evaluated." in figure_texts(draw(summary_table().iloc[:0], "nothing"))
+
+
+def test_cost_shows_unsearched_methods_beside_the_logarithmic_axis():
+    figure = figures.draw_cost_accuracy(summary_table(), "cost")
+    strip, searched = figure.axes
+    assert [label.get_text() for label in strip.get_xticklabels()] == ["no search"]
+    assert searched.get_xscale() == "log"
+    assert strip.get_ylabel() == "5-shot accuracy (%)"
+    assert shown_points(strip) == {"#7f7f7f": 78.55, "#56b4e9": 78.02}
+    assert shown_points(searched) == {"#0072b2": 79.88, "#d55e00": 78.51}
+    assert "MetaNTK-NAS, 1.77 M" in figure_texts(figure)
+    sizes = {to_hex(c.get_facecolor()[0]): c.get_sizes()[0] for c in markers(strip) + markers(searched)}
+    assert sizes["#56b4e9"] > sizes["#d55e00"] > sizes["#0072b2"] > sizes["#7f7f7f"]
+
+
+def markers(axes) -> list:
+    return [collection for collection in axes.collections if isinstance(collection, PathCollection)]
+
+
+def shown_points(axes) -> dict[str, float]:
+    return {to_hex(c.get_facecolor()[0]): round(float(c.get_offsets()[0, 1]), 2) for c in markers(axes)}
+
+
+@pytest.mark.parametrize("seconds", [0.0, 0.5, 40.0, 500000.0])
+def test_cost_of_one_method_fits_its_axis(seconds):
+    summary = summary_table()
+    figure = figures.draw_cost_accuracy(
+        summary[summary["method"] == "metantk"].assign(search_seconds=seconds), "x"
+    )
+    (axes,) = figure.axes
+    low, high = axes.get_xlim()
+    assert low <= seconds <= high
+    if seconds:
+        assert sum(low <= tick <= high for tick in axes.get_xticks()) >= 1
