@@ -161,3 +161,23 @@ def _installed(name: str) -> bool:
     except importlib.metadata.PackageNotFoundError:
         return False
     return True
+
+
+def checkpoint_path(directory: Path | str, stage: str, key: object) -> Path:
+    """Where a stage keeps its unfinished work: beside its outputs, named by a hash of all that determines them.
+
+    Checkpoints of the same stage with another key are of no use to anybody; they are removed.
+    """
+    folder = Path(directory) / ".checkpoints"
+    name = f"{stage}-{hashlib.sha256(canonical_json(key).encode()).hexdigest()[:16]}"
+    for stale in folder.glob(f"{stage}-*"):
+        if stale.stem != name:
+            stale.unlink()
+    return folder / name
+
+
+def remove_checkpoint(path: Path) -> None:
+    """Remove a finished stage's checkpoint, and its folder when nothing else is in it."""
+    path.unlink(missing_ok=True)
+    with contextlib.suppress(OSError):  # another stage's checkpoint is still there
+        path.parent.rmdir()

@@ -43,10 +43,10 @@ class Cell(nn.Module):
     def forward(self, before: Tensor, last: Tensor, rate: float, generator: torch.Generator | None) -> Tensor:
         states = [self.preprocess[0](before), self.preprocess[1](last)]
         for first in range(0, len(self.operations), 2):
-            states.append(sum(self._apply(k, states, rate, generator) for k in (first, first + 1)))
+            states.append(sum(self._output(k, states, rate, generator) for k in (first, first + 1)))
         return torch.cat(states[2:], dim=1)
 
-    def _apply(self, number: int, states: list, rate: float, generator: torch.Generator | None) -> Tensor:
+    def _output(self, number: int, states: list, rate: float, generator: torch.Generator | None) -> Tensor:
         operation = self.operations[number]
         output = operation(states[self.inputs[number]])
         if generator is None or rate == 0 or isinstance(operation, nn.Identity):

@@ -1,0 +1,18 @@
+"""Means, deviations and confidence intervals of accuracies."""
+
+import numpy as np
+from scipy import stats
+
+
+def confidence_95(values: np.ndarray) -> float:
+    """Half the width of the 95 % t-interval of the mean, as RFS reports it over episodes."""
+    values = np.asarray(values, dtype=np.float64)
+    if len(values) < 2:
+        return float("nan")
+    return float(stats.t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values)))
+
+
+def deviation(values: np.ndarray) -> float:
+    """Sample standard deviation, as the paper reports it over seeds; NaN for fewer than two values."""
+    values = np.asarray(values, dtype=np.float64)
+    return float(values.std(ddof=1)) if len(values) > 1 else float("nan")

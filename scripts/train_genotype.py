@@ -1,0 +1,133 @@
+"""Train the network of a genotype on all training classes of a data set (RFS; paper, section 6.1).
+
+Writes the weights (backbone.safetensors), what is needed to use them (backbone.json) and the training curve
+(training.csv). A training that is killed goes on after the last finished epoch; on a CPU it ends with the same
+bytes.
+
+Example:
+    python scripts/train_genotype.py --data results/glyphs/data --genotype my_search/genotype.json \\
+        --cells 3 --channels 8 --epochs 10 --milestones '[6, 8]' --output my_backbone
+"""
+
+import logging
+import time
+from pathlib import Path
+
+import pandas as pd
+import torch
+from safetensors.torch import save_file
+
+from metantk import devices
+from metantk.command_line import make_parser, parse_options, progress, run
+from metantk.config import RunOptions, TrainingOptions, parse
+from metantk.datasets.store import Split, load_split, read_manifest
+from metantk.space.genotype import read_genotype
+from metantk.space.network import Network, count_macs, count_parameters
+from metantk.storage import (
+    atomic_write,
+    checkpoint_path,
+    code_hash,
+    provenance,
+    remove_checkpoint,
+    sha256_of,
+    write_json,
+)
+from metantk.training import Pictures, Trainer, initialise
+
+log = logging.getLogger("metantk")
+
+
+def main() -> None:
+    parser = make_parser(__doc__, TrainingOptions)
+    parser.add_argument("--data", required=True, type=Path, metavar="DIR", help="prepared data set")
+    parser.add_argument("--genotype", required=True, type=Path, metavar="FILE", help="JSON or Genotype(...) text")
+    parser.add_argument("--cells", required=True, type=int, help="cells in the stack")
+    parser.add_argument("--channels", required=True, type=int, help="channels after the stem")
+    parser.add_argument("--seed", type=int, default=0, help="of weights, order, augmentation, drop-path [0]")
+    parser.add_argument(
+        "--output", required=True, type=Path, metavar="DIR", help="folder of backbone.safetensors, backbone.json, training.csv"
+    )
+    arguments = parser.parse_args()
+    options = parse_options(TrainingOptions, arguments)
+    run_options = parse(RunOptions, {"cells": arguments.cells, "channels": arguments.channels}, where="options")
+    genotype = read_genotype(arguments.genotype)
+    manifest, train = read_manifest(arguments.data), load_split(arguments.data, "train")
+    device = devices.start()
+    network = Network(
+        genotype, cells=run_options.cells, channels=run_options.channels, classes=len(train.class_names)
+    )
+    initialise(network, arguments.seed)
+    trainer = Trainer(network.to(device), options, seed=arguments.seed)
+    checkpoint = checkpoint_path(
+        arguments.output,
+        "training",
+        {
+            "options": options.model_dump(),
+            "run": run_options.name,
+            "seed": arguments.seed,
+            "genotype": genotype,
+            "code": code_hash(__file__),
+            "data": sha256_of(arguments.data / "manifest.json"),
+        },
+    )
+    seconds = _train(trainer, _to_device(train, manifest, device), checkpoint, device)
+    facts = {
+        "genotype": genotype,
+        "cells": run_options.cells,
+        "channels": run_options.channels,
+        "classes": train.class_names,
+        "image_size": train.images.shape[1],
+        "mean": manifest["mean"],
+        "std": manifest["std"],
+        "feature_dim": network.feature_dim,
+        "parameters": count_parameters(network),
+        "backbone_parameters": count_parameters(network) - count_parameters(network.classifier),
+        "macs": count_macs(network, train.images.shape[1]),
+        "seconds": round(seconds, 3),
+        "peak_memory_mb": devices.peak_memory_mb(device),
+        **provenance(__file__, options.model_dump(), seed=arguments.seed, device=devices.describe_device(device)),
+    }
+    _write(arguments.output, trainer, facts)
+    remove_checkpoint(checkpoint)
+
+
+def _to_device(train: Split, manifest: dict, device: torch.device) -> Pictures:
+    images = torch.from_numpy(train.images[:]).to(device)
+    return Pictures(images, torch.from_numpy(train.labels).to(device), manifest["mean"], manifest["std"])
+
+
+def _train(trainer: Trainer, pictures: Pictures, checkpoint: Path, device: torch.device) -> float:
+    """Train the epochs that are left; the seconds spent on all of them, earlier attempts included."""
+    spent = 0.0
+    if checkpoint.exists():
+        kept = torch.load(checkpoint, map_location=device, weights_only=True)
+        trainer.load_state(kept["trainer"])
+        spent = kept["seconds"]
+        log.info("going on after epoch %d", trainer.epoch)
+    began = time.perf_counter()
+    steps = trainer.steps_per_epoch(len(pictures.labels))
+    epochs = trainer.options.epochs
+    with progress(None, total=epochs * steps, initial=trainer.epoch * steps, what="training", unit="step") as bar:
+        while trainer.epoch < epochs:
+            trainer.train_epoch(pictures, bar.update)
+            last = trainer.curve[-1]
+            bar.set_postfix(epoch=last["epoch"], loss=f"{last['loss']:.3f}", accuracy=f"{last['accuracy']:.1f} %")
+            with atomic_write(checkpoint) as temporary:
+                seconds = spent + time.perf_counter() - began
+                torch.save({"trainer": trainer.state(), "seconds": seconds}, temporary)
+    log.info("loss %.4f, training accuracy %.1f %%", trainer.curve[-1]["loss"], trainer.curve[-1]["accuracy"])
+    return spent + time.perf_counter() - began
+
+
+def _write(output: Path, trainer: Trainer, facts: dict) -> None:
+    """Write all three outputs; the description, which says that the weights are whole, last."""
+    with atomic_write(output / "training.csv") as temporary:
+        pd.DataFrame(trainer.curve).to_csv(temporary, index=False)
+    weights = output / "backbone.safetensors"
+    with atomic_write(weights) as temporary:
+        save_file({name: tensor.contiguous().cpu() for name, tensor in trainer.network.state_dict().items()}, temporary)
+    write_json(output / "backbone.json", facts | {"weights_sha256": sha256_of(weights)})
+
+
+if __name__ == "__main__":
+    run(main)

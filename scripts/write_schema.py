@@ -1,0 +1,68 @@
+"""Write workflow/schemas/config.schema.json and the key tables of config/README.md from the options classes.
+
+Example:
+    python scripts/write_schema.py
+"""
+
+import json
+from pathlib import Path
+
+from pydantic import BaseModel
+
+from metantk.command_line import make_parser, run
+from metantk.config import Config
+from metantk.storage import SCRIPTS, atomic_write
+
+SCHEMA = SCRIPTS.parent / "workflow" / "schemas" / "config.schema.json"
+README = SCRIPTS.parent / "config" / "README.md"
+BEGIN, END = "<!-- keys: written by scripts/write_schema.py -->", "<!-- end of keys -->"
+
+
+def main() -> None:
+    make_parser(__doc__).parse_args()
+    for path, text in outputs().items():
+        with atomic_write(path) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+
+
+def outputs() -> dict[Path, str]:
+    """What each generated file holds."""
+    before, _, rest = README.read_text(encoding="utf-8").partition(BEGIN)
+    after = rest.partition(END)[2]
+    return {
+        SCHEMA: json.dumps(Config.model_json_schema(), indent=2, ensure_ascii=False) + "\n",
+        README: f"{before}{BEGIN}\n\n{key_table()}\n{END}{after}",
+    }
+
+
+def key_table() -> str:
+    rows = ["| key | default | meaning |", "|---|---|---|"]
+    return "\n".join(rows + list(_rows(Config, ""))) + "\n"
+
+
+def _rows(options: type[BaseModel], prefix: str):
+    for name, field in options.model_fields.items():
+        key = f"{prefix}{name}"
+        nested = _nested(field.annotation)
+        if nested is not None:
+            kind, inner = nested
+            if kind:
+                yield f"| `{key}` | required | {field.description} |"
+            yield from _rows(inner, f"{key}{kind}.")
+        else:
+            default = "required" if field.is_required() else f"`{json.dumps(field.default)}`"
+            yield f"| `{key}` | {default} | {field.description} |"
+
+
+def _nested(annotation: object) -> tuple[str, type[BaseModel]] | None:
+    """The options class behind a key, and how its keys continue: directly, by name or as a list."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return "", annotation
+    arguments = getattr(annotation, "__args__", ())
+    if arguments and isinstance(arguments[-1], type) and issubclass(arguments[-1], BaseModel):
+        return (".NAME" if annotation.__origin__ is dict else "[]"), arguments[-1]
+    return None
+
+
+if __name__ == "__main__":
+    run(main)

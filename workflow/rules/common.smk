@@ -1,0 +1,90 @@
+"""Validation of the configuration, and what the rules of all stages share."""
+
+import os
+import sys
+from pathlib import Path
+
+# Relative to where Snakemake runs, so that commands read the same on every machine and in a container.
+SCRIPTS = Path(os.path.relpath(workflow.basedir)) / "scripts"
+sys.path.insert(0, str(SCRIPTS.resolve()))
+
+# By module: Snakemake's own names, such as `config` and `parse`, share this namespace.
+import metantk.config
+import metantk.storage
+from metantk.storage import canonical_json
+
+try:
+    CONFIG = metantk.config.parse(metantk.config.Config, dict(config), where="configuration")
+except metantk.storage.InputError as error:
+    # One line and exit code 2, as every script does it, instead of a traceback.
+    print(f"error: {error}", file=sys.stderr)
+    sys.exit(2)
+
+RESULTS = CONFIG.results
+RUNS = {run.name: run for run in CONFIG.runs}
+
+
+wildcard_constraints:
+    dataset="|".join(CONFIG.datasets),
+    run="|".join(RUNS),
+    method="|".join(CONFIG.methods),
+    seed=r"\d+",
+
+
+# Dependencies for --sdm conda and --sdm apptainer; `make` installs the same pins into .venv.
+ENVIRONMENT = "../../envs/metantk.yaml"
+
+DATA = f"{RESULTS}/{{dataset}}/data"
+PART = f"{RESULTS}/{{dataset}}/{{run}}/{{method}}/seed{{seed}}"
+TABLES = f"{RESULTS}/tables"
+FIGURES = f"{RESULTS}/figures/{{dataset}}/{{run}}"
+
+
+def code(script):
+    """The script and every local module behind it: an edit of one of them reruns the rule."""
+    paths = metantk.storage.local_modules(SCRIPTS / script)
+    return [str(SCRIPTS / path.relative_to(SCRIPTS.resolve())) for path in paths]
+
+
+def each(pattern):
+    """`pattern` for every data set, run, method and seed of the configuration."""
+    return expand(
+        pattern,
+        dataset=sorted(CONFIG.datasets),
+        run=RUNS,
+        method=CONFIG.methods,
+        seed=CONFIG.seeds,
+        allow_missing=True,
+    )
+
+
+def each_part(pattern):
+    """`pattern` for every method and seed; the data set and the run stay wildcards."""
+    return expand(pattern, method=CONFIG.methods, seed=CONFIG.seeds, allow_missing=True)
+
+
+def dataset_options(wildcards):
+    return canonical_json(CONFIG.datasets[wildcards.dataset].model_dump())
+
+
+def search_options(wildcards):
+    return canonical_json(CONFIG.search_options(wildcards.method).model_dump())
+
+
+def training_options(wildcards):
+    return canonical_json(CONFIG.training.model_dump())
+
+
+def evaluation_options(wildcards):
+    return canonical_json(CONFIG.evaluation.model_dump())
+
+
+def ways(wildcards):
+    """Classes that each part of a data set must have for the tasks of the search and of the evaluation."""
+    return max(CONFIG.search.meta_ntk.ways, CONFIG.evaluation.ways)
+
+
+def run_shape(wildcards):
+    """The depth and width that the name of a run stands for, as flags."""
+    run = RUNS[wildcards.run]
+    return f"--cells {run.cells} --channels {run.channels}"

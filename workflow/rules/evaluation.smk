@@ -1,0 +1,30 @@
+rule evaluate_episodes:
+    input:
+        code=code("evaluate_episodes.py"),
+        manifest=f"{DATA}/manifest.json",
+        arrays=ancient([f"{DATA}/test/images.npy", f"{DATA}/test/labels.npy"]),
+        description=f"{PART}/backbone.json",
+        # The description holds its checksum.
+        weights=ancient(f"{PART}/backbone.safetensors"),
+    output:
+        episodes=f"{PART}/episodes.csv",
+        evaluation=f"{PART}/evaluation.json",
+    params:
+        options=evaluation_options,
+    log:
+        f"{RESULTS}/logs/evaluate_episodes/{{dataset}}/{{run}}/{{method}}/seed{{seed}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/evaluate_episodes/{{dataset}}/{{run}}/{{method}}/seed{{seed}}.tsv"
+    threads: 1
+    resources:
+        gpu=1,
+        mem_mb=4000,
+        runtime=120,
+    conda:
+        ENVIRONMENT
+    message:
+        "Evaluate {wildcards.dataset} {wildcards.run} {wildcards.method}, seed {wildcards.seed}"
+    shell:
+        "python {SCRIPTS}/evaluate_episodes.py --data $(dirname {input.manifest})"
+        " --backbone $(dirname {input.description}) --options {params.options:q}"
+        " --output $(dirname {output.evaluation}) 2> {log}"
