@@ -58,8 +58,8 @@ LETTER_FONTS = tuple(f"{name}.ttf" for name in ("cmr10", "cmb10", "cmti10", "cms
 
 # How hard the pictures are. Lengths are shares of the picture's side, colours run from 0 to 1, and a pair is
 # the two ends of a uniform draw per picture. With these values a four-layer convolutional network (32 to 64
-# channels, 15 epochs on 60 pictures of 28 px per training class) told 5 test classes apart with 61.7 % from one
-# example of each and 83.4 % from five (one run, 400 episodes, nearest centroid).
+# channels, 15 epochs on 60 pictures of 28 px per training class) told 5 test classes apart with 61.7 % from
+# one example of each and 83.4 % from five (one run, 400 episodes, nearest centroid).
 GLYPH_SIZE = (0.55, 0.88)  # longer side of the character before it is warped
 SHIFT = 0.1  # of the centre, each way
 ROTATION_DEGREES = 25.0  # each way
