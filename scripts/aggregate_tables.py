@@ -20,7 +20,9 @@ log = logging.getLogger("metantk")
 
 def main() -> None:
     parser = make_parser(__doc__)
-    parser.add_argument("parts", nargs="+", type=Path, metavar="PART", help="<dataset>/<run>/<method>/seed<k> folders")
+    parser.add_argument(
+        "parts", nargs="+", type=Path, metavar="PART", help="<dataset>/<run>/<method>/seed<k> folders"
+    )
     parser.add_argument("--output", required=True, type=Path, metavar="DIR", help="folder of the tables")
     arguments = parser.parse_args()
     parts = [tables.read_part(folder) for folder in arguments.parts]

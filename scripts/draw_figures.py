@@ -17,7 +17,9 @@ from metantk.tables import TITLES
 
 def main() -> None:
     parser = make_parser(__doc__)
-    parser.add_argument("parts", nargs="+", type=Path, metavar="PART", help="<dataset>/<run>/<method>/seed<k> folders")
+    parser.add_argument(
+        "parts", nargs="+", type=Path, metavar="PART", help="<dataset>/<run>/<method>/seed<k> folders"
+    )
     parser.add_argument("--tables", required=True, type=Path, metavar="DIR", help="output of aggregate_tables.py")
     parser.add_argument("--output", required=True, type=Path, metavar="DIR", help="folder of the figures")
     arguments = parser.parse_args()
@@ -29,7 +31,10 @@ def main() -> None:
         title = f"{label}: {dataset}, {run_name}"
         cells = figures.draw_cells(read_genotype(part / "genotype.json"), title)
         figures.save(cells, arguments.output / f"cells_{method}_{seed}")
-        figures.save(figures.draw_search_trace(_read(part / "search.csv"), title), arguments.output / f"search_{method}_{seed}")
+        figures.save(
+            figures.draw_search_trace(_read(part / "search.csv"), title),
+            arguments.output / f"search_{method}_{seed}",
+        )
         curves[f"{method} seed {seed.removeprefix('seed')}"] = _read(part / "training.csv")
     title = f"{dataset}, {run_name}"
     summary = _chosen(_read(arguments.tables / "summary.csv"), dataset, run_name)

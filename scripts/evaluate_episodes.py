@@ -43,12 +43,11 @@ def main() -> None:
     backbone = load_backbone(
         arguments.backbone / "backbone.json", arguments.backbone / "backbone.safetensors", device
     )
-    where = f"{arguments.data}, {arguments.split} split"
+    accuracies = evaluate(backbone, split, options, device, where=f"{arguments.data}, {arguments.split} split")
+    by_episode = list(progress(accuracies, total=options.episodes, what="evaluation", unit="episode"))
     rows, results = [], {}
     for shots in options.shots:
-        accuracies = evaluate(backbone, split, options, shots, device, where=where)
-        bar = progress(accuracies, total=options.episodes, what=f"{shots}-shot", unit="episode")
-        values = np.array(list(bar))
+        values = np.array([episode[shots] for episode in by_episode])
         rows += [{"shots": shots, "episode": number, "accuracy": value} for number, value in enumerate(values)]
         results[str(shots)] = {"accuracy_mean": float(values.mean()), "ci95": confidence_95(values)}
         log.info("%d-shot: %.2f ± %.2f %%", shots, values.mean(), results[str(shots)]["ci95"])

@@ -22,7 +22,9 @@ from metantk.datasets.glyphs import make_glyphs
 from metantk.datasets.store import Split, write_dataset
 
 log = logging.getLogger("metantk")
-GLYPHS_LICENCE = "pictures: CC0; fonts: DejaVu (Bitstream Vera licence), STIX (SIL OFL), Computer Modern (Knuth/BaKoMa)"
+GLYPHS_LICENCE = (
+    "pictures: CC0; fonts: DejaVu (Bitstream Vera licence), STIX (SIL OFL), Computer Modern (Knuth/BaKoMa)"
+)
 
 
 def main() -> None:

@@ -45,7 +45,11 @@ def main() -> None:
     parser.add_argument("--channels", required=True, type=int, help="channels after the stem")
     parser.add_argument("--seed", type=int, default=0, help="of weights, pictures and random genotypes [0]")
     parser.add_argument(
-        "--output", required=True, type=Path, metavar="DIR", help="folder of genotype.json, search.csv, search.json"
+        "--output",
+        required=True,
+        type=Path,
+        metavar="DIR",
+        help="folder of genotype.json, search.csv, search.json",
     )
     arguments = parser.parse_args()
     options = parse_options(SearchOptions, arguments)
@@ -57,7 +61,9 @@ def main() -> None:
     seconds = seconds_before + time.perf_counter() - began
     space = SPACES[options.space]
     genotype = (
-        pruning.to_genotype(space, state.masks) if options.criteria else pruning.random_genotype(space, arguments.seed)
+        pruning.to_genotype(space, state.masks)
+        if options.criteria
+        else pruning.random_genotype(space, arguments.seed)
     )
     report = {
         "seconds": round(seconds, 3),
@@ -66,11 +72,14 @@ def main() -> None:
         "peak_memory_mb": devices.peak_memory_mb(device),
         "cells": arguments.cells,
         "channels": arguments.channels,
-        **provenance(
-            __file__, options.model_dump(), seed=arguments.seed, device=devices.describe_device(device)
-        ),
+        **provenance(__file__, options.model_dump(), seed=arguments.seed, device=devices.describe_device(device)),
     }
-    _write(arguments.output, genotype, pd.DataFrame(state.rows, columns=pruning.trace_columns(options.criteria)), report)
+    _write(
+        arguments.output,
+        genotype,
+        pd.DataFrame(state.rows, columns=pruning.trace_columns(options.criteria)),
+        report,
+    )
     log.info("found in %.1f s: %s", seconds, canonical_json(genotype))
 
 

@@ -45,7 +45,11 @@ def main() -> None:
     parser.add_argument("--channels", required=True, type=int, help="channels after the stem")
     parser.add_argument("--seed", type=int, default=0, help="of weights, order, augmentation, drop-path [0]")
     parser.add_argument(
-        "--output", required=True, type=Path, metavar="DIR", help="folder of backbone.safetensors, backbone.json, training.csv"
+        "--output",
+        required=True,
+        type=Path,
+        metavar="DIR",
+        help="folder of backbone.safetensors, backbone.json, training.csv",
     )
     arguments = parser.parse_args()
     options = parse_options(TrainingOptions, arguments)
@@ -125,7 +129,10 @@ def _write(output: Path, trainer: Trainer, facts: dict) -> None:
         pd.DataFrame(trainer.curve).to_csv(temporary, index=False)
     weights = output / "backbone.safetensors"
     with atomic_write(weights) as temporary:
-        save_file({name: tensor.contiguous().cpu() for name, tensor in trainer.network.state_dict().items()}, temporary)
+        save_file(
+            {name: tensor.contiguous().cpu() for name, tensor in trainer.network.state_dict().items()},
+            temporary,
+        )
     write_json(output / "backbone.json", facts | {"weights_sha256": sha256_of(weights)})
 
 

@@ -127,7 +127,10 @@ def operation_weights(fan: Fan, edge: int, name: str, channels: int) -> list[Ten
             weights = [cut(block.first.depthwise.weight, copy), cut(block.first.pointwise.weight, copy)]
             if slot in double:
                 copy = double.index(slot)
-                weights += [cut(block.second.depthwise.weight, copy), cut(block.second.pointwise.weight, copy)]
+                weights += [
+                    cut(block.second.depthwise.weight, copy),
+                    cut(block.second.pointwise.weight, copy),
+                ]
             return weights
     copy = fan.slots[name].index(slot)
     if name == "conv_1x5_5x1":

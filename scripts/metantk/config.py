@@ -150,7 +150,9 @@ class EvaluationOptions(Options):
 
     episodes: int = Field(1000, ge=2, description="episodes per number of shots")
     ways: int = Field(5, ge=2, description="classes per episode")
-    shots: list[Count] = Field([1, 5], min_length=1, description="support pictures per class, one table column each")
+    shots: list[Count] = Field(
+        [1, 5], min_length=1, description="support pictures per class, one table column each"
+    )
     queries: Count = Field(15, description="query pictures per class (published code: 50)")
     copies: Count = Field(5, description="augmented copies of each support picture")
     classifier: Literal["logistic_regression", "svm"] = Field(
@@ -199,7 +201,9 @@ class Config(Options):
             "ntk": "ntk_condition" in criteria,
             "linear_regions": "linear_regions" in criteria,
         }
-        values = {name: getattr(section, name) for name in CommonSearchOptions.model_fields if criteria or name == "space"}
+        values = {
+            name: getattr(section, name) for name in CommonSearchOptions.model_fields if criteria or name == "space"
+        }
         values |= {name: getattr(section, name) for name, is_used in used.items() if is_used}
         return SearchOptions(criteria=criteria, **values)
 

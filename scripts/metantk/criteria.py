@@ -30,7 +30,7 @@ REGIONS_MEAN = [120.39586422 / 255, 115.59361427 / 255, 104.54012653 / 255]
 REGIONS_STD = [70.68188272 / 255, 68.27635443 / 255, 72.54505529 / 255]
 CROP_PADDING = 4  # pixels, before the random crop
 # Activations of a chunk of candidates stay near a CPU's caches; on a GPU large chunks keep it busy.
-CHUNK_NUMBERS = {"cpu": 2**18, "mps": 2**22, "cuda": 2**26}
+CHUNK_NUMBERS = {"cpu": 2**19, "mps": 2**22, "cuda": 2**26}
 
 
 class Setting(NamedTuple):
@@ -191,7 +191,9 @@ def _draw_crops(setting: Setting, key: Key) -> list[Tensor]:
     """Batches of small one-channel parts of pictures, `(pictures, 1, crop_size, crop_size)` each."""
     options = setting.options.linear_regions
     draws = numpy_generator("crops", *key)
-    numbers = draws.choice(len(setting.train.labels), options.pictures, replace=options.pictures > len(setting.train.labels))
+    numbers = draws.choice(
+        len(setting.train.labels), options.pictures, replace=options.pictures > len(setting.train.labels)
+    )
     channels = torch.from_numpy(draws.integers(3, size=options.pictures)).to(setting.device)
     pictures = transforms.random_crop(
         _load(setting, numbers), options.crop_size, 0, generator("crops", *key, device=setting.device)

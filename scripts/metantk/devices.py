@@ -15,7 +15,11 @@ log = logging.getLogger("metantk")
 
 # glibc's mallopt parameters and values: keep freed memory instead of giving it back page by page. Without
 # this, page faults take most of the time of a kernel on a CPU (measured: up to ten times slower).
-_MALLOPT = {"M_MMAP_THRESHOLD": (-3, 1 << 30), "M_TRIM_THRESHOLD": (-1, (1 << 31) - 1), "M_TOP_PAD": (-2, 64 << 20)}
+_MALLOPT = {
+    "M_MMAP_THRESHOLD": (-3, 1 << 30),
+    "M_TRIM_THRESHOLD": (-1, (1 << 31) - 1),
+    "M_TOP_PAD": (-2, 64 << 20),
+}
 
 
 def start(threads: int | None = None) -> torch.device:

@@ -54,4 +54,4 @@ class EpisodeSampler:
     def episodes(self, count: int, *, seed: int) -> Iterator[Episode]:
         """`count` episodes; number i is the same however many are drawn."""
         for number in range(count):
-            yield self.draw(numpy_generator("episode", seed, self.shots, number))
+            yield self.draw(numpy_generator("episode", seed, number))

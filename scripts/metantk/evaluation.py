@@ -53,16 +53,16 @@ def load_backbone(description: Path, weights: Path, device: torch.device) -> Bac
     facts = read_json(description)
     try:
         genotype = check_genotype(facts["genotype"], where=str(description))
-        network = Network(
-            genotype, cells=facts["cells"], channels=facts["channels"], classes=len(facts["classes"])
-        )
+        network = Network(genotype, cells=facts["cells"], channels=facts["channels"], classes=len(facts["classes"]))
         mean, std, expected = facts["mean"], facts["std"], facts["weights_sha256"]
     except (KeyError, TypeError) as error:
         raise InputError(f"{description}: describes no backbone ({error} is missing or wrong)") from None
     if not weights.is_file():
         raise InputError(f"{weights}: is missing; train the backbone again")
     if sha256_of(weights) != expected:
-        raise InputError(f"{weights}: is damaged or belongs to another {description.name}; train the backbone again")
+        raise InputError(
+            f"{weights}: is damaged or belongs to another {description.name}; train the backbone again"
+        )
     try:
         network.load_state_dict(load_file(weights))
     except (SafetensorError, RuntimeError) as error:
@@ -79,6 +79,7 @@ class QueryFeatures:
         self.rows = np.empty((0, backbone.network.feature_dim), dtype=np.float32)
 
     def __call__(self, numbers: np.ndarray) -> np.ndarray:
+        """Features of pictures by number, `(..., features)`."""
         missing = np.unique(numbers[self.known[numbers] < 0])
         if len(missing):
             features = self.backbone.features(load_pictures(self.split, missing, self.device))
@@ -92,53 +93,56 @@ def load_pictures(split: Split, numbers: np.ndarray, device: torch.device) -> Te
 
 
 def evaluate(
-    backbone: Backbone, split: Split, options: EvaluationOptions, shots: int, device: torch.device, *, where: str
-) -> Iterator[float]:
-    """Accuracy in percent of each episode with `shots` supports per class.
+    backbone: Backbone, split: Split, options: EvaluationOptions, device: torch.device, *, where: str
+) -> Iterator[dict[int, float]]:
+    """Accuracy in percent of each episode, by number of shots.
+
+    An episode is drawn with the most shots asked for; fewer shots take the first supports of each class, so that
+    numbers of shots are compared on the same queries.
 
     Raises:
         InputError: the split has too few classes or pictures for the episodes.
     """
-    sampler = EpisodeSampler(
-        split.labels, ways=options.ways, shots=shots, queries=options.queries, where=where
-    )
+    most = max(options.shots)
+    sampler = EpisodeSampler(split.labels, ways=options.ways, shots=most, queries=options.queries, where=where)
     queries = QueryFeatures(backbone, split, device)
-    per_chunk = max(1, FORWARD_BATCH // (options.ways * shots * options.copies))
+    targets = np.repeat(np.arange(options.ways), options.queries)
+    per_chunk = max(1, FORWARD_BATCH // (options.ways * most * options.copies))
     numbered = enumerate(sampler.episodes(options.episodes, seed=options.seed))
-    for chunk in _chunks(numbered, per_chunk):
-        query_features = queries(np.concatenate([episode.query.ravel() for _, episode in chunk]))
-        support_features = _support_features(backbone, split, options, shots, chunk, device)
-        labels = np.repeat(np.arange(options.ways), shots * options.copies)
-        targets = np.repeat(np.arange(options.ways), options.queries)
-        for support, query in zip(
-            np.split(support_features, len(chunk)), np.split(query_features, len(chunk)), strict=True
-        ):
-            predicted = fit_classifier(options.classifier, support, labels).predict(query)
-            yield 100 * float(np.mean(predicted == targets))
-
-
-def _chunks(items: Iterator, size: int) -> Iterator[tuple]:
-    while chunk := tuple(islice(items, size)):
-        yield chunk
+    while chunk := list(islice(numbered, per_chunk)):
+        query_features = queries(np.stack([episode.query.ravel() for _, episode in chunk]))
+        support_features = _support_features(backbone, split, options, chunk, device)
+        for support, query in zip(support_features, query_features, strict=True):
+            yield {
+                shots: _accuracy(options.classifier, support[:, :shots], query, targets) for shots in options.shots
+            }
 
 
 def _support_features(
     backbone: Backbone,
     split: Split,
     options: EvaluationOptions,
-    shots: int,
-    chunk: tuple[tuple[int, Episode], ...],
+    chunk: list[tuple[int, Episode]],
     device: torch.device,
 ) -> np.ndarray:
-    """Features of the augmented copies: episode by episode, class by class, `shots * copies` of each."""
+    """Features of the augmented copies, `(episodes, ways, shots, copies, features)`."""
     pictures = []
     for number, episode in chunk:
         copies = load_pictures(split, np.repeat(episode.support.ravel(), options.copies), device)
         if options.copies > 1:
-            draws = generator("support augmentation", options.seed, shots, number, device=device)
+            draws = generator("support augmentation", options.seed, number, device=device)
             copies = transforms.augment(copies, options.augmentation, draws)
         pictures.append(copies)
-    return backbone.features(torch.cat(pictures)).cpu().numpy()
+    features = backbone.features(torch.cat(pictures)).cpu().numpy()
+    return features.reshape(len(chunk), *chunk[0][1].support.shape, options.copies, -1)
+
+
+def _accuracy(classifier: str, support: np.ndarray, query: np.ndarray, targets: np.ndarray) -> float:
+    """Accuracy in percent of a classifier fitted to `(ways, shots, copies, features)`."""
+    ways, features = len(support), support.shape[-1]
+    labels = np.repeat(np.arange(ways), support[0, ..., 0].size)
+    model = fit_classifier(classifier, support.reshape(-1, features), labels)
+    return 100 * float(np.mean(model.predict(query) == targets))
 
 
 def fit_classifier(kind: str, features: np.ndarray, labels: np.ndarray):
@@ -148,5 +152,5 @@ def fit_classifier(kind: str, features: np.ndarray, labels: np.ndarray):
     else:
         model = LogisticRegression(C=1.0, solver="lbfgs", max_iter=1000)
     with warnings.catch_warnings():
-        warnings.simplefilter("error", ConvergenceWarning)  # a fit that does not converge must not pass for a result
+        warnings.simplefilter("error", ConvergenceWarning)  # an unfinished fit must not pass for a result
         return model.fit(features, labels)

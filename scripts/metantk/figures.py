@@ -116,10 +116,7 @@ def method_styles(methods: Iterable[str]) -> dict[str, MethodStyle]:
     """Style of each method, in the order in which figures list them: known ones first, others by name."""
     methods = set(methods)
     styles = {
-        method: style
-        for key, style in METHODS.items()
-        for method in sorted(methods)
-        if _method_key(method) == key
+        method: style for key, style in METHODS.items() for method in sorted(methods) if _method_key(method) == key
     }
     others = itertools.cycle(OTHER_METHODS)
     for method in sorted(methods - set(styles)):
@@ -237,9 +234,7 @@ def draw_cells(genotype: Mapping, title: str) -> Figure:
 
 def _cell_links(nodes: Sequence, concatenated: Sequence[int]) -> list[Link]:
     edges = [
-        Link(source, target, operation)
-        for target, node in enumerate(nodes, start=2)
-        for operation, source in node
+        Link(source, target, operation) for target, node in enumerate(nodes, start=2) for operation, source in node
     ]
     return edges + [Link(source, len(nodes) + 2, None) for source in concatenated]
 
@@ -373,18 +368,14 @@ def _vertical_span(lanes: Iterable[int]) -> tuple[float, float]:
     return bottom - 0.08, top + 0.08
 
 
-def _draw_cell(
-    axes: Axes, cell: str, boxes: Sequence[Box], lanes: Mapping[Link, int], label_width: float
-) -> None:
+def _draw_cell(axes: Axes, cell: str, boxes: Sequence[Box], lanes: Mapping[Link, int], label_width: float) -> None:
     for link, lane in lanes.items():
         start = boxes[link.source].middle + _port(lane, [lanes[a] for a in lanes if a.source == link.source])
         end = boxes[link.target].middle + _port(lane, [lanes[a] for a in lanes if a.target == link.target])
         _draw_link(axes, f"{cell}-{link.source}-{link.target}", link, boxes, start, _lane_height(lane), end)
         if link.operation:
             middle = boxes[link.target].left - FAN_IN - label_width / 2
-            _draw_label(
-                axes, f"{cell}-{link.source}-{link.target}", link, middle, _lane_height(lane), label_width
-            )
+            _draw_label(axes, f"{cell}-{link.source}-{link.target}", link, middle, _lane_height(lane), label_width)
     for node, box in enumerate(boxes):
         _draw_box(axes, f"node-{cell}-{node}", box)
 
@@ -484,9 +475,7 @@ def draw_search_trace(trace: pd.DataFrame, title: str) -> Figure:
         title: the figure's title.
     """
     if trace.empty:
-        return _message_figure(
-            title, "Nothing was scored: this method draws its architecture without a search."
-        )
+        return _message_figure(title, "Nothing was scored: this method draws its architecture without a search.")
     trace = trace.assign(removed=trace["removed"].astype(bool))
     criteria = [column.removesuffix("_unpruned") for column in trace if column.endswith("_unpruned")]
     edges = _list_edges(trace)
@@ -630,9 +619,7 @@ def _draw_decisions(axes: Axes, trace: pd.DataFrame, edges: pd.DataFrame, column
         history = trace[(trace["cell"] == edge["cell"]) & (trace["edge"] == edge["edge"])]
         _draw_edge_row(axes, row, history, columns)
     for row in edges.index[edges["cell"] != edges["cell"].shift()][1:]:
-        axes.plot(
-            [-TRACE_LEFT + 0.2, axes.get_xlim()[1]], [row, row], color=TEXT, linewidth=0.8, clip_on=False
-        )
+        axes.plot([-TRACE_LEFT + 0.2, axes.get_xlim()[1]], [row, row], color=TEXT, linewidth=0.8, clip_on=False)
 
 
 def _draw_headings(axes: Axes, trace: pd.DataFrame, columns: Mapping) -> None:
@@ -704,9 +691,7 @@ def _draw_result(axes: Axes, row: int, operation: str, dropped: bool) -> None:
 def _draw_grid_cell(
     axes: Axes, row: int, left: float, width: float, text: str, fill, *, edge: str = "none", **options
 ) -> None:
-    frame = Rectangle(
-        (left + 0.02, row + 0.08), width - 0.04, 0.84, facecolor=fill, edgecolor=edge, linewidth=0.8
-    )
+    frame = Rectangle((left + 0.02, row + 0.08), width - 0.04, 0.84, facecolor=fill, edgecolor=edge, linewidth=0.8)
     axes.add_patch(frame)
     _centred_text(axes, left + width / 2, row + 0.5, text, GRID_TEXT, **options)
 
@@ -819,14 +804,10 @@ def _require_one(summary: pd.DataFrame, columns: Sequence[str]) -> None:
     for column in columns:
         values = sorted(set(summary[column]))
         if len(values) > 1:
-            raise ValueError(
-                f"rows of one {column} expected, found {', '.join(map(str, values))}: select one"
-            )
+            raise ValueError(f"rows of one {column} expected, found {', '.join(map(str, values))}: select one")
 
 
-def _draw_accuracy_panel(
-    axes: Axes, summary: pd.DataFrame, styles: Mapping, per_seed: pd.DataFrame | None
-) -> None:
+def _draw_accuracy_panel(axes: Axes, summary: pd.DataFrame, styles: Mapping, per_seed: pd.DataFrame | None) -> None:
     rows = {method: row for row, method in enumerate(styles)}
     axes.grid(axis="x")
     if per_seed is not None:
@@ -848,9 +829,7 @@ def _draw_accuracy_panel(
             markerfacecolor=style.colour if entry.seeds > 1 else _tint(style.colour, SINGLE_SEED_TINT),
         )
         text = f"{entry.accuracy_mean:.2f}" + (f" ± {error:.2f}" if np.isfinite(error) else "")
-        axes.text(
-            1.02, row, text, transform=axes.get_yaxis_transform(), va="center", fontsize=7.5, color=TEXT
-        )
+        axes.text(1.02, row, text, transform=axes.get_yaxis_transform(), va="center", fontsize=7.5, color=TEXT)
     axes.margins(x=0.08)
     axes.set_xlabel("accuracy (%)")
     axes.tick_params(axis="y", length=0)

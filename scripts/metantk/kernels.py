@@ -61,12 +61,15 @@ class GramModule(GradSampleModule):
         self, module: nn.Module, _inputs: Tensor, outputs: Tensor, loss_reduction: str, batch_first: bool
     ) -> None:
         activations, backprops = self.rearrange_grad_samples(
-            module=module, backprops=outputs[0].detach(), loss_reduction=loss_reduction, batch_first=batch_first
+            module=module,
+            backprops=outputs[0].detach(),
+            loss_reduction=loss_reduction,
+            batch_first=batch_first,
         )
         del module.max_batch_len
         for gradient in self.GRAD_SAMPLERS[type(module)](module, activations, backprops).values():
-            rows = gradient.reshape(self.candidates, -1, gradient[0].numel()).double()
-            gram = rows @ rows.transpose(1, 2)
+            rows = gradient.reshape(self.candidates, -1, gradient[0].numel())
+            gram = (rows @ rows.transpose(1, 2)).double()  # exact to rounding; sums over layers are in float64
             self.ntk = self.ntk + gram
             if module is self._module.head:
                 self.nngp = self.nngp + gram
@@ -139,10 +142,7 @@ def meta_ntk(
 def _adaptation(kernel: Tensor, time: float, ridge: float) -> Tensor:
     """T = (K + ρI)⁻¹ (I − exp(−tK)) of a symmetric K."""
     identity = torch.eye(kernel.shape[-1], dtype=kernel.dtype, device=kernel.device)
-    if math.isinf(time):
-        change = identity.expand_as(kernel)
-    else:
-        change = identity - torch.linalg.matrix_exp(-time * kernel)
+    change = identity.expand_as(kernel) if math.isinf(time) else identity - torch.linalg.matrix_exp(-time * kernel)
     return torch.linalg.solve_ex(kernel + ridge * identity, change)[0]
 
 

@@ -3,6 +3,7 @@
 import logging
 import math
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -48,7 +49,7 @@ def dense_ranks(scores: list[float], *, descending: bool) -> tuple[list[int], li
     """
     order = sorted(range(len(scores)), key=lambda i: round_significant(scores[i]), reverse=descending)
     ranks = [0] * len(scores)
-    for before, this in zip(order, order[1:], strict=False):
+    for before, this in pairwise(order):
         ranks[this] = ranks[before] + (scores[this] != scores[before])
     return ranks, order
 
@@ -241,7 +242,18 @@ def _rows(space, this: Round, scores, means, ranks, removed: set[int], number: i
 def trace_columns(criteria: list[str]) -> list[str]:
     """Columns of search.csv."""
     per_criterion = [f"{name}{part}" for name in criteria for part in ("_unpruned", "", "_change", "_rank")]
-    return ["round", "stage", "cell", "edge", "input", "node", "operation", *per_criterion, "rank_sum", "removed"]
+    return [
+        "round",
+        "stage",
+        "cell",
+        "edge",
+        "input",
+        "node",
+        "operation",
+        *per_criterion,
+        "rank_sum",
+        "removed",
+    ]
 
 
 def to_genotype(space: Space, masks: Masks) -> dict:

@@ -56,19 +56,13 @@ def search_trace(seed: int, criteria=(CONDITION, "linear_regions"), nodes: int =
     """A search whose scores are drawn at random, in the format of search.csv."""
     generator = np.random.default_rng(seed)
     ends = [(source, 2 + node) for node in range(nodes) for source in range(2 + node)]
-    remaining = {
-        (cell, edge): OPERATIONS.copy() for cell in ("normal", "reduce") for edge in range(len(ends))
-    }
+    remaining = {(cell, edge): OPERATIONS.copy() for cell in ("normal", "reduce") for edge in range(len(ends))}
     rows, rounds = [], itertools.count()
 
     def score(stage: str, keys: list) -> list[dict]:
         number = next(rounds)
-        unpruned = {
-            name: 5000 * 0.8**number if name == CONDITION else 1000 * 1.1**number for name in criteria
-        }
-        return [
-            score_one(number, stage, key, operation, unpruned) for key in keys for operation in remaining[key]
-        ]
+        unpruned = {name: 5000 * 0.8**number if name == CONDITION else 1000 * 1.1**number for name in criteria}
+        return [score_one(number, stage, key, operation, unpruned) for key in keys for operation in remaining[key]]
 
     def score_one(number: int, stage: str, key: tuple, operation: str, unpruned: dict) -> dict:
         source, node = ends[key[1]]
@@ -99,9 +93,7 @@ def search_trace(seed: int, criteria=(CONDITION, "linear_regions"), nodes: int =
 def training_table(epochs: int = 20) -> pd.DataFrame:
     epoch = np.arange(1, epochs + 1)
     rate = np.where(epoch > 12, 0.002, 0.02)
-    return pd.DataFrame(
-        {"epoch": epoch, "learning_rate": rate, "loss": 4 / epoch, "accuracy": 100 - 80 / epoch}
-    )
+    return pd.DataFrame({"epoch": epoch, "learning_rate": rate, "loss": 4 / epoch, "accuracy": 100 - 80 / epoch})
 
 
 def summary_table(offset: float = 0.0) -> pd.DataFrame:
@@ -114,9 +106,7 @@ def summary_table(offset: float = 0.0) -> pd.DataFrame:
     ]
     table = pd.DataFrame(methods, columns=columns).assign(dataset="miniimagenet", run="5cells-48ch")
     shots = [table.assign(shots=1), table.assign(shots=5, accuracy_mean=table["accuracy_mean"] + 16)]
-    return pd.concat(shots, ignore_index=True).assign(
-        accuracy_mean=lambda frame: frame["accuracy_mean"] + offset
-    )
+    return pd.concat(shots, ignore_index=True).assign(accuracy_mean=lambda frame: frame["accuracy_mean"] + offset)
 
 
 def all_figures() -> dict:
@@ -141,9 +131,7 @@ def svg_texts(figure, folder: Path) -> list[str]:
 
 
 def figure_texts(figure) -> list[str]:
-    return [
-        artist.get_text() for artist in figure.findobj(lambda a: hasattr(a, "get_text")) if artist.get_text()
-    ]
+    return [artist.get_text() for artist in figure.findobj(lambda a: hasattr(a, "get_text")) if artist.get_text()]
 
 
 def artists(figure, prefix: str) -> dict:
@@ -190,14 +178,10 @@ def test_method_styles_are_stable_and_distinct():
 # --- Cells -----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    "genotype", [*published_genotypes()[::6], crowded_genotype(3), random_genotype(0, 4)]
-)
+@pytest.mark.parametrize("genotype", [*published_genotypes()[::6], crowded_genotype(3), random_genotype(0, 4)])
 def test_svg_of_cells_holds_every_operation_and_edge(genotype, tmp_path):
     root = svg_root(figures.draw_cells(genotype, "an architecture"), tmp_path)
-    texts = Counter(
-        "".join(text.itertext()).strip() for text in root.iter("{http://www.w3.org/2000/svg}text")
-    )
+    texts = Counter("".join(text.itertext()).strip() for text in root.iter("{http://www.w3.org/2000/svg}text"))
     nodes = [node for cell in ("normal", "reduce") for node in genotype[cell]]
     operations = Counter(operation for node in nodes for operation, _ in node)
     assert {name: texts[name] for name in OPERATIONS} == {name: operations[name] for name in OPERATIONS}
@@ -241,9 +225,7 @@ def assert_cells_are_legible(genotype: dict) -> None:
     boxes = {name: box.get_window_extent(renderer) for name, box in (labels | nodes).items()}
     for one, other in itertools.combinations(boxes, 2):
         assert not boxes[one].overlaps(boxes[other]), (one, other)
-    for text in figure.findobj(
-        lambda artist: hasattr(artist, "get_text") and artist.get_text() in OPERATIONS
-    ):
+    for text in figure.findobj(lambda artist: hasattr(artist, "get_text") and artist.get_text() in OPERATIONS):
         extent = text.get_window_extent(renderer)
         around = [box for name, box in boxes.items() if name in labels and box.overlaps(extent)]
         assert len(around) == 1
@@ -331,9 +313,7 @@ def test_trace_grid_puts_operations_in_their_round_and_row():
             shown = places[round(figures._middle(columns[entry.round]), 2), row + 0.5]
             assert shown == (entry.operation if entry.stage == "operations" else "drop")
         lost = set(own.loc[own["removed"] & (own["stage"] == "operations"), "operation"])
-        result = [
-            text for (x, y), text in places.items() if y == row + 0.5 and x > max(columns.values())[0] + 0.5
-        ]
+        result = [text for (x, y), text in places.items() if y == row + 0.5 and x > max(columns.values())[0] + 0.5]
         assert result == [(set(OPERATIONS) - lost).pop()]
 
 
@@ -435,9 +415,7 @@ def test_chance_is_a_line_where_it_is_near_and_a_note_where_it_is_far(offset, dr
 
 def test_accuracies_show_seeds_of_repeated_methods():
     rows = [("metantk", seed, shots, 63.0 + seed) for seed in range(3) for shots in (1, 5)]
-    per_seed = pd.DataFrame(
-        [*rows, ("resnet12", 0, 1, 62.0)], columns=["method", "seed", "shots", "accuracy"]
-    )
+    per_seed = pd.DataFrame([*rows, ("resnet12", 0, 1, 62.0)], columns=["method", "seed", "shots", "accuracy"])
     figure = figures.draw_accuracies(summary_table(), "accuracies", per_seed=per_seed)
     (points,) = markers(figure.axes[0])  # the network with a single seed has its mean only
     assert points.get_offsets()[:, 0].tolist() == [63, 64, 65]
@@ -476,9 +454,7 @@ def shown_points(axes) -> dict[str, float]:
 @pytest.mark.parametrize("seconds", [0.0, 0.5, 40.0, 500000.0])
 def test_cost_of_one_method_fits_its_axis(seconds):
     summary = summary_table()
-    figure = figures.draw_cost_accuracy(
-        summary[summary["method"] == "metantk"].assign(search_seconds=seconds), "x"
-    )
+    figure = figures.draw_cost_accuracy(summary[summary["method"] == "metantk"].assign(search_seconds=seconds), "x")
     (axes,) = figure.axes
     low, high = axes.get_xlim()
     assert low <= seconds <= high

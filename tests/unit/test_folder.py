@@ -112,9 +112,7 @@ def test_shorter_side_is_brought_to_size_and_the_middle_kept(source, size):
     pixels = np.random.default_rng(0).integers(256, size=(size[1], size[0], 3), dtype=np.uint8)
     picture = Image.fromarray(pixels)
     picture.save(source / "class00" / "oblong.png")
-    whole = np.asarray(
-        picture.resize([length * SIZE // min(size) for length in size], Image.Resampling.BICUBIC)
-    )
+    whole = np.asarray(picture.resize([length * SIZE // min(size) for length in size], Image.Resampling.BICUBIC))
     top, left = (whole.shape[0] - SIZE) // 2, (whole.shape[1] - SIZE) // 2
     expected = whole[top : top + SIZE, left : left + SIZE]
     np.testing.assert_allclose(read_one(source, "oblong.png").astype(int), expected, atol=1)
@@ -196,9 +194,7 @@ def test_given_split_without_class_folders(tmp_path):
 
 def test_part_of_a_split_is_missing(tmp_path):
     make_classes(tmp_path / "train", 5)
-    with pytest.raises(
-        InputError, match=r"has train/ with class folders, but no val/ and test/; expected all"
-    ):
+    with pytest.raises(InputError, match=r"has train/ with class folders, but no val/ and test/; expected all"):
         read(tmp_path)
 
 

@@ -96,9 +96,7 @@ def test_computer_modern_is_used_for_letters_only():
 
 
 def test_computer_modern_letters_are_what_they_say():
-    shapes = {
-        letter: _features(_shapes(letter, (COMMON_FONT, *glyphs.LETTER_FONTS))) for letter in "ACFKLMTUVYw"
-    }
+    shapes = {letter: _features(_shapes(letter, (COMMON_FONT, *glyphs.LETTER_FONTS))) for letter in "ACFKLMTUVYw"}
     ours = [shapes[letter] for letter in shapes]
     for index, (ink, distance) in enumerate(ours):
         to_own = _chamfer(ink[1:], distance[1:], ink[:1], distance[:1]).mean()
@@ -203,9 +201,7 @@ def _chamfer(ink, distance, other_ink, other_distance, reach: int = 1) -> np.nda
     """Larger of the two mean distances, ink to ink, at the best shift up to `reach`, `(shapes, others)`."""
     nearest = np.float32(np.inf)
     others, their_distance = (array.reshape(len(array), -1).T for array in (other_ink, other_distance))
-    for moved_ink, moved_distance in zip(
-        _shifted(ink, 0, reach), _shifted(distance, FAR, reach), strict=True
-    ):
+    for moved_ink, moved_distance in zip(_shifted(ink, 0, reach), _shifted(distance, FAR, reach), strict=True):
         worst = np.maximum(moved_ink @ their_distance, moved_distance @ others)
         nearest = np.minimum(nearest, worst)
     return nearest / GLYPH_SIDE

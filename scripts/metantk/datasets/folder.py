@@ -63,13 +63,9 @@ def _find_classes(source: Path, *, seed: int, ways: int) -> dict[str, list[Path]
     halves = [name for name in given if _folders_in(source / name)]
     if halves:
         missing = " and ".join(f"{name}/" for name in SPLITS if name not in given)
-        raise InputError(
-            f"{source}: has {halves[0]}/ with class folders, but no {missing}; expected all three"
-        )
+        raise InputError(f"{source}: has {halves[0]}/ with class folders, but no {missing}; expected all three")
     if not classes:
-        raise InputError(
-            f"{source}: {_contents(source)}; expected a folder per class, or train/, val/ and test/"
-        )
+        raise InputError(f"{source}: {_contents(source)}; expected a folder per class, or train/, val/ and test/")
     return _split_by_class(source, classes, seed, ways)
 
 
@@ -92,9 +88,7 @@ def _split_by_class(source: Path, classes: list[Path], seed: int, ways: int) -> 
     test = max(ways, round(TEST_SHARE * len(classes)))
     order = np.random.default_rng(seed).permutation(len(classes))
     chosen = np.split(order, [len(classes) - validation - test, len(classes) - test])
-    return {
-        name: [classes[index] for index in sorted(part)] for name, part in zip(SPLITS, chosen, strict=True)
-    }
+    return {name: [classes[index] for index in sorted(part)] for name, part in zip(SPLITS, chosen, strict=True)}
 
 
 def _entries(folder: Path) -> list[Path]:

@@ -60,21 +60,21 @@ LETTER_FONTS = tuple(f"{name}.ttf" for name in ("cmr10", "cmb10", "cmti10", "cms
 # the two ends of a uniform draw per picture. With these values a four-layer convolutional network (32 to 64
 # channels, 15 epochs on 60 pictures of 28 px per training class) told 5 test classes apart with 61.7 % from
 # one example of each and 83.4 % from five (one run, 400 episodes, nearest centroid).
-GLYPH_SIZE = (0.55, 0.88)  # longer side of the character before it is warped
-SHIFT = 0.1  # of the centre, each way
-ROTATION_DEGREES = 25.0  # each way
-SHEAR = 0.25  # each way
-STRETCH = 0.25  # natural logarithm of height over width, each way
-WOBBLE = 0.035  # amplitude of each of the smooth waves that bend the strokes
+GLYPH_SIZE = (0.6, 0.9)  # longer side of the character before it is warped
+SHIFT = 0.07  # of the centre, each way
+ROTATION_DEGREES = 15.0  # each way
+SHEAR = 0.2  # each way
+STRETCH = 0.18  # natural logarithm of height over width, each way
+WOBBLE = 0.02  # amplitude of each of the smooth waves that bend the strokes
 STROKE_CHANGE = (-0.01, 0.03)  # added on either side of each stroke
-SOFTNESS_PIXELS = (1.0, 2.5)  # width of the edge of a stroke
-CONTRAST = (0.2, 0.65)  # between character and background, dark on light or light on dark
-COLOUR_SPREAD = 0.25  # of the channels about their grey level
-GRADIENT = 0.25  # change of the background from one side to the other
-TEXTURE = 0.12  # standard deviation of the cloudy part of the background
+SOFTNESS_PIXELS = (0.8, 1.5)  # width of the edge of a stroke
+CONTRAST = (0.35, 0.85)  # between character and background, dark on light or light on dark
+COLOUR_SPREAD = 0.2  # of the channels about their grey level
+GRADIENT = 0.2  # change of the background from one side to the other
+TEXTURE = 0.07  # standard deviation of the cloudy part of the background
 CLUTTER_STROKES = 2  # at most; straight, drawn over background and character
 CLUTTER_WIDTH = (0.01, 0.03)  # half of a stroke's width
-NOISE = (0.01, 0.07)  # standard deviation per pixel and channel
+NOISE = (0.01, 0.06)  # standard deviation per pixel and channel
 
 WAVES = 2  # per axis
 TEXTURE_CELLS = 6  # random values along each side, interpolated
@@ -98,8 +98,7 @@ def make_glyphs(*, image_size: int, images_per_class: int, seed: int) -> dict[st
         InputError: the installed matplotlib has no font for some character.
     """
     return {
-        name: _draw_split(alphabets, image_size, images_per_class, seed)
-        for name, alphabets in ALPHABETS.items()
+        name: _draw_split(alphabets, image_size, images_per_class, seed) for name, alphabets in ALPHABETS.items()
     }
 
 

@@ -1,8 +1,8 @@
 """The format in which every data set lies on disk, whatever it came from.
 
-    DIR/{train,val,test}/images.npy   uint8 (pictures, height, width, 3), memory-mapped when read
-    DIR/{train,val,test}/labels.npy   int64 (pictures,), numbers of classes within the split
-    DIR/manifest.json                 classes, sizes, sha256 of each file, mean and deviation, source, licence
+DIR/{train,val,test}/images.npy   uint8 (pictures, height, width, 3), memory-mapped when read
+DIR/{train,val,test}/labels.npy   int64 (pictures,), numbers of classes within the split
+DIR/manifest.json                 classes, sizes, sha256 of each file, mean and deviation, source, licence
 """
 
 from pathlib import Path
@@ -40,7 +40,9 @@ def check_splits(splits: dict[str, Split], *, source: str) -> None:
         split = splits[name]
         where = f"{source}, split {name}"
         if split.images.ndim != 4 or split.images.shape[3] != 3 or split.images.dtype != np.uint8:
-            raise InputError(f"{where}: images are {split.images.dtype} {split.images.shape}, not uint8 (N, H, W, 3)")
+            raise InputError(
+                f"{where}: images are {split.images.dtype} {split.images.shape}, not uint8 (N, H, W, 3)"
+            )
         if split.labels.shape != split.images.shape[:1]:
             raise InputError(f"{where}: {len(split.images)} pictures but {len(split.labels)} labels")
         present = np.unique(split.labels)

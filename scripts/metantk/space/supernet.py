@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from metantk.space.genotype import CELL_TYPES, Edge, Space
+from metantk.space.genotype import CELL_TYPES, Space
 
 # (kernel, dilation) of the operations made of depthwise-separable blocks; `sep_` ones have a second block.
 SEPARABLE = {
@@ -25,6 +25,7 @@ SEPARABLE = {
     "dil_conv_5x5": (5, 2),
 }
 NORM_EPSILON = 1e-5
+TINY_PIXELS = 16  # at most this many pixels: a convolution without gradient is a dense matrix product
 
 
 class Slot(NamedTuple):
@@ -87,14 +88,28 @@ class Convolution(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         weight = self.weight.detach()
+        if not torch.is_grad_enabled() and x.shape[2] * x.shape[3] <= TINY_PIXELS:
+            return self._as_products(x, weight)
         if self.is_pointwise:  # as a batched matrix product: two to three times faster than a grouped convolution
             matrices = weight.view(self.groups, -1, weight.shape[1])
             return torch.matmul(matrices, x.flatten(2).unflatten(1, (self.groups, -1))).view(
                 len(x), -1, *x.shape[2:]
             )
+        return self._convolve(x, weight)
+
+    def _convolve(self, x: Tensor, weight: Tensor) -> Tensor:
         return functional.conv2d(
             x, weight, stride=self.stride, padding=self.padding, dilation=self.dilation, groups=self.groups
         )
+
+    def _as_products(self, x: Tensor, weight: Tensor) -> Tensor:
+        """The convolution of tiny pictures as one dense matrix per group (many times faster for 3×3 pixels)."""
+        channels, pixels = weight.shape[1], x.shape[2] * x.shape[3]
+        unit = torch.eye(channels * pixels, dtype=x.dtype, device=x.device).view(-1, channels, *x.shape[2:])
+        answers = self._convolve(unit.repeat(1, self.groups, 1, 1), weight)
+        matrices = answers.flatten(2).unflatten(1, (self.groups, -1)).flatten(2).transpose(0, 1)
+        rows = x.flatten(1).unflatten(1, (self.groups, -1)).transpose(0, 1)
+        return torch.bmm(rows, matrices).transpose(0, 1).reshape(len(x), -1, *answers.shape[2:])
 
 
 class Context(NamedTuple):
@@ -172,9 +187,7 @@ class SeparableBlocks(nn.Module):
         super().__init__()
         width = copies * channels
         self.channels, self.width = channels, width
-        self.depthwise = Convolution(
-            width, width, (kernel, kernel), stride=stride, dilation=dilation, groups=width
-        )
+        self.depthwise = Convolution(width, width, (kernel, kernel), stride=stride, dilation=dilation, groups=width)
         self.pointwise = Convolution(width, width, groups=copies)
 
     def forward(self, activated: Tensor, context: Context) -> Tensor:
@@ -270,7 +283,11 @@ class Fan(nn.Module):
         pools = {"avg_pool_3x3": average_pool, "max_pool_3x3": max_pool}
         for name, pool in pools.items():
             if self.slots[name]:  # without weights: the same on every edge
-                yield context.norms(pool(x, self.stride), self.channels, context.candidates), self.slots[name], True
+                yield (
+                    context.norms(pool(x, self.stride), self.channels, context.candidates),
+                    self.slots[name],
+                    True,
+                )
         if self.slots["skip_connect"] and self.stride == 1:
             yield x, self.slots["skip_connect"], True
         activated_slots = self._activated_slots()
@@ -394,9 +411,7 @@ class Supernet(nn.Module):
         for kind in kinds:
             channels *= 2 if kind == "reduce" else 1
             self.cells.append(
-                SuperCell(
-                    space, kind, remaining[kind], (before, last), channels, reduction_before=reduction_before
-                )
+                SuperCell(space, kind, remaining[kind], (before, last), channels, reduction_before=reduction_before)
             )
             before, last = last, channels * space.nodes
             reduction_before = kind == "reduce"
