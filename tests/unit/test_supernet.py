@@ -35,9 +35,7 @@ def test_count_regions_is_exact(inputs, units):
 
 
 def thin_network(space, remaining, generator):
-    network = Supernet(
-        space, remaining, list(CELL_TYPES), 1, outputs=None, norm="batch", inputs=1, stem=False
-    )
+    network = Supernet(space, remaining, list(CELL_TYPES), 1, outputs=None, norm="batch", inputs=1, stem=False)
     initialise(network, "kaiming_normal", generator)
     return network
 

@@ -1,0 +1,196 @@
+"""Genotypes, the networks they describe, and their training."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from metantk.config import AugmentationOptions, TrainingOptions
+from metantk.pruning import random_genotype
+from metantk.space.genotype import OPERATIONS, SPACES, cell_types, check_genotype, is_reduction, parse_genotype
+from metantk.space.network import Network, count_macs, count_parameters
+from metantk.space.operations import FactorizedReduction, drop_path, make_operation
+from metantk.storage import InputError
+from metantk.training import Pictures, Trainer, initialise
+
+PUBLISHED = json.loads((Path(__file__).parents[1] / "fixtures" / "published_genotypes.json").read_text())[
+    "architectures"
+]
+GENOTYPE = check_genotype(PUBLISHED[0]["genotype"])
+
+
+@pytest.mark.parametrize("entry", [e for e in PUBLISHED if e.get("parameters")], ids=lambda e: e["name"])
+def test_published_architectures_have_the_published_parameters(entry):
+    expected = entry["parameters"]
+    network = Network(
+        check_genotype(entry["genotype"]),
+        cells=entry["cells"],
+        channels=expected["channels"],
+        classes=expected["classes"],
+    )
+    assert count_parameters(network) == expected["total"]
+    assert count_parameters(network) - count_parameters(network.classifier) == expected["backbone"]
+
+
+def test_mean_of_the_five_cell_architectures_is_that_of_table_1():
+    chosen = [e for e in PUBLISHED if e["name"].startswith("mini_5cell")]
+    sizes = [
+        count_parameters(Network(check_genotype(e["genotype"]), cells=5, channels=48, classes=64)) for e in chosen
+    ]
+    assert len(sizes) == 3
+    assert int(np.mean(sizes) / 1e4) / 100 == 1.77
+
+
+@pytest.mark.parametrize(
+    ("cells", "reductions"), [(3, [1, 2]), (4, [1, 2]), (5, [1, 3]), (6, [2, 4]), (8, [2, 5]), (20, [6, 13])]
+)
+def test_reductions_stand_at_one_and_two_thirds(cells, reductions):
+    assert [k for k in range(cells) if is_reduction(k, cells)] == reductions
+    assert [k for k, kind in enumerate(cell_types(cells)) if kind == "reduce"] == reductions
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("size", [8, 7])
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_operations_keep_channels_and_divide_the_size(name, size, stride):
+    operation = make_operation(name, 6, stride, nn.BatchNorm2d)
+    assert operation(torch.randn(2, 6, size, size)).shape == (2, 6, -(-size // stride), -(-size // stride))
+
+
+def test_factorised_reduction_reads_every_pixel():
+    reduction = FactorizedReduction(1, 2, lambda channels: nn.Identity())
+    nn.init.ones_(reduction.even.weight)
+    nn.init.ones_(reduction.odd.weight)
+    picture = torch.arange(1.0, 17.0).view(1, 1, 4, 4)
+    even, odd = reduction(picture)[0]
+    assert even.tolist() == [[1, 3], [9, 11]]
+    assert odd.tolist() == [[6, 8], [14, 16]]
+
+
+def test_macs_of_a_network_counted_by_hand():
+    genotype = parse_genotype(
+        "Genotype(normal=[('skip_connect', 0), ('skip_connect', 1)] * 1, normal_concat=[2],"
+        " reduce=[('skip_connect', 0), ('skip_connect', 1)], reduce_concat=[2])".replace(" * 1", "")
+    )
+    network = Network(genotype, cells=3, channels=2, classes=5)
+    stem, first = 3 * 9 * 2 * 64, 2 * (2 * 2) * 64
+    second = 2 * (2 * 4) * 64 + 2 * (4 * 4) * 16  # aligning both inputs at 8×8, two reductions to 4×4
+    third = (2 * 8) * 16 + (4 * 8) * 16 + 2 * (8 * 8) * 4  # the older input is 8×8: a factorised reduction
+    assert count_macs(network, 8) == stem + first + second + third + 8 * 5
+
+
+def test_genotypes_are_read_in_all_published_forms():
+    flat = [tuple(pair) for node in GENOTYPE["normal"] for pair in node]
+    reduce = [tuple(pair) for node in GENOTYPE["reduce"] for pair in node]
+    text = f"Genotype(normal={flat}, normal_concat=range(2, 5), reduce={reduce}, reduce_concat=[2, 3, 4])"
+    assert parse_genotype(text) == GENOTYPE
+    assert parse_genotype(text.replace("max_pool_3x3", "max_pool_3x3BN")) == GENOTYPE
+    assert parse_genotype(json.dumps(GENOTYPE)) == GENOTYPE
+
+
+def broken(**changes):
+    return json.dumps({**GENOTYPE, **changes})
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (broken(normal=GENOTYPE["normal"][:2]), "node missing"),
+        (
+            broken(normal=[*GENOTYPE["normal"][:2], [["conv_9x9", 0], ["conv_3x3", 1]]]),
+            "unknown operation 'conv_9x9'",
+        ),
+        (broken(normal=[[["conv_3x3", 0], ["conv_3x3", 2]], *GENOTYPE["normal"][1:]]), "input 2"),
+        (broken(normal=[[["conv_3x3", 0]], *GENOTYPE["normal"][1:]]), "expected 2"),
+        (broken(normal=[[["conv_3x3", True], ["conv_3x3", 1]], *GENOTYPE["normal"][1:]]), "input True"),
+        (broken(extra=1), "'extra' is unknown"),
+        (json.dumps({k: v for k, v in GENOTYPE.items() if k != "reduce"}), "'reduce' is missing"),
+        ("[1, 2]", "expected an object"),
+        ("no genotype", "neither JSON"),
+        ("Genotype(normal=__import__('os').system('true'))", "not a Genotype"),
+        ("Genotype(normal=range(10**9))", "not a Genotype"),
+    ],
+)
+def test_bad_genotypes_are_refused_with_the_reason(text, message):
+    with pytest.raises(InputError, match=message):
+        parse_genotype(text)
+
+
+def test_drop_path_drops_whole_pictures_and_keeps_the_mean():
+    dropped = drop_path(torch.ones(4000, 2, 1, 1), 0.25, torch.Generator().manual_seed(0))
+    values = dropped.flatten(1)
+    assert values.unique().tolist() == pytest.approx([0, 4 / 3])
+    assert torch.equal(values[:, 0], values[:, 1])
+    assert values.mean() == pytest.approx(1, abs=0.03)
+
+
+def make_trainer(seed=0, **changes):
+    options = TrainingOptions(
+        **{"epochs": 4, "milestones": [2, 3], "batch_size": 8, "learning_rate": 0.05, **changes}
+    )
+    network = Network(GENOTYPE, cells=3, channels=4, classes=3)
+    initialise(network, seed)
+    return Trainer(network, options, seed=seed)
+
+
+def make_pictures():
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.arange(3).repeat(11)
+    images = torch.randint(0, 60, (33, 8, 8, 3), generator=generator) + 80 * labels.view(-1, 1, 1, 1)
+    return Pictures(images.to(torch.uint8), labels, [0.5] * 3, [0.25] * 3)
+
+
+def train(trainer, epochs):
+    for _ in range(epochs):
+        trainer.train_epoch(make_pictures(), lambda steps: None)
+    return trainer.network.state_dict()
+
+
+def test_training_learns_and_follows_the_schedule():
+    # The classes differ by brightness, so brightness must not be jittered.
+    trainer = make_trainer(
+        epochs=8, milestones=[5, 7], drop_path=0.0, augmentation=AugmentationOptions(padding=0, jitter=0.0)
+    )
+    train(trainer, 8)
+    rates = [row["learning_rate"] for row in trainer.curve]
+    assert rates == pytest.approx([0.05] * 5 + [0.005] * 2 + [0.0005])
+    assert trainer.curve[-1]["loss"] < 0.6 * trainer.curve[0]["loss"]
+
+
+def test_training_resumed_after_an_epoch_is_bit_for_bit_the_same():
+    whole = train(make_trainer(), 4)
+    first = make_trainer()
+    train(first, 2)
+    resumed = make_trainer(seed=0)
+    resumed.load_state(first.state())
+    weights = train(resumed, 2)
+    assert all(torch.equal(weights[name], whole[name]) for name in whole)
+    other = train(make_trainer(seed=1), 4)
+    assert not all(torch.equal(other[name], whole[name]) for name in whole)
+
+
+def test_incomplete_batches_are_dropped_and_order_changes():
+    trainer = make_trainer()
+    batches = list(trainer._batches(33))
+    assert [len(batch) for batch in batches] == [8] * 4
+    assert trainer.steps_per_epoch(33) == 4
+    trainer.epoch = 1
+    assert not torch.equal(batches[0], next(trainer._batches(33)))
+
+
+def test_sgd_is_the_recipes():
+    trainer = make_trainer(momentum=0.9, weight_decay=5.0e-4)
+    group = trainer.optimiser.param_groups[0]
+    assert (group["momentum"], group["weight_decay"], group["nesterov"]) == (0.9, 5.0e-4, False)
+    assert sum(p.numel() for p in group["params"]) == count_parameters(trainer.network)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_random_genotypes_of_both_spaces_run(seed):
+    for space in SPACES.values():
+        network = Network(random_genotype(space, seed), cells=5, channels=4, classes=3)
+        assert network(torch.randn(2, 3, 12, 12)).shape == (2, 3)
+        assert network.feature_dim == 4 * 4 * space.nodes

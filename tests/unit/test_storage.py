@@ -1,0 +1,135 @@
+"""Atomic writes, the dependency walk behind code(), the data format, generators."""
+
+import numpy as np
+import pytest
+import torch
+
+from metantk import devices
+from metantk.datasets.store import SPLITS, Split, load_split, write_dataset
+from metantk.storage import (
+    SCRIPTS,
+    InputError,
+    atomic_write,
+    canonical_json,
+    checkpoint_path,
+    code_hash,
+    local_modules,
+    remove_checkpoint,
+)
+
+
+def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
+    path = tmp_path / "file.txt"
+    with atomic_write(path) as temporary:
+        temporary.write_text("old")
+    with pytest.raises(RuntimeError), atomic_write(path) as temporary:
+        temporary.write_text("half")
+        raise RuntimeError
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_an_unwritable_folder_is_an_input_error(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="cannot be written"), atomic_write(tmp_path / "file" / "below"):
+        pass
+
+
+def test_canonical_json_ignores_the_order_of_keys():
+    assert canonical_json({"b": 1, "a": [1.0, None]}) == canonical_json({"a": [1.0, None], "b": 1})
+    with pytest.raises(ValueError, match="JSON"):
+        canonical_json(float("nan"))
+
+
+def test_code_is_followed_through_imports():
+    def names(script):
+        return {path.relative_to(SCRIPTS).as_posix() for path in local_modules(SCRIPTS / script)}
+
+    training = names("train_genotype.py")
+    assert {"train_genotype.py", "metantk/__init__.py", "metantk/space/operations.py"} <= training
+    assert "metantk/kernels.py" not in training
+    assert {"metantk/kernels.py", "metantk/space/supernet.py"} <= names("search_architecture.py")
+    assert "metantk/pruning.py" not in names("evaluate_episodes.py")
+    assert code_hash(SCRIPTS / "train_genotype.py") != code_hash(SCRIPTS / "evaluate_episodes.py")
+
+
+def test_checkpoints_of_other_options_are_removed(tmp_path):
+    old = checkpoint_path(tmp_path, "training", {"epochs": 1})
+    with atomic_write(old) as temporary:
+        temporary.write_text("x")
+    assert checkpoint_path(tmp_path, "training", {"epochs": 1}) == old
+    assert old.exists()
+    assert checkpoint_path(tmp_path, "training", {"epochs": 2}) != old
+    assert not old.exists()
+    remove_checkpoint(old)
+    assert list(tmp_path.iterdir()) == []
+
+
+def make_splits():
+    rng = np.random.default_rng(0)
+    return {
+        part: Split(
+            rng.integers(0, 256, size=(6, 4, 4, 3), dtype=np.uint8),
+            np.repeat([0, 1], 3),
+            [f"{part} a", f"{part} b"],
+        )
+        for part in SPLITS
+    }
+
+
+def test_a_data_set_comes_back_as_it_was_written(tmp_path):
+    splits = make_splits()
+    write_dataset(tmp_path / "data", splits, name="n", source="s", licence="l")
+    for part in SPLITS:
+        loaded = load_split(tmp_path / "data", part)
+        assert isinstance(loaded.images, np.memmap)
+        np.testing.assert_array_equal(loaded.images, splits[part].images)
+        np.testing.assert_array_equal(loaded.labels, splits[part].labels)
+        assert loaded.class_names == splits[part].class_names
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda s: s._replace(labels=s.labels[:-1]), "6 pictures but 5 labels"),
+        (lambda s: s._replace(labels=s.labels + 1), "do not cover"),
+        (lambda s: s._replace(images=s.images.astype(float)), "not uint8"),
+        (lambda s: s._replace(class_names=["val a", "x"]), "'val a' is in split"),
+    ],
+)
+def test_wrong_splits_are_refused_and_nothing_is_written(tmp_path, change, message):
+    splits = make_splits()
+    splits["train"] = change(splits["train"])
+    with pytest.raises(InputError, match=message):
+        write_dataset(tmp_path / "data", splits, name="n", source="s", licence="l")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_damaged_arrays_are_named(tmp_path):
+    write_dataset(tmp_path, make_splits(), name="n", source="s", licence="l")
+    path = tmp_path / "test" / "images.npy"
+    path.write_bytes(path.read_bytes()[:-10])
+    with pytest.raises(InputError, match=r"images\.npy: cannot be read"):
+        load_split(tmp_path, "test")
+    np.save(path, np.zeros((2, 4, 4, 3), np.uint8))
+    with pytest.raises(InputError, match=r"manifest\.json says"):
+        load_split(tmp_path, "test")
+    with pytest.raises(InputError, match="holds no data set"):
+        load_split(tmp_path / "nowhere", "test")
+
+
+def test_generators_are_named_by_their_key():
+    def draw(*key):
+        return torch.rand(4, generator=devices.generator(*key)).tolist()
+
+    keys = [("weights", 0, 1), ("weights", 1, 0), ("weights", 0), ("pictures", 0, 1), ("weights", -1, 1)]
+    draws = [tuple(draw(*key)) for key in keys]
+    assert len(set(draws)) == len(keys)
+    assert draw(*keys[0]) == list(draws[0])
+    assert devices.numpy_generator("ab", 1).random() != devices.numpy_generator("a", "b", 1).random()
+
+
+def test_an_unknown_device_is_an_input_error(monkeypatch):
+    monkeypatch.setenv("METANTK_DEVICE", "cuda:99")
+    with pytest.raises(InputError, match="no such device"):
+        devices.pick_device()

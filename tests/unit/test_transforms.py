@@ -1,0 +1,76 @@
+"""Batched augmentation against torchvision's functions on single pictures."""
+
+import pytest
+import torch
+from torchvision.transforms.v2 import functional as reference
+
+from metantk import transforms
+from metantk.config import AugmentationOptions
+
+
+@pytest.fixture
+def images():
+    return torch.rand(12, 3, 9, 9, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize("name", ["brightness", "contrast", "saturation"])
+def test_colour_changes_agree_with_torchvision(images, name):
+    factors = torch.linspace(0.5, 1.5, len(images)).view(-1, 1, 1, 1)
+    got = getattr(transforms, f"adjust_{name}")(images, factors)
+    for number, factor in enumerate(factors.flatten().tolist()):
+        expected = getattr(reference, f"adjust_{name}")(images[number], factor)
+        torch.testing.assert_close(got[number], expected, rtol=1e-4, atol=2e-4)
+
+
+def test_resize_agrees_with_torchvision(images):
+    expected = reference.resize(images, [5, 5], antialias=True)
+    torch.testing.assert_close(transforms.resize(images, 5), expected)
+    assert transforms.resize(images, 9) is images
+
+
+@pytest.mark.parametrize("padding", [0, 3])
+def test_each_crop_is_a_part_of_its_own_padded_picture(images, padding):
+    size = 5
+    crops = transforms.random_crop(images, size, padding, torch.Generator().manual_seed(1))
+    padded = torch.nn.functional.pad(images, [padding] * 4)
+    places = set()
+    for picture, crop in zip(padded, crops, strict=True):
+        parts = picture.unfold(1, size, 1).unfold(2, size, 1).permute(1, 2, 0, 3, 4)
+        matches = (parts == crop).flatten(2).all(2).nonzero().tolist()
+        assert matches
+        places.add(tuple(matches[0]))
+    assert len(places) > 3  # pictures have draws of their own
+
+
+def test_flip_mirrors_some_pictures_and_leaves_the_others(images):
+    flipped = transforms.random_flip(images, torch.Generator().manual_seed(0))
+    mirrored = [torch.equal(a, b.flip(2)) for a, b in zip(flipped, images, strict=True)]
+    same = [torch.equal(a, b) for a, b in zip(flipped, images, strict=True)]
+    assert all(a != b for a, b in zip(mirrored, same, strict=True))
+    assert 0 < sum(mirrored) < len(images)
+
+
+def test_augmentation_is_reproducible_and_stays_in_range(images):
+    options = AugmentationOptions(padding=2, jitter=0.4)
+    first = transforms.augment(images, options, torch.Generator().manual_seed(5))
+    again = transforms.augment(images, options, torch.Generator().manual_seed(5))
+    other = transforms.augment(images, options, torch.Generator().manual_seed(6))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+    assert first.min() >= 0
+    assert first.max() <= 1
+
+
+def test_no_augmentation_changes_nothing(images):
+    options = AugmentationOptions(padding=0, jitter=0.0, flip=False)
+    assert torch.equal(transforms.augment(images, options, torch.Generator()), images)
+
+
+def test_normalised_pictures_have_mean_zero_and_deviation_one():
+    pixels = torch.randint(0, 256, (50, 6, 6, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    scaled = transforms.to_float(pixels)
+    assert scaled.shape == (50, 3, 6, 6)
+    mean, std = scaled.mean((0, 2, 3)).tolist(), scaled.std((0, 2, 3), correction=0).tolist()
+    normal = transforms.normalise(scaled, mean, std)
+    torch.testing.assert_close(normal.mean((0, 2, 3)), torch.zeros(3), atol=1e-5, rtol=0)
+    torch.testing.assert_close(normal.std((0, 2, 3), correction=0), torch.ones(3), atol=1e-5, rtol=0)
