@@ -41,9 +41,16 @@ FIGURES = f"{RESULTS}/figures/{{dataset}}/{{run}}"
 
 
 def code(script):
-    """The script and every local module behind it: an edit of one of them reruns the rule."""
-    paths = metantk.storage.local_modules(SCRIPTS / script)
-    return [str(SCRIPTS / path.relative_to(SCRIPTS.resolve())) for path in paths]
+    """The script, then every local module behind it: an edit of one of them reruns the rule."""
+    path = (SCRIPTS / script).resolve()
+    modules = [module for module in metantk.storage.local_modules(path) if module != path]
+    return [str(SCRIPTS / module.relative_to(SCRIPTS.resolve())) for module in [path, *modules]]
+
+
+def source_files(wildcards):
+    """The files of a data set's folder: an edited, added or removed picture prepares it again."""
+    source = Path(CONFIG.datasets[wildcards.dataset].source)
+    return sorted(str(path) for path in source.rglob("*") if path.is_file())
 
 
 def each(pattern):

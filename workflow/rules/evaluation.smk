@@ -9,22 +9,22 @@ rule evaluate_episodes:
     output:
         episodes=f"{PART}/episodes.csv",
         evaluation=f"{PART}/evaluation.json",
-    params:
-        options=evaluation_options,
     log:
         f"{RESULTS}/logs/evaluate_episodes/{{dataset}}/{{run}}/{{method}}/seed{{seed}}.log",
     benchmark:
         f"{RESULTS}/benchmarks/evaluate_episodes/{{dataset}}/{{run}}/{{method}}/seed{{seed}}.tsv"
+    conda:
+        ENVIRONMENT
     threads: 1
     resources:
         gpu=1,
         mem_mb=4000,
         runtime=120,
-    conda:
-        ENVIRONMENT
+    params:
+        options=evaluation_options,
     message:
         "Evaluate {wildcards.dataset} {wildcards.run} {wildcards.method}, seed {wildcards.seed}"
     shell:
-        "python {SCRIPTS}/evaluate_episodes.py --data $(dirname {input.manifest})"
+        "python {input.code[0]} --data $(dirname {input.manifest})"
         " --backbone $(dirname {input.description}) --options {params.options:q}"
         " --output $(dirname {output.evaluation}) 2> {log}"

@@ -37,20 +37,20 @@ rule draw_figures:
             [f"{FIGURES}/cells_{{method}}_seed{{seed}}.png", f"{FIGURES}/search_{{method}}_seed{{seed}}.png"]
         )
         + expand(f"{FIGURES}/{{name}}.png", name=["training", "accuracies", "cost"], allow_missing=True),
-    params:
-        parts=each_part(PART),
     log:
         f"{RESULTS}/logs/draw_figures/{{dataset}}/{{run}}.log",
     benchmark:
         f"{RESULTS}/benchmarks/draw_figures/{{dataset}}/{{run}}.tsv"
+    conda:
+        ENVIRONMENT
     threads: 1
     resources:
         mem_mb=2000,
         runtime=30,
-    conda:
-        ENVIRONMENT
+    params:
+        parts=each_part(PART),
     message:
         "Draw the figures of {wildcards.dataset} {wildcards.run}"
     shell:
-        "python {SCRIPTS}/draw_figures.py {params.parts} --tables $(dirname {input.summary})"
+        "python {input.code[0]} {params.parts} --tables $(dirname {input.summary})"
         " --output $(dirname {output.training}) 2> {log}"

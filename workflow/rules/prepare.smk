@@ -1,6 +1,7 @@
 rule prepare_dataset:
     input:
         code=code("prepare_dataset.py"),
+        pictures=source_files,
     output:
         arrays=expand(
             f"{DATA}/{{part}}/{{array}}.npy",
@@ -9,21 +10,21 @@ rule prepare_dataset:
             allow_missing=True,
         ),
         manifest=f"{DATA}/manifest.json",
-    params:
-        options=dataset_options,
-        ways=ways,
     log:
         f"{RESULTS}/logs/prepare_dataset/{{dataset}}.log",
     benchmark:
         f"{RESULTS}/benchmarks/prepare_dataset/{{dataset}}.tsv"
+    conda:
+        ENVIRONMENT
     threads: 1
     resources:
         mem_mb=2000,
         runtime=60,
-    conda:
-        ENVIRONMENT
+    params:
+        options=dataset_options,
+        ways=ways,
     message:
         "Prepare {wildcards.dataset}"
     shell:
-        "python {SCRIPTS}/prepare_dataset.py --name {wildcards.dataset} --options {params.options:q}"
+        "python {input.code[0]} --name {wildcards.dataset} --options {params.options:q}"
         " --ways {params.ways} --output $(dirname {output.manifest}) 2> {log}"

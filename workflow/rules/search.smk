@@ -8,22 +8,22 @@ rule search_architecture:
         genotype=f"{PART}/genotype.json",
         trace=f"{PART}/search.csv",
         report=f"{PART}/search.json",
-    params:
-        options=search_options,
-        shape=run_shape,
     log:
         f"{RESULTS}/logs/search_architecture/{{dataset}}/{{run}}/{{method}}/seed{{seed}}.log",
     benchmark:
         f"{RESULTS}/benchmarks/search_architecture/{{dataset}}/{{run}}/{{method}}/seed{{seed}}.tsv"
+    conda:
+        ENVIRONMENT
     threads: 1
     resources:
         gpu=1,
         mem_mb=4000,
         runtime=240,
-    conda:
-        ENVIRONMENT
+    params:
+        options=search_options,
+        shape=run_shape,
     message:
         "Search {wildcards.dataset} {wildcards.run} with {wildcards.method}, seed {wildcards.seed}"
     shell:
-        "python {SCRIPTS}/search_architecture.py --data $(dirname {input.manifest}) {params.shape}"
+        "python {input.code[0]} --data $(dirname {input.manifest}) {params.shape}"
         " --seed {wildcards.seed} --options {params.options:q} --output $(dirname {output.genotype}) 2> {log}"

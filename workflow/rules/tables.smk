@@ -5,32 +5,24 @@ rule aggregate_tables:
         descriptions=each(f"{PART}/backbone.json"),
         episodes=each(f"{PART}/episodes.csv"),
     output:
-        summary=report(
-            f"{TABLES}/summary.csv", category="Tables", caption="../report/summary.rst"
-        ),
-        table1=report(
-            f"{TABLES}/table1.csv", category="Tables", caption="../report/table1.rst"
-        ),
-        table2=report(
-            f"{TABLES}/table2.csv", category="Tables", caption="../report/table2.rst"
-        ),
-        texts=expand(
-            f"{TABLES}/{{table}}.{{suffix}}", table=["summary", "table1", "table2"], suffix=["md", "tex"]
-        ),
+        summary=report(f"{TABLES}/summary.csv", category="Tables", caption="../report/summary.rst"),
+        table1=report(f"{TABLES}/table1.csv", category="Tables", caption="../report/table1.rst"),
+        table2=report(f"{TABLES}/table2.csv", category="Tables", caption="../report/table2.rst"),
+        texts=expand(f"{TABLES}/{{table}}.{{suffix}}", table=["summary", "table1", "table2"], suffix=["md", "tex"]),
         seeds=f"{TABLES}/seeds.csv",
-    params:
-        parts=each(PART),
     log:
         f"{RESULTS}/logs/aggregate_tables.log",
     benchmark:
         f"{RESULTS}/benchmarks/aggregate_tables.tsv"
+    conda:
+        ENVIRONMENT
     threads: 1
     resources:
         mem_mb=2000,
         runtime=30,
-    conda:
-        ENVIRONMENT
+    params:
+        parts=each(PART),
     message:
         "Aggregate the tables"
     shell:
-        "python {SCRIPTS}/aggregate_tables.py {params.parts} --output {TABLES} 2> {log}"
+        "python {input.code[0]} {params.parts} --output $(dirname {output.summary}) 2> {log}"

@@ -8,23 +8,23 @@ rule train_genotype:
         weights=f"{PART}/backbone.safetensors",
         description=f"{PART}/backbone.json",
         curve=f"{PART}/training.csv",
-    params:
-        options=training_options,
-        shape=run_shape,
     log:
         f"{RESULTS}/logs/train_genotype/{{dataset}}/{{run}}/{{method}}/seed{{seed}}.log",
     benchmark:
         f"{RESULTS}/benchmarks/train_genotype/{{dataset}}/{{run}}/{{method}}/seed{{seed}}.tsv"
+    conda:
+        ENVIRONMENT
     threads: 1
     resources:
         gpu=1,
         mem_mb=8000,
         runtime=1440,
-    conda:
-        ENVIRONMENT
+    params:
+        options=training_options,
+        shape=run_shape,
     message:
         "Train {wildcards.dataset} {wildcards.run} {wildcards.method}, seed {wildcards.seed}"
     shell:
-        "python {SCRIPTS}/train_genotype.py --data $(dirname {input.manifest}) --genotype {input.genotype}"
+        "python {input.code[0]} --data $(dirname {input.manifest}) --genotype {input.genotype}"
         " {params.shape} --seed {wildcards.seed} --options {params.options:q}"
         " --output $(dirname {output.weights}) 2> {log}"
