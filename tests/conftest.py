@@ -1,0 +1,143 @@
+"""What the tests share: the repository, and copies of the workflow in which a test may edit and run anything."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import yaml
+
+REPOSITORY = Path(__file__).parents[1]
+PARTS_OF_HOUSE = ("Snakefile", "workflow", "scripts", "config", "envs")
+NOTHING_TO_DO = "Nothing to be done (all requested files are present and up to date)."
+
+# One job as `--printshellcmds` shows it: its script and where it writes.
+COMMAND = re.compile(r"^ *(?:Shell command: )?python \S*?(\w+)\.py .* --output (\$\(dirname )?([^\s)]+)", re.M)
+JOB_STATS = re.compile(r"^Job stats:\njob +count\n[- ]+\n(.*?)\ntotal ", re.M | re.S)
+
+
+def tiny_configuration() -> dict:
+    """All stages and three kinds of methods, as small as they come: half a minute on two cores."""
+    return {
+        "datasets": {"glyphs": {"source": "glyphs", "image_size": 12, "images_per_class": 25}},
+        "runs": [{"cells": 3, "channels": 2}],
+        "methods": ["metantk", "linear-regions", "random"],
+        "seeds": [0],
+        "search": {
+            "repeat": 1,
+            "image_size": 8,
+            "meta_ntk": {"ways": 2, "tasks": 2},
+            "linear_regions": {"pictures": 60, "batches": 1},
+            "ntk": {"pictures": 6},
+        },
+        "training": {"epochs": 1},
+        "evaluation": {"episodes": 4, "queries": 3, "copies": 1},
+    }
+
+
+def environment() -> dict[str, str]:
+    """Of subprocesses: `python` is the one that runs the tests, and nothing looks for a GPU or a profile."""
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("SNAKEMAKE")}
+    return kept | {"PATH": path, "METANTK_DEVICE": "cpu", "OMP_NUM_THREADS": "1"}
+
+
+class House:
+    """A copy of the workflow in a folder of its own."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @property
+    def configuration(self) -> dict:
+        return yaml.safe_load((self.path / "config" / "config.yaml").read_text())
+
+    def configure(self, configuration: dict) -> None:
+        (self.path / "config" / "config.yaml").write_text(yaml.safe_dump(configuration, sort_keys=False))
+
+    def run(self, *command: object) -> subprocess.CompletedProcess:
+        """Run a command line; `python` is the tests' own."""
+        return subprocess.run(
+            [str(part) for part in command],
+            cwd=self.path,
+            env=environment(),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    def snakemake(self, *arguments: object) -> subprocess.CompletedProcess:
+        return self.run(sys.executable, "-m", "snakemake", *arguments)
+
+    def jobs(self, *arguments: object) -> set[str]:
+        """The jobs of a run, each as `<rule> <folder of its outputs, below results/>`.
+
+        They are read from the printed commands and compared with the printed counts, so that none is overlooked.
+        """
+        finished = self.snakemake("--printshellcmds", *arguments)
+        printed = finished.stdout + finished.stderr
+        assert finished.returncode == 0, printed
+        stats = JOB_STATS.search(printed)
+        assert (stats is None) == (NOTHING_TO_DO in printed), printed
+        jobs = set()
+        for script, is_file, output in COMMAND.findall(printed):
+            folder = Path(output).parent if is_file else Path(output)
+            jobs.add(f"{script} {folder.relative_to('results')}")
+        counts = dict(line.split() for line in stats[1].splitlines()) if stats else {}
+        counts.pop("all", None)
+        assert Counter(job.split()[0] for job in jobs) == {rule: int(count) for rule, count in counts.items()}
+        return jobs
+
+    def planned(self, *arguments: object) -> set[str]:
+        """The jobs that a run would run."""
+        return self.jobs("--dry-run", *arguments)
+
+
+def copy_house(target: Path) -> House:
+    for name in PARTS_OF_HOUSE:
+        source = REPOSITORY / name
+        if source.is_dir():
+            shutil.copytree(source, target / name, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy2(source, target / name)
+    return House(target)
+
+
+@pytest.fixture(scope="session")
+def repository() -> Path:
+    return REPOSITORY
+
+
+@pytest.fixture
+def copy_of_house(tmp_path) -> House:
+    """The workflow with its default configuration; nothing has run."""
+    (tmp_path / "house").mkdir()
+    return copy_house(tmp_path / "house")
+
+
+@pytest.fixture
+def tiny_house(copy_of_house) -> House:
+    """The workflow with the tiny configuration; nothing has run."""
+    copy_of_house.configure(tiny_configuration())
+    return copy_of_house
+
+
+@pytest.fixture(scope="session")
+def finished_run(tmp_path_factory) -> House:
+    """The tiny configuration, run to the end. Tests only read it; those that change something take `finished`."""
+    house = copy_house(tmp_path_factory.mktemp("finished"))
+    house.configure(tiny_configuration())
+    run = house.snakemake("--cores", 2)
+    logs = "\n".join(path.read_text() for path in sorted(house.path.glob("results/logs/**/*.log")))
+    assert run.returncode == 0, f"{run.stderr}\n{logs}"
+    return house
+
+
+@pytest.fixture
+def finished(finished_run, tmp_path) -> House:
+    """A copy of the finished run, times of files and Snakemake's records included."""
+    return House(Path(shutil.copytree(finished_run.path, tmp_path / "finished", symlinks=True)))

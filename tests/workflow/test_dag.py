@@ -1,0 +1,92 @@
+"""The workflow before anything runs: its jobs, its resources, its style, and that its schema is up to date."""
+
+import json
+import re
+import shutil
+
+import jsonschema
+import pytest
+import yaml
+
+import write_schema
+from metantk.config import Config, parse
+
+METHODS = ("metantk", "te-nas", "linear-regions", "random")
+SEEDS = (0, 1)
+
+
+def test_the_default_configuration_makes_these_jobs(copy_of_house):
+    configuration = copy_of_house.configuration
+    (run,) = configuration["runs"]
+    shape = f"glyphs/{run['cells']}cells-{run['channels']}ch"
+    parts = [f"{shape}/{method}/seed{seed}" for method in METHODS for seed in SEEDS]
+    stages = ("search_architecture", "train_genotype", "evaluate_episodes")
+    assert copy_of_house.planned() == {
+        "prepare_dataset glyphs/data",
+        *(f"{stage} {part}" for stage in stages for part in parts),
+        "aggregate_tables tables",
+        f"draw_figures figures/{shape}",
+    }
+
+
+def test_search_training_and_evaluation_take_a_gpu_each(tiny_house):
+    # A dry run shows a job's resources only where it has no message of its own.
+    for path in tiny_house.path.glob("workflow/rules/*.smk"):
+        path.write_text(re.sub(r'    message:\n        ".*"\n', "", path.read_text()))
+    printed = tiny_house.snakemake("--dry-run", "--cores", 8, "--resources", "gpu=4")
+    assert printed.returncode == 0, printed.stderr
+    rules = re.findall(r"^rule (\w+):\n(?:    .*\n)*?    resources: (.*)$", printed.stdout + printed.stderr, re.M)
+    takers = {rule for rule, resources in rules if "gpu=1" in resources.split(", ")}
+    assert takers == {"search_architecture", "train_genotype", "evaluate_episodes"}
+    assert {"prepare_dataset", "aggregate_tables", "draw_figures"} <= {rule for rule, _ in rules}
+
+
+def test_a_configuration_named_on_the_command_line_stands_alone(copy_of_house):
+    configuration = copy_of_house.configuration
+    configuration["datasets"] = {"letters": {"source": "glyphs"}}
+    configuration["methods"] = ["random"]
+    configuration["seeds"] = [3]
+    (copy_of_house.path / "mine.yaml").write_text(yaml.safe_dump(configuration))
+    jobs = copy_of_house.planned("--configfile", "mine.yaml")
+    assert "prepare_dataset letters/data" in jobs
+    assert not [job for job in jobs if "glyphs" in job or "metantk" in job or "seed0" in job]
+
+
+def test_the_schema_and_the_table_of_keys_are_up_to_date(repository):
+    outputs = write_schema.outputs()
+    assert {path.relative_to(repository).as_posix() for path in outputs} == {
+        "workflow/schemas/config.schema.json",
+        "config/README.md",
+    }
+    for path, text in outputs.items():
+        assert path.read_text(encoding="utf-8") == text, f"{path} is out of date: run `make schema`"
+
+
+def test_every_configuration_in_the_repository_is_valid(repository):
+    schema = json.loads((repository / "workflow" / "schemas" / "config.schema.json").read_text())
+    files = sorted((repository / "config").rglob("*.yaml"))
+    assert repository / "config" / "config.yaml" in files
+    for path in files:
+        values = yaml.safe_load(path.read_text())
+        parse(Config, values, where=str(path))
+        jsonschema.validate(values, schema)
+
+
+def test_the_schema_refuses_what_the_workflow_refuses(repository, copy_of_house):
+    schema = json.loads((repository / "workflow" / "schemas" / "config.schema.json").read_text())
+    for key, value in (("tuna", 1), ("seeds", ["0"]), ("datasets", {})):
+        with pytest.raises(jsonschema.ValidationError):
+            jsonschema.validate(copy_of_house.configuration | {key: value}, schema)
+
+
+def test_snakemake_finds_nothing_to_improve(copy_of_house):
+    lint = copy_of_house.snakemake("--lint")
+    assert lint.returncode == 0, lint.stdout + lint.stderr
+    assert "Congratulations, your workflow is in a good condition!" in lint.stdout + lint.stderr
+
+
+def test_snakefmt_finds_nothing_to_change(repository, copy_of_house):
+    shutil.copy2(repository / "pyproject.toml", copy_of_house.path)
+    check = copy_of_house.run("snakefmt", "--check", "Snakefile", "workflow")
+    assert check.returncode == 0, check.stdout + check.stderr
+    assert "would be left unchanged" in check.stdout + check.stderr
