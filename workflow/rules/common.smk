@@ -24,6 +24,13 @@ RESULTS = CONFIG.results
 RUNS = {run.name: run for run in CONFIG.runs}
 
 
+# Seconds of work: on a cluster they run where Snakemake runs.
+localrules:
+    all,
+    aggregate_tables,
+    draw_figures,
+
+
 wildcard_constraints:
     dataset="|".join(CONFIG.datasets),
     run="|".join(RUNS),

@@ -53,6 +53,28 @@ def read_folder(source: Path, *, image_size: int, seed: int, ways: int) -> dict[
     return splits
 
 
+def read_classes(source: Path, *, image_size: int) -> Split:
+    """Read one folder of class folders whole; arguments, result and errors as of `read_folder`."""
+    folders = _given_part(Path(source), ways=1)
+    files = {folder: _files_in(folder) for folder in folders}
+    unreadable: list[str] = []
+    split = _read_split(folders, files, image_size, unreadable)
+    if unreadable:
+        raise InputError(_describe_unreadable(source, unreadable, sum(map(len, files.values()))))
+    return split
+
+
+def read_pictures(source: Path, *, image_size: int) -> tuple[list[Path], np.ndarray]:
+    """The pictures that lie in a folder, in order of name: paths, and uint8 `(pictures, size, size, 3)`."""
+    source = Path(source)
+    if not source.is_dir():
+        raise InputError(f"{source}: is not a folder of pictures")
+    split = _read_split([source], {source: _files_in(source)}, image_size, unreadable := [])
+    if unreadable:
+        raise InputError(_describe_unreadable(source, unreadable, len(split.labels)))
+    return _files_in(source), split.images
+
+
 def _find_classes(source: Path, *, seed: int, ways: int) -> dict[str, list[Path]]:
     """The class folders of each part."""
     given = [name for name in SPLITS if (source / name).is_dir()]
