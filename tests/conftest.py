@@ -39,8 +39,8 @@ def tiny_configuration() -> dict:
     }
 
 
-def environment() -> dict[str, str]:
-    """Of subprocesses: `python` is the one that runs the tests, and nothing looks for a GPU or a profile."""
+def program_environment() -> dict[str, str]:
+    """For subprocesses: `python` is the one that runs the tests, and nothing looks for a GPU or a profile."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     kept = {name: value for name, value in os.environ.items() if not name.startswith("SNAKEMAKE")}
     return kept | {"PATH": path, "METANTK_DEVICE": "cpu", "OMP_NUM_THREADS": "1"}
@@ -64,7 +64,7 @@ class House:
         return subprocess.run(
             [str(part) for part in command],
             cwd=self.path,
-            env=environment(),
+            env=program_environment(),
             capture_output=True,
             text=True,
             check=False,
@@ -112,11 +112,22 @@ def repository() -> Path:
     return REPOSITORY
 
 
+@pytest.fixture(scope="session")
+def environment() -> dict[str, str]:
+    return program_environment()
+
+
 @pytest.fixture
 def copy_of_house(tmp_path) -> House:
     """The workflow with its default configuration; nothing has run."""
     (tmp_path / "house").mkdir()
     return copy_house(tmp_path / "house")
+
+
+@pytest.fixture(scope="module")
+def default_house(tmp_path_factory) -> House:
+    """The same for all tests of a module: run once, then only read."""
+    return copy_house(tmp_path_factory.mktemp("default"))
 
 
 @pytest.fixture

@@ -17,6 +17,7 @@ SEARCH = {
     "linear_regions": {"pictures": 60, "batches": 1},
 }
 TRAINING = {"epochs": 8, "milestones": [4, 6]}
+DATA = "results/glyphs/data"
 PART = Path("results/glyphs/3cells-2ch/random/seed0")
 EVALUATION = {"episodes": 5, "queries": 3, "copies": 2}
 
@@ -28,17 +29,19 @@ def command(script: str, options: dict, output: Path, *more: object) -> list[str
 
 def search_command(output: Path, seed: int = 0) -> list[str]:
     network = ("--cells", 3, "--channels", 2)
-    return command("search_architecture.py", SEARCH, output, "--data", "results/glyphs/data", *network, "--seed", seed)
+    return command(
+        "search_architecture.py", SEARCH, output, "--data", "results/glyphs/data", *network, "--seed", seed
+    )
 
 
 def train_command(output: Path) -> list[str]:
-    network = ("--cells", 3, "--channels", 2, "--genotype", PART / "genotype.json")
-    return command("train_genotype.py", TRAINING, output, "--data", "results/glyphs/data", *network)
+    more = ("--data", DATA, "--cells", 3, "--channels", 2, "--genotype", PART / "genotype.json")
+    return command("train_genotype.py", TRAINING, output, *more)
 
 
 def evaluate_command(output: Path, seed: int = 0) -> list[str]:
     options = EVALUATION | {"seed": seed}
-    return command("evaluate_episodes.py", options, output, "--data", "results/glyphs/data", "--backbone", PART)
+    return command("evaluate_episodes.py", options, output, "--data", DATA, "--backbone", PART)
 
 
 def run(house, words: list[str]) -> str:

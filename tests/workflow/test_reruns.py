@@ -19,6 +19,7 @@ READS_DATA = {"prepare_dataset", *STAGES}
 # Which rules' scripts import each file of scripts/, directly or not; written by hand, not computed.
 IMPORTERS = {
     "aggregate_tables.py": {"aggregate_tables"},
+    "classify_images.py": set(),
     "describe_architecture.py": set(),
     "draw_figures.py": {"draw_figures"},
     "evaluate_episodes.py": {"evaluate_episodes"},
