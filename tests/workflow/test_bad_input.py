@@ -1,7 +1,9 @@
 """Bad input: one clear line that names the culprit, exit code 2, and nothing half written."""
 
 import json
+import logging
 import os
+import re
 import runpy
 import shutil
 import sys
@@ -13,6 +15,8 @@ PART = "glyphs/3cells-2ch/random/seed0"
 SEARCH = json.dumps({"criteria": []})
 EVALUATION = ("--options", json.dumps({"episodes": 2, "queries": 3, "copies": 1}))
 NETWORK = ("--cells", 3, "--channels", 2)
+# What may stand before the complaint: nothing, lines of the log, a progress bar.
+PRELUDE = re.compile(r"\s*|\s*\d\d:\d\d:\d\d .*|\s*(search|training|evaluation): \d+/\d+ .*")
 
 
 def set_key(configuration, path, value):
@@ -71,7 +75,20 @@ def test_all_mistakes_of_a_configuration_are_told_at_once(tiny_house):
 
 
 @pytest.fixture
-def refuse(repository, monkeypatch, capsys):
+def _loggers():
+    """Leave the loggers as they were, whatever a script sets up."""
+    own = logging.getLogger("metantk")
+    level, propagate = own.level, own.propagate
+    yield
+    own.setLevel(level)
+    own.propagate = propagate
+    for logger in (logging.getLogger(), own):
+        # pytest's own handlers are of other classes.
+        logger.handlers = [handler for handler in logger.handlers if type(handler) is not logging.StreamHandler]
+
+
+@pytest.fixture
+def refuse(repository, monkeypatch, capsys, _loggers):
     """Run a script in this process and assert that it refuses, in one line that names everything in `named`."""
 
     def run(script: str, *arguments: object, named: list, output: Path) -> None:
@@ -83,9 +100,7 @@ def refuse(repository, monkeypatch, capsys):
         with pytest.raises(SystemExit) as stop:
             runpy.run_path(command[0], run_name="__main__")
         assert stop.value.code == 2
-        # Log lines go to pytest's handler, so that only the complaint and progress bars are left.
-        printed = capsys.readouterr().err
-        lines = [line for line in printed.splitlines() if not line.startswith(("search: ", "training: "))]
+        lines = [line for line in capsys.readouterr().err.splitlines() if not PRELUDE.fullmatch(line)]
         assert_one_line("\n".join(lines), f"{script}: error: ", *named)
         assert files_in(output) == []
 
