@@ -165,5 +165,5 @@ def test_the_results_are_shown_as_tables(house, results, summary):
         assert (results / "tables" / f"{name}.md").read_text() in run.stdout
     for method in METHODS:
         assert method in run.stdout
-    assert f"{summary['accuracy_mean'].iloc[0]:.1f}"[:4] in run.stdout
+    assert f"{summary['accuracy_mean'].iloc[0]:.2f} ± {summary['accuracy_std'].iloc[0]:.2f}" in run.stdout
     assert "results/figures" in run.stdout
