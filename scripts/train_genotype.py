@@ -13,6 +13,7 @@ import logging
 import time
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import torch
 from safetensors.torch import save_file
@@ -96,7 +97,7 @@ def main() -> None:
 
 
 def _to_device(train: Split, manifest: dict, device: torch.device) -> Pictures:
-    images = torch.from_numpy(train.images[:]).to(device)
+    images = torch.from_numpy(np.array(train.images)).to(device)
     return Pictures(images, torch.from_numpy(train.labels).to(device), manifest["mean"], manifest["std"])
 
 
