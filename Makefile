@@ -39,8 +39,15 @@ lint: .venv/ready   ## Check style: ruff, snakefmt, snakemake --lint
 schema: .venv/ready ## Write workflow/schemas/ anew from scripts/metantk/config.py
 	@python scripts/write_schema.py
 
-lock:               ## Resolve envs/requirements.in into the exact pins of envs/requirements.txt (needs uv)
+lock:               ## Resolve envs/requirements.in into exact pins, for pip and conda alike (needs uv)
 	uv pip compile --universal --python-version 3.11 --no-header --quiet envs/requirements.in -o envs/requirements.txt
+	@$(MAKE) --no-print-directory envs/metantk.yaml
+
+# Snakemake copies the file elsewhere before conda reads it, so the pins must stand in it.
+envs/metantk.yaml: envs/requirements.txt
+	@{ echo "# Written by \`make lock\` from requirements.txt; for \`snakemake --sdm conda\`."; \
+	   printf '%s\n' 'channels:' '  - conda-forge' '  - nodefaults' 'dependencies:' '  - python=3.12' '  - pip' '  - pip:'; \
+	   sed -n 's/^\([a-z].*==.*\)$$/      - \1/p' envs/requirements.txt; } > $@
 
 clean:              ## Remove results (not the environment)
 	rm -rf results .snakemake

@@ -22,19 +22,25 @@ _MALLOPT = {
 }
 
 
-def start(threads: int | None = None) -> torch.device:
+def start() -> torch.device:
     """Set up this process, once, before the first large allocation, and pick its device.
 
-    The device is METANTK_DEVICE if set, else the first CUDA device, else Apple's mps, else the CPU.
+    Threads are OMP_NUM_THREADS (Snakemake sets it to the rule's threads), else all processors. The device is
+    METANTK_DEVICE if set, else the first CUDA device, else Apple's mps, else the CPU.
     Deterministic algorithms are used wherever PyTorch has them.
     """
     keep_freed_memory()
-    torch.set_num_threads(threads or int(os.environ.get("OMP_NUM_THREADS", "0")) or len(os.sched_getaffinity(0)))
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "0")) or _processors())
     torch.backends.cudnn.benchmark = False
     torch.backends.cudnn.deterministic = True
     device = pick_device()
     log.info("device %s, %d threads", describe_device(device), torch.get_num_threads())
     return device
+
+
+def _processors() -> int:
+    """Processors that this process may use; macOS cannot tell, and counts all."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def keep_freed_memory() -> None:
@@ -66,7 +72,8 @@ def describe_device(device: torch.device) -> str:
 
 def peak_memory_mb(device: torch.device) -> dict[str, float]:
     """Largest resident size of this process and, on CUDA, largest allocation on the device, in MiB."""
-    peak = {"cpu": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
+    unit = 2**20 if sys.platform == "darwin" else 2**10  # bytes or KiB
+    peak = {"cpu": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit}
     if device.type == "cuda":
         peak["cuda"] = torch.cuda.max_memory_allocated(device) / 2**20
     return {name: round(value, 1) for name, value in peak.items()}
