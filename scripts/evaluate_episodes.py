@@ -23,7 +23,7 @@ from metantk.config import EvaluationOptions
 from metantk.datasets.store import load_split
 from metantk.evaluation import evaluate, load_backbone
 from metantk.statistics import confidence_95
-from metantk.storage import atomic_write, provenance, write_json
+from metantk.storage import atomic_write, check_writable, provenance, write_json
 
 log = logging.getLogger("metantk")
 
@@ -37,6 +37,7 @@ def main() -> None:
         "--output", required=True, type=Path, metavar="DIR", help="folder of episodes.csv and evaluation.json"
     )
     arguments = parser.parse_args()
+    check_writable(arguments.output)
     options = parse_options(EvaluationOptions, arguments)
     split = load_split(arguments.data, arguments.split)
     device = devices.start()

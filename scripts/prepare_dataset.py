@@ -30,24 +30,23 @@ GLYPHS_LICENCE = (
 def main() -> None:
     parser = make_parser(__doc__, DatasetOptions)
     parser.add_argument("--name", required=True, help="name of the data set")
-    parser.add_argument("--ways", type=int, default=5, help="classes that each part needs at least [5]")
     parser.add_argument("--output", required=True, type=Path, metavar="DIR", help="folder to write")
     arguments = parser.parse_args()
     options = parse_options(DatasetOptions, arguments)
-    splits, licence = read_source(options, ways=arguments.ways)
+    splits, licence = read_source(options)
     write_dataset(arguments.output, splits, name=arguments.name, source=options.source, licence=licence)
     for part, split in splits.items():
         log.info("%s: %d pictures of %d classes", part, len(split.labels), len(split.class_names))
 
 
-def read_source(options: DatasetOptions, *, ways: int) -> tuple[dict[str, Split], str]:
+def read_source(options: DatasetOptions) -> tuple[dict[str, Split], str]:
     """The splits of a source and its licence."""
     if options.source == "glyphs":
         splits = make_glyphs(
             image_size=options.image_size, images_per_class=options.images_per_class, seed=options.seed
         )
         return splits, GLYPHS_LICENCE
-    splits = read_folder(Path(options.source), image_size=options.image_size, seed=options.seed, ways=ways)
+    splits = read_folder(Path(options.source), image_size=options.image_size, seed=options.seed, ways=options.ways)
     return splits, "unknown: the pictures are yours"
 
 

@@ -19,14 +19,15 @@ from pathlib import Path
 import pandas as pd
 
 from metantk import devices, pruning
-from metantk.command_line import make_parser, parse_options, progress, run
-from metantk.config import RunOptions, SearchOptions, parse
+from metantk.command_line import add_run, make_parser, parse_options, parse_run, progress, run
+from metantk.config import RunOptions, SearchOptions
 from metantk.criteria import Setting
 from metantk.datasets.store import load_split, read_manifest
 from metantk.space.genotype import SPACES
 from metantk.storage import (
     atomic_write,
     canonical_json,
+    check_writable,
     checkpoint_path,
     code_hash,
     provenance,
@@ -41,9 +42,7 @@ log = logging.getLogger("metantk")
 def main() -> None:
     parser = make_parser(__doc__, SearchOptions)
     parser.add_argument("--data", required=True, type=Path, metavar="DIR", help="prepared data set")
-    parser.add_argument("--cells", required=True, type=int, help="cells in the stack")
-    parser.add_argument("--channels", required=True, type=int, help="channels after the stem")
-    parser.add_argument("--seed", type=int, default=0, help="of weights, pictures and random genotypes [0]")
+    add_run(parser)
     parser.add_argument(
         "--output",
         required=True,
@@ -52,8 +51,9 @@ def main() -> None:
         help="folder of genotype.json, search.csv, search.json",
     )
     arguments = parser.parse_args()
+    check_writable(arguments.output)
     options = parse_options(SearchOptions, arguments)
-    run_options = parse(RunOptions, {"cells": arguments.cells, "channels": arguments.channels}, where="options")
+    run_options = parse_run(arguments)
     read_manifest(arguments.data)
     device = devices.start()
     began = time.perf_counter()

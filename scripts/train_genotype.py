@@ -19,13 +19,14 @@ import torch
 from safetensors.torch import save_file
 
 from metantk import devices
-from metantk.command_line import make_parser, parse_options, progress, run
-from metantk.config import RunOptions, TrainingOptions, parse
+from metantk.command_line import add_run, make_parser, parse_options, parse_run, progress, run
+from metantk.config import TrainingOptions
 from metantk.datasets.store import Split, load_split, read_manifest
 from metantk.space.genotype import read_genotype
 from metantk.space.network import Network, count_macs, count_parameters
 from metantk.storage import (
     atomic_write,
+    check_writable,
     checkpoint_path,
     code_hash,
     provenance,
@@ -42,9 +43,7 @@ def main() -> None:
     parser = make_parser(__doc__, TrainingOptions)
     parser.add_argument("--data", required=True, type=Path, metavar="DIR", help="prepared data set")
     parser.add_argument("--genotype", required=True, type=Path, metavar="FILE", help="JSON or Genotype(...) text")
-    parser.add_argument("--cells", required=True, type=int, help="cells in the stack")
-    parser.add_argument("--channels", required=True, type=int, help="channels after the stem")
-    parser.add_argument("--seed", type=int, default=0, help="of weights, order, augmentation, drop-path [0]")
+    add_run(parser)
     parser.add_argument(
         "--output",
         required=True,
@@ -53,8 +52,9 @@ def main() -> None:
         help="folder of backbone.safetensors, backbone.json, training.csv",
     )
     arguments = parser.parse_args()
+    check_writable(arguments.output)
     options = parse_options(TrainingOptions, arguments)
-    run_options = parse(RunOptions, {"cells": arguments.cells, "channels": arguments.channels}, where="options")
+    run_options = parse_run(arguments)
     genotype = read_genotype(arguments.genotype)
     manifest, train = read_manifest(arguments.data), load_split(arguments.data, "train")
     device = devices.start()

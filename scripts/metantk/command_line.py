@@ -11,7 +11,7 @@ from typing import TypeVar
 from pydantic import BaseModel
 from tqdm import tqdm
 
-from metantk.config import Options, parse
+from metantk.config import Options, RunOptions, parse
 from metantk.storage import InputError, read_json
 
 log = logging.getLogger("metantk")
@@ -70,6 +70,24 @@ def _read_options(text: str | None) -> dict:
     return values
 
 
+def add_run(parser: argparse.ArgumentParser) -> None:
+    """The depth, width and seed of a search or a training."""
+    parser.add_argument("--cells", required=True, type=int, help="cells in the stack")
+    parser.add_argument("--channels", required=True, type=int, help="channels after the stem")
+    parser.add_argument("--seed", type=int, default=0, help="of all random draws [0]")
+
+
+def parse_run(arguments: argparse.Namespace) -> RunOptions:
+    """Check the depth, the width and the seed.
+
+    Raises:
+        InputError: one is out of range.
+    """
+    if not 0 <= arguments.seed < 2**31:
+        raise InputError(f"options: --seed {arguments.seed} is not in 0 .. 2147483647")
+    return parse(RunOptions, {"cells": arguments.cells, "channels": arguments.channels}, where="options")
+
+
 def _parse_value(text: str) -> object:
     try:
         return json.loads(text)
@@ -85,7 +103,8 @@ def _set_nested(values: dict, path: list[str], value: object) -> None:
 
 def run(main: Callable[[], None]) -> None:
     """Run a stage: log to stderr; bad input becomes one line and exit code 2."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    # force: Opacus sets up logging when it is imported, and would win.
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", force=True)
     try:
         main()
     except InputError as error:
@@ -110,5 +129,4 @@ def progress(items: Iterable, *, total: int | None = None, what: str, unit: str 
         mininterval=0.2 if on_terminal else 30,
         ascii=None if on_terminal else True,
         bar_format=None if on_terminal else "{desc}: {n_fmt}/{total_fmt} [{elapsed}<{remaining}]\n",
-        leave=on_terminal,
     )

@@ -6,7 +6,7 @@ script takes the options class of its own stage. Imports no torch.
 
 from typing import Annotated, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from metantk.storage import InputError
 
@@ -19,6 +19,9 @@ METHODS: dict[str, list[Criterion]] = {
     "linear-regions": ["linear_regions"],
     "random": [],
 }
+
+# Sources that are drawn, not read from files.
+EMBEDDED = ("glyphs",)
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")]
 Count = Annotated[int, Field(ge=1)]
@@ -37,6 +40,7 @@ class DatasetOptions(Options):
     images_per_class: int = Field(
         60, ge=2, description="pictures drawn per class, for `glyphs` only; a folder gives all it has"
     )
+    ways: Count = Field(5, description="classes that each part must have at least; matters to an unsplit folder")
     seed: Seed = Field(0, description="of the drawing (`glyphs`) or of the split by class (an unsplit folder)")
 
 
@@ -80,6 +84,12 @@ class LinearRegionsOptions(Options):
     batches: Count = Field(3, description="batches into which they are cut (batch normalisation sees one)")
     crop_size: int = Field(3, ge=1, description="height and width of an input, in pixels")
 
+    @model_validator(mode="after")
+    def _batches_have_pictures(self) -> "LinearRegionsOptions":
+        if self.batches * 2 > self.pictures:
+            raise ValueError(f"{self.pictures} pictures are too few for {self.batches} batches")
+        return self
+
 
 class CommonSearchOptions(Options):
     """What the search options of the configuration and of one method share."""
@@ -96,14 +106,21 @@ class CommonSearchOptions(Options):
     )
     image_size: int = Field(32, ge=8, description="height and width of the pictures in the search, in pixels")
 
+    meta_ntk: MetaNtkOptions = MetaNtkOptions()
+    ntk: NtkOptions = NtkOptions()
+    linear_regions: LinearRegionsOptions = LinearRegionsOptions()
+
+    @model_validator(mode="after")
+    def _crops_fit(self) -> "CommonSearchOptions":
+        if self.linear_regions.crop_size > self.image_size:
+            raise ValueError(f"linear_regions.crop_size is larger than image_size, {self.image_size}")
+        return self
+
 
 class SearchOptions(CommonSearchOptions):
     """One search (stage search_architecture)."""
 
     criteria: list[Criterion] = Field(description="criteria whose ranks are summed; none: a uniform draw")
-    meta_ntk: MetaNtkOptions = MetaNtkOptions()
-    ntk: NtkOptions = NtkOptions()
-    linear_regions: LinearRegionsOptions = LinearRegionsOptions()
 
 
 class SearchSection(CommonSearchOptions):
@@ -112,9 +129,6 @@ class SearchSection(CommonSearchOptions):
     criteria: dict[Name, list[Criterion]] = Field(
         default={}, description="methods of your own: a name and the criteria whose ranks are summed"
     )
-    meta_ntk: MetaNtkOptions = MetaNtkOptions()
-    ntk: NtkOptions = NtkOptions()
-    linear_regions: LinearRegionsOptions = LinearRegionsOptions()
 
 
 class AugmentationOptions(Options):
@@ -161,6 +175,13 @@ class EvaluationOptions(Options):
     augmentation: AugmentationOptions = AugmentationOptions()
     seed: Seed = Field(0, description="of the episodes: the same for all methods and seeds of a data set")
 
+    @field_validator("shots")
+    @classmethod
+    def _shots_differ(cls, shots: list[int]) -> list[int]:
+        if len(set(shots)) < len(shots):
+            raise ValueError("one is listed twice")
+        return shots
+
 
 class Config(Options):
     """The configuration of the workflow."""
@@ -196,15 +217,16 @@ class Config(Options):
         """
         section = self.search
         criteria = (METHODS | section.criteria)[method]
-        used = {
-            "meta_ntk": "meta_ntk_condition" in criteria,
-            "ntk": "ntk_condition" in criteria,
-            "linear_regions": "linear_regions" in criteria,
+        needed_by = {
+            "meta_ntk": "meta_ntk_condition",
+            "ntk": "ntk_condition",
+            "linear_regions": "linear_regions",
         }
         values = {
-            name: getattr(section, name) for name in CommonSearchOptions.model_fields if criteria or name == "space"
+            name: getattr(section, name)
+            for name in CommonSearchOptions.model_fields
+            if name == "space" or needed_by.get(name, name) in criteria or (criteria and name not in needed_by)
         }
-        values |= {name: getattr(section, name) for name, is_used in used.items() if is_used}
         return SearchOptions(criteria=criteria, **values)
 
 

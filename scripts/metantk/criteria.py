@@ -20,6 +20,7 @@ from metantk.kernels import condition_numbers, empirical_kernels, meta_ntk
 from metantk.linear_regions import regions_of_candidates
 from metantk.space.genotype import CELL_TYPES, SPACES, Space, cell_types
 from metantk.space.supernet import Supernet, initialise
+from metantk.storage import InputError
 
 Key = tuple[int, ...]
 Masks = dict[str, Tensor]
@@ -182,6 +183,8 @@ def _draw_tasks(setting: Setting, key: Key) -> Tensor:
 
 def _draw_pictures(setting: Setting, key: Key) -> Tensor:
     count = setting.options.ntk.pictures
+    if count > len(setting.train.labels):
+        raise InputError(f"training split: {len(setting.train.labels)} pictures are too few for an NTK of {count}")
     numbers = numpy_generator("pictures", *key).choice(len(setting.train.labels), count, replace=False)
     pictures = _shake(_load(setting, numbers), generator("augmentation", *key, device=setting.device))
     return transforms.normalise(pictures, KERNEL_MEAN, KERNEL_STD)

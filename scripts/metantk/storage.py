@@ -47,6 +47,20 @@ def _umask() -> int:
     return mask
 
 
+def check_writable(directory: Path | str) -> None:
+    """Fail before the work, not after it, where outputs cannot be written.
+
+    Raises:
+        InputError: the folder cannot be made or written to.
+    """
+    try:
+        Path(directory).mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=directory):
+            pass
+    except OSError as error:
+        raise InputError(f"{directory}: cannot be written ({error.strerror or error})") from None
+
+
 @contextlib.contextmanager
 def atomic_directory(path: Path | str) -> Iterator[Path]:
     """Yield a temporary folder beside `path`; on success its files move into `path`, one rename each.

@@ -94,8 +94,17 @@ def read_part(folder: Path) -> Part:
         _ = episodes[["shots", "episode", "accuracy"]]
     except (OSError, ValueError, KeyError) as error:
         raise InputError(f"{folder / 'episodes.csv'}: cannot be used ({error}); evaluate again") from None
-    search, backbone = read_json(folder / "search.json"), read_json(folder / "backbone.json")
+    search = _read_facts(folder / "search.json", {"seconds", "options"})
+    backbone = _read_facts(folder / "backbone.json", {"parameters"})
     return Part(names[0], names[1], names[2], int(names[3].removeprefix("seed")), search, backbone, episodes)
+
+
+def _read_facts(path: Path, keys: set[str]) -> dict:
+    facts = read_json(path)
+    missing = keys - set(facts) if isinstance(facts, dict) else keys
+    if missing:
+        raise InputError(f"{path}: lacks {', '.join(sorted(missing))}; run its stage again")
+    return facts
 
 
 def per_seed(parts: list[Part]) -> pd.DataFrame:

@@ -56,8 +56,10 @@ def code(script):
 
 def source_files(wildcards):
     """The files of a data set's folder: an edited, added or removed picture prepares it again."""
-    source = Path(CONFIG.datasets[wildcards.dataset].source)
-    return sorted(str(path) for path in source.rglob("*") if path.is_file())
+    source = CONFIG.datasets[wildcards.dataset].source
+    if source in metantk.config.EMBEDDED:
+        return []
+    return sorted(str(path) for path in Path(source).rglob("*") if path.is_file())
 
 
 def each(pattern):
@@ -91,11 +93,6 @@ def training_options(wildcards):
 
 def evaluation_options(wildcards):
     return canonical_json(CONFIG.evaluation.model_dump())
-
-
-def ways(wildcards):
-    """Classes that each part of a data set must have for the tasks of the search and of the evaluation."""
-    return max(CONFIG.search.meta_ntk.ways, CONFIG.evaluation.ways)
 
 
 def run_shape(wildcards):

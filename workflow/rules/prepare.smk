@@ -22,9 +22,8 @@ rule prepare_dataset:
         runtime=60,
     params:
         options=dataset_options,
-        ways=ways,
     message:
         "Prepare {wildcards.dataset}"
     shell:
         "python {input.code[0]} --name {wildcards.dataset} --options {params.options:q}"
-        " --ways {params.ways} --output $(dirname {output.manifest}) 2> {log}"
+        " --output $(dirname {output.manifest}) 2> {log}"

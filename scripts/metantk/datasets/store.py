@@ -99,12 +99,20 @@ def read_manifest(directory: Path | str) -> dict:
     """Read `manifest.json`.
 
     Raises:
-        InputError: the folder holds no finished data set.
+        InputError: the folder holds no finished data set, or another file by that name.
     """
     path = Path(directory) / "manifest.json"
     if not path.is_file():
         raise InputError(f"{directory}: holds no data set (no manifest.json); make one with prepare_dataset.py")
-    return read_json(path)
+    manifest = read_json(path)
+    try:
+        for part in SPLITS:
+            entry = manifest["splits"][part]
+            _ = entry["pictures"], entry["shape"], entry["classes"]
+        _ = manifest["mean"], manifest["std"]
+    except (KeyError, TypeError) as error:
+        raise InputError(f"{path}: is no manifest ({error} is wrong); prepare the data set again") from None
+    return manifest
 
 
 def load_split(directory: Path | str, part: str) -> Split:

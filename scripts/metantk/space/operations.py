@@ -26,15 +26,17 @@ class FactorizedReduction(nn.Module):
     def __init__(self, channels_in: int, channels_out: int, norm: Norm) -> None:
         super().__init__()
         half = channels_out // 2
-        self.even = nn.Conv2d(channels_in, half, 1, stride=2, bias=False)
-        self.odd = nn.Conv2d(channels_in, channels_out - half, 1, stride=2, bias=False)
+        self.even = nn.Conv2d(channels_in, half, 1, bias=False)
+        self.odd = nn.Conv2d(channels_in, channels_out - half, 1, bias=False)
         self.norm = norm(channels_out)
 
     def forward(self, x: Tensor) -> Tensor:
         x = functional.relu(x)
         # Padded below and on the right, so that odd sizes work: the shifted picture has as many even rows.
         shifted = functional.pad(x, (0, 1, 0, 1))[:, :, 1:, 1:]
-        return self.norm(torch.cat([self.even(x), self.odd(shifted)], dim=1))
+        # Sliced rather than strided: oneDNN's backward pass of strided 1×1 convolutions of fewer than 8 channels
+        # in channels_last order writes past its memory (oneDNN issue 6035; seen here as crashes).
+        return self.norm(torch.cat([self.even(x[:, :, ::2, ::2]), self.odd(shifted[:, :, ::2, ::2])], dim=1))
 
 
 class SeparableBlock(nn.Sequential):
