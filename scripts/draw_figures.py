@@ -11,7 +11,7 @@ import pandas as pd
 from metantk import figures
 from metantk.command_line import make_parser, progress, run
 from metantk.space.genotype import read_genotype
-from metantk.storage import InputError, read_json
+from metantk.storage import InputError, check_writable, read_json
 from metantk.tables import SUMMARY_COLUMNS, TITLES
 
 TRACE_COLUMNS = ["round", "stage", "cell", "edge", "input", "node", "operation", "rank_sum", "removed"]
@@ -25,6 +25,7 @@ def main() -> None:
     parser.add_argument("--output", required=True, type=Path, metavar="DIR", help="folder of the figures")
     arguments = parser.parse_args()
     drawn = draw(arguments.parts, arguments.tables)  # all of them before the first is written
+    check_writable(arguments.output)
     for stem, figure in progress(drawn.items(), total=len(drawn), what="saving", unit="figure"):
         figures.save(figure, arguments.output / stem)
 

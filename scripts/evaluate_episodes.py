@@ -37,13 +37,13 @@ def main() -> None:
         "--output", required=True, type=Path, metavar="DIR", help="folder of episodes.csv and evaluation.json"
     )
     arguments = parser.parse_args()
-    check_writable(arguments.output)
     options = parse_options(EvaluationOptions, arguments)
     split = load_split(arguments.data, arguments.split)
     device = devices.start()
     backbone = load_backbone(
         arguments.backbone / "backbone.json", arguments.backbone / "backbone.safetensors", device
     )
+    check_writable(arguments.output)
     accuracies = evaluate(backbone, split, options, device, where=f"{arguments.data}, {arguments.split} split")
     by_episode = list(progress(accuracies, total=options.episodes, what="evaluation", unit="episode"))
     rows, results = [], {}

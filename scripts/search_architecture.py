@@ -51,10 +51,10 @@ def main() -> None:
         help="folder of genotype.json, search.csv, search.json",
     )
     arguments = parser.parse_args()
-    check_writable(arguments.output)
     options = parse_options(SearchOptions, arguments)
     run_options = parse_run(arguments)
     read_manifest(arguments.data)
+    check_writable(arguments.output)
     device = devices.start()
     began = time.perf_counter()
     state, seconds_before = _search(arguments, options, run_options, device)

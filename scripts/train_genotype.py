@@ -52,11 +52,11 @@ def main() -> None:
         help="folder of backbone.safetensors, backbone.json, training.csv",
     )
     arguments = parser.parse_args()
-    check_writable(arguments.output)
     options = parse_options(TrainingOptions, arguments)
     run_options = parse_run(arguments)
     genotype = read_genotype(arguments.genotype)
     manifest, train = read_manifest(arguments.data), load_split(arguments.data, "train")
+    check_writable(arguments.output)
     device = devices.start()
     network = Network(
         genotype, cells=run_options.cells, channels=run_options.channels, classes=len(train.class_names)
