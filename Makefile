@@ -21,7 +21,7 @@ setup: .venv/ready  ## Make the environment .venv from the pins in envs/
 	@touch $@
 
 run: .venv/ready    ## Run the workflow in config/config.yaml and print its tables
-	@snakemake --cores $(CORES)
+	@snakemake --cores $(CORES) --quiet reason --show-failed-logs
 	@python scripts/show_results.py results
 
 report: run         ## Write results/report.html: tables and figures in one page
