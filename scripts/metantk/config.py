@@ -211,9 +211,9 @@ class Config(Options):
         return self
 
     def search_options(self, method: str) -> SearchOptions:
-        """The options of one method; settings of criteria that it does not use fall back to their defaults,
+        """The options of one method.
 
-        so that changing them leaves the method's searches valid.
+        Settings of criteria that it does not use stay at their defaults: changing them leaves its searches valid.
         """
         section = self.search
         criteria = (METHODS | section.criteria)[method]
