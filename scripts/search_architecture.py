@@ -68,7 +68,8 @@ def main() -> None:
     report = {
         "seconds": round(seconds, 3),
         "rounds": state.rounds,
-        "evaluations": pruning.total_evaluations(space, options) if options.criteria else 0,
+        "evaluations": sum(cost.evaluations for cost in state.costs.values()),
+        "costs": {name: _describe_cost(cost) for name, cost in state.costs.items()},
         "peak_memory_mb": devices.peak_memory_mb(device),
         "cells": arguments.cells,
         "channels": arguments.channels,
@@ -77,7 +78,7 @@ def main() -> None:
     _write(
         arguments.output,
         genotype,
-        pd.DataFrame(state.rows, columns=pruning.trace_columns(options.criteria)),
+        pd.DataFrame(state.rows, columns=pruning.trace_columns(options.weights)),
         report,
     )
     log.info("found in %.1f s: %s", seconds, canonical_json(genotype))
@@ -102,7 +103,8 @@ def _search(arguments, options: SearchOptions, run_options: RunOptions, device) 
     if checkpoint.exists():
         kept = json.loads(checkpoint.read_text())
         state, spent = pruning.State.from_json(kept["state"]), kept["seconds"]
-        log.info("going on after round %d", state.rounds)
+        draws = sum(map(len, state.draws.values()))
+        log.info("going on after %d rounds and %d draws of the next", state.rounds, draws)
     began = time.perf_counter()
 
     def keep(state: pruning.State) -> None:
@@ -110,8 +112,9 @@ def _search(arguments, options: SearchOptions, run_options: RunOptions, device) 
             seconds = spent + time.perf_counter() - began
             temporary.write_text(json.dumps({"state": state.to_json(), "seconds": seconds}))
 
-    total = pruning.total_evaluations(SPACES[options.space], options)
-    with progress(None, total=total, what="search", unit="evaluation") as bar:
+    devices.set_precision(options.precision)
+    total = pruning.total_work(SPACES[options.space], options)
+    with progress(None, total=total, what="search", unit="operation") as bar:
         setting = Setting(
             options,
             run_options.cells,
@@ -122,6 +125,17 @@ def _search(arguments, options: SearchOptions, run_options: RunOptions, device) 
         )
         state = pruning.search(setting, arguments.seed, state, keep)
     return state, spent
+
+
+def _describe_cost(cost: pruning.Cost) -> dict:
+    """A criterion's cost for search.json; only kernels count their floating-point operations."""
+    described = {"seconds": round(cost.seconds, 3), "evaluations": cost.evaluations}
+    if cost.operations:
+        described |= {
+            "floating_point_operations": cost.operations,
+            "floating_point_operations_per_second": round(cost.operations / cost.seconds),
+        }
+    return described
 
 
 def _write(output: Path, genotype: dict, trace: pd.DataFrame, report: dict) -> None:

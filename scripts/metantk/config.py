@@ -6,14 +6,50 @@ script takes the options class of its own stage. Imports no torch.
 
 from typing import Annotated, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from metantk.storage import InputError
 
-Criterion = Literal["meta_ntk_condition", "ntk_condition", "linear_regions"]
+Criterion = Literal["meta_ntk_condition", "ntk_condition", "ntk_spectral_entropy", "linear_regions"]
+# Told apart by type, so that an error names what is wrong with the one that was meant.
+WeightedCriterion = Annotated[
+    Annotated[Criterion, Tag("name")] | Annotated[dict[Criterion, Annotated[float, Field(gt=0)]], Tag("weighted")],
+    Discriminator(lambda item: "name" if isinstance(item, str) else "weighted"),
+]
+
+
+def rank_weights(criteria: list[WeightedCriterion]) -> dict[Criterion, float]:
+    """The weight of each criterion's ranks, in the order of the list; a bare name weighs 1."""
+    weights: dict[Criterion, float] = {}
+    for item in criteria:
+        entry = {item: 1.0} if isinstance(item, str) else item
+        if len(entry) != 1:
+            raise ValueError("write each criterion as a list item of its own, `name` or `{name: weight}`")
+        if entry.keys() & weights.keys():
+            raise ValueError("one criterion is listed twice")
+        weights |= entry
+    return weights
+
+
+def _checked(criteria: list[WeightedCriterion]) -> list[WeightedCriterion]:
+    rank_weights(criteria)
+    return criteria
+
+
+Criteria = Annotated[list[WeightedCriterion], AfterValidator(_checked)]
 
 # The rows of Table 2: each is Algorithm 1 with other criteria; none at all is a uniform draw.
-METHODS: dict[str, list[Criterion]] = {
+METHODS: dict[str, Criteria] = {
     "metantk": ["meta_ntk_condition", "linear_regions"],
     "te-nas": ["ntk_condition", "linear_regions"],
     "linear-regions": ["linear_regions"],
@@ -105,6 +141,11 @@ class CommonSearchOptions(Options):
         "kaiming_normal", description="of the weights: fan-in Kaiming as the paper says, or PyTorch's default"
     )
     image_size: int = Field(32, ge=8, description="height and width of the pictures in the search, in pixels")
+    precision: Literal["float32", "tf32", "float64"] = Field(
+        "float32",
+        description="of the supernet's arithmetic; `tf32` is faster on NVIDIA GPUs and the same elsewhere. "
+        "Grams add up in float64 always",
+    )
 
     meta_ntk: MetaNtkOptions = MetaNtkOptions()
     ntk: NtkOptions = NtkOptions()
@@ -120,14 +161,22 @@ class CommonSearchOptions(Options):
 class SearchOptions(CommonSearchOptions):
     """One search (stage search_architecture)."""
 
-    criteria: list[Criterion] = Field(description="criteria whose ranks are summed; none: a uniform draw")
+    criteria: Criteria = Field(
+        description="criteria whose ranks are summed, each a `name` or `{name: weight}`; none: a uniform draw"
+    )
+
+    @property
+    def weights(self) -> dict[Criterion, float]:
+        return rank_weights(self.criteria)
 
 
 class SearchSection(CommonSearchOptions):
     """The search, for all methods (Algorithm 1)."""
 
-    criteria: dict[Name, list[Criterion]] = Field(
-        default={}, description="methods of your own: a name and the criteria whose ranks are summed"
+    criteria: dict[Name, Criteria] = Field(
+        default={},
+        description="methods of your own: a name and the criteria whose ranks are summed, "
+        "each a `name` or `{name: weight}`",
     )
 
 
@@ -217,15 +266,16 @@ class Config(Options):
         """
         section = self.search
         criteria = (METHODS | section.criteria)[method]
+        used = set(rank_weights(criteria))
         needed_by = {
-            "meta_ntk": "meta_ntk_condition",
-            "ntk": "ntk_condition",
-            "linear_regions": "linear_regions",
+            "meta_ntk": {"meta_ntk_condition"},
+            "ntk": {"ntk_condition", "ntk_spectral_entropy"},
+            "linear_regions": {"linear_regions"},
         }
         values = {
             name: getattr(section, name)
             for name in CommonSearchOptions.model_fields
-            if name == "space" or needed_by.get(name, name) in criteria or (criteria and name not in needed_by)
+            if name == "space" or used & needed_by.get(name, used)
         }
         return SearchOptions(criteria=criteria, **values)
 

@@ -1,11 +1,13 @@
 """What a search measures of an untrained candidate: one function per criterion, and the draws they share.
 
 A criterion takes a `Setting`, the key of a draw and the masks of many candidates, and returns one value per
-candidate, float64. Equal keys give equal weights and pictures.
+candidate. Equal keys give equal weights and pictures. Candidates go through in chunks, and nothing waits for the
+device before the last one.
 """
 
-from collections.abc import Callable, Iterator
-from typing import NamedTuple
+import logging
+from collections.abc import Callable
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -16,22 +18,28 @@ from metantk.config import SearchOptions
 from metantk.datasets.store import Split
 from metantk.devices import generator, numpy_generator
 from metantk.episodes import EpisodeSampler
-from metantk.kernels import condition_numbers, empirical_kernels, meta_ntk
+from metantk.kernels import Kernels, condition_numbers, empirical_kernels, meta_ntk, spectral_entropies
 from metantk.linear_regions import regions_of_candidates
 from metantk.space.genotype import CELL_TYPES, SPACES, Space, cell_types
 from metantk.space.supernet import Supernet, initialise
 from metantk.storage import InputError
 
+log = logging.getLogger("metantk")
 Key = tuple[int, ...]
 Masks = dict[str, Tensor]
+T = TypeVar("T")
 
 # Normalisation of the pictures in the published search: CIFAR-10's for kernels, miniImageNet's for regions.
 KERNEL_MEAN, KERNEL_STD = [125.3 / 255, 123.0 / 255, 113.9 / 255], [63.0 / 255, 62.1 / 255, 66.7 / 255]
 REGIONS_MEAN = [120.39586422 / 255, 115.59361427 / 255, 104.54012653 / 255]
 REGIONS_STD = [70.68188272 / 255, 68.27635443 / 255, 72.54505529 / 255]
 CROP_PADDING = 4  # pixels, before the random crop
-# Activations of a chunk of candidates stay near a CPU's caches; on a GPU large chunks keep it busy.
-CHUNK_NUMBERS = {"cpu": 2**19, "mps": 2**22, "cuda": 2**26}
+# The pictures of a chunk of candidates, as numbers after the stem, stay near a CPU's caches.
+CHUNK_NUMBERS = 2**19
+# On a GPU a chunk fills this share of the free memory, by an estimate of what the backward pass keeps: so many
+# pictures' worth per remaining operation of a cell.
+MEMORY_SHARE, KEPT_PER_OPERATION = 0.8, 8
+PATTERN_CHUNK = 16  # candidates of a thin network, whose pictures are tiny
 
 
 class Setting(NamedTuple):
@@ -61,54 +69,71 @@ class Setting(NamedTuple):
     def classes(self) -> int:
         return len(self.train.class_names)
 
+    @property
+    def dtype(self) -> torch.dtype:
+        return torch.float64 if self.options.precision == "float64" else torch.float32
+
+
+class Measured(NamedTuple):
+    """Values of many candidates.
+
+    Attributes:
+        values: `(candidates,)` float64; infinite, towards the worse, where a candidate has none.
+        operations: floating-point operations of its kernels; 0 for a criterion without kernels.
+    """
+
+    values: np.ndarray
+    operations: int
+
 
 class Criterion(NamedTuple):
     """A measure and which way is better.
 
     Attributes:
-        measure: `(setting, key, masks)` to `(candidates,)`.
+        measure: of many candidates at once.
         larger_is_better: whether the search keeps what makes the value large (regions) or small (conditions).
     """
 
-    measure: Callable[[Setting, Key, Masks], np.ndarray]
+    measure: Callable[[Setting, Key, Masks], Measured]
     larger_is_better: bool
 
 
-def meta_ntk_condition(setting: Setting, key: Key, masks: Masks) -> np.ndarray:
+def meta_ntk_condition(setting: Setting, key: Key, masks: Masks) -> Measured:
     """Condition number of the MetaNTK (paper, Eqs. 10, 11 and 14), lower is better.
 
     One batch of few-shot tasks of the training split; supports are augmented, queries are not (published code).
     """
     options = setting.options.meta_ntk
-    pictures = _draw_tasks(setting, key)
-
-    def measure(network: Supernet, chunk: Masks) -> Tensor:
-        ntk, nngp = empirical_kernels(network, pictures, chunk)
-        kernel = meta_ntk(
-            ntk,
-            ntk if options.kernel == "maml" else nngp,
-            tasks=options.tasks,
-            queries=options.ways * options.queries,
-            supports=options.ways * options.shots,
-            time=float("inf") if options.time == "infinite" else options.time,
-            ridge=options.ridge,
-        )
-        return condition_numbers(kernel)
-
-    return _over_chunks(setting, key, masks, options.ways, len(pictures), measure)
+    kernels = _kernels(setting, key, masks, _draw_tasks(setting, key), outputs=options.ways)
+    adapted = meta_ntk(
+        kernels.ntk,
+        kernels.ntk if options.kernel == "maml" else kernels.nngp,
+        tasks=options.tasks,
+        queries=options.ways * options.queries,
+        supports=options.ways * options.shots,
+        time=float("inf") if options.time == "infinite" else options.time,
+        ridge=options.ridge,
+    )
+    return Measured(condition_numbers(adapted).numpy(), kernels.operations)
 
 
-def ntk_condition(setting: Setting, key: Key, masks: Masks) -> np.ndarray:
+def ntk_condition(setting: Setting, key: Key, masks: Masks) -> Measured:
     """Condition number of the NTK of the supervised network (TE-NAS, Section 3.1.1), lower is better."""
-    pictures = _draw_pictures(setting, key)
-
-    def measure(network: Supernet, chunk: Masks) -> Tensor:
-        return condition_numbers(empirical_kernels(network, pictures, chunk)[0])
-
-    return _over_chunks(setting, key, masks, setting.classes, len(pictures), measure)
+    kernels = _kernels(setting, key, masks, _draw_pictures(setting, key), outputs=setting.classes)
+    return Measured(condition_numbers(kernels.ntk).numpy(), kernels.operations)
 
 
-def linear_regions(setting: Setting, key: Key, masks: Masks) -> np.ndarray:
+def ntk_spectral_entropy(setting: Setting, key: Key, masks: Masks) -> Measured:
+    """Entropy of the supervised NTK's normalised eigenvalues (such a score is used by IBFS, Kang, ICML 2025).
+
+    Higher is better: all directions are learned at a like rate. Equal keys give the very kernels of
+    `ntk_condition`.
+    """
+    kernels = _kernels(setting, key, masks, _draw_pictures(setting, key), outputs=setting.classes)
+    return Measured(spectral_entropies(kernels.ntk).numpy(), kernels.operations)
+
+
+def linear_regions(setting: Setting, key: Key, masks: Masks) -> Measured:
     """Number of linear regions of the thin network (paper, Eq. 15; TE-NAS, Section 3.2.1), higher is better.
 
     The thin network: one channel, a normal and a reduction cell, no stem, batch norm over a batch.
@@ -117,50 +142,77 @@ def linear_regions(setting: Setting, key: Key, masks: Masks) -> np.ndarray:
         setting.space, _union(masks), list(CELL_TYPES), 1, outputs=None, norm="batch", inputs=1, stem=False
     )
     initialise(network, setting.options.initialisation, generator("thin weights", *key))
-    network.to(setting.device)
+    network.to(setting.device, setting.dtype)
     batches = _draw_crops(setting, key)
-    values = []
-    for chunk in _chunks(masks, size=16):
-        values.append(regions_of_candidates(network, batches, _to(chunk, setting.device)))
-        setting.advance(len(values[-1]))
-    return np.concatenate(values).astype(np.float64)
+    counts = _over_chunks(
+        setting, masks, PATTERN_CHUNK, lambda chunk: regions_of_candidates(network, batches, chunk)
+    )
+    return Measured(np.concatenate(counts).astype(np.float64), operations=0)
 
 
 CRITERIA: dict[str, Criterion] = {
     "meta_ntk_condition": Criterion(meta_ntk_condition, larger_is_better=False),
     "ntk_condition": Criterion(ntk_condition, larger_is_better=False),
+    "ntk_spectral_entropy": Criterion(ntk_spectral_entropy, larger_is_better=True),
     "linear_regions": Criterion(linear_regions, larger_is_better=True),
 }
 
 
-def _over_chunks(
-    setting: Setting, key: Key, masks: Masks, outputs: int, pictures: int, measure: Callable
-) -> np.ndarray:
-    """Build one supernet, draw its weights, and measure all candidates on it, chunk by chunk."""
-    kinds = cell_types(setting.cells)
-    network = Supernet(setting.space, _union(masks), kinds, setting.channels, outputs=outputs)
+def _kernels(setting: Setting, key: Key, masks: Masks, pictures: Tensor, *, outputs: int) -> Kernels:
+    """Build one supernet, draw its weights, and compute the kernels of all candidates; the result on the CPU."""
+    remaining = _union(masks)
+    network = Supernet(setting.space, remaining, cell_types(setting.cells), setting.channels, outputs=outputs)
     initialise(network, setting.options.initialisation, generator("weights", *key))
-    network.to(setting.device)
-    per_candidate = pictures * setting.channels * setting.options.image_size**2
-    size = max(1, CHUNK_NUMBERS[setting.device.type] // per_candidate)
-    values = []
-    for chunk in _chunks(masks, size):
-        values.append(measure(network, _to(chunk, setting.device)))
-        setting.advance(len(values[-1]))
-    return torch.cat(values).cpu().numpy()
+    network.to(setting.device, setting.dtype)
+    size = _chunk_size(setting, remaining, numbers=pictures[:, 0].numel() * setting.channels)
+    chunks = _over_chunks(setting, masks, size, lambda chunk: empirical_kernels(network, pictures, chunk))
+    ntk, nngp = (torch.cat([getattr(chunk, name) for chunk in chunks]).cpu() for name in ("ntk", "nngp"))
+    return Kernels(ntk, nngp, sum(chunk.operations for chunk in chunks))
+
+
+def _chunk_size(setting: Setting, remaining: Masks, *, numbers: int) -> int:
+    """Candidates that go through at once; `numbers`: of one candidate's pictures after the stem."""
+    if setting.device.type != "cuda":
+        return max(1, CHUNK_NUMBERS // numbers)
+    free, _ = torch.cuda.mem_get_info(setting.device)
+    free += torch.cuda.memory_reserved(setting.device) - torch.cuda.memory_allocated(setting.device)
+    operations = sum(int(mask.sum()) for mask in remaining.values())
+    each = KEPT_PER_OPERATION * operations * numbers * torch.empty(0, dtype=setting.dtype).element_size()
+    return max(1, int(MEMORY_SHARE * free) // each)
+
+
+def _over_chunks(setting: Setting, masks: Masks, size: int, measure: Callable[[Masks], T]) -> list[T]:
+    """Measure all candidates, chunk by chunk; chunks are halved as often as the device runs out of memory."""
+    results: list[T] = []
+    start, count = 0, len(masks["normal"])
+    while start < count:
+        chunk = {kind: mask[start : start + size] for kind, mask in masks.items()}
+        result = _within_memory(measure, chunk, can_shrink=size > 1)
+        if result is None:
+            size = (min(size, count - start) + 1) // 2
+            log.warning("out of memory: going on with %d candidates at a time", size)
+            continue
+        results.append(result)
+        start += size
+        setting.advance(len(chunk["normal"]))
+    return results
+
+
+def _within_memory(measure: Callable[[Masks], T], chunk: Masks, *, can_shrink: bool) -> T | None:
+    """None if the device ran out of memory. What the failed attempt held is free once this has returned."""
+    try:
+        return measure(chunk)
+    except torch.OutOfMemoryError:
+        if not can_shrink:
+            raise InputError(
+                "out of memory with a single candidate: use fewer channels or pictures, or a larger GPU"
+            ) from None
+    torch.cuda.empty_cache()
+    return None
 
 
 def _union(masks: Masks) -> Masks:
     return {kind: mask.any(0) for kind, mask in masks.items()}
-
-
-def _chunks(masks: Masks, size: int) -> Iterator[Masks]:
-    for start in range(0, len(masks["normal"]), size):
-        yield {kind: mask[start : start + size] for kind, mask in masks.items()}
-
-
-def _to(masks: Masks, device: torch.device) -> Masks:
-    return {kind: mask.to(device) for kind, mask in masks.items()}
 
 
 def _draw_tasks(setting: Setting, key: Key) -> Tensor:
@@ -209,7 +261,7 @@ def _draw_crops(setting: Setting, key: Key) -> list[Tensor]:
 def _load(setting: Setting, numbers: np.ndarray) -> Tensor:
     """Pictures by number, resized, in 0..1, on the device."""
     chosen = torch.from_numpy(setting.train.images[numbers]).to(setting.device)
-    return transforms.resize(transforms.to_float(chosen), setting.options.image_size)
+    return transforms.resize(transforms.to_float(chosen), setting.options.image_size).to(setting.dtype)
 
 
 def _shake(pictures: Tensor, draws: torch.Generator) -> Tensor:

@@ -38,6 +38,12 @@ def start() -> torch.device:
     return device
 
 
+def set_precision(precision: str) -> None:
+    """Let convolutions and matrix products of float32 on NVIDIA GPUs round to TF32 if so named, else not."""
+    torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
+    torch.backends.cudnn.allow_tf32 = precision == "tf32"
+
+
 def _processors() -> int:
     """Processors that this process may use; macOS cannot tell, and counts all."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

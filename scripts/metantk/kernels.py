@@ -5,42 +5,54 @@ Per-sample gradients come from Opacus' hooks; each layer's are contracted to a G
 
 import math
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from opacus.grad_sample import GradSampleModule, register_grad_sampler
 from torch import Tensor, nn
+from torch.nn import functional
 
 from metantk.space.supernet import Convolution, Supernet
 
 
 @register_grad_sampler(Convolution)
 def sample_convolution(layer: Convolution, activations: list[Tensor], backprops: Tensor) -> dict:
-    """Per-sample weight gradients, `(pictures, channels_out, channels_in / groups, height, width)`.
+    """Per-sample weight gradients, `(pictures, channels_out, channels_in / groups, height, width)`."""
+    sample = _sample_depthwise if layer.weight.shape[1] == 1 else _sample_dense
+    return {layer.weight: sample(layer, activations[0], backprops)}
 
-    Pictures are folded into groups: the gradient of a grouped convolution's weight then *is* the per-sample
-    gradient, at the cost of an ordinary backward pass (no unfolding, no dense product for depthwise kernels).
-    """
-    x = activations[0]
-    pictures, groups, shape = len(x), layer.groups, layer.weight.shape
+
+def _sample_dense(layer: Convolution, x: Tensor, backprops: Tensor) -> Tensor:
+    """One matrix product per picture and group; 1×1 kernels need no unfolding."""
+    left = backprops.flatten(2).unflatten(1, (layer.groups, -1)).flatten(0, 1)
+    right = x.reshape(len(left), -1, *x.shape[2:])
     if layer.is_pointwise:
-        left = backprops.flatten(2).unflatten(1, (groups, -1))
-        right = x.flatten(2).unflatten(1, (groups, -1))
-        return {layer.weight: torch.matmul(left, right.transpose(2, 3)).view(pictures, *shape)}
+        right = right.flatten(2)
+    else:
+        right = functional.unfold(
+            right, layer.weight.shape[2:], dilation=layer.dilation, padding=layer.padding, stride=layer.stride
+        )
+    return torch.bmm(left, right.transpose(1, 2)).view(len(x), *layer.weight.shape)
+
+
+def _sample_depthwise(layer: Convolution, x: Tensor, backprops: Tensor) -> Tensor:
+    """Pictures folded into groups: the weight gradient of the folded convolution *is* the per-sample one."""
+    shape = (len(x), *layer.weight.shape)
     _, gradient, _ = torch.ops.aten.convolution_backward(
         backprops.reshape(1, -1, *backprops.shape[2:]),
         x.reshape(1, -1, *x.shape[2:]),
-        x.new_empty(pictures * shape[0], *shape[1:]),
+        x.new_empty(shape).flatten(0, 1),
         None,
         [layer.stride] * 2,
         list(layer.padding),
         [layer.dilation] * 2,
         False,
         [0, 0],
-        pictures * groups,
+        len(x) * layer.groups,
         [False, True, False],
     )
-    return {layer.weight: gradient.view(pictures, *shape)}
+    return gradient.view(shape)
 
 
 class GramModule(GradSampleModule):
@@ -49,6 +61,7 @@ class GramModule(GradSampleModule):
     Attributes:
         ntk: `(candidates, pictures, pictures)` float64, summed over the layers seen in the backward pass.
         nngp: the same, over the head alone.
+        operations: floating-point operations of the convolutions, the head and the Grams so far.
     """
 
     def __init__(self, network: Supernet, candidates: int) -> None:
@@ -56,6 +69,7 @@ class GramModule(GradSampleModule):
         self.candidates = candidates
         self.ntk: Tensor | float = 0.0
         self.nngp: Tensor | float = 0.0
+        self.operations = 0
 
     def capture_backprops_hook(
         self, module: nn.Module, _inputs: Tensor, outputs: Tensor, loss_reduction: str, batch_first: bool
@@ -69,22 +83,38 @@ class GramModule(GradSampleModule):
         del module.max_batch_len
         for gradient in self.GRAD_SAMPLERS[type(module)](module, activations, backprops).values():
             rows = gradient.reshape(self.candidates, -1, gradient[0].numel())
-            gram = (rows @ rows.transpose(1, 2)).double()  # exact to rounding; sums over layers are in float64
+            if rows.is_cuda:  # there float64 is cheap, and products of float32 may be TF32's
+                rows = rows.double()
+            gram = (rows @ rows.transpose(1, 2)).double()
             self.ntk = self.ntk + gram
+            # Multiply-accumulates of the forward pass, as many for each of both gradients, then the Gram's.
+            products = 3 * backprops.numel() * module.weight[0].numel() + gram.numel() * gradient[0].numel()
+            self.operations += 2 * products
             if module is self._module.head:
                 self.nngp = self.nngp + gram
 
 
-def empirical_kernels(network: Supernet, images: Tensor, masks: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+class Kernels(NamedTuple):
+    """Kernels of many candidates on the same pictures, and what they cost.
+
+    Attributes:
+        ntk: `(candidates, pictures, pictures)` float64 (paper, Definition 1).
+        nngp: the same, over the weights of the head alone.
+        operations: floating-point operations spent.
+    """
+
+    ntk: Tensor
+    nngp: Tensor
+    operations: int
+
+
+def empirical_kernels(network: Supernet, images: Tensor, masks: dict[str, Tensor]) -> Kernels:
     """NTK and NNGP of each candidate for the sum of the outputs, over all convolution and linear weights.
 
     Args:
         network: a supernet with a head and with group norm.
         images: `(pictures, channels, height, width)`.
         masks: for each cell type, `(candidates, edges, operations)` bool.
-
-    Returns:
-        Two float64 tensors `(candidates, pictures, pictures)` (paper, Definition 1; NNGP: the head alone).
     """
     candidates = len(masks["normal"])
     grams = GramModule(network, candidates)
@@ -93,7 +123,7 @@ def empirical_kernels(network: Supernet, images: Tensor, masks: dict[str, Tensor
         grams(images.detach().requires_grad_(), masks).sum().backward()
     finally:
         grams.remove_hooks()
-    return grams.ntk, grams.nngp
+    return Kernels(grams.ntk, grams.nngp, grams.operations)
 
 
 def meta_ntk(
@@ -146,18 +176,35 @@ def _adaptation(kernel: Tensor, time: float, ridge: float) -> Tensor:
     return torch.linalg.solve_ex(kernel + ridge * identity, change)[0]
 
 
+def eigenvalues(matrices: Tensor) -> Tensor:
+    """Eigenvalues of symmetric `(..., n, n)` matrices, ascending, `(..., n)` float64; NaN for one not finite."""
+    matrices = matrices.double()
+    matrices = (matrices + matrices.transpose(-1, -2)) / 2
+    finite = torch.isfinite(matrices).all(-1).all(-1)[..., None]
+    values = torch.linalg.eigvalsh(torch.where(finite[..., None], matrices, 0.0))
+    return torch.where(finite, values, math.nan)
+
+
 def condition_numbers(matrices: Tensor) -> Tensor:
     """Largest over smallest eigenvalue of each symmetric `(..., n, n)` matrix (Eq. 14), float64.
 
     Infinite where a matrix is not finite or its smallest eigenvalue is not positive: worse than any other.
     """
-    matrices = matrices.double()
-    matrices = (matrices + matrices.transpose(-1, -2)) / 2
-    finite = torch.isfinite(matrices).all(-1).all(-1)
-    safe = torch.where(finite[..., None, None], matrices, torch.zeros_like(matrices))
-    eigenvalues = torch.linalg.eigvalsh(safe)
-    smallest, largest = eigenvalues[..., 0], eigenvalues[..., -1]
-    return torch.where(finite & (smallest > 0), largest / smallest, torch.full_like(largest, math.inf))
+    values = eigenvalues(matrices)
+    smallest, largest = values[..., 0], values[..., -1]
+    return torch.where(smallest > 0, largest / smallest, math.inf)
+
+
+def spectral_entropies(matrices: Tensor) -> Tensor:
+    """Entropy of the eigenvalues of each symmetric `(..., n, n)` matrix, divided by their sum; nats, float64.
+
+    ln n for equal eigenvalues, 0 where one is all there is. Eigenvalues below 0 (rounding) count as 0. Minus
+    infinity for a matrix that is not finite or has no positive eigenvalue: worse than any other.
+    """
+    values = eigenvalues(matrices).clamp(min=0)  # NaN stays
+    total = values.sum(-1, keepdim=True)
+    entropy = torch.special.entr(values / total).sum(-1)
+    return torch.where(total[..., 0] > 0, entropy, -math.inf)
 
 
 def condition_number(matrix: Tensor | np.ndarray | Sequence) -> float:

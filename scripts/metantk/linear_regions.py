@@ -36,8 +36,10 @@ class PatternRecorder:
         self.parts.append((on & used[:, None, :, None]).flatten(2))
 
     def packed(self) -> np.ndarray:
-        """`(candidates, pictures, bytes)`."""
-        return np.packbits(torch.cat(self.parts, dim=2).cpu().numpy(), axis=2)
+        """`(candidates, pictures, bytes)`; what one candidate showed for all is repeated."""
+        candidates = max(map(len, self.parts))
+        parts = [part.expand(candidates, -1, -1) for part in self.parts]
+        return np.packbits(torch.cat(parts, dim=2).cpu().numpy(), axis=2)
 
 
 @torch.no_grad()

@@ -2,13 +2,16 @@
 
 import logging
 import math
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
 import torch
 
+from metantk.config import SearchOptions
 from metantk.criteria import CRITERIA, Key, Masks, Setting
 from metantk.devices import numpy_generator
 from metantk.space.genotype import CELL_TYPES, Space
@@ -54,20 +57,29 @@ def dense_ranks(scores: list[float], *, descending: bool) -> tuple[list[int], li
     return ranks, order
 
 
-def removal_order(scores: dict[str, list[float]]) -> tuple[list[int], dict[str, list[int]]]:
+def removal_order(
+    scores: dict[str, list[float]], weights: dict[str, float]
+) -> tuple[list[int], dict[str, list[int]]]:
     """Candidates from the first to remove to the last, and their ranks by criterion.
 
     Args:
         scores: by criterion, the mean relative change of each candidate. What lowers a condition number most by
             its absence, or raises the regions most, goes first. Ties in the sum of ranks: the order of the first
             criterion decides (published code).
+        weights: by criterion, the factor of its ranks in the sum.
     """
     ranks, orders = {}, []
     for name, values in scores.items():
         ranks[name], order = dense_ranks(values, descending=not CRITERIA[name].larger_is_better)
         orders.append(order)
-    sums = [sum(ranks[name][i] for name in scores) for i in range(len(orders[0]))]
+    sums = rank_sums(ranks, weights)
     return sorted(orders[0], key=lambda i: sums[i]), ranks
+
+
+def rank_sums(ranks: dict[str, list[int]], weights: dict[str, float]) -> list[float]:
+    """The weighted sum over criteria of each candidate's ranks."""
+    columns = zip(*ranks.values(), strict=True)
+    return [sum(weights[name] * rank for name, rank in zip(ranks, column, strict=True)) for column in columns]
 
 
 def choose_removed(this: Round, order: list[int]) -> list[int]:
@@ -100,47 +112,90 @@ def next_round(space: Space, masks: Masks) -> Round | None:
     return None
 
 
-def total_evaluations(space: Space, options) -> int:
-    """Candidates that a whole search evaluates, the unpruned network included, over repeats and criteria."""
-    edges, count = 2 * len(space.edges), 0
-    pairs = options.draws == "independent"
-    groups = [size for size in range(2, 2 + space.nodes) if size > KEPT_EDGES] * 2
-    rounds = [edges * left for left in range(len(space.operations), 1, -1)] + groups
-    for candidates in rounds:
-        count += 2 * candidates if pairs else 1 + candidates
-    return count * options.repeat * len(options.criteria)
+def total_work(space: Space, options: SearchOptions) -> int:
+    """A whole search in units of progress: evaluations of networks times the operations that they may have."""
+    work = sum(_evaluations(options, candidates) * operations for candidates, operations in _round_sizes(space))
+    return work * options.repeat * len(options.weights)
 
 
-def score_round(setting: Setting, this: Round, masks: Masks, key: Key) -> dict[str, dict[str, np.ndarray]]:
-    """Values and relative changes of each candidate by criterion.
+def _round_sizes(space: Space) -> Iterator[tuple[int, int]]:
+    """Candidates of each round, and operations left in its network."""
+    left = 2 * len(space.edges)
+    for each in range(len(space.operations), 1, -1):
+        yield left * each, left * each
+    for _ in CELL_TYPES:
+        for inputs in range(KEPT_EDGES + 1, 2 + space.nodes):
+            yield inputs, left
+            left -= inputs - KEPT_EDGES
 
-    Returns:
-        By criterion: "unpruned" and "pruned" values and "change", each `(repeat, candidates)`. The change is
-        (N - N without the operation) / N, rounded to 3 decimals (published code).
+
+def _evaluations(options: SearchOptions, candidates: int) -> int:
+    """Networks evaluated for a draw of a criterion: the unpruned one once, or once per candidate."""
+    return 1 + candidates if options.draws == "common" else 2 * candidates
+
+
+@dataclass
+class Cost:
+    """What a criterion has cost: seconds, evaluations of networks, floating-point operations of their kernels."""
+
+    seconds: float = 0.0
+    evaluations: int = 0
+    operations: int = 0
+
+
+class Draw(NamedTuple):
+    """Values from one draw (or one per candidate) of a criterion, `(candidates,)` each; plain numbers."""
+
+    unpruned: list[float]
+    pruned: list[float]
+
+
+class Score(NamedTuple):
+    """What a round knows of its candidates by one criterion, `(repeat, candidates)` each.
+
+    Attributes:
+        unpruned, pruned: values with and without the candidate.
+        change: (unpruned - pruned) / unpruned, rounded to 3 decimals (published code).
     """
-    scores = {}
-    for name in setting.options.criteria:
-        draws = [_measure(setting, name, this.candidates, masks, (*key, r)) for r in range(setting.options.repeat)]
-        unpruned = np.stack([draw[0] for draw in draws])
-        pruned = np.stack([draw[1] for draw in draws])
-        scores[name] = {
-            "unpruned": unpruned,
-            "pruned": pruned,
-            "change": relative_change(unpruned, pruned, where=f"round {key[-1]}, {name}"),
-        }
-    return scores
+
+    unpruned: np.ndarray
+    pruned: np.ndarray
+    change: np.ndarray
 
 
-def _measure(
-    setting: Setting, name: str, candidates: list[Candidate], masks: Masks, key: Key
-) -> tuple[np.ndarray, np.ndarray]:
-    """Values of the unpruned network and of each candidate, `(candidates,)` each, from one draw or one each."""
-    measure = CRITERIA[name].measure
+def measure_draw(
+    setting: Setting, name: str, candidates: list[Candidate], masks: Masks, key: Key, cost: Cost
+) -> Draw:
+    """Values of the unpruned network and of each candidate, from one draw or, if `independent`, one each."""
+    began = time.perf_counter()
     if setting.options.draws == "common":
-        values = measure(setting, key, batch_masks(masks, candidates))
-        return np.full(len(candidates), values[0]), values[1:]
-    pairs = [measure(setting, (*key, i), batch_masks(masks, [c])) for i, c in enumerate(candidates)]
-    return np.array([pair[0] for pair in pairs]), np.array([pair[1] for pair in pairs])
+        values = _measure(setting, name, key, batch_masks(masks, candidates), cost)
+        draw = Draw([values[0]] * len(candidates), values[1:])
+    else:
+        pairs = [
+            _measure(setting, name, (*key, number), batch_masks(masks, [candidate]), cost)
+            for number, candidate in enumerate(candidates)
+        ]
+        draw = Draw(*(list(column) for column in zip(*pairs, strict=True)))
+    cost.seconds += time.perf_counter() - began
+    return draw
+
+
+def _measure(setting: Setting, name: str, key: Key, masks: Masks, cost: Cost) -> list[float]:
+    measured = CRITERIA[name].measure(setting, key, masks)
+    cost.evaluations += len(measured.values)
+    cost.operations += measured.operations
+    return measured.values.tolist()
+
+
+def score(name: str, draws: list[Draw], *, where: str) -> Score:
+    """Compare the networks with and without each candidate; `where` names the round in the log."""
+    unpruned, pruned = (np.array([getattr(draw, side) for draw in draws]) for side in Draw._fields)
+    if len(np.unique(pruned)) == 1 < pruned.shape[1]:
+        log.warning("%s, %s: all candidates are alike, so it decides nothing; give it more pictures", where, name)
+    larger_is_better = CRITERIA[name].larger_is_better
+    change = relative_change(unpruned, pruned, larger_is_better=larger_is_better, where=f"{where}, {name}")
+    return Score(unpruned, pruned, change)
 
 
 def batch_masks(masks: Masks, candidates: list[Candidate]) -> Masks:
@@ -151,18 +206,24 @@ def batch_masks(masks: Masks, candidates: list[Candidate]) -> Masks:
     return batch
 
 
-def relative_change(unpruned: np.ndarray, pruned: np.ndarray, *, where: str) -> np.ndarray:
+def relative_change(unpruned: np.ndarray, pruned: np.ndarray, *, larger_is_better: bool, where: str) -> np.ndarray:
     """(unpruned - pruned) / unpruned, to 3 decimals.
 
-    An infinite pruned value (a singular kernel) gives -inf: the operation is the last to go. Where the unpruned
-    value is infinite nothing can be compared: NaN, which the mean over draws leaves out. Both are logged.
+    A pruned value that is not finite (a singular kernel) gives the infinite change of a network that nothing can
+    be worse than: the operation is the last to go. Where the unpruned value is not finite, or is zero, nothing
+    can be compared: NaN, which the mean over draws leaves out. All are logged.
     """
-    broken, hopeless = ~np.isfinite(pruned), ~np.isfinite(unpruned)
+    broken, hopeless = ~np.isfinite(pruned), ~np.isfinite(unpruned) | (unpruned == 0)
     if broken.any() or hopeless.any():
-        log.warning("%s: singular kernels: %d unpruned, %d pruned", where, hopeless.sum(), broken.sum())
-    with np.errstate(invalid="ignore"):
+        log.warning(
+            "%s: no value (a singular or not finite kernel) of %d unpruned and %d pruned networks",
+            where,
+            hopeless.sum(),
+            broken.sum(),
+        )
+    with np.errstate(invalid="ignore", divide="ignore"):
         change = np.round((unpruned - pruned) / unpruned, 3)
-    change[broken] = -math.inf
+    change[broken] = math.inf if larger_is_better else -math.inf
     change[hopeless] = math.nan
     return change
 
@@ -175,51 +236,96 @@ def mean_change(change: np.ndarray) -> list[float]:
 
 
 class State(NamedTuple):
-    """A search between two rounds: what is left, and a row for each candidate of each round so far."""
+    """A search at any point: what is left, and what is known.
+
+    Attributes:
+        masks: remaining operations.
+        rows: one for each candidate of each finished round.
+        rounds: finished.
+        draws: of the round that is under way, by criterion.
+        costs: by criterion, of all rounds so far.
+    """
 
     masks: Masks
     rows: list[dict]
     rounds: int
+    draws: dict[str, list[Draw]]
+    costs: dict[str, Cost]
 
     def to_json(self) -> dict:
-        masks = {cell: mask.int().tolist() for cell, mask in self.masks.items()}
-        return {"masks": masks, "rows": self.rows, "rounds": self.rounds}
+        return self._asdict() | {
+            "masks": {cell: mask.int().tolist() for cell, mask in self.masks.items()},
+            "costs": {name: asdict(cost) for name, cost in self.costs.items()},
+        }
 
     @classmethod
     def from_json(cls, value: dict) -> "State":
-        masks = {cell: torch.tensor(mask, dtype=torch.bool) for cell, mask in value["masks"].items()}
-        return cls(masks, value["rows"], value["rounds"])
+        return cls(
+            masks={cell: torch.tensor(mask, dtype=torch.bool) for cell, mask in value["masks"].items()},
+            rows=value["rows"],
+            rounds=value["rounds"],
+            draws={name: [Draw(*draw) for draw in draws] for name, draws in value["draws"].items()},
+            costs={name: Cost(**cost) for name, cost in value["costs"].items()},
+        )
 
 
 def first_state(space: Space) -> State:
-    return State(full_masks(space), [], 0)
+    return State(full_masks(space), [], 0, {}, {})
 
 
 def search(setting: Setting, seed: int, state: State, keep: Callable[[State], None]) -> State:
-    """Run the rounds that are left; `keep` is handed the state after each."""
+    """Do what is left of a search; `keep` is handed the state after each draw of a criterion and each round."""
+    setting.advance(_work_done(setting, state))
     while (this := next_round(setting.space, state.masks)) is not None:
-        scores = score_round(setting, this, state.masks, (seed, state.rounds))
-        state = prune(setting.space, this, scores, state)
+        state = _measure_round(setting, this, seed, state, keep)
+        where = f"round {state.rounds}"
+        scores = {name: score(name, draws, where=where) for name, draws in state.draws.items()}
+        state = prune(setting, this, scores, state)
         keep(state)
     return state
 
 
-def prune(space: Space, this: Round, scores: dict[str, dict[str, np.ndarray]], state: State) -> State:
+def _measure_round(setting: Setting, this: Round, seed: int, state: State, keep: Callable[[State], None]) -> State:
+    """Take the draws of the round that are still missing."""
+    operations = sum(int(mask.sum()) for mask in state.masks.values())
+    counting = setting._replace(advance=lambda networks: setting.advance(networks * operations))
+    for name in setting.options.weights:
+        for repeat in range(len(state.draws.get(name, [])), setting.options.repeat):
+            key = (seed, state.rounds, repeat)
+            cost = replace(state.costs.get(name, Cost()))
+            draw = measure_draw(counting, name, this.candidates, state.masks, key, cost)
+            draws = state.draws | {name: [*state.draws.get(name, []), draw]}
+            state = state._replace(draws=draws, costs=state.costs | {name: cost})
+            keep(state)
+    return state
+
+
+def _work_done(setting: Setting, state: State) -> int:
+    """As in `total_work`, of a state that is gone on with."""
+    sizes = list(_round_sizes(setting.space))
+    works = [_evaluations(setting.options, candidates) * operations for candidates, operations in sizes]
+    draws = sum(len(draws) for draws in state.draws.values())
+    whole = setting.options.repeat * len(setting.options.weights)
+    return whole * sum(works[: state.rounds]) + (draws * works[state.rounds] if draws else 0)
+
+
+def prune(setting: Setting, this: Round, scores: dict[str, Score], state: State) -> State:
     """Remove what the round's scores decide; the next state."""
-    means = {name: mean_change(values["change"]) for name, values in scores.items()}
-    order, ranks = removal_order(means)
+    means = {name: mean_change(values.change) for name, values in scores.items()}
+    order, ranks = removal_order(means, setting.options.weights)
     removed = choose_removed(this, order)
     masks = {cell: mask.clone() for cell, mask in state.masks.items()}
     for number in removed:
         candidate = this.candidates[number]
         masks[candidate.cell][candidate.edge, candidate.operation] = False
-    rows = list(_rows(space, this, scores, means, ranks, set(removed), state.rounds))
-    return State(masks, state.rows + rows, state.rounds + 1)
+    rows = list(_rows(setting, this, scores, means, ranks, set(removed), state.rounds))
+    return state._replace(masks=masks, rows=state.rows + rows, rounds=state.rounds + 1, draws={})
 
 
-def _rows(space, this: Round, scores, means, ranks, removed: set[int], number: int) -> Iterator[dict]:
+def _rows(setting: Setting, this: Round, scores, means, ranks, removed: set[int], number: int) -> Iterator[dict]:
+    sums = rank_sums(ranks, setting.options.weights)
     for i, candidate in enumerate(this.candidates):
-        edge = space.edges[candidate.edge]
+        edge = setting.space.edges[candidate.edge]
         row = {
             "round": number,
             "stage": this.stage,
@@ -227,33 +333,38 @@ def _rows(space, this: Round, scores, means, ranks, removed: set[int], number: i
             "edge": candidate.edge,
             "input": edge.input,
             "node": edge.node,
-            "operation": space.operations[candidate.operation],
+            "operation": setting.space.operations[candidate.operation],
         }
         for name, values in scores.items():
-            row[f"{name}_unpruned"] = float(values["unpruned"][:, i].mean())
-            row[name] = float(values["pruned"][:, i].mean())
+            row[f"{name}_unpruned"] = float(values.unpruned[:, i].mean())
+            row[name] = float(values.pruned[:, i].mean())
             row[f"{name}_change"] = means[name][i]
             row[f"{name}_rank"] = ranks[name][i]
-        row["rank_sum"] = sum(ranks[name][i] for name in scores)
+        row["rank_sum"] = sums[i]
         row["removed"] = i in removed
+        row["decided_by"] = _decided_by(this, ranks, i) if i in removed else ""
         yield row
 
 
-def trace_columns(criteria: list[str]) -> list[str]:
+def _decided_by(this: Round, ranks: dict[str, list[int]], removed: int) -> str:
+    """The criteria that would have removed the candidate on their own; `compromise` where only the sum does."""
+    rivals = [i for i, other in enumerate(this.candidates) if this.stage == "edges" or _same_edge(this, i, removed)]
+    allowed = len(rivals) - KEPT_EDGES if this.stage == "edges" else 1
+    deciding = [
+        name for name, values in ranks.items() if sum(values[i] < values[removed] for i in rivals) < allowed
+    ]
+    return " ".join(deciding) or "compromise"
+
+
+def _same_edge(this: Round, one: int, other: int) -> bool:
+    return this.candidates[one][:2] == this.candidates[other][:2]
+
+
+def trace_columns(criteria: Iterable[str]) -> list[str]:
     """Columns of search.csv."""
     per_criterion = [f"{name}{part}" for name in criteria for part in ("_unpruned", "", "_change", "_rank")]
-    return [
-        "round",
-        "stage",
-        "cell",
-        "edge",
-        "input",
-        "node",
-        "operation",
-        *per_criterion,
-        "rank_sum",
-        "removed",
-    ]
+    place = ["round", "stage", "cell", "edge", "input", "node", "operation"]
+    return [*place, *per_criterion, "rank_sum", "removed", "decided_by"]
 
 
 def to_genotype(space: Space, masks: Masks) -> dict:

@@ -46,7 +46,15 @@ def test_defaults_are_the_papers_for_mini_imagenet():
         ({"datasets": {}}, "'datasets'"),
         ({"datasets": {"Bad Name": {"source": "x"}}}, "Bad Name"),
         ({"training": {"milestones": [5, 3]}}, "milestones must ascend"),
-        ({"search": {"criteria": {"mine": ["nothing"]}}}, "'search.criteria.mine.0'"),
+        ({"search": {"criteria": {"mine": ["nothing"]}}}, "'search.criteria.mine.0.name': input should be"),
+        (
+            {"search": {"criteria": {"mine": [{"linear_regions": 0}]}}},
+            "'search.criteria.mine.0.weighted.linear_regions'",
+        ),
+        (
+            {"search": {"criteria": {"mine": ["linear_regions", {"linear_regions": 2.0}]}}},
+            "'search.criteria.mine': one criterion is listed twice",
+        ),
     ],
 )
 def test_mistakes_are_named_in_one_line(changes, message):

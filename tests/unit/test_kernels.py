@@ -122,7 +122,7 @@ def test_fused_supernet_has_the_kernels_of_plain_networks(space_name, cells, dty
     network = Supernet(space, remaining, cell_types(cells), 4, outputs=5).to(dtype)
     initialise(network, "kaiming_normal", generator)
     images = torch.randn(5, 3, 16, 16, generator=generator).to(dtype)
-    ntk, nngp = empirical_kernels(network, images, masks)
+    ntk, nngp, _ = empirical_kernels(network, images, masks)
     for number in range(4):
         plain = MixedNetwork(network, space, {kind: masks[kind][number] for kind in masks}, norm=group_norm)
         expected_ntk, expected_nngp = kernels_by_loop(plain, images)
@@ -148,7 +148,7 @@ def test_ntk_of_a_supernet_agrees_with_torch_func(dtype, tolerance):
     gradients = vmap(grad(output), in_dims=(None, 0))(weights, images)
     rows = torch.cat([gradient.flatten(1) for gradient in gradients.values()], dim=1).double()
     expected = rows @ rows.T
-    ntk, _ = empirical_kernels(network, images, masks)
+    ntk, *_ = empirical_kernels(network, images, masks)
     assert (ntk[0] - expected).abs().max() < tolerance * expected.abs().max()
 
 
@@ -158,9 +158,9 @@ def test_kernel_does_not_depend_on_the_batch_a_candidate_is_in():
     network = Supernet(space, remaining, cell_types(3), 4, outputs=5).double()
     initialise(network, "pytorch", generator)
     images = torch.randn(4, 3, 8, 8, generator=generator).double()
-    together, _ = empirical_kernels(network, images, masks)
+    together, *_ = empirical_kernels(network, images, masks)
     for number in range(5):
-        alone, _ = empirical_kernels(network, images, {k: m[number : number + 1] for k, m in masks.items()})
+        alone, *_ = empirical_kernels(network, images, {k: m[number : number + 1] for k, m in masks.items()})
         torch.testing.assert_close(together[number], alone[0], rtol=1e-11, atol=1e-11)
 
 

@@ -7,7 +7,7 @@ one grouped 1×1 product. The mathematics is that of `metantk.space.operations` 
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import torch
@@ -230,6 +230,48 @@ class CrossedOperations(nn.Module):
         return context.norms(self.column(self.row(activated)), self.channels, context.candidates)
 
 
+def average_pool(x: Tensor, stride: int) -> Tensor:
+    return functional.avg_pool2d(x, 3, stride, 1, count_include_pad=False)
+
+
+def max_pool(x: Tensor, stride: int) -> Tensor:
+    # Channels last: four to ten times faster on a CPU, copies included.
+    return functional.max_pool2d(x.contiguous(memory_format=torch.channels_last), 3, stride, 1).contiguous()
+
+
+POOLS = {"avg_pool_3x3": average_pool, "max_pool_3x3": max_pool}
+
+
+class Mixing(nn.Module):
+    """Where the output of some operations goes: to which edges of a fan, with which weights.
+
+    Args:
+        slots: one per copy in the output; all of them where the copies are `shared`, that is, one and the same.
+        edges: number within the cell of each edge of the fan.
+    """
+
+    def __init__(self, slots: list[Slot], edges: list[int], *, shared: bool) -> None:
+        super().__init__()
+        self.shared = shared
+        # Tensors, moved with the network, so that a forward pass copies nothing to the device.
+        self.register_buffer("edge", torch.tensor([slot.edge for slot in slots], dtype=torch.long))
+        self.register_buffer("operation", torch.tensor([slot.operation for slot in slots], dtype=torch.long))
+        goes = [[slot.edge == edge for slot in slots] for edge in edges]
+        self.register_buffer("goes", torch.tensor(goes, dtype=torch.float32))
+
+    def used(self, weights: Tensor) -> Tensor:
+        """`(candidates, slots)`: whether each candidate has the operation."""
+        return weights[:, self.edge, self.operation] > 0
+
+    def forward(self, output: Tensor, weights: Tensor) -> Tensor:
+        """The output's part in each edge, `(candidates, pictures, edges, channels * height * width)`."""
+        mixing = self.goes * weights[:, None, self.edge, self.operation]
+        if self.shared:
+            mixing = mixing.sum(2, keepdim=True)
+        stacked = output.unflatten(0, (len(weights), -1)).flatten(2)
+        return torch.matmul(mixing[:, None], stacked.unflatten(2, (mixing.shape[2], -1)))
+
+
 class Fan(nn.Module):
     """All operations of all edges that leave one state of a cell.
 
@@ -262,6 +304,19 @@ class Fan(nn.Module):
         self.crossed = CrossedOperations(channels, crossed, stride) if crossed else None
         skips = len(slots["skip_connect"])
         self.reductions = Reductions(channels, channels, skips) if stride == 2 and skips else None
+        self.mixing = nn.ModuleDict()
+        for key, (single, double) in self.separable_slots.items():
+            self.mixing[key] = Mixing(single + double, edges, shared=False)
+            self.mixing[f"{key}, twice"] = Mixing(double, edges, shared=False)
+        for name in ("skip_connect", "avg_pool_3x3", "max_pool_3x3", "conv_1x5_5x1"):
+            if slots.get(name):
+                self.mixing[name] = Mixing(slots[name], edges, shared=self._is_shared(name))
+        activated = [slot for name in slots if not self._is_shared(name) for slot in slots[name]]
+        self.mixing["activated"] = Mixing(activated, edges, shared=False)
+
+    def _is_shared(self, name: str) -> bool:
+        """Whether an operation has no weights, and so the same output on every edge; it has no ReLU either."""
+        return name in POOLS or (name == "skip_connect" and self.stride == 1)
 
     def forward(self, x: Tensor, weights: Tensor, context: Context) -> Tensor | None:
         """What each edge adds to its node, `(candidates, pictures, edges, channels * height * width)`.
@@ -271,63 +326,29 @@ class Fan(nn.Module):
             weights: mixing weights of the cell, `(candidates, edges of the cell, operations)`.
         """
         total = None
-        for output, slots, shared in self._branches(x, weights, context):
-            mixing = self._mixing(weights, slots, shared)
-            stacked = output.unflatten(0, (context.candidates, -1)).flatten(2)
-            part = torch.matmul(mixing[:, None], stacked.unflatten(2, (mixing.shape[2], -1)))
+        for output, mixing in self._branches(x, weights, context):
+            part = mixing(output, weights)
             total = part if total is None else total + part
         return total
 
-    def _branches(self, x: Tensor, weights: Tensor, context: Context):
-        """Yield (output, slots, whether all slots share the output)."""
-        pools = {"avg_pool_3x3": average_pool, "max_pool_3x3": max_pool}
-        for name, pool in pools.items():
-            if self.slots[name]:  # without weights: the same on every edge
-                yield (
-                    context.norms(pool(x, self.stride), self.channels, context.candidates),
-                    self.slots[name],
-                    True,
-                )
+    def _branches(self, x: Tensor, weights: Tensor, context: Context) -> Iterator[tuple[Tensor, Mixing]]:
+        """Outputs of operations that are computed together, and where they go."""
+        for name, pool in POOLS.items():
+            if self.slots[name]:
+                yield context.norms(pool(x, self.stride), self.channels, context.candidates), self.mixing[name]
         if self.slots["skip_connect"] and self.stride == 1:
-            yield x, self.slots["skip_connect"], True
-        activated_slots = self._activated_slots()
-        if not activated_slots:
+            yield x, self.mixing["skip_connect"]
+        used = self.mixing["activated"].used(weights)
+        if not used.shape[1]:
             return
-        activated = context.relu(x, _used(weights, activated_slots).any(1, keepdim=True))
+        activated = context.relu(x, used.any(1, keepdim=True))
         if self.reductions is not None:
-            yield self.reductions(activated, context), self.slots["skip_connect"], False
+            yield self.reductions(activated, context), self.mixing["skip_connect"]
         for key, operations in self.separable.items():
-            single, double = self.separable_slots[key]
-            yield operations(activated, _used(weights, double), context), single + double, False
+            used_twice = self.mixing[f"{key}, twice"].used(weights)
+            yield operations(activated, used_twice, context), self.mixing[key]
         if self.crossed is not None:
-            yield self.crossed(activated, context), self.slots["conv_1x5_5x1"], False
-
-    def _activated_slots(self) -> list[Slot]:
-        """Slots of the operations that begin with a ReLU."""
-        without = {"avg_pool_3x3", "max_pool_3x3"} | ({"skip_connect"} if self.stride == 1 else set())
-        return [slot for name, slots in self.slots.items() if name not in without for slot in slots]
-
-    def _mixing(self, weights: Tensor, slots: list[Slot], shared: bool) -> Tensor:
-        """`(candidates, edges of this fan, copies)`: the weight of each copy of the output on each edge."""
-        mixing = weights.new_zeros(len(weights), len(self.edges), 1 if shared else len(slots))
-        for copy, slot in enumerate(slots):
-            mixing[:, self.edges.index(slot.edge), 0 if shared else copy] = weights[:, slot.edge, slot.operation]
-        return mixing
-
-
-def _used(weights: Tensor, slots: list[Slot]) -> Tensor:
-    """`(candidates, slots)`: whether each candidate has the operation."""
-    edges = [slot.edge for slot in slots]
-    operations = [slot.operation for slot in slots]
-    return weights[:, edges, operations] > 0
-
-
-def average_pool(x: Tensor, stride: int) -> Tensor:
-    return functional.avg_pool2d(x, 3, stride, 1, count_include_pad=False)
-
-
-def max_pool(x: Tensor, stride: int) -> Tensor:
-    return functional.max_pool2d(x, 3, stride, 1)
+            yield self.crossed(activated, context), self.mixing["conv_1x5_5x1"]
 
 
 class SuperCell(nn.Module):
@@ -423,22 +444,36 @@ class Supernet(nn.Module):
 
         Args:
             images: `(pictures, channels, height, width)`, the same for all candidates.
-            masks: for each cell type, `(candidates, edges, operations)` bool.
-            watch: sees every ReLU, as in `Context`.
+            masks: for each cell type, `(candidates, edges, operations)` bool, on the CPU.
+            watch: sees every ReLU, as in `Context`; of a single candidate as long as all are alike.
 
         Returns:
             `(candidates * pictures, outputs)`, or the pooled features if there is no head.
         """
-        weights = {kind: mixing_weights(masks[kind], images.dtype) for kind in CELL_TYPES}
-        context = Context(weights, self.norms, watch)
+        weights = {kind: mixing_weights(masks[kind].to(images.device), images.dtype) for kind in CELL_TYPES}
+        every = Context(weights, self.norms, watch)
+        first = Context({kind: weight[:1] for kind, weight in weights.items()}, self.norms, watch)
+        # Up to the first cell in which candidates differ, one stands for all; not where per-sample gradients are
+        # wanted, which differ in every layer.
+        context = every if torch.is_grad_enabled() else first
         x = images.repeat(context.candidates, 1, 1, 1)
         if self.stem is not None:
             x = self.norms(self.stem(x), self.stem.weight.shape[0], context.candidates)
         before = last = x
         for cell in self.cells:
+            if context is first and _differ(masks[cell.kind]):
+                before, last = (state.repeat(every.candidates, 1, 1, 1) for state in (before, last))
+                context = every
             before, last = last, cell(before, last, context)
         features = context.relu(self.norms(last, last.shape[1], context.candidates)).mean((2, 3))
+        if context is first:
+            features = features.repeat(every.candidates, 1)
         return features if self.head is None else self.head(features)
+
+
+def _differ(masks: Tensor) -> bool:
+    """Whether not all candidates have the same operations (masks are on the CPU: nothing waits for a device)."""
+    return bool((masks != masks[:1]).any())
 
 
 def mixing_weights(masks: Tensor, dtype: torch.dtype) -> Tensor:
