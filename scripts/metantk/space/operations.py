@@ -28,10 +28,11 @@ class FactorizedReduction(nn.Module):
         half = channels_out // 2
         self.even = nn.Conv2d(channels_in, half, 1, bias=False)
         self.odd = nn.Conv2d(channels_in, channels_out - half, 1, bias=False)
+        self.relu = nn.ReLU()
         self.norm = norm(channels_out)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = functional.relu(x)
+        x = self.relu(x)
         # Padded below and on the right, so that odd sizes work: the shifted picture has as many even rows.
         shifted = functional.pad(x, (0, 1, 0, 1))[:, :, 1:, 1:]
         # Sliced rather than strided: oneDNN's backward pass of strided 1×1 convolutions of fewer than 8 channels

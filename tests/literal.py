@@ -1,0 +1,185 @@
+"""The search as the published code does it: one network at a time, built for its mask, with Opacus' own samplers.
+
+Slow and literal. Tests compare the engine's values with it; tests/benchmarks compares the time. For comparison,
+weights and pictures may be handed in; the published order of operations stays.
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from opacus.grad_sample import GradSampleModule
+from PIL import Image
+from reference import MixedNetwork, batch_norm, group_norm
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+from torchvision import transforms
+
+from metantk import criteria
+from metantk.criteria import Setting
+from metantk.devices import generator
+from metantk.pruning import Candidate, batch_masks
+from metantk.space.genotype import CELL_TYPES, cell_types
+from metantk.space.supernet import Supernet, initialise
+
+
+def kernels(network: nn.Module, pictures: Tensor) -> tuple[Tensor, Tensor]:
+    """NTK and NNGP of the sum of the outputs: all per-sample gradients side by side, then one product."""
+    module = GradSampleModule(network, loss_reduction="sum")
+    # Contiguous: Opacus 1.6 unfolds channels-last pictures wrongly. With a gradient: its hooks want one.
+    module(pictures.detach().contiguous().requires_grad_()).sum().backward()
+    rows = torch.cat([p.grad_sample.flatten(1) for p in module.parameters() if p.grad_sample is not None], dim=1)
+    head = network.head.weight.grad_sample.flatten(1)
+    module.remove_hooks()
+    for parameter in network.parameters():
+        del parameter.grad_sample
+    return rows @ rows.T, head @ head.T
+
+
+def meta_ntk(ntk: Tensor, base: Tensor, *, tasks: int, queries: int, supports: int, ridge: float) -> Tensor:
+    """The MetaNTK for infinite time, block by block, in the order of the published code."""
+    count = tasks * queries
+    rows = []
+    for i in range(tasks):
+        query = slice(i * queries, (i + 1) * queries)
+        support = slice(count + i * supports, count + (i + 1) * supports)
+        row = []
+        for j in range(tasks):
+            other_query = slice(j * queries, (j + 1) * queries)
+            other_support = slice(count + j * supports, count + (j + 1) * supports)
+            adapt = base[query, support] @ _inverse(base[support, support], ridge)
+            other = base[other_query, other_support] @ _inverse(base[other_support, other_support], ridge)
+            row.append(
+                ntk[query, other_query]
+                - adapt @ ntk[support, other_query]
+                - ntk[query, other_support] @ other.T
+                + adapt @ ntk[support, other_support] @ other.T
+            )
+        rows.append(torch.cat(row, dim=1))
+    return torch.cat(rows)
+
+
+def _inverse(kernel: Tensor, ridge: float) -> Tensor:
+    return torch.linalg.inv(kernel + ridge * torch.eye(len(kernel), dtype=kernel.dtype))
+
+
+def condition(matrix: Tensor) -> float:
+    values = torch.linalg.eigvalsh((matrix + matrix.T) / 2)
+    return float(values[-1] / values[0])
+
+
+def regions(network: nn.Module, batches: list[Tensor]) -> int:
+    """Distinct patterns of all ReLUs, by products of patterns with their complements."""
+    patterns = _patterns(network, batches)
+    differ = patterns @ (1 - patterns).T
+    differ = differ + differ.T
+    return round(float((1 / (differ == 0).sum(1).double()).sum()))
+
+
+@torch.no_grad()
+def _patterns(network: nn.Module, batches: list[Tensor]) -> Tensor:
+    """`(pictures, units)`, 1.0 where a unit is on."""
+    seen: list[Tensor] = []
+    hooks = [
+        module.register_forward_hook(lambda _module, _inputs, output: seen.append(output.flatten(1)))
+        for module in network.modules()
+        if isinstance(module, nn.ReLU)
+    ]
+    parts = []
+    for batch in batches:
+        seen.clear()
+        network(batch)
+        parts.append((torch.cat(seen, dim=1) > 0).float())
+    for hook in hooks:
+        hook.remove()
+    return torch.cat(parts)
+
+
+class CropsThroughPillow(Dataset):
+    """One channel of a random crop of a resized picture, picture by picture, as the published loader makes them."""
+
+    def __init__(self, setting: Setting) -> None:
+        options = setting.options
+        self.images = setting.train.images
+        self.transform = transforms.Compose(
+            [
+                transforms.Resize((options.image_size, options.image_size)),
+                transforms.RandomCrop(options.linear_regions.crop_size),
+                transforms.ToTensor(),
+                transforms.Normalize(criteria.REGIONS_MEAN, criteria.REGIONS_STD),
+            ]
+        )
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, number: int) -> Tensor:
+        picture = self.transform(Image.fromarray(self.images[number]))
+        channel = torch.randint(3, ())
+        return picture[channel : channel + 1]
+
+
+def crops(setting: Setting) -> list[Tensor]:
+    """The batches of one count of regions, each picture through Pillow."""
+    options = setting.options.linear_regions
+    numbers = torch.randint(len(setting.train.images), (options.pictures,)).tolist()
+    loader = DataLoader(
+        CropsThroughPillow(setting), batch_size=options.pictures // options.batches, sampler=numbers
+    )
+    return list(loader)
+
+
+class Networks:
+    """Weights for all networks of a draw: the engine's supernet and thin net, from which plain ones are cut."""
+
+    def __init__(self, setting: Setting, key: tuple[int, ...], masks: dict[str, Tensor]) -> None:
+        space, scheme = setting.space, setting.options.initialisation
+        self.setting = setting
+        self.wide = Supernet(
+            space, masks, cell_types(setting.cells), setting.channels, outputs=setting.options.meta_ntk.ways
+        )
+        initialise(self.wide, scheme, generator("weights", *key))
+        self.wide.to(setting.dtype)
+        self.thin = Supernet(space, masks, list(CELL_TYPES), 1, outputs=None, norm="batch", inputs=1, stem=False)
+        initialise(self.thin, scheme, generator("thin weights", *key))
+        self.thin.to(setting.dtype)
+
+    def plain(self, masks: dict[str, Tensor]) -> MixedNetwork:
+        return MixedNetwork(self.wide, self.setting.space, masks, norm=group_norm).to(self.setting.dtype)
+
+    def plain_thin(self, masks: dict[str, Tensor]) -> MixedNetwork:
+        return MixedNetwork(self.thin, self.setting.space, masks, norm=batch_norm).to(self.setting.dtype)
+
+
+def meta_ntk_condition(setting: Setting, network: MixedNetwork, pictures: Tensor) -> float:
+    options = setting.options.meta_ntk
+    ntk, nngp = (kernel.double() for kernel in kernels(network, pictures))
+    kernel = meta_ntk(
+        ntk,
+        ntk if options.kernel == "maml" else nngp,
+        tasks=options.tasks,
+        queries=options.ways * options.queries,
+        supports=options.ways * options.shots,
+        ridge=options.ridge,
+    )
+    return condition(kernel)
+
+
+def measure_round(
+    setting: Setting, candidates: list[Candidate], masks: dict[str, Tensor], key: tuple[int, ...]
+) -> Iterator[tuple[float, float]]:
+    """C and R of the unpruned network, then of each candidate, from the engine's weights and pictures."""
+    networks = Networks(setting, key, masks)
+    pictures, batches = criteria._draw_tasks(setting, key), criteria._draw_crops(setting, key)
+    batch = batch_masks(masks, candidates)
+    for number in range(1 + len(candidates)):
+        mask = {kind: batch[kind][number] for kind in CELL_TYPES}
+        yield (
+            meta_ntk_condition(setting, networks.plain(mask), pictures),
+            regions(networks.plain_thin(mask), batches),
+        )
+
+
+def changes(values: list[float]) -> list[float]:
+    """Relative change of each candidate against the first value, the unpruned network's."""
+    return np.round((values[0] - np.array(values[1:])) / values[0], 3).tolist()
