@@ -57,7 +57,7 @@ def code(script):
 def source_files(wildcards):
     """The files of a data set's folder: an edited, added or removed picture prepares it again."""
     source = CONFIG.datasets[wildcards.dataset].source
-    if source in metantk.config.EMBEDDED:
+    if source in metantk.config.NAMED_SOURCES:
         return []
     return sorted(str(path) for path in Path(source).rglob("*") if path.is_file())
 
