@@ -7,8 +7,6 @@ read by our own unpickler.
 from pathlib import Path
 
 import numpy as np
-from torchvision.datasets import CIFAR100
-from torchvision.datasets.utils import check_integrity, download_and_extract_archive
 
 from metantk.datasets.arrays import entry, stream_array, whole_numbers
 from metantk.datasets.store import SPLITS, SplitStream
@@ -96,6 +94,10 @@ def fetch(folder: Path) -> list[Path]:
     Raises:
         InputError: they are not there and cannot be fetched.
     """
+    # Imported here: it takes seconds, and most sources do without.
+    from torchvision.datasets import CIFAR100
+    from torchvision.datasets.utils import check_integrity, download_and_extract_archive
+
     own = folder / CIFAR100.base_folder
     files = dict([*CIFAR100.train_list, *CIFAR100.test_list, [CIFAR100.meta["filename"], CIFAR100.meta["md5"]]])
     if not all(check_integrity(own / name, md5) for name, md5 in files.items()):

@@ -7,12 +7,12 @@ Split by alphabets: the evaluation set is for testing. No paper names a validati
 from pathlib import Path
 
 import numpy as np
-from torchvision.datasets import Omniglot
 
 from metantk.datasets.folder import Classes, stream_pictures
 from metantk.datasets.store import SPLITS, SplitStream
 from metantk.storage import InputError
 
+FOLDER = "omniglot-py"  # as torchvision calls it
 VALIDATION_ALPHABETS = 5
 CHARACTERS = {"images_background": 964, "images_evaluation": 659}
 DRAWINGS = 20  # of each character
@@ -46,7 +46,7 @@ def read_omniglot(folder: Path, *, image_size: int, rotations: bool) -> tuple[di
 
 def _characters(folder: Path, name: str) -> Classes:
     """The drawings of each character, by `alphabet/character`."""
-    own = folder / Omniglot.folder / name
+    own = folder / FOLDER / name
     if not own.is_dir():
         _fetch(folder, name)
     classes = {
@@ -63,11 +63,14 @@ def _characters(folder: Path, name: str) -> Classes:
 
 
 def _fetch(folder: Path, name: str) -> None:
+    # Imported here: it takes seconds, and most sources do without.
+    from torchvision.datasets import Omniglot
+
     try:
         Omniglot(folder, background=name == "images_background", download=True)
     except (OSError, RuntimeError) as error:
         raise InputError(
-            f"{folder / Omniglot.folder / name}: is missing, and cannot be fetched ({error}); get "
+            f"{folder / FOLDER / name}: is missing, and cannot be fetched ({error}); get "
             f"{Omniglot.download_url_prefix}/{name}.zip (md5 {Omniglot.zips_md5[name]}) and unpack it there"
         ) from None
 
