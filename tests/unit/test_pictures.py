@@ -1,4 +1,4 @@
-"""Where the training pictures lie: on the device where they fit, else mapped from the disk, with the same batches."""
+"""Where the training pictures lie: on the device where they fit, else mapped from the disk; equal batches."""
 
 import numpy as np
 import pytest

@@ -12,9 +12,9 @@ from metantk.storage import local_modules
 METHODS = ("metantk", "linear-regions", "random")
 RUN = "glyphs/3cells-2ch"
 STAGES = ("search_architecture", "train_genotype", "evaluate_episodes")
-ALL_RULES = {"prepare_dataset", *STAGES, "aggregate_tables", "draw_figures"}
+ALL_RULES = {"prepare_dataset", "inspect_dataset", *STAGES, "aggregate_tables", "draw_figures"}
 MODELS = set(STAGES)
-READS_DATA = {"prepare_dataset", *STAGES}
+READS_DATA = {"prepare_dataset", "inspect_dataset", *STAGES}
 
 # Which rules' scripts import each file of scripts/, directly or not; written by hand, not computed.
 IMPORTERS = {
@@ -23,6 +23,7 @@ IMPORTERS = {
     "describe_architecture.py": set(),
     "draw_figures.py": {"draw_figures"},
     "evaluate_episodes.py": {"evaluate_episodes"},
+    "inspect_dataset.py": {"inspect_dataset"},
     "prepare_dataset.py": {"prepare_dataset"},
     "search_architecture.py": {"search_architecture"},
     "show_results.py": set(),
@@ -31,6 +32,7 @@ IMPORTERS = {
     "metantk/__init__.py": ALL_RULES,
     "metantk/command_line.py": ALL_RULES,
     "metantk/config.py": ALL_RULES,
+    "metantk/contact_sheet.py": {"inspect_dataset"},
     "metantk/criteria.py": {"search_architecture"},
     "metantk/datasets/__init__.py": READS_DATA,
     "metantk/datasets/arrays.py": {"prepare_dataset"},
@@ -77,7 +79,9 @@ def jobs_from(rule, methods=METHODS, seeds=(0,), run=RUN):
     if rule == "aggregate_tables":
         return figures | {"aggregate_tables tables"}
     if rule == "prepare_dataset":
-        return {f"prepare_dataset {run.split('/')[0]}/data"} | jobs_from("search_architecture", methods, seeds, run)
+        dataset = run.split("/")[0]
+        readers = {f"inspect_dataset figures/{dataset}"} | jobs_from("search_architecture", methods, seeds, run)
+        return {f"prepare_dataset {dataset}/data"} | readers
     stages = STAGES[STAGES.index(rule) :]
     jobs = set().union(*(jobs_of(stage, methods, seeds, run) for stage in stages))
     return jobs | jobs_from("aggregate_tables", run=run)

@@ -29,6 +29,7 @@ localrules:
     all,
     aggregate_tables,
     draw_figures,
+    inspect_dataset,
 
 
 wildcard_constraints:
