@@ -22,7 +22,8 @@ def draw_contact_sheet(splits: dict[str, Split], title: str) -> Figure:
     """One panel per split; classes and pictures at equal distances through the split, so that all of it is seen."""
     figure = Figure(figsize=(len(splits) * PANEL_WIDTH, PANEL_HEIGHT), layout="constrained")
     figure.suptitle(title)
-    for axes, (part, split) in zip(figure.subplots(1, len(splits)), splits.items(), strict=True):
+    (panels,) = figure.subplots(1, len(splits), squeeze=False)
+    for axes, (part, split) in zip(panels, splits.items(), strict=True):
         numbers = _spread(len(split.class_names), CLASSES)
         sheet, step = tile([_pictures_of(split, number) for number in numbers])
         axes.imshow(sheet, interpolation="nearest")

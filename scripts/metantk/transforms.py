@@ -39,7 +39,8 @@ def resize(images: Tensor, size: int) -> Tensor:
 
 def random_flip(images: Tensor, generator: torch.Generator) -> Tensor:
     flipped = torch.rand(len(images), generator=generator, device=images.device) < 0.5
-    return torch.where(flipped.view(-1, 1, 1, 1), images.flip(3), images)
+    # Weights of exactly 0 and 1 choose, faster than `where` does.
+    return torch.lerp(images, images.flip(3), flipped.view(-1, 1, 1, 1).to(images.dtype))
 
 
 def random_crop(images: Tensor, size: int, padding: int, generator: torch.Generator) -> Tensor:
@@ -72,7 +73,11 @@ def adjust_brightness(images: Tensor, factor: Tensor) -> Tensor:
 
 
 def adjust_contrast(images: Tensor, factor: Tensor) -> Tensor:
-    mean = to_gray(images).mean((1, 2, 3), keepdim=True)
+    # The mean of the gray picture is the gray of the channels' means, summed row by row as they lie in memory.
+    _, channels, height, width = images.shape
+    rows = images.permute(0, 2, 3, 1).flatten(2).sum(1)
+    means = rows.view(-1, width, channels).sum(1) / (height * width)
+    mean = (means @ images.new_tensor(GRAY)).view(-1, 1, 1, 1)
     return (images * factor).add_(mean * (1 - factor)).clamp_(0, 1)
 
 

@@ -2,7 +2,8 @@
 
 RFS's way: each picture through Pillow and torchvision's transforms (crop, colour jitter, flip, tensor, normalise)
 in a DataLoader with two workers. Ours: the same changes on whole batches of a mapped array, in this process, with
-two threads. The ways take turns, so that a change of the machine's load meets both; the figures are medians.
+one thread, as the rules run it, and another that reads ahead. The ways take turns, so that a change of the
+machine's load meets both; the figures are medians.
 
 Example:
     python tests/benchmarks/bench_input_pipeline.py
@@ -29,7 +30,7 @@ from metantk.datasets.store import Split
 from metantk.training import place
 
 CPU = torch.device("cpu")
-THREADS = 1
+THREADS = 1  # of PyTorch
 SIDE, BATCH, PADDING, JITTER = 84, 64, 8, 0.4
 MEAN, STD = [0.4721, 0.4533, 0.4100], [0.2772, 0.2678, 0.2845]
 

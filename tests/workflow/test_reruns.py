@@ -238,6 +238,16 @@ def photos(tiny_house):
     return folder
 
 
+@pytest.fixture
+def many_photos(tiny_house, request):
+    """The same, where 10 files are many already."""
+    common = tiny_house.path / "workflow" / "rules" / "common.smk"
+    text = common.read_text()
+    assert "MANY_FILES = 2000" in text
+    common.write_text(text.replace("MANY_FILES = 2000", "MANY_FILES = 10"))
+    return request.getfixturevalue("photos")
+
+
 def save_picture(path: Path, value: int) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(np.full((12, 12, 3), value, dtype=np.uint8)).save(path)
@@ -259,6 +269,18 @@ def remove(folder):
 def test_a_changed_source_folder_is_prepared_again(photos, tiny_house, change):
     change(photos)
     assert tiny_house.planned(MANIFEST) == {"prepare_dataset photos/data"}
+
+
+@pytest.mark.parametrize("change", [edit, add, remove])
+def test_a_changed_source_folder_of_many_files_is_prepared_again(many_photos, tiny_house, change):
+    change(many_photos)
+    assert tiny_house.planned(MANIFEST) == {"prepare_dataset photos/data"}
+
+
+def test_touched_source_pictures_of_many_rerun_nothing(many_photos, tiny_house):
+    for path in many_photos.rglob("*.png"):
+        os.utime(path)
+    assert tiny_house.planned(MANIFEST) == set()
 
 
 def test_touched_source_pictures_rerun_nothing(photos, tiny_house):
