@@ -206,8 +206,9 @@ def test_a_killed_preparation_leaves_nothing_that_looks_finished(tmp_path, repos
     assert sorted(path.name for path in tmp_path.iterdir()) == ["data", "pictures", "whole"]
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="peak memory is read from /proc")
 @pytest.mark.parametrize("form", FORMS)
 def test_memory_does_not_grow_with_the_number_of_pictures(form):
-    """42 MB of pictures more take a few MB more: the list of PNG files keeps one array of 1 KB per picture."""
-    few, many = (measure(form, pictures)["peak_mb"] for pictures in (500, 2500))
-    assert many - few < 12
+    """100 MB of pictures more; the list of PNG files keeps 2 KB for each, the archive nothing."""
+    few, many = (measure(form, pictures)["peak_mb"] for pictures in (2_500, 7_500))
+    assert many - few < 30
