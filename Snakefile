@@ -13,6 +13,7 @@ report: "workflow/report/workflow.rst"
 
 include: "workflow/rules/common.smk"
 include: "workflow/rules/prepare.smk"
+include: "workflow/rules/inspect.smk"
 include: "workflow/rules/search.smk"
 include: "workflow/rules/training.smk"
 include: "workflow/rules/evaluation.smk"
@@ -23,5 +24,6 @@ include: "workflow/rules/figures.smk"
 rule all:
     default_target: True
     input:
+        expand(rules.inspect_dataset.output, dataset=CONFIG.datasets),
         rules.aggregate_tables.output,
         expand(rules.draw_figures.output, dataset=CONFIG.datasets, run=RUNS),

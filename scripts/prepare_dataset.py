@@ -1,10 +1,13 @@
 """Bring a data set into the format that all other stages read.
 
-Sources: `glyphs`, an embedded mini-Omniglot drawn from the fonts that matplotlib ships (64/16/20 classes), or a
-folder of pictures: train/, val/ and test/ with a folder per class in each, or one folder of class folders, which
-is split by class.
+Sources: `glyphs`, an embedded mini-Omniglot drawn from the fonts that matplotlib ships (64/16/20 classes);
+`cifar-fs`, `fc100` and `omniglot`, fetched where they are missing; or a folder. What a folder holds is found out:
+the pickles and archives of miniImageNet, tieredImageNet, CIFAR-FS and FC100 as RFS, MetaOptNet and Ren et al. pass
+them around, pictures with the split lists of Ravi and Larochelle, pictures in train/, val/ and test/ with a folder
+per class in each, or one folder of class folders, which is split by class. No pickle runs code.
 
-Writes DIR/{train,val,test}/{images,labels}.npy and DIR/manifest.json, all or nothing.
+Writes DIR/{train,val,test}/{images,labels}.npy and DIR/manifest.json, all or nothing. Pictures pass as a stream:
+memory does not grow with their number, and a preparation that is killed goes on where it was.
 
 Example:
     python scripts/prepare_dataset.py --name glyphs --source glyphs --image-size 28 --output results/glyphs/data
@@ -15,16 +18,13 @@ Time: glyphs with 60 pictures per class take about 5 s on one core.
 import logging
 from pathlib import Path
 
-from metantk.command_line import make_parser, parse_options, run
+from metantk.command_line import make_parser, parse_options, progress, run
 from metantk.config import DatasetOptions
-from metantk.datasets.folder import read_folder
-from metantk.datasets.glyphs import make_glyphs
-from metantk.datasets.store import Split, write_dataset
+from metantk.datasets.sources import open_source
+from metantk.datasets.store import SPLITS, write_dataset
+from metantk.storage import code_hash
 
 log = logging.getLogger("metantk")
-GLYPHS_LICENCE = (
-    "pictures: CC0; fonts: DejaVu (Bitstream Vera licence), STIX (SIL OFL), Computer Modern (Knuth/BaKoMa)"
-)
 
 
 def main() -> None:
@@ -33,21 +33,22 @@ def main() -> None:
     parser.add_argument("--output", required=True, type=Path, metavar="DIR", help="folder to write")
     arguments = parser.parse_args()
     options = parse_options(DatasetOptions, arguments)
-    splits, licence = read_source(options)
-    write_dataset(arguments.output, splits, name=arguments.name, source=options.source, licence=licence)
-    for part, split in splits.items():
-        log.info("%s: %d pictures of %d classes", part, len(split.labels), len(split.class_names))
-
-
-def read_source(options: DatasetOptions) -> tuple[dict[str, Split], str]:
-    """The splits of a source and its licence."""
-    if options.source == "glyphs":
-        splits = make_glyphs(
-            image_size=options.image_size, images_per_class=options.images_per_class, seed=options.seed
+    dataset = open_source(options)
+    total = sum(len(split.labels) for split in dataset.splits.values())
+    with progress(None, total=total, what="preparation", unit="picture") as bar:
+        manifest = write_dataset(
+            arguments.output,
+            dataset,
+            name=arguments.name,
+            source=options.source,
+            key={"options": options.model_dump(), "code": code_hash(__file__)},
+            advance=bar.update,
         )
-        return splits, GLYPHS_LICENCE
-    splits = read_folder(Path(options.source), image_size=options.image_size, seed=options.seed, ways=options.ways)
-    return splits, "unknown: the pictures are yours"
+    for warning in manifest["warnings"]:
+        log.warning("warning: %s", warning)
+    for part in SPLITS:
+        entry = manifest["splits"][part]
+        log.info("%s: %d pictures of %d classes", part, entry["pictures"], len(entry["classes"]))
 
 
 if __name__ == "__main__":

@@ -13,7 +13,6 @@ import logging
 import time
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import torch
 from safetensors.torch import save_file
@@ -21,7 +20,7 @@ from safetensors.torch import save_file
 from metantk import devices
 from metantk.command_line import add_run, make_parser, parse_options, parse_run, progress, run
 from metantk.config import TrainingOptions
-from metantk.datasets.store import Split, load_split, read_manifest
+from metantk.datasets.store import load_split, read_manifest
 from metantk.space.genotype import read_genotype
 from metantk.space.network import Network, count_macs, count_parameters
 from metantk.storage import (
@@ -34,7 +33,7 @@ from metantk.storage import (
     sha256_of,
     write_json,
 )
-from metantk.training import Pictures, Trainer, initialise
+from metantk.training import Pictures, Trainer, initialise, place
 
 log = logging.getLogger("metantk")
 
@@ -75,7 +74,7 @@ def main() -> None:
             "data": sha256_of(arguments.data / "manifest.json"),
         },
     )
-    seconds = _train(trainer, _to_device(train, manifest, device), checkpoint, device)
+    seconds = _train(trainer, place(train, manifest, device), checkpoint, device)
     facts = {
         "genotype": genotype,
         "cells": run_options.cells,
@@ -94,11 +93,6 @@ def main() -> None:
     }
     _write(arguments.output, trainer, facts)
     remove_checkpoint(checkpoint)
-
-
-def _to_device(train: Split, manifest: dict, device: torch.device) -> Pictures:
-    images = torch.from_numpy(np.array(train.images)).to(device)
-    return Pictures(images, torch.from_numpy(train.labels).to(device), manifest["mean"], manifest["std"])
 
 
 def _train(trainer: Trainer, pictures: Pictures, checkpoint: Path, device: torch.device) -> float:

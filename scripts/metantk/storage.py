@@ -2,6 +2,7 @@
 
 import ast
 import contextlib
+import fcntl
 import hashlib
 import importlib.metadata
 import json
@@ -62,32 +63,75 @@ def check_writable(directory: Path | str) -> None:
 
 
 @contextlib.contextmanager
-def atomic_directory(path: Path | str) -> Iterator[Path]:
-    """Yield a temporary folder beside `path`; on success its files move into `path`, one rename each.
+def resumable_directory(path: Path | str, key: object) -> Iterator[Path]:
+    """Yield a hidden folder beside `path`; on success its files move into `path`, one rename each.
 
-    Files are moved in sorted order, except that `manifest.json` goes last: where it stands, all stand.
+    Files are moved in sorted order, except that `manifest.json` goes last: where it stands, all stand. The hidden
+    folder is named by a hash of `key`, which holds all that determines the outputs: killed work finds what it has
+    left and goes on with it. Bad input removes it; leftovers of other keys are of no use and are removed.
+
+    Raises:
+        InputError: the folder cannot be written, or another process is writing it.
     """
     path = Path(path)
+    unfinished = path.parent / f".{path.name}.unfinished-{_short_hash(key)}"
     try:
-        path.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
+        unfinished.mkdir(parents=True, exist_ok=True)
+        lock = _lock(unfinished)
     except OSError as error:
         raise InputError(f"{path}: cannot be written ({error.strerror or error})") from None
+    if lock is None:
+        raise InputError(f"{path}: is being written by another process; wait for it to end")
     try:
-        yield temporary
-        (path / "manifest.json").unlink(missing_ok=True)
-        files = [file for file in temporary.rglob("*") if file.is_file()]
-        for file in sorted(files, key=lambda file: (file.name == "manifest.json", file)):
-            target = path / file.relative_to(temporary)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            file.replace(target)
+        _remove_leftovers(path, unfinished)
+        yield unfinished
+        _move_files(unfinished, path)
+    except InputError:
+        shutil.rmtree(unfinished, ignore_errors=True)
+        raise
     finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        os.close(lock)
+
+
+def _lock(folder: Path) -> int | None:
+    """A lock that the system frees when this process ends, however it ends; none where another holds it."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(handle)
+        return None
+    return handle
+
+
+def _remove_leftovers(path: Path, unfinished: Path) -> None:
+    for other in path.parent.glob(f".{path.name}.unfinished-*"):
+        if other != unfinished and (lock := _lock(other)) is not None:
+            shutil.rmtree(other, ignore_errors=True)
+            os.close(lock)
+
+
+def _move_files(source: Path, target: Path) -> None:
+    try:
+        target.mkdir(parents=True, exist_ok=True)
+        (target / "manifest.json").unlink(missing_ok=True)
+        files = [file for file in source.rglob("*") if file.is_file()]
+        for file in sorted(files, key=lambda file: (file.name == "manifest.json", file)):
+            place = target / file.relative_to(source)
+            place.parent.mkdir(parents=True, exist_ok=True)
+            file.replace(place)
+    except OSError as error:
+        raise InputError(f"{target}: cannot be written ({error.strerror or error})") from None
+    shutil.rmtree(source, ignore_errors=True)
 
 
 def canonical_json(value: object) -> str:
     """One line with sorted keys: equal values give equal text."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def _short_hash(key: object) -> str:
+    return hashlib.sha256(canonical_json(key).encode()).hexdigest()[:16]
 
 
 def write_json(path: Path | str, value: object) -> None:
@@ -183,7 +227,7 @@ def checkpoint_path(directory: Path | str, stage: str, key: object) -> Path:
     Checkpoints of the same stage with another key are of no use to anybody; they are removed.
     """
     folder = Path(directory) / ".checkpoints"
-    name = f"{stage}-{hashlib.sha256(canonical_json(key).encode()).hexdigest()[:16]}"
+    name = f"{stage}-{_short_hash(key)}"
     for stale in folder.glob(f"{stage}-*"):
         if stale.stem != name:
             stale.unlink()

@@ -1,33 +1,75 @@
 """Training of a backbone by plain classification of all training classes (RFS; paper, section 6.1)."""
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from metantk import transforms
+from metantk import devices, transforms
 from metantk.config import TrainingOptions
+from metantk.datasets.store import Split, block_starts
 from metantk.devices import generator
 from metantk.space.network import Network
 
 log = logging.getLogger("metantk")
+SHARE_OF_FREE_MEMORY = 0.5  # of the device's, for pictures; the network and its activations need the rest
 
 
 class Pictures(NamedTuple):
-    """A training split on the device, with what normalises it.
+    """A training split, with what normalises it.
 
     Attributes:
-        images: uint8 `(pictures, height, width, 3)`.
-        labels: int64 `(pictures,)`.
+        images: uint8 `(pictures, height, width, 3)`; on the device, or mapped from the disk.
+        labels: int64 `(pictures,)`, on the device.
         mean, std: per channel, for pictures in 0..1.
     """
 
-    images: Tensor
+    images: Tensor | np.ndarray
     labels: Tensor
     mean: list[float]
     std: list[float]
+
+    def batches(self, orders: Iterable[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
+        """Pictures, uint8, and labels on the device, by the numbers of each batch."""
+        device = self.labels.device
+        if isinstance(self.images, Tensor):
+            for numbers in orders:
+                numbers = numbers.to(device)
+                yield self.images[numbers], self.labels[numbers]
+            return
+        # The next batch is read from the disk while the device is busy with this one.
+        with ThreadPoolExecutor(max_workers=1) as reader:
+            reading = ((numbers, reader.submit(self._read, numbers)) for numbers in orders)
+            current = next(reading, None)
+            while current is not None:
+                following = next(reading, None)
+                numbers, images = current
+                yield images.result().to(device, non_blocking=True), self.labels[numbers.to(device)]
+                current = following
+
+    def _read(self, numbers: Tensor) -> Tensor:
+        images = torch.from_numpy(self.images[numbers.numpy()])
+        return images.pin_memory() if self.labels.device.type == "cuda" else images
+
+
+def place(train: Split, manifest: dict, device: torch.device) -> Pictures:
+    """Put the pictures on a GPU where they fit; else they stay mapped and are read batch by batch."""
+    fit = train.images.nbytes <= SHARE_OF_FREE_MEMORY * devices.free_memory(device)
+    images = _copy_to(train.images, device) if fit else train.images
+    log.info("pictures: %.1f GB, %s", train.images.nbytes / 1e9, "on the device" if fit else "read from the disk")
+    return Pictures(images, torch.from_numpy(train.labels).to(device), manifest["mean"], manifest["std"])
+
+
+def _copy_to(images: np.ndarray, device: torch.device) -> Tensor:
+    """Copy block by block, so that the host never holds all of them."""
+    copy = torch.empty(images.shape, dtype=torch.uint8, device=device)
+    for start, stop in block_starts(0, len(images), images.shape[1:]):
+        copy[start:stop] = torch.from_numpy(np.array(images[start:stop]))
+    return copy
 
 
 class Trainer:
@@ -73,7 +115,7 @@ class Trainer:
         rate = self.learning_rate
         for group in self.optimiser.param_groups:
             group["lr"] = rate
-        device = pictures.images.device
+        device = pictures.labels.device
         draws = generator("augmentation", self.seed, self.epoch, device=device)
         drops = generator("drop path", self.seed, self.epoch, device=device)
         drop_rate = self.options.drop_path * (self.epoch + 1) / self.options.epochs
@@ -81,21 +123,18 @@ class Trainer:
         loss_sum = torch.zeros((), dtype=torch.float64, device=device)
         correct = torch.zeros((), dtype=torch.int64, device=device)
         seen = 0
-        for batch in self._batches(len(pictures.labels)):
-            batch = batch.to(device)
-            images = transforms.to_float(pictures.images[batch])
-            images = transforms.augment(images, self.options.augmentation, draws)
+        for raw, labels in pictures.batches(self._batches(len(pictures.labels))):
+            images = transforms.augment(transforms.to_float(raw), self.options.augmentation, draws)
             images = transforms.normalise(images, pictures.mean, pictures.std)
-            labels = pictures.labels[batch]
             outputs = self.network(images, drop_rate, drops)
             loss = nn.functional.cross_entropy(outputs, labels)
             self.optimiser.zero_grad(set_to_none=True)
             loss.backward()
             self.optimiser.step()
             # Summed on the device: reading a number here would wait for the device at every step.
-            loss_sum += loss.detach() * len(batch)
+            loss_sum += loss.detach() * len(labels)
             correct += (outputs.detach().argmax(1) == labels).sum()
-            seen += len(batch)
+            seen += len(labels)
             advance(1)
         self.epoch += 1
         self.curve.append(

@@ -76,6 +76,7 @@ def test_all_outputs_are_there(results, shape, parts):
     expected = {
         *(results / array for array in arrays),
         results / "glyphs" / "data" / "manifest.json",
+        results / "figures" / "glyphs" / "contact_sheet.png",
         *(part / name for part in parts for name in PART_FILES),
         *(results / "tables" / table for table in (*tables, "seeds.csv")),
         *(results / "figures" / "glyphs" / shape / figure for figure in figures),

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from metantk import devices
-from metantk.datasets.store import SPLITS, Split, load_split, write_dataset
+from metantk.datasets.store import SPLITS, Source, Split, load_split, stream_split, write_dataset
 from metantk.storage import (
     SCRIPTS,
     InputError,
@@ -82,9 +82,16 @@ def make_splits():
     }
 
 
+def write(directory, splits, **changes):
+    """Write splits that are in memory."""
+    streams = {part: stream_split(split) for part, split in splits.items()}
+    source = Source(streams, licence="l", files=[], warnings=[], is_published=False)
+    return write_dataset(directory, source._replace(**changes), name="n", source="s")
+
+
 def test_a_data_set_comes_back_as_it_was_written(tmp_path):
     splits = make_splits()
-    write_dataset(tmp_path / "data", splits, name="n", source="s", licence="l")
+    write(tmp_path / "data", splits)
     for part in SPLITS:
         loaded = load_split(tmp_path / "data", part)
         assert isinstance(loaded.images, np.memmap)
@@ -96,7 +103,7 @@ def test_a_data_set_comes_back_as_it_was_written(tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda s: s._replace(labels=s.labels[:-1]), "6 pictures but 5 labels"),
+        (lambda s: s._replace(labels=s.labels[:-1]), "s, split train: 6 pictures but 5 labels"),
         (lambda s: s._replace(labels=s.labels + 1), "do not cover"),
         (lambda s: s._replace(images=s.images.astype(float)), "not uint8"),
         (lambda s: s._replace(class_names=["val a", "x"]), "'val a' is in split"),
@@ -106,12 +113,12 @@ def test_wrong_splits_are_refused_and_nothing_is_written(tmp_path, change, messa
     splits = make_splits()
     splits["train"] = change(splits["train"])
     with pytest.raises(InputError, match=message):
-        write_dataset(tmp_path / "data", splits, name="n", source="s", licence="l")
+        write(tmp_path / "data", splits)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_damaged_arrays_are_named(tmp_path):
-    write_dataset(tmp_path, make_splits(), name="n", source="s", licence="l")
+    write(tmp_path, make_splits())
     path = tmp_path / "test" / "images.npy"
     path.write_bytes(path.read_bytes()[:-10])
     with pytest.raises(InputError, match=r"images\.npy: cannot be read"):

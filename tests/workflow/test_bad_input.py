@@ -16,7 +16,7 @@ SEARCH = json.dumps({"criteria": []})
 EVALUATION = ("--options", json.dumps({"episodes": 2, "queries": 3, "copies": 1}))
 NETWORK = ("--cells", 3, "--channels", 2)
 # What may stand before the complaint: nothing, lines of the log, a progress bar.
-PRELUDE = re.compile(r"\s*|\s*\d\d:\d\d:\d\d .*|\s*(search|training|evaluation): \d+/\d+ .*")
+PRELUDE = re.compile(r"\s*|\s*\d\d:\d\d:\d\d .*|\s*(preparation|search|training|evaluation): \d+/\d+ .*")
 
 
 def set_key(configuration, path, value):

@@ -23,10 +23,70 @@ def test_the_default_configuration_makes_these_jobs(copy_of_house):
     stages = ("search_architecture", "train_genotype", "evaluate_episodes")
     assert copy_of_house.planned() == {
         "prepare_dataset glyphs/data",
+        "inspect_dataset figures/glyphs",
         *(f"{stage} {part}" for stage in stages for part in parts),
         "aggregate_tables tables",
         f"draw_figures figures/{shape}",
     }
+
+
+# What section 6.1 of the paper and the published code say of each: cells, kernel, λτ, ρ, batch, drop-path, epochs,
+# learning rate, milestones.
+PAPER = {
+    "mini-imagenet-5cells": (5, "maml", "infinite", 1e-3, 64, 0.2, 100, 0.02, [60, 80]),
+    "mini-imagenet-8cells": (8, "anil", 1.0, 1e-5, 40, 0.2, 100, 0.02, [60, 80]),
+    "tiered-imagenet-5cells": (5, "maml", "infinite", 1e-3, 64, 0.1, 60, 0.01, [30, 40, 50]),
+    "tiered-imagenet-8cells": (8, "anil", "infinite", 1e-3, 56, 0.1, 60, 0.01, [30, 40, 50]),
+}
+
+
+@pytest.mark.parametrize("name", PAPER)
+def test_the_papers_settings(repository, name):
+    config = parse(Config, yaml.safe_load((repository / f"config/paper/{name}.yaml").read_text()), where=name)
+    ((run,), search, training) = config.runs, config.search, config.training
+    kernel = search.meta_ntk
+    assert PAPER[name] == (
+        run.cells,
+        kernel.kernel,
+        kernel.time,
+        kernel.ridge,
+        training.batch_size,
+        training.drop_path,
+        training.epochs,
+        training.learning_rate,
+        training.milestones,
+    )
+    assert (run.channels, config.seeds, tuple(config.methods)) == (48, [0, 1, 2], METHODS)
+    assert (kernel.tasks, kernel.ways, kernel.shots, kernel.queries) == (3, 5, 1, 1)
+    assert (search.repeat, search.linear_regions.pictures, search.linear_regions.batches) == (3, 3000, 3)
+    assert (training.momentum, training.weight_decay, training.decay) == (0.9, 5e-4, 0.1)
+    for augmentation in (training.augmentation, config.evaluation.augmentation):
+        assert (augmentation.padding, augmentation.jitter, augmentation.flip) == (8, 0.4, True)
+    evaluation = config.evaluation
+    assert (evaluation.episodes, evaluation.ways, evaluation.shots, evaluation.queries) == (1000, 5, [1, 5], 15)
+    assert (evaluation.copies, evaluation.classifier) == (5, "logistic_regression")
+
+
+@pytest.mark.parametrize("name", [*(f"paper/{name}" for name in PAPER), "cifar-fs"])
+def test_the_papers_configurations_make_these_jobs(copy_of_house, name):
+    configuration = yaml.safe_load((copy_of_house.path / f"config/{name}.yaml").read_text())
+    ((dataset, options),) = configuration["datasets"].items()
+    (run,) = configuration["runs"]
+    if dataset != "cifar-fs":
+        # A stand-in for the pictures: a dry run asks for their names only.
+        (copy_of_house.path / options["source"]).mkdir(parents=True)
+        (copy_of_house.path / options["source"] / "train_images.npz").touch()
+    shape = f"{dataset}/{run['cells']}cells-48ch"
+    parts = [f"{shape}/{method}/seed{seed}" for method in METHODS for seed in (0, 1, 2)]
+    stages = ("search_architecture", "train_genotype", "evaluate_episodes")
+    assert copy_of_house.planned("--configfile", f"config/{name}.yaml") == {
+        f"prepare_dataset {dataset}/data",
+        f"inspect_dataset figures/{dataset}",
+        *(f"{stage} {part}" for stage in stages for part in parts),
+        "aggregate_tables tables",
+        f"draw_figures figures/{shape}",
+    }
+    assert len(parts) == 3 * 4
 
 
 def test_search_training_and_evaluation_take_a_gpu_each(tiny_house):
@@ -38,7 +98,7 @@ def test_search_training_and_evaluation_take_a_gpu_each(tiny_house):
     rules = re.findall(r"^rule (\w+):\n(?:    .*\n)*?    resources: (.*)$", printed.stdout + printed.stderr, re.M)
     takers = {rule for rule, resources in rules if "gpu=1" in resources.split(", ")}
     assert takers == {"search_architecture", "train_genotype", "evaluate_episodes"}
-    assert {"prepare_dataset", "aggregate_tables", "draw_figures"} <= {rule for rule, _ in rules}
+    assert {"prepare_dataset", "inspect_dataset", "aggregate_tables", "draw_figures"} <= {rule for rule, _ in rules}
 
 
 def test_a_configuration_named_on_the_command_line_stands_alone(copy_of_house):

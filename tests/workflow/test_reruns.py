@@ -12,9 +12,9 @@ from metantk.storage import local_modules
 METHODS = ("metantk", "linear-regions", "random")
 RUN = "glyphs/3cells-2ch"
 STAGES = ("search_architecture", "train_genotype", "evaluate_episodes")
-ALL_RULES = {"prepare_dataset", *STAGES, "aggregate_tables", "draw_figures"}
+ALL_RULES = {"prepare_dataset", "inspect_dataset", *STAGES, "aggregate_tables", "draw_figures"}
 MODELS = set(STAGES)
-READS_DATA = {"prepare_dataset", *STAGES}
+READS_DATA = {"prepare_dataset", "inspect_dataset", *STAGES}
 
 # Which rules' scripts import each file of scripts/, directly or not; written by hand, not computed.
 IMPORTERS = {
@@ -23,6 +23,7 @@ IMPORTERS = {
     "describe_architecture.py": set(),
     "draw_figures.py": {"draw_figures"},
     "evaluate_episodes.py": {"evaluate_episodes"},
+    "inspect_dataset.py": {"inspect_dataset"},
     "prepare_dataset.py": {"prepare_dataset"},
     "search_architecture.py": {"search_architecture"},
     "show_results.py": set(),
@@ -31,11 +32,21 @@ IMPORTERS = {
     "metantk/__init__.py": ALL_RULES,
     "metantk/command_line.py": ALL_RULES,
     "metantk/config.py": ALL_RULES,
+    "metantk/contact_sheet.py": {"inspect_dataset"},
     "metantk/criteria.py": {"search_architecture"},
     "metantk/datasets/__init__.py": READS_DATA,
+    "metantk/datasets/arrays.py": {"prepare_dataset"},
+    "metantk/datasets/cifar.py": {"prepare_dataset"},
     "metantk/datasets/folder.py": {"prepare_dataset"},
     "metantk/datasets/glyphs.py": {"prepare_dataset"},
+    "metantk/datasets/omniglot.py": {"prepare_dataset"},
+    "metantk/datasets/published.py": {"prepare_dataset"},
+    "metantk/datasets/ren.py": {"prepare_dataset"},
+    "metantk/datasets/rfs.py": {"prepare_dataset"},
+    "metantk/datasets/sources.py": {"prepare_dataset"},
+    "metantk/datasets/split_lists.py": {"prepare_dataset"},
     "metantk/datasets/store.py": READS_DATA,
+    "metantk/datasets/unpickle.py": {"prepare_dataset"},
     "metantk/devices.py": MODELS,
     "metantk/episodes.py": {"search_architecture", "evaluate_episodes"},
     "metantk/evaluation.py": {"evaluate_episodes"},
@@ -68,7 +79,9 @@ def jobs_from(rule, methods=METHODS, seeds=(0,), run=RUN):
     if rule == "aggregate_tables":
         return figures | {"aggregate_tables tables"}
     if rule == "prepare_dataset":
-        return {f"prepare_dataset {run.split('/')[0]}/data"} | jobs_from("search_architecture", methods, seeds, run)
+        dataset = run.split("/")[0]
+        readers = {f"inspect_dataset figures/{dataset}"} | jobs_from("search_architecture", methods, seeds, run)
+        return {f"prepare_dataset {dataset}/data"} | readers
     stages = STAGES[STAGES.index(rule) :]
     jobs = set().union(*(jobs_of(stage, methods, seeds, run) for stage in stages))
     return jobs | jobs_from("aggregate_tables", run=run)
@@ -225,6 +238,16 @@ def photos(tiny_house):
     return folder
 
 
+@pytest.fixture
+def many_photos(tiny_house, request):
+    """The same, where 10 files are many already."""
+    common = tiny_house.path / "workflow" / "rules" / "common.smk"
+    text = common.read_text()
+    assert "MANY_FILES = 2000" in text
+    common.write_text(text.replace("MANY_FILES = 2000", "MANY_FILES = 10"))
+    return request.getfixturevalue("photos")
+
+
 def save_picture(path: Path, value: int) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(np.full((12, 12, 3), value, dtype=np.uint8)).save(path)
@@ -246,6 +269,18 @@ def remove(folder):
 def test_a_changed_source_folder_is_prepared_again(photos, tiny_house, change):
     change(photos)
     assert tiny_house.planned(MANIFEST) == {"prepare_dataset photos/data"}
+
+
+@pytest.mark.parametrize("change", [edit, add, remove])
+def test_a_changed_source_folder_of_many_files_is_prepared_again(many_photos, tiny_house, change):
+    change(many_photos)
+    assert tiny_house.planned(MANIFEST) == {"prepare_dataset photos/data"}
+
+
+def test_touched_source_pictures_of_many_rerun_nothing(many_photos, tiny_house):
+    for path in many_photos.rglob("*.png"):
+        os.utime(path)
+    assert tiny_house.planned(MANIFEST) == set()
 
 
 def test_touched_source_pictures_rerun_nothing(photos, tiny_house):

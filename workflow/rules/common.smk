@@ -1,5 +1,7 @@
 """Validation of the configuration, and what the rules of all stages share."""
 
+import functools
+import hashlib
 import os
 import sys
 from pathlib import Path
@@ -21,6 +23,8 @@ except metantk.storage.InputError as error:
     sys.exit(2)
 
 RESULTS = CONFIG.results
+# Snakemake looks at each input file by itself: with more of them, names and sizes alone are compared.
+MANY_FILES = 2000
 RUNS = {run.name: run for run in CONFIG.runs}
 
 
@@ -29,6 +33,7 @@ localrules:
     all,
     aggregate_tables,
     draw_figures,
+    inspect_dataset,
 
 
 wildcard_constraints:
@@ -54,12 +59,27 @@ def code(script):
     return [str(SCRIPTS / module.relative_to(SCRIPTS.resolve())) for module in [path, *modules]]
 
 
-def source_files(wildcards):
-    """The files of a data set's folder: an edited, added or removed picture prepares it again."""
-    source = CONFIG.datasets[wildcards.dataset].source
-    if source in metantk.config.EMBEDDED:
+@functools.cache
+def files_of(source):
+    """All files of a data set's folder, in order of name."""
+    if source in metantk.config.NAMED_SOURCES:
         return []
     return sorted(str(path) for path in Path(source).rglob("*") if path.is_file())
+
+
+def source_files(wildcards):
+    """The files of a data set's folder: an edited, added or removed picture prepares it again."""
+    files = files_of(CONFIG.datasets[wildcards.dataset].source)
+    return files if len(files) <= MANY_FILES else []
+
+
+def source_listing(wildcards):
+    """Stands for the files where they are many: a hash of their names and sizes."""
+    files = files_of(CONFIG.datasets[wildcards.dataset].source)
+    if len(files) <= MANY_FILES:
+        return ""
+    listing = [[path, os.path.getsize(path)] for path in files]
+    return hashlib.sha256(canonical_json(listing).encode()).hexdigest()
 
 
 def each(pattern):

@@ -18,10 +18,11 @@ rule prepare_dataset:
         ENVIRONMENT
     threads: 1
     resources:
-        mem_mb=2000,
-        runtime=60,
+        mem_mb=4000,
+        runtime=240,
     params:
         options=dataset_options,
+        listing=source_listing,
     message:
         "Prepare {wildcards.dataset}"
     shell:

@@ -13,55 +13,104 @@ beside the class folders (a README, a licence); all else in a class folder has t
 """
 
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from metantk.datasets.store import SPLITS, Split
+from metantk.datasets.arrays import resize_picture
+from metantk.datasets.store import SPLITS, Split, SplitStream, block_starts, gather
 from metantk.storage import InputError
 
 VALIDATION_SHARE, TEST_SHARE = 0.16, 0.20  # of the classes, as in miniImageNet and in Omniglot's usual split
 EXAMPLES = 3  # unreadable files that an error names
 
+Classes = dict[str, list[Path]]  # the files of each class, by its name
 
-def read_folder(source: Path, *, image_size: int, seed: int, ways: int) -> dict[str, Split]:
-    """Read the pictures, upright, the shorter side brought to `image_size`, the middle square kept.
+
+def find_pictures(source: Path, *, seed: int, ways: int) -> dict[str, Classes]:
+    """The files of `train`, `val` and `test` by class; classes and files in order of name.
 
     Args:
         source: folder in one of the two layouts.
-        image_size: side of the square pictures, in pixels.
         seed: of the split by class; no effect where train/, val/ and test/ are given.
         ways: classes that each part must have at least.
 
-    Returns:
-        `train`, `val` and `test`; classes and files in order of name, images uint8
-        `(pictures, image_size, image_size, 3)`.
-
     Raises:
-        InputError: the folder is missing or has neither layout, a class is empty, a part has fewer than
-            `ways` classes, a file cannot be read as a picture, or one is too large to be unpacked safely.
+        InputError: the folder is missing or has neither layout, a class is empty, or a part has fewer than
+            `ways` classes.
     """
-    source = Path(source)
-    parts = _find_classes(source, seed=seed, ways=ways)
-    files = {folder: _files_in(folder) for name in SPLITS for folder in parts[name]}
-    unreadable: list[str] = []
-    splits = {name: _read_split(parts[name], files, image_size, unreadable) for name in SPLITS}
-    if unreadable:
-        total = sum(map(len, files.values()))
-        raise InputError(_describe_unreadable(source, unreadable, total))
+    folders = _find_classes(Path(source), seed=seed, ways=ways)
+    return {part: {folder.name: _files_in(folder) for folder in folders[part]} for part in SPLITS}
+
+
+def stream_pictures(source: Path, parts: dict[str, Classes], *, image_size: int) -> dict[str, SplitStream]:
+    """The pictures of all parts, upright, the shorter side brought to `image_size`, the middle square kept.
+
+    Raises (when the blocks are read):
+        InputError: files cannot be read as pictures (all of them are named), or one is too large to be unpacked
+            safely.
+    """
+    every = [file for classes in parts.values() for files in classes.values() for file in files]
+    splits, before = {}, 0
+    for part, classes in parts.items():
+        splits[part] = _stream_part(source, classes, every, before, image_size)
+        before += len(splits[part].labels)
     return splits
 
 
+def _stream_part(source: Path, classes: Classes, every: list[Path], before: int, image_size: int) -> SplitStream:
+    """One part; its first file is number `before` of `every`."""
+    counts = [len(files) for files in classes.values()]
+    shape = (image_size, image_size, 3)
+
+    def blocks(start: int) -> Iterator[np.ndarray]:
+        for first, stop in block_starts(start, sum(counts), shape):
+            try:
+                yield np.stack([read_picture(file, image_size) for file in every[before + first : before + stop]])
+            except UnreadableError:
+                # The files before were read without a fault: look through the rest, to name all at once.
+                unreadable = find_unreadable(every[before + first :], image_size)
+                raise InputError(_describe_unreadable(source, unreadable, len(every))) from None
+
+    return SplitStream(np.repeat(np.arange(len(counts)), counts), list(classes), shape, blocks)
+
+
+def find_unreadable(files: list[Path], image_size: int) -> dict[Path, str]:
+    """The files that cannot be read as pictures, and why."""
+    unreadable = {}
+    for file in files:
+        try:
+            read_picture(file, image_size)
+        except UnreadableError as error:
+            unreadable[file] = str(error)
+    return unreadable
+
+
+def leave_out_unreadable(parts: dict[str, Classes], *, image_size: int) -> tuple[dict[str, Classes], list[str]]:
+    """The parts without the files that cannot be read, and a warning that names each.
+
+    Raises:
+        InputError: a class has no readable picture.
+    """
+    every = [file for classes in parts.values() for files in classes.values() for file in files]
+    unreadable = find_unreadable(every, image_size)
+    kept = {
+        part: {name: [file for file in files if file not in unreadable] for name, files in classes.items()}
+        for part, classes in parts.items()
+    }
+    for classes in kept.values():
+        for name, files in classes.items():
+            if not files:
+                raise InputError(f"class {name}: none of its files can be read as a picture; mend or remove it")
+    return kept, [f"left out, cannot be read: {_short_path(file)} ({why})" for file, why in unreadable.items()]
+
+
 def read_classes(source: Path, *, image_size: int) -> Split:
-    """Read one folder of class folders whole; arguments, result and errors as of `read_folder`."""
-    folders = _given_part(Path(source), ways=1)
-    files = {folder: _files_in(folder) for folder in folders}
-    unreadable: list[str] = []
-    split = _read_split(folders, files, image_size, unreadable)
-    if unreadable:
-        raise InputError(_describe_unreadable(source, unreadable, sum(map(len, files.values()))))
-    return split
+    """Read one folder of class folders whole; errors as of `find_pictures` and `stream_pictures`."""
+    classes = {folder.name: _files_in(folder) for folder in _given_part(Path(source), ways=1)}
+    return gather(stream_pictures(source, {"all": classes}, image_size=image_size)["all"])
 
 
 def read_pictures(source: Path, *, image_size: int) -> tuple[list[Path], np.ndarray]:
@@ -69,10 +118,10 @@ def read_pictures(source: Path, *, image_size: int) -> tuple[list[Path], np.ndar
     source = Path(source)
     if not source.is_dir():
         raise InputError(f"{source}: is not a folder of pictures")
-    split = _read_split([source], {source: _files_in(source)}, image_size, unreadable := [])
-    if unreadable:
-        raise InputError(_describe_unreadable(source, unreadable, len(split.labels)))
-    return _files_in(source), split.images
+    files = _files_in(source)
+    return files, gather(
+        stream_pictures(source, {"all": {source.name: files}}, image_size=image_size)["all"]
+    ).images
 
 
 def _find_classes(source: Path, *, seed: int, ways: int) -> dict[str, list[Path]]:
@@ -87,7 +136,7 @@ def _find_classes(source: Path, *, seed: int, ways: int) -> dict[str, list[Path]
         missing = " and ".join(f"{name}/" for name in SPLITS if name not in given)
         raise InputError(f"{source}: has {halves[0]}/ with class folders, but no {missing}; expected all three")
     if not classes:
-        raise InputError(f"{source}: {_contents(source)}; expected a folder per class, or train/, val/ and test/")
+        raise NoClassesError(f"{source}: {_contents(source)}")
     return _split_by_class(source, classes, seed, ways)
 
 
@@ -142,30 +191,18 @@ def _files_in(folder: Path) -> list[Path]:
     return entries
 
 
-def _read_split(
-    folders: list[Path], files: dict[Path, list[Path]], image_size: int, unreadable: list[str]
-) -> Split:
-    """Read the classes of one part; what cannot be read is added to `unreadable`."""
-    counts = [len(files[folder]) for folder in folders]
-    images = np.empty((sum(counts), image_size, image_size, 3), np.uint8)
-    pictures = (file for folder in folders for file in files[folder])
-    for index, file in enumerate(pictures):
-        try:
-            images[index] = _read_picture(file, image_size)
-        except _UnreadableError as error:
-            unreadable.append(f"{file.parent.name}/{file.name} ({error})")
-    labels = np.repeat(np.arange(len(folders), dtype=np.int64), counts)
-    return Split(images, labels, [folder.name for folder in folders])
+class NoClassesError(InputError):
+    """The folder holds no folders; the message ends before what was expected."""
 
 
-class _UnreadableError(Exception):
+class UnreadableError(Exception):
     """The file is no picture, or a damaged one."""
 
 
-def _read_picture(path: Path, image_size: int) -> np.ndarray:
+def read_picture(path: Path, image_size: int) -> np.ndarray:
     """Decode one file to uint8 `(image_size, image_size, 3)`."""
     if not path.is_file():  # a link to nowhere, or a pipe, which would be waited for
-        raise _UnreadableError("not a file")
+        raise UnreadableError("not a file")
     try:
         with warnings.catch_warnings():
             # Pillow only warns of a small file that unfolds to gigabytes; the files are not to be trusted.
@@ -174,13 +211,13 @@ def _read_picture(path: Path, image_size: int) -> np.ndarray:
                 # JPEG can be decoded at a half, a quarter or an eighth of its size, which is much faster.
                 image.draft(None, (2 * image_size, 2 * image_size))
                 upright = ImageOps.exif_transpose(image)
-                square = ImageOps.fit(_as_rgb(upright), (image_size, image_size), Image.Resampling.BICUBIC)
+                square = resize_picture(_as_rgb(upright), image_size)
     except (Image.DecompressionBombWarning, Image.DecompressionBombError):
         limit = f"{Image.MAX_IMAGE_PIXELS / 1e6:.0f} million pixels"
         raise InputError(f"{path}: has more than {limit}; make it smaller or take it out") from None
     except Exception as error:  # damaged files make Pillow's decoders raise errors of every kind
-        raise _UnreadableError(_reason(error)) from None
-    return np.asarray(square)
+        raise UnreadableError(_reason(error)) from None
+    return square
 
 
 def _as_rgb(image: Image.Image) -> Image.Image:
@@ -203,6 +240,11 @@ def _reason(error: Exception) -> str:
     return lines[0] if lines else type(error).__name__
 
 
-def _describe_unreadable(source: Path, unreadable: list[str], total: int) -> str:
-    named = ", ".join(unreadable[:EXAMPLES]) + (", ..." if len(unreadable) > EXAMPLES else "")
-    return f"{source}: {len(unreadable)} of {total} files cannot be read: {named}; mend or remove them"
+def _describe_unreadable(source: Path, unreadable: dict[Path, str], total: int) -> str:
+    named = ", ".join(f"{_short_path(file)} ({why})" for file, why in list(unreadable.items())[:EXAMPLES])
+    more = ", ..." if len(unreadable) > EXAMPLES else ""
+    return f"{source}: {len(unreadable)} of {total} files cannot be read: {named}{more}; mend or remove them"
+
+
+def _short_path(file: Path) -> str:
+    return f"{file.parent.name}/{file.name}"

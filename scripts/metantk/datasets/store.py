@@ -2,17 +2,36 @@
 
 DIR/{train,val,test}/images.npy   uint8 (pictures, height, width, 3), memory-mapped when read
 DIR/{train,val,test}/labels.npy   int64 (pictures,), numbers of classes within the split
-DIR/manifest.json                 classes, sizes, sha256 of each file, mean and deviation, source, licence
+DIR/manifest.json                 classes, sizes, sha256 of sources and outputs, mean and deviation, warnings
+
+Pictures are written as a stream of blocks, so memory does not grow with their number (tieredImageNet's training
+split is 9.5 GB), and a preparation that is killed goes on where it was.
 """
 
+import hashlib
+import io
+import os
+from collections.abc import Callable, Iterator
+from itertools import combinations
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 
-from metantk.storage import InputError, atomic_directory, read_json, sha256_of, write_json
+from metantk.storage import (
+    InputError,
+    atomic_write,
+    canonical_json,
+    read_json,
+    resumable_directory,
+    sha256_of,
+    write_json,
+)
 
 SPLITS = ("train", "val", "test")
+BLOCK_BYTES = 8 << 20
+TOLERATED_SHARE = 1e-3  # of a published split's pictures that stand in another split, too
+LISTED_FILES = 12  # source files whose checksums stand in the manifest one by one; more have one for all
 
 
 class Split(NamedTuple):
@@ -29,8 +48,63 @@ class Split(NamedTuple):
     class_names: list[str]
 
 
-def check_splits(splits: dict[str, Split], *, source: str) -> None:
-    """Check shapes, types, labels and that no class stands in two splits.
+class SplitStream(NamedTuple):
+    """One part of a data set whose pictures come block by block.
+
+    Attributes:
+        labels, class_names: as of `Split`.
+        shape: of a picture, `(height, width, 3)`.
+        blocks: from a picture's number to the blocks from there on, uint8 `(pictures, *shape)`.
+    """
+
+    labels: np.ndarray
+    class_names: list[str]
+    shape: tuple[int, int, int]
+    blocks: Callable[[int], Iterator[np.ndarray]]
+
+
+class Source(NamedTuple):
+    """A data set before it is written.
+
+    Attributes:
+        splits: `train`, `val` and `test`.
+        licence: of the pictures.
+        files: all files that are read; their checksums stand in the manifest.
+        warnings: what a user should know, one sentence each.
+        is_published: the exact splits of a paper, so that pictures in two splits are an error.
+    """
+
+    splits: dict[str, SplitStream]
+    licence: str
+    files: list[Path]
+    warnings: list[str]
+    is_published: bool
+
+
+def block_starts(start: int, count: int, shape: tuple[int, ...]) -> Iterator[tuple[int, int]]:
+    """First and past-the-last picture of each block of about `BLOCK_BYTES`."""
+    size = max(1, BLOCK_BYTES // int(np.prod(shape)))
+    return ((first, min(first + size, count)) for first in range(start, count, size))
+
+
+def stream_split(split: Split) -> SplitStream:
+    """A split that is in memory, as a stream."""
+    shape = split.images.shape[1:]
+
+    def blocks(start: int) -> Iterator[np.ndarray]:
+        return (split.images[a:b] for a, b in block_starts(start, len(split.images), shape))
+
+    return SplitStream(split.labels, split.class_names, shape, blocks)
+
+
+def gather(stream: SplitStream) -> Split:
+    """The whole of a stream in memory."""
+    images = np.concatenate([np.empty((0, *stream.shape), np.uint8), *stream.blocks(0)])
+    return Split(images, stream.labels, stream.class_names)
+
+
+def check_splits(splits: dict[str, SplitStream], *, source: str) -> None:
+    """Check shapes, labels and that no class stands in two splits.
 
     Raises:
         InputError: naming the split and what is wrong with it.
@@ -39,14 +113,12 @@ def check_splits(splits: dict[str, Split], *, source: str) -> None:
     for name in SPLITS:
         split = splits[name]
         where = f"{source}, split {name}"
-        if split.images.ndim != 4 or split.images.shape[3] != 3 or split.images.dtype != np.uint8:
-            raise InputError(
-                f"{where}: images are {split.images.dtype} {split.images.shape}, not uint8 (N, H, W, 3)"
-            )
-        if split.labels.shape != split.images.shape[:1]:
-            raise InputError(f"{where}: {len(split.images)} pictures but {len(split.labels)} labels")
+        if len(split.shape) != 3 or split.shape[2] != 3 or 0 in split.shape:
+            raise InputError(f"{where}: pictures are {split.shape}, not (height, width, 3)")
+        if split.shape != splits["train"].shape:
+            raise InputError(f"{where}: pictures are {split.shape}, those of train {splits['train'].shape}")
         present = np.unique(split.labels)
-        if not np.array_equal(present, np.arange(len(split.class_names))):
+        if not len(present) or not np.array_equal(present, np.arange(len(split.class_names))):
             raise InputError(f"{where}: labels do not cover the {len(split.class_names)} classes 0, 1, 2, ...")
         for class_name in split.class_names:
             other = owner.setdefault(class_name, name)
@@ -54,45 +126,187 @@ def check_splits(splits: dict[str, Split], *, source: str) -> None:
                 raise InputError(f"{where}: class {class_name!r} is in split {other} too")
 
 
-def write_dataset(directory: Path, splits: dict[str, Split], *, name: str, source: str, licence: str) -> None:
-    """Check the splits and write them whole or not at all; the manifest comes last."""
-    check_splits(splits, source=source)
-    with atomic_directory(directory) as temporary:
-        parts = {part: _write_split(temporary / part, splits[part]) for part in SPLITS}
-        mean, deviation = channel_statistics(splits["train"].images)
+def write_dataset(
+    directory: Path,
+    dataset: Source,
+    *,
+    name: str,
+    source: str,
+    key: object = None,
+    advance: Callable[[int], None] = lambda pictures: None,
+) -> dict:
+    """Check the splits and write them whole or not at all; the manifest comes last.
+
+    Args:
+        name, source: for the manifest.
+        key: all that decides the pictures, besides the source's files: options and code. Equal keys go on with
+            what killed work has left.
+        advance: called with the number of pictures just written.
+
+    Returns:
+        The manifest.
+
+    Raises:
+        InputError: the source breaks a rule of the format, or the folder cannot be written.
+    """
+    check_splits(dataset.splits, source=source)
+    checksums = _checksums(dataset.files, source)
+    with resumable_directory(directory, {"name": name, "files": checksums, "key": key}) as unfinished:
+        journal = _Journal(unfinished / ".journal.json")
+        written = {
+            part: _write_split(unfinished / part, dataset.splits[part], journal, f"{source}, split {part}", advance)
+            for part in SPLITS
+        }
+        mean, deviation = written["train"].statistics()
         manifest = {
             "name": name,
             "source": source,
-            "licence": licence,
+            "licence": dataset.licence,
+            "warnings": dataset.warnings + _check_shared_pictures(written, source, dataset.is_published),
+            "files": checksums,
             "mean": mean,
             "std": deviation,
-            "splits": parts,
+            "splits": {
+                part: _describe_split(unfinished / part, dataset.splits[part], written[part]) for part in SPLITS
+            },
         }
-        write_json(temporary / "manifest.json", manifest)
+        write_json(unfinished / "manifest.json", manifest)
+        journal.path.unlink()
+    return manifest
 
 
-def _write_split(directory: Path, split: Split) -> dict:
-    directory.mkdir(parents=True)
-    np.save(directory / "images.npy", split.images)
+def _checksums(files: list[Path], source: str) -> dict[str, str]:
+    """sha256 of each file, by its path below the source; of many files one over all paths and checksums."""
+    single = {_path_below(file, source): sha256_of(file) for file in files}
+    if len(single) <= LISTED_FILES:
+        return single
+    return {f"all {len(single)} files": hashlib.sha256(canonical_json(single).encode()).hexdigest()}
+
+
+def _path_below(file: Path, source: str) -> str:
+    return (file.relative_to(source) if file.is_relative_to(source) else file).as_posix()
+
+
+class _Journal:
+    """How many pictures of each split are safely on the disk."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.pictures: dict[str, int] = read_json(path) if path.exists() else {}
+
+    def record(self, file: BinaryIO, part: str, pictures: int) -> None:
+        file.flush()
+        os.fsync(file.fileno())
+        self.pictures[part] = pictures
+        with atomic_write(self.path) as temporary:
+            temporary.write_text(canonical_json(self.pictures))
+
+
+class _Digest:
+    """What is gathered from pictures as they pass: a checksum of the file, sums, and a hash of each picture."""
+
+    def __init__(self, header: bytes) -> None:
+        self.sha256 = hashlib.sha256(header)
+        self.sums, self.squares, self.pixels = np.zeros(3, np.uint64), np.zeros(3, np.uint64), 0
+        self.hashes: list[int] = []
+
+    def add(self, block: np.ndarray) -> None:
+        """Take a block, uint8 `(pictures, height, width, 3)`. Sums are whole numbers: blocks of any size agree."""
+        self.sha256.update(block)
+        self.sums += block.sum(0, dtype=np.uint64).sum((0, 1))
+        self.squares += np.square(block, dtype=np.uint16).sum(0, dtype=np.uint64).sum((0, 1))
+        self.pixels += block[..., 0].size
+        self.hashes += [int.from_bytes(hashlib.blake2b(picture, digest_size=8).digest()) for picture in block]
+
+    def statistics(self) -> tuple[list[float], list[float]]:
+        """Mean and standard deviation per channel of pictures scaled to 0..1."""
+        mean = self.sums / self.pixels
+        deviation = np.sqrt(np.maximum(self.squares / self.pixels - np.square(mean), 0))
+        return (mean / 255).tolist(), (deviation / 255).tolist()
+
+
+def _write_split(
+    directory: Path, split: SplitStream, journal: _Journal, where: str, advance: Callable[[int], None]
+) -> _Digest:
+    """Write the arrays of a split, or the rest of them; all that was gathered from the whole of the pictures."""
+    directory.mkdir(exist_ok=True)
     np.save(directory / "labels.npy", split.labels.astype(np.int64))
+    count, part = len(split.labels), directory.name
+    header = _npy_header((count, *split.shape))
+    kept = journal.pictures.get(part, 0)
+    digest = _Digest(header)
+    with (directory / "images.npy").open("r+b" if kept else "w+b") as file:
+        if kept:
+            file.seek(len(header))
+        else:
+            file.write(header)
+        for block in _read_blocks(file, kept, split.shape):
+            digest.add(block)
+            advance(len(block))
+        file.truncate()  # what lies behind the last entry of the journal may not be whole
+        for block in split.blocks(kept):
+            block = _checked_block(block, split.shape, where)
+            _write_block(file, block, directory)
+            digest.add(block)
+            advance(len(block))
+            journal.record(file, part, len(digest.hashes))
+    if len(digest.hashes) != count:
+        raise InputError(f"{where}: {len(digest.hashes)} pictures but {count} labels")
+    return digest
+
+
+def _npy_header(shape: tuple[int, ...]) -> bytes:
+    buffer = io.BytesIO()
+    np.lib.format.write_array_header_1_0(buffer, {"descr": "|u1", "fortran_order": False, "shape": shape})
+    return buffer.getvalue()
+
+
+def _read_blocks(file: BinaryIO, count: int, shape: tuple[int, int, int]) -> Iterator[np.ndarray]:
+    for start, stop in block_starts(0, count, shape):
+        block = np.empty((stop - start, *shape), np.uint8)
+        if file.readinto(block) != block.nbytes:
+            raise InputError(f"{file.name}: unfinished work is damaged; it is removed, start again")
+        yield block
+
+
+def _checked_block(block: np.ndarray, shape: tuple[int, int, int], where: str) -> np.ndarray:
+    if block.dtype != np.uint8 or block.shape[1:] != shape:
+        raise InputError(f"{where}: images are {block.dtype} {block.shape[1:]}, not uint8 {shape}")
+    return np.ascontiguousarray(block)
+
+
+def _write_block(file: BinaryIO, block: np.ndarray, directory: Path) -> None:
+    try:
+        file.write(block)
+    except OSError as error:
+        raise InputError(f"{directory}: cannot be written ({error.strerror or error})") from None
+
+
+def _describe_split(directory: Path, split: SplitStream, digest: _Digest) -> dict:
     return {
         "pictures": len(split.labels),
-        "shape": list(split.images.shape[1:]),
+        "shape": list(split.shape),
         "classes": split.class_names,
-        "sha256": {file: sha256_of(directory / file) for file in ("images.npy", "labels.npy")},
+        "sha256": {"images.npy": digest.sha256.hexdigest(), "labels.npy": sha256_of(directory / "labels.npy")},
     }
 
 
-def channel_statistics(images: np.ndarray, chunk: int = 4096) -> tuple[list[float], list[float]]:
-    """Mean and standard deviation per channel of pictures scaled to 0..1, in chunks: memory stays flat."""
-    total, squares, count = np.zeros(3), np.zeros(3), 0
-    for start in range(0, len(images), chunk):
-        pixels = images[start : start + chunk].reshape(-1, 3).astype(np.float64) / 255
-        total += pixels.sum(0)
-        squares += np.square(pixels).sum(0)
-        count += len(pixels)
-    mean = total / count
-    return mean.tolist(), np.sqrt(squares / count - np.square(mean)).tolist()
+def _check_shared_pictures(written: dict[str, _Digest], source: str, is_published: bool) -> list[str]:
+    """Pictures that stand in two splits, byte by byte: a warning for each pair of splits.
+
+    Raises:
+        InputError: a published split shares more with another than the few that ImageNet and CIFAR hold twice.
+    """
+    warnings = []
+    for one, other in combinations(SPLITS, 2):
+        shared = len(set(written[one].hashes) & set(written[other].hashes))
+        if not shared:
+            continue
+        text = f"{shared} pictures stand in {one} and in {other}; results on {other} say less than they seem to"
+        if is_published and shared > TOLERATED_SHARE * len(written[other].hashes):
+            raise InputError(f"{source}: {text}; these are not the published splits")
+        warnings.append(text)
+    return warnings
 
 
 def read_manifest(directory: Path | str) -> dict:

@@ -1,0 +1,69 @@
+"""A contact sheet: a few pictures of a few classes of each split, to see at a glance what a data set holds."""
+
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+from matplotlib.figure import Figure
+
+from metantk.datasets.store import Split
+from metantk.storage import atomic_write
+
+STYLE = {"font.family": "DejaVu Sans", "font.size": 8}  # the font comes with matplotlib: the same everywhere
+CLASSES, PICTURES = 8, 8  # at most, per split and per class
+GAP = 2  # pixels between pictures
+PANEL_WIDTH, PANEL_HEIGHT = 4.0, 2.8  # inches
+DOTS_PER_INCH = 150
+LONGEST_NAME = 28  # characters
+
+
+@matplotlib.rc_context(STYLE)
+def draw_contact_sheet(splits: dict[str, Split], title: str) -> Figure:
+    """One panel per split; classes and pictures at equal distances through the split, so that all of it is seen."""
+    figure = Figure(figsize=(len(splits) * PANEL_WIDTH, PANEL_HEIGHT), layout="constrained")
+    figure.suptitle(title)
+    (panels,) = figure.subplots(1, len(splits), squeeze=False)
+    for axes, (part, split) in zip(panels, splits.items(), strict=True):
+        numbers = _spread(len(split.class_names), CLASSES)
+        sheet, step = tile([_pictures_of(split, number) for number in numbers])
+        axes.imshow(sheet, interpolation="nearest")
+        axes.set_title(f"{part}: {len(split.labels):,} pictures of {len(split.class_names)} classes")
+        axes.set_xticks([])
+        names = [split.class_names[number] for number in numbers]
+        axes.set_yticks([(row + 0.5) * step for row in range(len(names))], map(_shorten, names))
+        axes.tick_params(length=0)
+        axes.spines[:].set_visible(False)
+    return figure
+
+
+def tile(rows: list[np.ndarray]) -> tuple[np.ndarray, int]:
+    """Rows of pictures, each uint8 `(pictures, height, width, 3)`, on white; the sheet and the height of a row."""
+    height, width = rows[0].shape[1:3]
+    columns = max(map(len, rows))
+    sheet = np.full((len(rows) * (height + GAP), columns * (width + GAP), 3), 255, np.uint8)
+    for row, pictures in enumerate(rows):
+        for column, picture in enumerate(pictures):
+            top, left = row * (height + GAP), column * (width + GAP)
+            sheet[top : top + height, left : left + width] = picture
+    return sheet, height + GAP
+
+
+def _pictures_of(split: Split, number: int) -> np.ndarray:
+    members = np.flatnonzero(split.labels == number)
+    return split.images[members[_spread(len(members), PICTURES)]]
+
+
+def _spread(count: int, most: int) -> np.ndarray:
+    """At most `most` of the numbers below `count`, at equal distances."""
+    return np.unique(np.linspace(0, count - 1, min(count, most)).round().astype(int))
+
+
+def _shorten(name: str) -> str:
+    return name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 1]}…"
+
+
+@matplotlib.rc_context(STYLE)
+def save(figure: Figure, path: Path) -> None:
+    """Write the PNG; equal data give equal bytes."""
+    with atomic_write(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=DOTS_PER_INCH, metadata={"Software": None})

@@ -1,0 +1,214 @@
+"""Writing a data set as a stream: the same bytes in one go, in pieces or after a kill, and flat memory."""
+
+import fcntl
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from bench_preparation import FORMS, measure
+from PIL import Image
+
+from metantk.datasets import store
+from metantk.datasets.store import SPLITS, Source, Split, load_split, read_manifest, stream_split, write_dataset
+from metantk.storage import InputError
+
+SHAPE = (6, 6, 3)
+PICTURES = 40
+
+
+@pytest.fixture(autouse=True)
+def _small_blocks(monkeypatch):
+    monkeypatch.setattr(store, "BLOCK_BYTES", 4 * int(np.prod(SHAPE)))
+
+
+def make_source(**changes) -> Source:
+    streams = {}
+    for number, part in enumerate(SPLITS):
+        images = np.random.default_rng(number).integers(0, 256, (PICTURES, *SHAPE), dtype=np.uint8)
+        streams[part] = stream_split(
+            Split(images, np.arange(PICTURES) % 5, [f"{part} {name}" for name in range(5)])
+        )
+    source = Source(streams, licence="l", files=[], warnings=[], is_published=False)
+    return source._replace(**changes)
+
+
+def write(directory, source, key="k", **options):
+    return write_dataset(directory, source, name="n", source="s", key=key, **options)
+
+
+def contents(directory):
+    return {path.relative_to(directory): path.read_bytes() for path in directory.rglob("*") if path.is_file()}
+
+
+def test_the_manifest_describes_the_arrays(tmp_path):
+    manifest = write(tmp_path / "data", make_source(warnings=["look out"]))
+    assert manifest == read_manifest(tmp_path / "data")
+    assert manifest["warnings"] == ["look out"]
+    pixels = load_split(tmp_path / "data", "train").images.reshape(-1, 3) / 255
+    np.testing.assert_allclose(manifest["mean"], pixels.mean(0), rtol=1e-12)
+    np.testing.assert_allclose(manifest["std"], pixels.std(0), rtol=1e-12)
+    for part in SPLITS:
+        for name, expected in manifest["splits"][part]["sha256"].items():
+            assert store.sha256_of(tmp_path / "data" / part / name) == expected
+
+
+def test_the_size_of_blocks_changes_no_byte(tmp_path, monkeypatch):
+    write(tmp_path / "small", make_source())
+    monkeypatch.setattr(store, "BLOCK_BYTES", 1 << 20)
+    write(tmp_path / "large", make_source())
+    assert contents(tmp_path / "small") == contents(tmp_path / "large")
+
+
+def interrupted(source: Source, part: str, after: int) -> Source:
+    """The source, until the blocks of `part` are interrupted."""
+
+    def blocks(start):
+        for first, block in enumerate(source.splits[part].blocks(start)):
+            if first == after:
+                raise KeyboardInterrupt
+            yield block
+
+    return source._replace(splits=source.splits | {part: source.splits[part]._replace(blocks=blocks)})
+
+
+@pytest.mark.parametrize(("part", "after"), [("train", 0), ("train", 3), ("val", 5), ("test", 9)])
+def test_interrupted_work_goes_on_where_it_was_and_ends_with_the_same_bytes(tmp_path, part, after):
+    write(tmp_path / "whole", make_source())
+    output = tmp_path / "data"
+    with pytest.raises(KeyboardInterrupt):
+        write(output, interrupted(make_source(), part, after))
+    assert not output.exists()
+    asked = []
+    source = make_source()
+    for name, split in source.splits.items():
+        source.splits[name] = split._replace(
+            blocks=lambda start, split=split, name=name: (asked.append((name, start)), split.blocks(start))[1]
+        )
+    write(output, source)
+    expected = dict.fromkeys(SPLITS[: SPLITS.index(part)], PICTURES)
+    assert dict(asked) == dict.fromkeys(SPLITS, 0) | expected | {part: 4 * after}
+    assert contents(output) == contents(tmp_path / "whole")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["data", "whole"]
+
+
+def test_a_half_written_block_is_written_again(tmp_path):
+    write(tmp_path / "whole", make_source())
+    with pytest.raises(KeyboardInterrupt):
+        write(tmp_path / "data", interrupted(make_source(), "val", 3))
+    (images,) = tmp_path.glob(".data.unfinished-*/val/images.npy")
+    with images.open("ab") as file:
+        file.write(b"half a block")
+    write(tmp_path / "data", make_source())
+    assert contents(tmp_path / "data") == contents(tmp_path / "whole")
+
+
+def test_unfinished_work_that_is_damaged_is_not_used(tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        write(tmp_path / "data", interrupted(make_source(), "val", 3))
+    (images,) = tmp_path.glob(".data.unfinished-*/train/images.npy")
+    os.truncate(images, 500)
+    with pytest.raises(InputError, match="unfinished work is damaged; it is removed, start again"):
+        write(tmp_path / "data", make_source())
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_other_options_start_anew_and_remove_what_was_left(tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        write(tmp_path / "data", interrupted(make_source(), "val", 3))
+    assert len(list(tmp_path.iterdir())) == 1
+    write(tmp_path / "data", make_source(), key="other")
+    assert [path.name for path in tmp_path.iterdir()] == ["data"]
+
+
+def test_an_old_data_set_stays_until_the_new_one_is_whole(tmp_path):
+    write(tmp_path / "data", make_source())
+    before = contents(tmp_path / "data")
+    with pytest.raises(KeyboardInterrupt):
+        write(tmp_path / "data", interrupted(make_source(), "test", 3), key="new")
+    assert contents(tmp_path / "data") == before
+
+
+def test_two_processes_do_not_write_the_same(tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        write(tmp_path / "data", interrupted(make_source(), "val", 3))
+    (unfinished,) = tmp_path.iterdir()
+    lock = os.open(unfinished, os.O_RDONLY)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(InputError, match="is being written by another process"):
+            write(tmp_path / "data", make_source())
+        assert unfinished.exists()
+    finally:
+        os.close(lock)
+
+
+def test_too_few_or_wrong_pictures(tmp_path):
+    source = make_source()
+    short = source.splits["val"]._replace(blocks=lambda start: source.splits["val"].blocks(start + 1))
+    with pytest.raises(InputError, match="split val: 39 pictures but 40 labels"):
+        write(tmp_path / "data", source._replace(splits=source.splits | {"val": short}))
+    wrong = source.splits["val"]._replace(blocks=lambda start: iter([np.zeros((40, 5, 6, 3), np.uint8)]))
+    with pytest.raises(InputError, match=r"split val: images are uint8 \(5, 6, 3\), not"):
+        write(tmp_path / "data", source._replace(splits=source.splits | {"val": wrong}))
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("shared", "is_published"), [(1, True), (1, False), (0, True)])
+def test_pictures_in_two_splits(tmp_path, shared, is_published):
+    source = make_source(is_published=is_published)
+    train, test = (next(source.splits[part].blocks(0)) for part in ("train", "test"))
+    test[:shared] = train[:shared]
+    if shared and is_published:
+        with pytest.raises(InputError, match="1 pictures stand in train and in test"):
+            write(tmp_path / "data", source)
+    else:
+        warnings = write(tmp_path / "data", source)["warnings"]
+        assert [warning.split(";")[0] for warning in warnings] == ["1 pictures stand in train and in test"] * shared
+
+
+def test_a_few_pictures_in_two_splits_are_tolerated(tmp_path, monkeypatch):
+    monkeypatch.setattr(store, "TOLERATED_SHARE", 1 / PICTURES)
+    source = make_source(is_published=True)
+    next(source.splits["test"].blocks(0))[0] = next(source.splits["train"].blocks(0))[0]
+    (warning,) = write(tmp_path / "data", source)["warnings"]
+    assert warning.startswith("1 pictures stand in train and in test")
+
+
+def test_a_killed_preparation_leaves_nothing_that_looks_finished(tmp_path, repository, environment):
+    for number in range(15):
+        folder = tmp_path / "pictures" / f"class{number:02d}"
+        folder.mkdir(parents=True)
+        for picture in range(2):
+            pixels = np.random.default_rng([number, picture]).integers(0, 256, (40, 40, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(folder / f"{picture}.png")
+
+    def command(output):
+        script = repository / "scripts" / "prepare_dataset.py"
+        words = (sys.executable, script, "--name", "mine", "--source", "pictures", "--image-size", 1024)
+        return [*map(str, words), "--output", output]
+
+    process = subprocess.Popen(command("data"), cwd=tmp_path, env=environment, stderr=subprocess.DEVNULL)
+    try:
+        while not list(tmp_path.glob(".data.unfinished-*/.journal.json")):
+            assert process.poll() is None, "it ended without a trace"
+            time.sleep(0.005)
+    finally:
+        process.kill()
+    assert process.wait() == -signal.SIGKILL, "it ended before it could be killed"
+    assert not (tmp_path / "data").exists()
+    for output in ("data", "whole"):
+        subprocess.run(command(output), cwd=tmp_path, env=environment, check=True, capture_output=True)
+    assert contents(tmp_path / "data") == contents(tmp_path / "whole")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["data", "pictures", "whole"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="peak memory is read from /proc")
+@pytest.mark.parametrize("form", FORMS)
+def test_memory_does_not_grow_with_the_number_of_pictures(form):
+    """100 MB of pictures more; the list of PNG files keeps 2 KB for each, the archive nothing."""
+    few, many = (measure(form, pictures)["peak_mb"] for pictures in (2_500, 7_500))
+    assert many - few < 30

@@ -1,0 +1,32 @@
+rule inspect_dataset:
+    input:
+        code=code("inspect_dataset.py"),
+        manifest=f"{DATA}/manifest.json",
+        arrays=ancient(
+            expand(
+                f"{DATA}/{{part}}/{{array}}.npy",
+                part=["train", "val", "test"],
+                array=["images", "labels"],
+                allow_missing=True,
+            )
+        ),
+    output:
+        sheet=report(
+            f"{RESULTS}/figures/{{dataset}}/contact_sheet.png",
+            category="Data",
+            caption="../report/contact_sheet.rst",
+        ),
+    log:
+        f"{RESULTS}/logs/inspect_dataset/{{dataset}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/inspect_dataset/{{dataset}}.tsv"
+    conda:
+        ENVIRONMENT
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=30,
+    message:
+        "Draw pictures of {wildcards.dataset}"
+    shell:
+        "python {input.code[0]} $(dirname {input.manifest}) --output $(dirname {output.sheet}) > {log} 2>&1"
