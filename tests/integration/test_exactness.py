@@ -97,6 +97,6 @@ def test_values_do_not_depend_on_chunks_or_threads(name, monkeypatch):
             torch.set_num_threads(before)
 
     expected = measure(threads=1, chunk=1)
-    assert len(np.unique(expected)) > 5
+    assert len(np.unique(expected)) > 1
     for threads, chunk in ((1, 4), (1, 21), (2, 1), (2, 7)):
         np.testing.assert_allclose(measure(threads, chunk), expected, rtol=1e-9)
