@@ -1,0 +1,137 @@
+"""Statements 1, 2 and 6: kernels at initialisation against the width (Eq. 5, Definition 2, Eqs. 10-11; ANIL)."""
+
+from collections.abc import Callable
+
+import pandas as pd
+import torch
+from torch import Tensor
+
+from metantk.config import TheoryNetworkOptions, TheoryOptions
+from metantk.devices import generator
+from metantk.theory.kernels import (
+    Pair,
+    all_inputs,
+    empirical_kernels,
+    infinite_kernels,
+    meta_ntk_as_printed,
+    meta_ntk_by_definition,
+    meta_ntk_by_formula,
+    relative_distance,
+)
+from metantk.theory.maml import InnerLoop, Tasks
+from metantk.theory.networks import Network
+from metantk.theory.tasks import draw_tasks
+from metantk.theory.verdicts import Verdict, judge_slope
+
+FLOW, ONE_STEP, ANIL = "MAML, flow", "MAML, one step", "ANIL, flow"
+EXPECTED_SLOPE = -0.5  # fluctuations of a mean over l units
+
+
+def make_network(entry: TheoryNetworkOptions, options: TheoryOptions, width: int) -> Network:
+    return Network(entry.kind, entry.activation, entry.depth, width, options.side, options.ways)
+
+
+def make_tasks(source: str, options: TheoryOptions, part: str, count: int) -> Tasks:
+    """Tasks of one part, `train` or `test`, with as many queries as supports."""
+    return draw_tasks(
+        source,
+        count,
+        ways=options.ways,
+        shots=options.shots,
+        queries=options.shots,
+        side=options.side,
+        key=(part, 0),
+    )
+
+
+def make_inner_loops(limit: Pair, tasks: Tasks, options: TheoryOptions) -> dict[str, InnerLoop]:
+    """MAML by gradient flow and by one step, and ANIL by flow; their times in units of the limit's 1 / σ_max."""
+    loops = {
+        FLOW: InnerLoop(1.0, options.inner_steps),
+        ONE_STEP: InnerLoop(1.0, 0),
+        ANIL: InnerLoop(1.0, options.inner_steps, head_only=True),
+    }
+    return {
+        name: loop._replace(time=options.inner_time / _largest_support_eigenvalue(limit.base(loop), tasks))
+        for name, loop in loops.items()
+    }
+
+
+def _largest_support_eigenvalue(kernel: Tensor, tasks: Tasks) -> float:
+    supports = tasks.support_targets[0].numel()
+    start = tasks.query_targets.numel()
+    blocks = [slice(first, first + supports) for first in range(start, len(kernel), supports)]
+    return max(float(torch.linalg.eigvalsh(kernel[block, block])[-1]) for block in blocks)
+
+
+def measure_kernels(
+    source: str, entry: TheoryNetworkOptions, options: TheoryOptions, advance: Callable[[], object]
+) -> pd.DataFrame:
+    """One row per width, seed and inner loop; all distances are relative (Frobenius).
+
+    Columns: `ntk_change` and `meta_change`, from the mean over seeds; `ntk_limit` and `meta_limit`, from the
+    infinite width; `formula`, between Eq. 11 and Eq. 4 of the same network; `printed`, the same for Eq. 11 as
+    printed, and `printed_asymmetry`, of that kernel from its transpose.
+    """
+    tasks = make_tasks(source, options, "train", options.train_tasks)
+    inputs = all_inputs(tasks)
+    limit = infinite_kernels(make_network(entry, options, entry.widths[-1]), inputs)
+    loops = make_inner_loops(limit, tasks, options)
+    rows = []
+    for width in entry.widths:
+        network = make_network(entry, options, width)
+        found: dict[str, list[tuple[Tensor, Tensor, Tensor]]] = {name: [] for name in loops}
+        for seed in range(options.seeds):
+            weights = network.draw(generator("theory weights", seed))
+            kernels = empirical_kernels(network, weights, inputs)
+            for name, inner in loops.items():
+                defined = meta_ntk_by_definition(network, weights, tasks, inner)
+                formula = meta_ntk_by_formula(kernels, tasks, inner)
+                printed = meta_ntk_as_printed(kernels, tasks, inner)
+                found[name].append((kernels.ntk, defined))
+                rows.append(
+                    {
+                        "source": source,
+                        "network": network.name,
+                        "inner": name,
+                        "width": width,
+                        "seed": seed,
+                        "ntk_limit": relative_distance(kernels.ntk, limit.ntk),
+                        "meta_limit": relative_distance(defined, meta_ntk_by_formula(limit, tasks, inner)),
+                        "formula": relative_distance(formula, defined),
+                        "printed": relative_distance(printed, defined),
+                        "printed_asymmetry": relative_distance(printed.T, printed),
+                    }
+                )
+            advance()
+        last = rows[-options.seeds * len(loops) :]
+        for row in last:
+            for column, kernels_of_seeds in zip(
+                ("ntk_change", "meta_change"), zip(*found[row["inner"]], strict=True), strict=True
+            ):
+                mean = torch.stack(kernels_of_seeds).mean(0)
+                row[column] = relative_distance(kernels_of_seeds[row["seed"]], mean)
+    return pd.DataFrame(rows)
+
+
+def judge_kernels(table: pd.DataFrame) -> list[Verdict]:
+    """Statements 1 (slope −1/2), 2 and 6 (the formula's error falls; the printed Eq. 11 is not symmetric)."""
+    groups = list(table.groupby(["source", "network", "inner"], sort=False))
+    maml = [(key, group) for key, group in groups if key[2] != ANIL]
+    flows = [(key, group) for key, group in groups if key[2] == FLOW]
+    anil = [(key, group) for key, group in groups if key[2] == ANIL]
+    verdicts = []
+    for column, kernel in (("ntk_change", "NTK"), ("meta_change", "MetaNTK")):
+        for key, group in flows:
+            case = f"{kernel}, {key[0]}, {key[1]}"
+            verdicts.append(
+                judge_slope("1", case, group, column, cases=2 * len(flows), expected=EXPECTED_SLOPE)
+            )
+    for statement, chosen in (("2", maml), ("6", anil)):
+        for key, group in chosen:
+            verdicts.append(judge_slope(statement, ", ".join(key), group, "formula", cases=len(chosen)))
+    for key, group in maml:
+        verdicts.append(
+            judge_slope("2, as printed", ", ".join(key), group, "printed_asymmetry", cases=len(maml))
+        )
+    return verdicts
