@@ -124,14 +124,10 @@ def judge_kernels(table: pd.DataFrame) -> list[Verdict]:
     for column, kernel in (("ntk_change", "NTK"), ("meta_change", "MetaNTK")):
         for key, group in flows:
             case = f"{kernel}, {key[0]}, {key[1]}"
-            verdicts.append(
-                judge_slope("1", case, group, column, cases=2 * len(flows), expected=EXPECTED_SLOPE)
-            )
+            verdicts.append(judge_slope("1", case, group, column, cases=2 * len(flows), expected=EXPECTED_SLOPE))
     for statement, chosen in (("2", maml), ("6", anil)):
         for key, group in chosen:
             verdicts.append(judge_slope(statement, ", ".join(key), group, "formula", cases=len(chosen)))
     for key, group in maml:
-        verdicts.append(
-            judge_slope("2, as printed", ", ".join(key), group, "printed_asymmetry", cases=len(maml))
-        )
+        verdicts.append(judge_slope("2, as printed", ", ".join(key), group, "printed_asymmetry", cases=len(maml)))
     return verdicts

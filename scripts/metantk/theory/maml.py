@@ -4,12 +4,12 @@ A `model` maps weights and inputs `(pictures, ...)` to outputs `(pictures, outpu
 twice: no gradient is cut, so that the Hessian of the inner loop (paper, Eq. 3) is in every outer gradient.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.func import grad, vmap
+from torch.func import grad, grad_and_value, vmap
 
 from metantk.theory.networks import HEAD, Weights
 
@@ -65,9 +65,7 @@ def flow(slope: Slope, weights: Weights, time: float, steps: int) -> Weights:
         second = slope(_moved(weights, first, step / 2))
         third = slope(_moved(weights, second, step / 2))
         fourth = slope(_moved(weights, third, step))
-        mean = {
-            name: (first[name] + 2 * second[name] + 2 * third[name] + fourth[name]) / 6 for name in first
-        }
+        mean = {name: (first[name] + 2 * second[name] + 2 * third[name] + fourth[name]) / 6 for name in first}
         weights = _moved(weights, mean, step)
     return weights
 
@@ -106,33 +104,68 @@ def meta_loss(model: Model, weights: Weights, tasks: Tasks, inner: InnerLoop) ->
 
 def train(
     model: Model, weights: Weights, tasks: Tasks, inner: InnerLoop, *, rate: float, steps: int
-) -> tuple[Weights, list[float]]:
-    """Algorithm 1 with all tasks in each step.
+) -> tuple[Weights, Tensor]:
+    """Algorithm 1 with all tasks in each step, for several networks at once.
+
+    Args:
+        weights: of all networks, each tensor with a first axis over them.
+        tasks: of each network, with the same first axis.
 
     Returns:
-        The weights, and the loss before each step and after the last one, `steps + 1` numbers. Training stops early
-        where the loss is no longer finite.
+        The weights, and the loss before each step and after the last one, `(networks, steps + 1)`. Where training
+        diverges, losses are infinite or NaN.
     """
-    slope = torch.func.grad_and_value(lambda weights: meta_loss(model, weights, tasks, inner))
+    slope = vmap(grad_and_value(lambda weights, *parts: meta_loss(model, weights, Tasks(*parts), inner)))
     losses = []
     for _ in range(steps):
-        slopes, loss = slope(weights)
-        losses.append(float(loss))
-        if not loss.isfinite():
-            return weights, losses
+        slopes, loss = slope(weights, *tasks)
+        losses.append(loss)
         weights = _moved(weights, slopes, rate)
-    losses.append(float(meta_loss(model, weights, tasks, inner)))
-    return weights, losses
+    losses.append(slope(weights, *tasks)[1])
+    return weights, torch.stack(losses, 1)
 
 
 def train_by_flow(
     model: Model, weights: Weights, tasks: Tasks, inner: InnerLoop, *, time: float, steps: int
 ) -> Weights:
-    """Meta-training with an infinitesimal rate (Eq. 7): gradient flow of L for `time`, η times the steps."""
-    return flow(grad(lambda weights: meta_loss(model, weights, tasks, inner)), weights, time, steps)
+    """Meta-training with an infinitesimal rate (Eq. 7): gradient flow of L for `time`; arguments as in `train`."""
+    slope = vmap(grad(lambda weights, *parts: meta_loss(model, weights, Tasks(*parts), inner)))
+    return flow(lambda weights: slope(weights, *tasks), weights, time, steps)
 
 
-def centred(model: Model, initial: Weights) -> Model:
-    """The model minus its own outputs at `initial`: zero there, with the same derivatives."""
-    initial = {name: weight.detach() for name, weight in initial.items()}
-    return lambda weights, inputs: model(weights, inputs) - model(initial, inputs)
+def outputs_of_each(model: Model, weights: Weights, tasks: Tasks, inner: InnerLoop) -> Tensor:
+    """F_θ of several networks, each on its own tasks (arguments as in `train`): `(networks, tasks, pictures, outputs)`."""
+    return vmap(lambda weights, *parts: meta_outputs(model, weights, Tasks(*parts), inner))(weights, *tasks)
+
+
+def stack_weights(weights: Sequence[Weights]) -> Weights:
+    """Weights of several networks of one shape, each tensor with a first axis over the networks."""
+    return {name: torch.stack([each[name] for each in weights]) for name in weights[0]}
+
+
+def initial_outputs(model: Model, weights: Weights, tasks: Tasks) -> tuple[Tensor, Tensor]:
+    """Unadapted outputs of several networks on the queries and on the supports of all tasks.
+
+    Returns:
+        Two tensors `(networks, tasks, pictures, outputs)`.
+    """
+    on_tasks = vmap(vmap(model, in_dims=(None, 0)), in_dims=(0, None))
+    return on_tasks(weights, tasks.query), on_tasks(weights, tasks.support)
+
+
+def centre(tasks: Tasks, outputs: tuple[Tensor, Tensor]) -> Tasks:
+    """Tasks of each network on which it trains as the same network minus its initial outputs would.
+
+    For the square loss, f − f₀ with target Y is f with target Y + f₀. The centred network's meta-output is the
+    network's on these tasks, minus its initial outputs on the queries.
+
+    Args:
+        outputs: the networks' `initial_outputs`, or zeros for tasks as they are.
+    """
+    networks = len(outputs[0])
+    return Tasks(
+        query=tasks.query.expand(networks, *tasks.query.shape),
+        query_targets=tasks.query_targets + outputs[0],
+        support=tasks.support.expand(networks, *tasks.support.shape),
+        support_targets=tasks.support_targets + outputs[1],
+    )

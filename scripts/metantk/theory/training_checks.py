@@ -1,6 +1,8 @@
 """Statements 3 and 4: meta-training at finite width against Theorem 1 (Eq. 6) and Theorem 2 (Eq. 12)."""
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterator
+from itertools import pairwise
 
 import numpy as np
 import pandas as pd
@@ -18,13 +20,44 @@ from metantk.theory.kernels import (
     meta_ntk_by_formula,
     relative_distance,
 )
-from metantk.theory.maml import InnerLoop, Tasks, Weights, centred, meta_outputs, train, train_by_flow
-from metantk.theory.networks import Network
+from metantk.theory.maml import (
+    InnerLoop,
+    Tasks,
+    centre,
+    initial_outputs,
+    outputs_of_each,
+    stack_weights,
+    train,
+    train_by_flow,
+)
+from metantk.theory.networks import Network, Weights
 from metantk.theory.verdicts import Verdict, judge_slope, judge_widths
 
 SLOW_RATE = 0.1  # in η₀: Theorem 1 allows any rate below η₀, but its bound decays as if the rate were at least η₀/3
 FLOW_STEPS = 2  # Runge-Kutta steps of the meta-training's flow per step of rate η₀
 CENTRED, DRAWN = "zero at the start", "as drawn"
+INFINITESIMAL, FINITE = "infinitesimal", "finite"
+EXPONENTIAL, BY_STEPS = "exp(−ηtΦ)", "(I − ηΦ)^t"
+RUNS = ((CENTRED, INFINITESIMAL), (CENTRED, FINITE), (DRAWN, FINITE))
+
+# The comparisons that are judged, by statement.
+COMPARISONS = {
+    "4": {"outputs": CENTRED, "rates": INFINITESIMAL, "prediction": "Eq. 12"},
+    "4, finite rates": {"outputs": CENTRED, "rates": FINITE, "prediction": "Eq. 12", "decay": BY_STEPS},
+    "4, finite rates against the limit's decay": {
+        "outputs": CENTRED,
+        "rates": FINITE,
+        "prediction": "Eq. 12",
+        "decay": EXPONENTIAL,
+    },
+    "4, outputs as drawn": {"outputs": DRAWN, "rates": FINITE, "prediction": "Eq. 12", "decay": BY_STEPS},
+    "4, outputs as drawn against Eq. 8": {
+        "outputs": DRAWN,
+        "rates": FINITE,
+        "prediction": "Eq. 8",
+        "decay": BY_STEPS,
+    },
+}
 
 
 class Limit:
@@ -63,17 +96,11 @@ def measure_convergence(
     tables = []
     for width in entry.trained_widths:
         network = make_network(entry, options, width)
-        rates = [options.rate, SLOW_RATE] if width == entry.trained_widths[-1] else [options.rate]
-        for seed in range(options.seeds):
-            weights = network.draw(generator("theory weights", seed))
-            for rate in rates:
-                _, found = train(
-                    network, weights, tasks, limit.inner, rate=rate * limit.eta0, steps=options.steps
-                )
-                losses = np.full(len(steps), np.inf)
-                losses[: len(found)] = np.nan_to_num(found, nan=np.inf)
-                table = pd.DataFrame({"step": steps, "loss": losses})
-                table["bound"] = (1 - limit.eta0 * limit.smallest / 3) ** (2 * steps) * losses[0]
+        weights = draw_networks(network, options.seeds)
+        own = centre(tasks, _zeros(tasks, options.seeds))
+        for rate in [options.rate, SLOW_RATE] if width == entry.trained_widths[-1] else [options.rate]:
+            _, losses = train(network, weights, own, limit.inner, rate=rate * limit.eta0, steps=options.steps)
+            for seed, found in enumerate(np.nan_to_num(losses.numpy(), nan=np.inf)):
                 facts = {
                     "source": source,
                     "network": network.name,
@@ -83,9 +110,23 @@ def measure_convergence(
                     "eta0": limit.eta0,
                     "smallest": limit.smallest,
                 }
-                tables.append(table.assign(**facts)[[*facts, "step", "loss", "bound"]])
-            advance()
+                bound = (1 - limit.eta0 * limit.smallest / 3) ** (2 * steps) * found[0]
+                tables.append(pd.DataFrame({**facts, "step": steps, "loss": found, "bound": bound}))
+        advance()
     return pd.concat(tables, ignore_index=True)
+
+
+def draw_networks(network: Network, seeds: int) -> Weights:
+    """Weights of `seeds` networks, one after the other along a first axis."""
+    return stack_weights([network.draw(generator("theory weights", seed)) for seed in range(seeds)])
+
+
+def _zeros(tasks: Tasks, networks: int) -> tuple[Tensor, Tensor]:
+    """What `centre` takes to leave tasks as they are."""
+    return (
+        torch.zeros(networks, *tasks.query_targets.shape, dtype=torch.float64),
+        torch.zeros(networks, *tasks.support_targets.shape, dtype=torch.float64),
+    )
 
 
 def summarise_bounds(curves: pd.DataFrame) -> pd.DataFrame:
@@ -96,7 +137,10 @@ def summarise_bounds(curves: pd.DataFrame) -> pd.DataFrame:
     keys = ["source", "network", "width", "seed", "rate"]
     rows = []
     for key, run in curves.groupby(keys, sort=False):
-        excess = run["loss"] / run["bound"]
+        # Outputs are sums over the width: losses below their rounding errors say nothing about the bound.
+        rounding = run["loss"].iloc[0] * (key[2] * np.finfo(float).eps) ** 2
+        compared = run[run["bound"] > rounding]
+        excess = compared["loss"] / compared["bound"]
         rows.append(
             {
                 **dict(zip(keys, key, strict=True)),
@@ -133,98 +177,90 @@ def measure_regression(
 ) -> pd.DataFrame:
     """Outputs of meta-trained networks on test tasks against kernel regression with the limit's kernels.
 
-    One row per width, seed, time and comparison. Columns: `outputs` (the network's, as drawn or with its initial
+    One row per width, seed, time and prediction. Columns: `outputs` (the network's, as drawn or with its initial
     outputs subtracted), `rates` (infinitesimal: both loops by flow; finite: one inner step, η = rate · η₀),
-    `prediction`, `time` (in steps of rate η₀), `error` (relative distance over all test tasks).
+    `prediction` (Eq. 12, or Eq. 8 with the network's own F_0), `decay` (of the residual in the prediction),
+    `time` (steps, of rate η₀ for the flow), `error` (relative distance over all test tasks).
     """
     train_tasks = make_tasks(source, options, "train", options.train_tasks)
     test_tasks = make_tasks(source, options, "test", options.test_tasks)
     tasks = Tasks(*(torch.cat(pair) for pair in zip(train_tasks, test_tasks, strict=True)))
     trained = len(train_tasks.query)
     nominal = make_network(entry, options, 1)
+    nominal = make_network(entry, options, 1)
     flow_limit = Limit(nominal, tasks, trained, options, FLOW)
     step_limit = Limit(nominal, tasks, trained, options, ONE_STEP)
     rows = []
     for width in entry.trained_widths:
         network = make_network(entry, options, width)
-        for seed in range(options.seeds):
-            weights = network.draw(generator("theory weights", seed))
-            still = centred(network, weights)
-            for outputs, rates, found in (
-                (CENTRED, "infinitesimal", _follow_flow(still, weights, tasks, trained, flow_limit, options)),
-                (DRAWN, "infinitesimal", _follow_flow(network, weights, tasks, trained, flow_limit, options)),
-                (CENTRED, "finite", _follow_steps(still, weights, tasks, trained, step_limit, options)),
-            ):
-                facts = {"source": source, "network": network.name, "width": width, "seed": seed}
-                facts |= {"outputs": outputs, "rates": rates}
-                rows += [facts | row for row in found]
-            advance()
+        weights = draw_networks(network, options.seeds)
+        offset = initial_outputs(network, weights, tasks)
+        for outputs, rates in RUNS:
+            limit = flow_limit if rates == INFINITESIMAL else step_limit
+            shift = offset if outputs == CENTRED else _zeros(tasks, options.seeds)
+            history = _train(network, weights, centre(tasks, shift), trained, limit, rates, options)
+            facts = {"source": source, "network": network.name, "width": width}
+            facts |= {"outputs": outputs, "rates": rates}
+            for time in sorted(options.times):
+                found, before = history[time] - shift[0], history[0] - shift[0]
+                for row in _compare(found, before, time, tasks, trained, limit, rates, options):
+                    rows.append(facts | row)
+        advance()
     return pd.DataFrame(rows)
 
 
-def _follow_flow(
-    model: Callable, weights: Weights, tasks: Tasks, trained: int, limit: Limit, options: TheoryOptions
-) -> list[dict]:
-    """Meta-training by gradient flow against Eq. 12, and against Eq. 8 with the network's own initial outputs."""
-    learning = Tasks(*(part[:trained] for part in tasks))
-    before = meta_outputs(model, weights, tasks, limit.inner)
-    now, rows = 0, []
-    for time in sorted(options.times):
-        span = (time - now) * limit.eta0
-        weights = train_by_flow(
-            model, weights, learning, limit.inner, time=span, steps=FLOW_STEPS * (time - now)
-        )
-        now = time
-        outputs = meta_outputs(model, weights, tasks, limit.inner)
-        for prediction, start in (("Eq. 12", limit.start), ("Eq. 8", before)):
-            expected = kernel_regression(
-                limit.phi, start, tasks.query_targets, trained, time=time * limit.eta0
+def _train(
+    network: Network, weights: Weights, own: Tasks, trained: int, limit: Limit, rates: str, options: TheoryOptions
+) -> dict[int, Tensor]:
+    """Meta-outputs of all networks on all tasks, by time in steps of η₀ (infinitesimal) or of η (finite), with 0."""
+    learning = Tasks(*(part[:, :trained] for part in own))
+    history = {0: outputs_of_each(network, weights, own, limit.inner)}
+    for before, now in pairwise([0, *sorted(options.times)]):
+        steps = now - before
+        if rates == INFINITESIMAL:
+            weights = train_by_flow(
+                network, weights, learning, limit.inner, time=steps * limit.eta0, steps=FLOW_STEPS * steps
             )
-            rows.append(_row(prediction, time, outputs[trained:], expected[trained:]))
-    return rows
+        else:
+            rate = options.rate * limit.eta0
+            weights, _ = train(network, weights, learning, limit.inner, rate=rate, steps=steps)
+        history[now] = outputs_of_each(network, weights, own, limit.inner)
+    return history
 
 
-def _follow_steps(
-    model: Callable, weights: Weights, tasks: Tasks, trained: int, limit: Limit, options: TheoryOptions
-) -> list[dict]:
-    """Meta-training by gradient descent, one inner step, against Eq. 12 and its form for finite steps."""
-    learning = Tasks(*(part[:trained] for part in tasks))
+def _compare(
+    found: Tensor,
+    before: Tensor,
+    time: int,
+    tasks: Tasks,
+    trained: int,
+    limit: Limit,
+    rates: str,
+    options: TheoryOptions,
+) -> Iterator[dict]:
+    """Distances on the test tasks from each prediction, one row per network."""
     rate = options.rate * limit.eta0
-    now, rows = 0, []
-    for steps in sorted(options.times):
-        weights, _ = train(model, weights, learning, limit.inner, rate=rate, steps=steps - now)
-        now = steps
-        outputs = meta_outputs(model, weights, tasks, limit.inner)
-        for prediction, used in (("Eq. 12", None), ("Eq. 12, finite steps", rate)):
-            expected = kernel_regression(
-                limit.phi, limit.start, tasks.query_targets, trained, time=steps * rate, rate=used
-            )
-            rows.append(_row(prediction, steps, outputs[trained:], expected[trained:]))
-    return rows
-
-
-def _row(prediction: str, time: int, outputs: Tensor, expected: Tensor) -> dict:
-    error = relative_distance(outputs, expected)
-    return {"prediction": prediction, "time": time, "error": error if np.isfinite(error) else np.inf}
-
-
-# What each comparison of `measure_regression` belongs to, as (outputs, rates, prediction).
-STATEMENTS = {
-    ("4", CENTRED, "infinitesimal", "Eq. 12"),
-    ("4, finite rates", CENTRED, "finite", "Eq. 12, finite steps"),
-    ("4, finite rates in the limit's formula", CENTRED, "finite", "Eq. 12"),
-    ("4, outputs as drawn", DRAWN, "infinitesimal", "Eq. 12"),
-    ("4, outputs as drawn, Eq. 8", DRAWN, "infinitesimal", "Eq. 8"),
-}
+    decays = {EXPONENTIAL: None} if rates == INFINITESIMAL else {EXPONENTIAL: None, BY_STEPS: rate}
+    flowed = time * (limit.eta0 if rates == INFINITESIMAL else rate)
+    for decay, step in decays.items():
+        for seed in range(len(found)):
+            for prediction, start in (("Eq. 12", limit.start), ("Eq. 8", before[seed])):
+                expected = kernel_regression(limit.phi, start, tasks.query_targets, trained, time=flowed, rate=step)
+                error = relative_distance(found[seed, trained:], expected[trained:])
+                yield {
+                    "seed": seed,
+                    "prediction": prediction,
+                    "decay": decay,
+                    "time": time,
+                    "error": error if math.isfinite(error) else math.inf,
+                }
 
 
 def judge_regression(table: pd.DataFrame) -> list[Verdict]:
     """Statement 4: whether the error falls with the width, for each time."""
     verdicts = []
-    for statement, outputs, rates, prediction in sorted(STATEMENTS):
-        chosen = table[
-            (table["outputs"] == outputs) & (table["rates"] == rates) & (table["prediction"] == prediction)
-        ]
+    for statement, wanted in COMPARISONS.items():
+        chosen = table[(table[list(wanted)] == pd.Series(wanted)).all(axis=1)]
         groups = list(chosen.groupby(["source", "network", "time"], sort=False))
         for (source, network, time), group in groups:
             verdicts.append(

@@ -11,7 +11,8 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-HOLDS, FAILS = "holds", "does not hold"
+HOLDS, FAILS, UNDECIDED = "holds", "does not hold", "undecided"
+EXPECTED_SLOPE = -0.5  # fluctuations of a mean over l units
 FEWEST_WIDTHS = 3  # of a fit: with two, the line explains everything and its error nothing
 CONFIDENCE = 0.95
 
@@ -22,7 +23,8 @@ class Verdict(NamedTuple):
     Attributes:
         statement: as numbered in theory.md.
         case: data, network, and what was varied.
-        verdict: `holds`, `holds from width N` or `does not hold`.
+        verdict: `holds`, `holds from width N`, `does not hold`, or `undecided` where the interval of a slope
+            leaves room for both.
         numbers: those that it was judged by, for people.
     """
 
@@ -50,9 +52,18 @@ class Slope(NamedTuple):
     def falls(self) -> bool:
         return self.value + self.half_width < 0
 
-    def agrees_with(self, expected: float) -> bool:
-        """Whether the interval holds the expected slope and not zero: it must tell the two apart."""
-        return self.falls and abs(self.value - expected) <= self.half_width
+    @property
+    def is_expected(self) -> bool:
+        """Whether the interval holds −1/2 and not zero: it must tell the two apart."""
+        return self.falls and self._holds(EXPECTED_SLOPE)
+
+    @property
+    def tells_nothing(self) -> bool:
+        """Whether the interval holds both zero and −1/2."""
+        return self._holds(0) and self._holds(EXPECTED_SLOPE)
+
+    def _holds(self, value: float) -> bool:
+        return abs(self.value - value) <= self.half_width
 
 
 def fit_slope(widths: Sequence[float], values: Sequence[float], *, cases: int = 1) -> Slope:
@@ -69,21 +80,22 @@ def fit_slope(widths: Sequence[float], values: Sequence[float], *, cases: int = 
 
 
 def judge_slope(
-    statement: str, case: str, table: pd.DataFrame, column: str, *, cases: int, expected: float | None = None
+    statement: str, case: str, table: pd.DataFrame, column: str, *, cases: int, as_expected: bool = False
 ) -> Verdict:
-    """Whether `column` falls with `width`, as expected if a slope is given.
+    """Whether `column` falls with `width`; `as_expected`: with slope −1/2.
 
     Where it does not over all widths, the smallest ones are left out, one by one, while three remain.
     """
     widths = sorted(table["width"].unique())
-    first = fit_slope(table["width"], table[column], cases=cases)
+    overall = fit_slope(table["width"], table[column], cases=cases)
     for number in range(len(widths) - FEWEST_WIDTHS + 1):
         part = table[table["width"] >= widths[number]]
         slope = fit_slope(part["width"], part[column], cases=cases)
-        if slope.falls if expected is None else slope.agrees_with(expected):
+        if slope.is_expected if as_expected else slope.falls:
             verdict = HOLDS if number == 0 else f"{HOLDS} from width {widths[number]}"
-            return Verdict(statement, case, verdict, f"{slope}; {_ends(table, column)}")
-    return Verdict(statement, case, FAILS, f"{first}; {_ends(table, column)}")
+            return Verdict(statement, case, verdict, f"{slope}; {_ends(part, column)}")
+    verdict = UNDECIDED if overall.tells_nothing else FAILS
+    return Verdict(statement, case, verdict, f"{overall}; {_ends(table, column)}")
 
 
 def _ends(table: pd.DataFrame, column: str) -> str:
@@ -108,11 +120,15 @@ def judge_widths(statement: str, case: str, held: pd.Series, numbers: str) -> Ve
 
 
 def combine(verdicts: Sequence[Verdict]) -> str:
-    """The verdict on a statement: that of its weakest case."""
-    failed = [verdict for verdict in verdicts if verdict.verdict == FAILS]
-    if len(failed) == len(verdicts):
-        return FAILS
-    if failed:
-        return f"{FAILS} in {len(failed)} of {len(verdicts)} cases"
-    starts = [int(verdict.verdict.rsplit(" ", 1)[1]) for verdict in verdicts if verdict.verdict != HOLDS]
-    return f"{HOLDS} from width {max(starts)}" if starts else HOLDS
+    """The verdict on a statement: that of its cases, the weakest first."""
+    total = len(verdicts)
+    parts = []
+    for weak in (FAILS, UNDECIDED):
+        count = sum(verdict.verdict == weak for verdict in verdicts)
+        if count == total:
+            return weak
+        if count:
+            parts.append(f"{weak} in {count} of {total} cases")
+    starts = [int(verdict.verdict.rsplit(" ", 1)[1]) for verdict in verdicts if " from width " in verdict.verdict]
+    positive = f"{HOLDS} from width {max(starts)}" if starts else HOLDS
+    return ", ".join([*parts, f"{positive} in the others" if parts else positive])
