@@ -195,7 +195,7 @@ class TheoryNetworkOptions(Options):
         [16, 32, 64, 128], description="units or channels per layer where kernels are compared, ascending"
     )
     trained_widths: list[Count] = Field(
-        [4, 16, 64], description="the same where networks are meta-trained; none: not trained"
+        [4, 16, 64, 128], description="the same where networks are meta-trained; none: not trained"
     )
 
     @field_validator("widths", "trained_widths")
@@ -261,7 +261,7 @@ class TheoryOptions(Options):
         [
             TheoryNetworkOptions(),
             TheoryNetworkOptions(activation="erf", trained_widths=[]),
-            TheoryNetworkOptions(kind="convolutional", widths=[4, 8, 16], trained_widths=[]),
+            TheoryNetworkOptions(kind="convolutional", widths=[4, 8, 16, 32], trained_widths=[]),
         ],
         min_length=1,
         description="networks and their widths",
@@ -281,10 +281,10 @@ class TheoryOptions(Options):
     )
     inner_steps: Count = Field(2, description="Runge-Kutta steps of the inner gradient flow")
     seeds: int = Field(4, ge=2, description="draws of the weights per width")
-    steps: Count = Field(100, description="meta-training steps of Theorem 1")
+    steps: Count = Field(60, description="meta-training steps of Theorem 1")
     rate: float = Field(0.9, gt=0, lt=1, description="η of Theorem 1 and of Theorem 2's finite rates, in η₀")
     times: list[Count] = Field(
-        [1, 4, 16], min_length=1, description="t of Theorem 2, in steps of rate η₀ (the flow runs as long)"
+        [1, 8], min_length=1, description="t of Theorem 2, in steps of rate η₀ (the flow runs as long)"
     )
     learner: LearnerOptions = LearnerOptions()
     trainability: TrainabilityOptions = TrainabilityOptions()

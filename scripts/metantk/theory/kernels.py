@@ -143,7 +143,7 @@ def adapted_regression(kernels: Pair, tasks: Tasks, inner: InnerLoop) -> Tensor:
 def kernel_regression(
     phi: Tensor, start: Tensor, targets: Tensor, trained: int, *, time: float, rate: float | None = None
 ) -> Tensor:
-    """Eq. 8 on every task: `start` plus what the MetaNTK carries over from the training tasks. Eq. 12 if `start` is G.
+    """Eq. 8 on every task, `start` plus what the MetaNTK carries over from training tasks; Eq. 12 if `start` is G.
 
     Args:
         phi: the MetaNTK between the queries of all tasks.

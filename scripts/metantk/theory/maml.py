@@ -134,7 +134,7 @@ def train_by_flow(
 
 
 def outputs_of_each(model: Model, weights: Weights, tasks: Tasks, inner: InnerLoop) -> Tensor:
-    """F_θ of several networks, each on its own tasks (arguments as in `train`): `(networks, tasks, pictures, outputs)`."""
+    """F_θ of several networks, arguments as in `train`: `(networks, tasks, pictures, outputs)`."""
     return vmap(lambda weights, *parts: meta_outputs(model, weights, Tasks(*parts), inner))(weights, *tasks)
 
 

@@ -10,7 +10,7 @@ from metantk.devices import numpy_generator
 from metantk.episodes import EpisodeSampler
 from metantk.theory.maml import Tasks
 
-GLYPH_SIDE = 24  # pixels, as drawn; a multiple of nothing: the pooling is adaptive
+GLYPH_SIDE = 24  # pixels, as drawn, before pooling
 CLOUD_SPREAD = 1.0  # deviation of an example of a Gaussian class from its mean, in units of the means' own
 
 
@@ -41,8 +41,11 @@ def draw_tasks(source: str, count: int, *, ways: int, shots: int, queries: int, 
 def _draw_glyphs(count: int, ways: int, pictures: int, side: int, key: tuple) -> Tensor:
     # Twice as many as a task takes, so that two tasks on one class seldom share pictures.
     part = make_glyphs(image_size=GLYPH_SIDE, images_per_class=2 * pictures, seed=0)[key[0]]
-    grey = torch.from_numpy(part.images).double().mean(-1)[:, None]
-    pooled = functional.adaptive_avg_pool2d(grey, side).flatten(1)
+    colours = torch.from_numpy(part.images).double()
+    # Ink is what differs from the background, light on dark or dark on light.
+    background = colours.flatten(1, 2).median(1).values[:, None, None]
+    ink = (colours - background).abs().mean(-1)[:, None]
+    pooled = functional.adaptive_avg_pool2d(ink, side).flatten(1)
     sampler = EpisodeSampler(part.labels, ways=ways, shots=pictures, queries=0, where=f"glyphs, {key[0]}")
     draws = numpy_generator("theory tasks", *key)
     return pooled[torch.from_numpy(np.stack([sampler.draw(draws).support for _ in range(count)]))]

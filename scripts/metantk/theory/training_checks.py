@@ -212,7 +212,7 @@ def measure_regression(
 def _train(
     network: Network, weights: Weights, own: Tasks, trained: int, limit: Limit, rates: str, options: TheoryOptions
 ) -> dict[int, Tensor]:
-    """Meta-outputs of all networks on all tasks, by time in steps of η₀ (infinitesimal) or of η (finite), with 0."""
+    """Meta-outputs of all networks on all tasks, by time in steps of η₀ (infinitesimal) or η (finite); from 0."""
     learning = Tasks(*(part[:, :trained] for part in own))
     history = {0: outputs_of_each(network, weights, own, limit.inner)}
     for before, now in pairwise([0, *sorted(options.times)]):
