@@ -18,10 +18,12 @@ include: "workflow/rules/training.smk"
 include: "workflow/rules/evaluation.smk"
 include: "workflow/rules/tables.smk"
 include: "workflow/rules/figures.smk"
+include: "workflow/rules/theory.smk"
 
 
 rule all:
     default_target: True
     input:
         rules.aggregate_tables.output,
+        rules.verify_theory.output,
         expand(rules.draw_figures.output, dataset=CONFIG.datasets, run=RUNS),

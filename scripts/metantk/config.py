@@ -218,18 +218,18 @@ class TheoryNetworkOptions(Options):
 class LearnerOptions(Options):
     """The predictor of Eq. 12 and a trained network as few-shot learners (glyphs; fully connected ReLU)."""
 
-    width: Count = Field(128, description="units per hidden layer of the finite network")
+    width: Count = Field(64, description="units per hidden layer of the finite network")
     depth: Count = Field(2, description="hidden layers")
-    train_tasks: Count = Field(6, description="training tasks")
-    test_tasks: int = Field(24, ge=2, description="test tasks, of test classes")
+    train_tasks: Count = Field(8, description="training tasks")
+    test_tasks: int = Field(32, ge=2, description="test tasks, of test classes")
     ways: int = Field(3, ge=2, description="classes per task")
     shots: Count = Field(1, description="support pictures per class")
     queries: Count = Field(2, description="query pictures per class")
-    steps: Count = Field(100, description="meta-training steps of the trained network")
+    steps: Count = Field(40, description="meta-training steps of the trained network")
 
 
 class TrainabilityOptions(Options):
-    """Whether condition numbers tell how well an architecture trains (statement 7)."""
+    """Whether condition numbers tell how well an architecture trains (stage measure_trainability)."""
 
     architectures: int = Field(
         0, ge=0, description="random architectures of the search space (at least 4); 0 leaves the statement out"
@@ -284,10 +284,15 @@ class TheoryOptions(Options):
     steps: Count = Field(60, description="meta-training steps of Theorem 1")
     rate: float = Field(0.9, gt=0, lt=1, description="η of Theorem 1 and of Theorem 2's finite rates, in η₀")
     times: list[Count] = Field(
-        [1, 8], min_length=1, description="t of Theorem 2, in steps of rate η₀ (the flow runs as long)"
+        [1, 4], min_length=1, description="t of Theorem 2, in steps of rate η₀ (the flow runs as long)"
     )
     learner: LearnerOptions = LearnerOptions()
-    trainability: TrainabilityOptions = TrainabilityOptions()
+
+    @model_validator(mode="after")
+    def _something_trains(self) -> "TheoryOptions":
+        if not any(network.trained_widths for network in self.networks):
+            raise ValueError("networks: none has trained_widths; Theorems 1 and 2 need one")
+        return self
 
 
 class Config(Options):
@@ -302,6 +307,7 @@ class Config(Options):
     training: TrainingOptions = TrainingOptions()
     evaluation: EvaluationOptions = EvaluationOptions()
     theory: TheoryOptions = TheoryOptions()
+    trainability: TrainabilityOptions = TrainabilityOptions()
 
     @model_validator(mode="after")
     def _check_names(self) -> "Config":

@@ -45,6 +45,7 @@ DATA = f"{RESULTS}/{{dataset}}/data"
 PART = f"{RESULTS}/{{dataset}}/{{run}}/{{method}}/seed{{seed}}"
 TABLES = f"{RESULTS}/tables"
 FIGURES = f"{RESULTS}/figures/{{dataset}}/{{run}}"
+THEORY = f"{RESULTS}/theory"
 
 
 def code(script):
@@ -93,6 +94,14 @@ def training_options(wildcards):
 
 def evaluation_options(wildcards):
     return canonical_json(CONFIG.evaluation.model_dump())
+
+
+def theory_options(wildcards):
+    return canonical_json(CONFIG.theory.model_dump())
+
+
+def trainability_options(wildcards):
+    return canonical_json(CONFIG.trainability.model_dump())
 
 
 def run_shape(wildcards):
