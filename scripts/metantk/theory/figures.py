@@ -30,6 +30,7 @@ def draw_determinism(kernels: pd.DataFrame) -> Figure:
             _draw_trend(axes, group, "ntk_change", number, f"NTK: {name}")
             _draw_trend(axes, group, "meta_change", number, f"MetaNTK: {name}", fill="none", line="--")
         _finish_trends(axes, source, "relative change over seeds")
+    _add_legend(figure, panels)
     return figure
 
 
@@ -41,8 +42,9 @@ def draw_formula(kernels: pd.DataFrame) -> Figure:
     for label, axes in panels.items():
         for number, (name, group) in enumerate(kernels[labels == label].groupby("network", sort=False)):
             _draw_trend(axes, group, "formula", number, f"transposed: {name}")
-            _draw_trend(axes, group, "printed", number, f"as printed: {name}", fill="none", line=":", slope=False)
+            _draw_trend(axes, group, "printed", number, f"as printed: {name}", fill="none", line=":")
         _finish_trends(axes, label, "relative error")
+    _add_legend(figure, panels)
     return figure
 
 
@@ -77,7 +79,7 @@ def draw_convergence(curves: pd.DataFrame) -> Figure:
         axes.set(yscale="log", xlabel="step", ylabel="loss / loss at the start", ylim=(low * 1e-4, 1e3))
         axes.set_title(label)
         axes.grid(axis="y")
-        axes.legend(fontsize=6.5)
+    _add_legend(figure, panels)
     return figure
 
 
@@ -90,9 +92,17 @@ def draw_regression(regression: pd.DataFrame) -> Figure:
     for label, axes in panels.items():
         for number, (statement, wanted) in enumerate(COMPARISONS.items()):
             chosen = last[(labels == label) & (last[list(wanted)] == pd.Series(wanted)).all(axis=1)]
-            _draw_trend(axes, chosen, "error", number, statement)
+            _draw_trend(axes, chosen, "error", number, _describe(wanted))
         _finish_trends(axes, label, f"relative error at t = {last['time'].iloc[0]}")
+    _add_legend(figure, panels)
     return figure
+
+
+def _describe(comparison: dict[str, str]) -> str:
+    """A line of the legend: whose outputs, trained how, against what."""
+    parts = [f"outputs {comparison['outputs']}", f"{comparison['rates']} rates"]
+    against = " with ".join(comparison[key] for key in ("prediction", "decay") if key in comparison)
+    return f"{', '.join(parts)}: {against}"
 
 
 @matplotlib.rc_context(STYLE)
@@ -135,7 +145,7 @@ def _panels(title: str, labels: pd.Series) -> tuple[Figure, dict[str, Axes]]:
     names = list(dict.fromkeys(labels))
     columns = min(3, len(names))
     rows = -(-len(names) // columns)
-    figure = new_figure(0.4 + PANEL_WIDTH * max(columns, 2), 0.4 + PANEL_HEIGHT * rows, title, layout="constrained")
+    figure = new_figure(0.4 + PANEL_WIDTH * max(columns, 2), 1.2 + PANEL_HEIGHT * rows, title, layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False).ravel()
     for unused in axes[len(names) :]:
         unused.set_axis_off()
@@ -151,31 +161,39 @@ def _draw_trend(
     *,
     fill: str = "full",
     line: str = "-",
-    slope: bool = True,
 ) -> None:
-    """Every seed as a dot, and the line through the medians."""
+    """Every seed as a dot, the line through the medians, and its slope at its end."""
     colour, marker = COLOURS[number % len(COLOURS)], MARKERS[number % len(MARKERS)]
     faces = colour if fill == "full" else "none"
     finite = table[np.isfinite(table[column])]
-    axes.scatter(
-        finite["width"], finite[column], s=9, marker=marker, facecolors=faces, edgecolors=colour, linewidths=0.6
-    )
+    marks = {"marker": marker, "facecolors": faces, "edgecolors": colour, "linewidths": 0.6}
+    axes.scatter(finite["width"], finite[column], s=9, **marks)
     medians = finite.groupby("width")[column].median()
-    if slope:
-        label = f"{label} ({fit_slope(table['width'], table[column])})"
     axes.plot(medians.index, medians, color=colour, linestyle=line, linewidth=1.1, label=label)
+    slope = fit_slope(table["width"], table[column]).value
+    place = (1.1 * medians.index[-1], medians.iloc[-1])
+    axes.text(*place, f"{slope:.2f}", color=colour, fontsize=6, va="center", gid="slope")
 
 
 def _finish_trends(axes: Axes, title: str, quantity: str) -> None:
+    """Logarithmic axes, the expected slope in grey, room for the slopes at the right."""
     widths = np.array(sorted({point for line in axes.lines for point in line.get_xdata()}), float)
     top = max(max(line.get_ydata()) for line in axes.lines)
-    axes.plot(
-        widths, 1.4 * top * (widths / widths[0]) ** EXPECTED_SLOPE, color=MUTED, linewidth=0.8, label="slope −1/2"
-    )
+    expected = 1.4 * top * (widths / widths[0]) ** EXPECTED_SLOPE
+    axes.plot(widths, expected, color=MUTED, linewidth=0.8, label="slope −1/2")
     axes.set(xscale="log", yscale="log", xlabel="width", ylabel=quantity)
-    axes.set_xlim(widths[0] / 1.3, widths[-1] * 1.3)
+    axes.set_xlim(widths[0] / 1.3, widths[-1] * 2)
     axes.set_xticks(widths, [f"{width:g}" for width in widths])
     axes.xaxis.minorticks_off()
     axes.set_title(title)
     axes.grid(axis="y")
-    axes.legend(fontsize=5.5)
+
+
+def _add_legend(figure: Figure, panels: dict[str, Axes]) -> None:
+    """One legend below all panels: they compare the same things in the same colours."""
+    entries = {
+        label: handle
+        for axes in panels.values()
+        for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
+    }
+    figure.legend(entries.values(), entries.keys(), loc="outside lower left", ncols=2)

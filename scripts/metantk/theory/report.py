@@ -66,8 +66,8 @@ How verdicts are reached: a slope is that of log error against log width, one po
 confidence interval (95 % for all cases of a statement together). *Falls* means that the interval lies below zero;
 *slope −1/2* that it holds −1/2 and not zero. Where this is so only without the smallest widths, the verdict is
 *holds from width N*; where the interval holds both zero and −1/2, it is *undecided*. Bounds hold at a width if no
-seed exceeds them at any step. Networks are in NTK parametrisation: the 1/l of Eq. 4 and of Theorem 1's rates is part
-of the network.
+seed exceeds them at any step. Networks are in NTK parametrisation: the 1/l of Eq. 4 and of Theorem 1's rates is
+part of the network.
 """
 
 

@@ -20,7 +20,7 @@ from metantk.config import (
 from metantk.criteria import CRITERIA, Masks, Setting
 from metantk.datasets.glyphs import make_glyphs
 from metantk.datasets.store import Split, channel_statistics
-from metantk.devices import generator, numpy_generator
+from metantk.devices import numpy_generator
 from metantk.episodes import EpisodeSampler
 from metantk.evaluation import Backbone, evaluate
 from metantk.pruning import random_genotype
