@@ -237,7 +237,7 @@ class TrainabilityOptions(Options):
     cells: int = Field(3, ge=2, description="stacked cells")
     channels: Count = Field(4, description="channels after the stem")
     image_size: int = Field(16, ge=8, description="height and width of the pictures, in pixels")
-    images_per_class: int = Field(20, ge=20, description="glyphs drawn per class")
+    images_per_class: int = Field(20, ge=16, description="glyphs drawn per class; an episode takes 16")
     repeat: Count = Field(3, description="draws over which each criterion is averaged")
     maml_tasks: Count = Field(4, description="5-way 1-shot tasks of the meta-training, with 5 queries per class")
     maml_steps: Count = Field(40, description="full-batch steps of MAML (Adam), one inner step each")

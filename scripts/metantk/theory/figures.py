@@ -90,7 +90,7 @@ def draw_regression(regression: pd.DataFrame) -> Figure:
     labels = last["source"] + ": " + last["network"]
     figure, panels = _panels("Meta-trained networks on test tasks against kernel regression (Theorem 2)", labels)
     for label, axes in panels.items():
-        for number, (statement, wanted) in enumerate(COMPARISONS.items()):
+        for number, wanted in enumerate(COMPARISONS.values()):
             chosen = last[(labels == label) & (last[list(wanted)] == pd.Series(wanted)).all(axis=1)]
             _draw_trend(axes, chosen, "error", number, _describe(wanted))
         _finish_trends(axes, label, f"relative error at t = {last['time'].iloc[0]}")
@@ -196,4 +196,6 @@ def _add_legend(figure: Figure, panels: dict[str, Axes]) -> None:
         for axes in panels.values()
         for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
     }
-    figure.legend(entries.values(), entries.keys(), loc="outside lower left", ncols=2)
+    column = 0.6 + 0.065 * max(map(len, entries))  # inches: the handle, then the letters
+    columns = max(1, int(figure.get_figwidth() / column))
+    figure.legend(entries.values(), entries.keys(), loc="outside lower left", ncols=columns)

@@ -138,7 +138,7 @@ def _meta_train(
         optimiser.zero_grad(set_to_none=True)
         loss().backward()
         optimiser.step()
-    return float(loss())
+    return float(loss().detach())
 
 
 def _train_and_test(

@@ -131,4 +131,8 @@ def combine(verdicts: Sequence[Verdict]) -> str:
             parts.append(f"{weak} in {count} of {total} cases")
     starts = [int(verdict.verdict.rsplit(" ", 1)[1]) for verdict in verdicts if " from width " in verdict.verdict]
     positive = f"{HOLDS} from width {max(starts)}" if starts else HOLDS
-    return ", ".join([*parts, f"{positive} in the others" if parts else positive])
+    if not parts:
+        return positive
+    if any(verdict.verdict.startswith(HOLDS) for verdict in verdicts):
+        parts.append(f"{positive} in the others")
+    return ", ".join(parts)
