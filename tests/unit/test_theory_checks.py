@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from conftest import tiny_theory
 from scipy import stats
 
 import measure_trainability
@@ -285,16 +286,6 @@ TINY_TRAINABILITY = {
     "epochs": 1,
     "episodes": 4,
 }
-TINY = {
-    "networks": [{"depth": 1, "widths": [2, 4, 8], "trained_widths": [2, 4, 8]}],
-    "sources": ["gaussian"],
-    "side": 3,
-    "shots": 1,
-    "seeds": 2,
-    "steps": 3,
-    "times": [1],
-    "learner": {"width": 4, "train_tasks": 2, "test_tasks": 3, "steps": 2},
-}
 
 
 def call(monkeypatch, script, *arguments):
@@ -317,8 +308,8 @@ def test_both_programs_from_end_to_end(tmp_path, monkeypatch):
 
     monkeypatch.setattr(verify_theory, "verify", count)
     seventh = ("--trainability", tmp_path / "trainability.csv")
-    call(monkeypatch, verify_theory, "--options", json.dumps(TINY), *seventh, "--output", tmp_path)
-    assert len(done) == verify_theory.count_units(parse(TheoryOptions, TINY, where="options"))
+    call(monkeypatch, verify_theory, "--options", json.dumps(tiny_theory()), *seventh, "--output", tmp_path)
+    assert len(done) == verify_theory.count_units(parse(TheoryOptions, tiny_theory(), where="options"))
     text = (tmp_path / "theory.md").read_text()
     for statement, _ in STATEMENTS.values():
         assert statement in text

@@ -2,7 +2,6 @@
 
 import pandas as pd
 
-from metantk.tables import to_markdown
 from metantk.theory.verdicts import Verdict, combine
 
 # What each statement says, and what was measured for it.
@@ -87,9 +86,13 @@ def write_report(verdicts: list[Verdict]) -> str:
     )
     details = pd.DataFrame(verdict._asdict() for cases in judged.values() for verdict in cases)
     return (
-        f"# The theorems in numbers\n\n{to_markdown(summary)}\n{RULES}\n## Every case\n\n"
-        f"{to_markdown(details.rename(columns=str.capitalize))}"
+        f"# The theorems in numbers\n\n{_to_markdown(summary)}\n{RULES}\n## Every case\n\n"
+        f"{_to_markdown(details.rename(columns=str.capitalize))}"
     )
+
+
+def _to_markdown(table: pd.DataFrame) -> str:
+    return table.to_markdown(index=False, disable_numparse=True) + "\n"
 
 
 def _in_short(cases: list[Verdict]) -> str:
