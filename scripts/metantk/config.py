@@ -281,7 +281,7 @@ class TheoryOptions(Options):
     )
     inner_steps: Count = Field(2, description="Runge-Kutta steps of the inner gradient flow")
     seeds: int = Field(4, ge=2, description="draws of the weights per width")
-    steps: Count = Field(60, description="meta-training steps of Theorem 1")
+    steps: Count = Field(40, description="meta-training steps of Theorem 1")
     rate: float = Field(0.9, gt=0, lt=1, description="η of Theorem 1 and of Theorem 2's finite rates, in η₀")
     times: list[Count] = Field(
         [1, 4], min_length=1, description="t of Theorem 2, in steps of rate η₀ (the flow runs as long)"
