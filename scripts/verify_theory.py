@@ -23,7 +23,7 @@ from metantk.command_line import make_parser, parse_options, progress, run
 from metantk.config import TheoryOptions
 from metantk.storage import InputError, atomic_write, check_writable, provenance, write_json
 from metantk.theory import correlation, figures
-from metantk.theory.kernel_checks import judge_kernels, measure_kernels
+from metantk.theory.kernel_checks import INNER_LOOPS, judge_kernels, measure_kernels
 from metantk.theory.learner import LEARNERS, judge_learners, measure_learners
 from metantk.theory.report import write_report
 from metantk.theory.training_checks import (
@@ -69,7 +69,7 @@ def main() -> None:
 def count_units(options: TheoryOptions) -> int:
     """How often `verify` calls `advance`."""
     per_source = sum(
-        len(entry.widths) * options.seeds + 2 * len(entry.trained_widths) for entry in options.networks
+        len(INNER_LOOPS) * len(entry.widths) + 2 * len(entry.trained_widths) for entry in options.networks
     )
     return per_source * len(options.sources) + len(LEARNERS)
 

@@ -1,6 +1,7 @@
 """Statements 1, 2 and 6: kernels at initialisation against the width (Eq. 5, Definition 2, Eqs. 10-11; ANIL)."""
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import pandas as pd
 import torch
@@ -24,7 +25,7 @@ from metantk.theory.tasks import draw_tasks
 from metantk.theory.verdicts import FAILS, HOLDS, Verdict, judge_slope
 
 ROUNDING = 1e-9  # relative, float64: far above sums of a few hundred terms, far below any term of Eq. 11
-FLOW, ONE_STEP, ANIL = "MAML, flow", "MAML, one step", "ANIL, flow"
+INNER_LOOPS = FLOW, ONE_STEP, ANIL = "MAML, flow", "MAML, one step", "ANIL, flow"
 
 
 def make_network(entry: TheoryNetworkOptions, options: TheoryOptions, width: int) -> Network:
@@ -74,52 +75,62 @@ def measure_kernels(
     printed; `formula_asymmetry` and `printed_asymmetry`, of both from their transposes, with the limit's Θ.
     """
     tasks = make_tasks(source, options, "train", options.train_tasks)
-    inputs = all_inputs(tasks)
-    limit = infinite_kernels(make_network(entry, options, entry.widths[-1]), inputs)
-    loops = make_inner_loops(limit, tasks, options)
-    asymmetries = {
-        name: [
-            relative_distance(kernel.T, kernel)
-            for kernel in (meta_ntk_by_formula(limit, tasks, inner), meta_ntk_as_printed(limit, tasks, inner))
-        ]
-        for name, inner in loops.items()
-    }
-    rows = []
-    for width in entry.widths:
-        network = make_network(entry, options, width)
-        found: dict[str, list[tuple[Tensor, Tensor, Tensor]]] = {name: [] for name in loops}
-        for seed in range(options.seeds):
-            weights = network.draw(generator("theory weights", seed))
-            kernels = empirical_kernels(network, weights, inputs)
-            for name, inner in loops.items():
-                defined = meta_ntk_by_definition(network, weights, tasks, inner)
-                formula = meta_ntk_by_formula(kernels, tasks, inner)
-                printed = meta_ntk_as_printed(kernels, tasks, inner)
-                found[name].append((kernels.ntk, defined))
-                rows.append(
-                    {
-                        "source": source,
-                        "network": network.name,
-                        "inner": name,
-                        "width": width,
-                        "seed": seed,
-                        "ntk_limit": relative_distance(kernels.ntk, limit.ntk),
-                        "meta_limit": relative_distance(defined, meta_ntk_by_formula(limit, tasks, inner)),
-                        "formula": relative_distance(formula, defined),
-                        "printed": relative_distance(printed, defined),
-                        "printed_asymmetry": asymmetries[name][1],
-                        "formula_asymmetry": asymmetries[name][0],
-                    }
-                )
+    limit = infinite_kernels(make_network(entry, options, entry.widths[-1]), all_inputs(tasks))
+    tables = []
+    for name, inner in make_inner_loops(limit, tasks, options).items():
+        limits = _MetaNtks.of(limit, tasks, inner)
+        for width in entry.widths:
+            network = make_network(entry, options, width)
+            table = _measure_width(network, tasks, inner, limit.ntk, limits.formula, options.seeds)
+            facts = {"source": source, "network": network.name, "inner": name, "width": width}
+            facts |= {
+                "formula_asymmetry": relative_distance(limits.formula.T, limits.formula),
+                "printed_asymmetry": relative_distance(limits.printed.T, limits.printed),
+            }
+            tables.append(table.assign(**facts)[[*facts, *table]])
             advance()
-        last = rows[-options.seeds * len(loops) :]
-        for row in last:
-            for column, kernels_of_seeds in zip(
-                ("ntk_change", "meta_change"), zip(*found[row["inner"]], strict=True), strict=True
-            ):
-                mean = torch.stack(kernels_of_seeds).mean(0)
-                row[column] = relative_distance(kernels_of_seeds[row["seed"]], mean)
-    return pd.DataFrame(rows)
+    return pd.concat(tables, ignore_index=True)
+
+
+class _MetaNtks(NamedTuple):
+    """Eq. 11 of the same kernels, with its last term transposed and as printed."""
+
+    formula: Tensor
+    printed: Tensor
+
+    @classmethod
+    def of(cls, kernels: Pair, tasks: Tasks, inner: InnerLoop) -> "_MetaNtks":
+        return cls(meta_ntk_by_formula(kernels, tasks, inner), meta_ntk_as_printed(kernels, tasks, inner))
+
+
+def _measure_width(
+    network: Network, tasks: Tasks, inner: InnerLoop, ntk_limit: Tensor, meta_limit: Tensor, seeds: int
+) -> pd.DataFrame:
+    """The columns of `measure_kernels` that change with the seed, one row per seed."""
+    rows, ntks, defined = [], [], []
+    for seed in range(seeds):
+        weights = network.draw(generator("theory weights", seed))
+        kernels = empirical_kernels(network, weights, all_inputs(tasks))
+        found = _MetaNtks.of(kernels, tasks, inner)
+        ntks.append(kernels.ntk)
+        defined.append(meta_ntk_by_definition(network, weights, tasks, inner))
+        rows.append(
+            {
+                "seed": seed,
+                "ntk_limit": relative_distance(ntks[-1], ntk_limit),
+                "meta_limit": relative_distance(defined[-1], meta_limit),
+                "formula": relative_distance(found.formula, defined[-1]),
+                "printed": relative_distance(found.printed, defined[-1]),
+            }
+        )
+    changes = {"ntk_change": _changes(ntks), "meta_change": _changes(defined)}
+    return pd.DataFrame(rows).assign(**changes)
+
+
+def _changes(kernels: list[Tensor]) -> list[float]:
+    """Relative distance of each kernel from the mean of all."""
+    mean = torch.stack(kernels).mean(0)
+    return [relative_distance(kernel, mean) for kernel in kernels]
 
 
 def judge_kernels(table: pd.DataFrame) -> list[Verdict]:
