@@ -242,7 +242,7 @@ class TrainabilityOptions(Options):
     maml_tasks: Count = Field(4, description="5-way 1-shot tasks of the meta-training, with 5 queries per class")
     maml_steps: Count = Field(40, description="full-batch steps of MAML (Adam), one inner step each")
     maml_rate: float = Field(0.01, gt=0, description="learning rate η of MAML's outer loop (Adam)")
-    maml_inner_rate: float = Field(0.1, gt=0, description="learning rate λ of MAML's inner step")
+    maml_inner_rate: float = Field(0.02, gt=0, description="learning rate λ of MAML's inner step, on the mean")
     epochs: Count = Field(5, description="passes of the RFS training over the training split")
     episodes: int = Field(200, ge=2, description="test episodes of the RFS training")
 

@@ -18,6 +18,7 @@ from metantk.config import (
     TrainabilityOptions,
     parse,
 )
+from metantk.datasets.glyphs import make_glyphs
 from metantk.pruning import random_genotype
 from metantk.space.genotype import SPACES
 from metantk.storage import InputError
@@ -341,3 +342,14 @@ def test_no_architectures_are_nothing_to_measure(tmp_path, monkeypatch, capsys):
         call(monkeypatch, measure_trainability, "--output", tmp_path / "out")
     assert stopped.value.code == 2
     assert "architectures is 0" in capsys.readouterr().err
+
+
+def test_maml_learns_more_than_the_mean_of_the_targets():
+    """A norm that leaves nothing to the pool would end at the best constant, 0.4 per query (statement 7)."""
+    options = parse(TrainabilityOptions, TINY_TRAINABILITY | {"channels": 4, "maml_steps": 30}, where="options")
+    train = make_glyphs(image_size=8, images_per_class=16, seed=0)["train"]
+    cpu = torch.device("cpu")
+    tasks = trainability._draw_tasks(train, options, cpu)
+    genotype = random_genotype(SPACES["few-shot"], 0)
+    constant = 0.4 * trainability.WAYS * trainability.QUERIES
+    assert trainability._meta_train(genotype, tasks, options, 0, cpu) < 0.9 * constant

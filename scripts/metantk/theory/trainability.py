@@ -26,7 +26,6 @@ from metantk.evaluation import Backbone, evaluate
 from metantk.pruning import random_genotype
 from metantk.space.genotype import CELL_TYPES, SPACES, Edge
 from metantk.space.network import Network
-from metantk.space.supernet import group_count
 from metantk.theory.maml import InnerLoop, Tasks, meta_output, square_loss
 from metantk.training import Pictures, Trainer, initialise
 
@@ -112,16 +111,16 @@ def _draw_tasks(train: Split, options: TrainabilityOptions, device: torch.device
     return tasks
 
 
-def _group_norm(channels: int) -> nn.Module:
-    """BatchNorm would mix the pictures of a task and keep statistics between inner steps."""
-    return nn.GroupNorm(group_count(channels), channels)
+def _layer_norm(channels: int) -> nn.Module:
+    """One group: BatchNorm would mix pictures, and norms by channel leave the global average pool nothing."""
+    return nn.GroupNorm(1, channels)
 
 
 def _meta_train(
     genotype: dict, tasks: list[Tasks], options: TrainabilityOptions, seed: int, device: torch.device
 ) -> float:
     """Loss of Eq. 2 after the last step of full-batch MAML (Adam, one inner step, second order)."""
-    network = Network(genotype, cells=options.cells, channels=options.channels, classes=WAYS, norm=_group_norm)
+    network = Network(genotype, cells=options.cells, channels=options.channels, classes=WAYS, norm=_layer_norm)
     initialise(network, seed)
     network.to(device)
     weights = dict(network.named_parameters())
