@@ -19,6 +19,7 @@ include: "workflow/rules/training.smk"
 include: "workflow/rules/evaluation.smk"
 include: "workflow/rules/tables.smk"
 include: "workflow/rules/figures.smk"
+include: "workflow/rules/theory.smk"
 
 
 rule all:
@@ -26,4 +27,5 @@ rule all:
     input:
         expand(rules.inspect_dataset.output, dataset=CONFIG.datasets),
         rules.aggregate_tables.output,
+        rules.verify_theory.output,
         expand(rules.draw_figures.output, dataset=CONFIG.datasets, run=RUNS),

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from metantk import figures
+from metantk import figure_style, figures
 from metantk.command_line import make_parser, progress, run
 from metantk.space.genotype import read_genotype
 from metantk.storage import InputError, check_writable, read_json
@@ -27,7 +27,7 @@ def main() -> None:
     drawn = draw(arguments.parts, arguments.tables)  # all of them before the first is written
     check_writable(arguments.output)
     for stem, figure in progress(drawn.items(), total=len(drawn), what="saving", unit="figure"):
-        figures.save(figure, arguments.output / stem)
+        figure_style.save(figure, arguments.output / stem)
 
 
 def draw(parts: list[Path], tables: Path) -> dict[str, object]:

@@ -8,6 +8,7 @@ import json
 from pathlib import Path
 
 from pydantic import BaseModel
+from pydantic.fields import FieldInfo
 
 from metantk.command_line import make_parser, run
 from metantk.config import Config
@@ -47,11 +48,18 @@ def _rows(options: type[BaseModel], prefix: str):
         if nested is not None:
             kind, inner = nested
             if kind:
-                yield f"| `{key}` | required | {field.description} |"
+                yield f"| `{key}` | {_default(field)} | {field.description} |"
             yield from _rows(inner, f"{key}{kind}.")
         else:
-            default = "required" if field.is_required() else f"`{json.dumps(field.default)}`"
-            yield f"| `{key}` | {default} | {field.description} |"
+            yield f"| `{key}` | {_default(field)} | {field.description} |"
+
+
+def _default(field: FieldInfo) -> str:
+    if field.is_required():
+        return "required"
+    if isinstance(field.default, list) and field.default and isinstance(field.default[0], BaseModel):
+        return f"{len(field.default)} of them"
+    return f"`{json.dumps(field.default)}`"
 
 
 def _nested(annotation: object) -> tuple[str, type[BaseModel]] | None:

@@ -36,6 +36,21 @@ def tiny_configuration() -> dict:
         },
         "training": {"epochs": 1},
         "evaluation": {"episodes": 4, "queries": 3, "copies": 1},
+        "theory": tiny_theory(),
+    }
+
+
+def tiny_theory() -> dict:
+    """Statements 1 to 6 in two seconds: nothing can be concluded from them."""
+    return {
+        "networks": [{"depth": 1, "widths": [2, 4, 8], "trained_widths": [2, 4, 8]}],
+        "sources": ["gaussian"],
+        "side": 3,
+        "shots": 1,
+        "seeds": 2,
+        "steps": 3,
+        "times": [1],
+        "learner": {"width": 4, "train_tasks": 2, "test_tasks": 3, "steps": 2},
     }
 
 

@@ -1,15 +1,13 @@
 """Figures: cells (the paper's Figure 2), search traces, training curves, accuracies and search cost.
 
-Every `draw_...` function returns a `matplotlib.figure.Figure` and leaves no global state behind; `save`
-writes it as SVG and PNG. Equal input gives equal bytes. Methods and operations keep their colours in every
-figure.
+Every `draw_...` function returns a `matplotlib.figure.Figure` and leaves no global state behind. Equal input gives
+equal bytes. Methods and operations keep their colours in every figure.
 """
 
 import functools
 import itertools
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 import matplotlib
@@ -23,34 +21,7 @@ from matplotlib.patches import FancyBboxPatch, PathPatch, Polygon, Rectangle
 from matplotlib.path import Path as Curve
 from matplotlib.textpath import TextPath
 
-from metantk.storage import atomic_write
-
-STYLE = {
-    "font.family": "DejaVu Sans",  # comes with matplotlib, so that text has the same size on every machine
-    "font.size": 8,
-    "axes.titlesize": 9,
-    "axes.titlelocation": "left",
-    "axes.labelsize": 8,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.linewidth": 0.7,
-    "axes.axisbelow": True,
-    "axes.grid": False,
-    "grid.color": "#e4e4e4",
-    "grid.linewidth": 0.6,
-    "xtick.labelsize": 7.5,
-    "ytick.labelsize": 7.5,
-    "legend.fontsize": 7.5,
-    "legend.frameon": False,
-    "figure.facecolor": "white",
-    "savefig.facecolor": "white",
-    "svg.fonttype": "none",
-    "svg.hashsalt": "metantk",
-}
-PNG_DOTS_PER_INCH = 200
-TITLE_SIZE = 10.5
-TEXT = "#222222"
-MUTED = "#8a8a8a"
+from metantk.figure_style import MUTED, STYLE, TEXT, new_figure
 
 
 class MethodStyle(NamedTuple):
@@ -95,23 +66,6 @@ CRITERIA = {
 SEED_LINES = ["-", "--", ":", "-.", (0, (6, 1, 1, 1, 1, 1)), (0, (1, 3))]
 
 
-@matplotlib.rc_context(STYLE)
-def save(figure: Figure, stem: Path) -> list[Path]:
-    """Write `<stem>.svg` (text stays text) and `<stem>.png`, each whole or not at all. Returns both paths."""
-    formats = {
-        "svg": {"metadata": {"Date": None, "Creator": None}},
-        "png": {"metadata": {"Software": None}, "dpi": PNG_DOTS_PER_INCH},
-    }
-    paths = []
-    for suffix, options in formats.items():
-        # Not with_suffix(): a stem such as "tau-0.5" would lose its end.
-        path = Path(stem).with_name(f"{Path(stem).name}.{suffix}")
-        with atomic_write(path) as temporary:
-            figure.savefig(temporary, format=suffix, **options)
-        paths.append(path)
-    return paths
-
-
 def method_styles(methods: Iterable[str]) -> dict[str, MethodStyle]:
     """Style of each method, in the order in which figures list them: known ones first, others by name."""
     methods = set(methods)
@@ -133,17 +87,8 @@ def _tint(colour: str, strength: float) -> tuple[float, ...]:
     return tuple(1 - strength * (1 - channel) for channel in colors.to_rgb(colour))
 
 
-def _figure(width: float, height: float, title: str, **options) -> Figure:
-    """An empty figure of `width` × `height` inches with its title at the top left."""
-    figure = Figure(figsize=(width, height), **options)
-    # A layout engine moves the panels out of the title's way only if the title's height is left to it.
-    place = {} if "layout" in options else {"y": 1 - 0.1 / height, "va": "top"}
-    figure.suptitle(title, x=0.1 / width, ha="left", fontsize=TITLE_SIZE, color=TEXT, **place)
-    return figure
-
-
 def _message_figure(title: str, message: str) -> Figure:
-    figure = _figure(6.0, 1.1, title)
+    figure = new_figure(6.0, 1.1, title)
     figure.text(0.5, 0.42, message, ha="center", va="center", color=MUTED, fontsize=9)
     return figure
 
@@ -218,7 +163,7 @@ def draw_cells(genotype: Mapping, title: str) -> Figure:
     spans = {cell: _vertical_span(lanes[cell].values()) for cell in CELL_NAMES}
     heights = {cell: top - bottom + CELL_TITLE_HEIGHT for cell, (bottom, top) in spans.items()}
     height = 0.35 + sum(heights.values()) + MARGIN
-    figure = _figure(width, height, title)
+    figure = new_figure(width, height, title)
 
     top_edge = height - 0.35
     for cell in CELL_NAMES:
@@ -486,7 +431,7 @@ def draw_search_trace(trace: pd.DataFrame, title: str) -> Figure:
     panels_height = len(criteria) * (PANEL_HEIGHT + PANEL_GAP) + BAR_HEIGHT + PANEL_GAP
     width = TRACE_LEFT + end + RESULT_GAP + RESULT_WIDTH + TRACE_RIGHT
     height = 0.5 + panels_height + grid_height + 0.1
-    figure = _figure(width, height, title)
+    figure = new_figure(width, height, title)
 
     def add_axes(top: float, panel_height: float, panel_width: float) -> Axes:
         bottom = height - top - panel_height
@@ -713,7 +658,7 @@ def draw_training_curves(curves: Mapping[str, pd.DataFrame], title: str) -> Figu
     """
     if not curves:
         return _message_figure(title, "No network was trained.")
-    figure = _figure(8.6, 3.2, title, layout="constrained")
+    figure = new_figure(8.6, 3.2, title, layout="constrained")
     panels = figure.subplots(1, 2)
     labels = {label: _split_label(label) for label in curves}
     styles = method_styles(method for method, _ in labels.values())
@@ -785,7 +730,7 @@ def draw_accuracies(
         return _message_figure(title, "No network was evaluated.")
     styles = method_styles(summary["method"])
     shots = sorted(summary["shots"].unique())
-    figure = _figure(1.6 + 3.4 * len(shots), 1.35 + 0.34 * len(styles), title, layout="constrained")
+    figure = new_figure(1.6 + 3.4 * len(shots), 1.35 + 0.34 * len(styles), title, layout="constrained")
     panels = figure.subplots(1, len(shots), sharey=True, squeeze=False)[0]
     for axes, shot in zip(panels, shots, strict=True):
         points = None if per_seed is None else per_seed[per_seed["shots"] == shot]
@@ -887,7 +832,7 @@ def draw_cost_accuracy(summary: pd.DataFrame, title: str) -> Figure:
     searched = summary[summary["search_seconds"] > 0]
     unsearched = summary[~(summary["search_seconds"] > 0)]
 
-    figure = _figure(6.4, 3.5, title, layout="constrained")
+    figure = new_figure(6.4, 3.5, title, layout="constrained")
     ratios = [ratio for ratio, group in ((1, unsearched), (5, searched)) if len(group)]
     panels = figure.subplots(1, len(ratios), sharey=True, squeeze=False, width_ratios=ratios)[0]
     if len(unsearched):

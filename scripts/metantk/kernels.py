@@ -4,7 +4,7 @@ Per-sample gradients come from Opacus' hooks; each layer's are contracted to a G
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -157,19 +157,35 @@ def meta_ntk(
         raise ValueError(
             f"kernels are {tuple(theta.shape)} and {tuple(kernel.shape)}, expected (..., {size}, {size})"
         )
+    adapt = adaptation_rows(
+        kernel, tasks=tasks, queries=queries, supports=supports, inverse=lambda k: adaptation(k, time, ridge)
+    )
+    return adapt @ theta @ adapt.transpose(-1, -2)
+
+
+def adaptation_rows(
+    kernel: Tensor, *, tasks: int, queries: int, supports: int, inverse: Callable[[Tensor], Tensor]
+) -> Tensor:
+    """Rows that take gradients of all pictures to those of the adapted queries: query − A_i support.
+
+    Args:
+        kernel: K, `(..., m, m)`, in the order of `meta_ntk`.
+        inverse: makes T_i of K_SiSi; A_i = K_QiSi T_i.
+
+    Returns:
+        `(..., tasks * queries, m)`.
+    """
     count = tasks * queries
-    # Rows of `adapt` take gradients of all pictures to those of the adapted queries: query - A_i support.
-    adapt = theta.new_zeros(*theta.shape[:-2], count, size)
+    adapt = kernel.new_zeros(*kernel.shape[:-2], count, kernel.shape[-1])
     adapt[..., torch.arange(count), torch.arange(count)] = 1
     for task in range(tasks):
         query = slice(task * queries, (task + 1) * queries)
         support = slice(count + task * supports, count + (task + 1) * supports)
-        inverse = _adaptation(kernel[..., support, support], time, ridge)
-        adapt[..., query, support] = -kernel[..., query, support] @ inverse
-    return adapt @ theta @ adapt.transpose(-1, -2)
+        adapt[..., query, support] = -kernel[..., query, support] @ inverse(kernel[..., support, support])
+    return adapt
 
 
-def _adaptation(kernel: Tensor, time: float, ridge: float) -> Tensor:
+def adaptation(kernel: Tensor, time: float, ridge: float) -> Tensor:
     """T = (K + ρI)⁻¹ (I − exp(−tK)) of a symmetric K."""
     identity = torch.eye(kernel.shape[-1], dtype=kernel.dtype, device=kernel.device)
     change = identity.expand_as(kernel) if math.isinf(time) else identity - torch.linalg.matrix_exp(-time * kernel)

@@ -15,7 +15,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import PathCollection
 from matplotlib.colors import to_hex
 
-from metantk import figures
+from metantk import figure_style, figures
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
 OPERATIONS = [
@@ -122,7 +122,7 @@ def all_figures() -> dict:
 
 
 def svg_root(figure, folder: Path) -> ElementTree.Element:
-    return ElementTree.parse(figures.save(figure, folder / "figure")[0]).getroot()
+    return ElementTree.parse(figure_style.save(figure, folder / "figure")[0]).getroot()
 
 
 def svg_texts(figure, folder: Path) -> list[str]:
@@ -150,7 +150,7 @@ def ends_of(cell: str, genotype: dict) -> list[str]:
 @pytest.mark.parametrize("name", all_figures())
 def test_same_input_gives_same_bytes(name, tmp_path):
     draw = all_figures()[name]
-    first, second = (figures.save(draw(), tmp_path / run / "figure") for run in ("first", "second"))
+    first, second = (figure_style.save(draw(), tmp_path / run / "figure") for run in ("first", "second"))
     assert [path.name for path in first] == ["figure.svg", "figure.png"]
     assert [path.read_bytes() for path in first] == [path.read_bytes() for path in second]
     assert "<dc:date>" not in first[0].read_text()
@@ -159,7 +159,7 @@ def test_same_input_gives_same_bytes(name, tmp_path):
 
 def test_save_keeps_dots_in_names(tmp_path):
     figure = figures.draw_search_trace(search_trace(0).iloc[:0], "empty")
-    names = [path.name for path in figures.save(figure, tmp_path / "ridge-0.5")]
+    names = [path.name for path in figure_style.save(figure, tmp_path / "ridge-0.5")]
     assert names == ["ridge-0.5.svg", "ridge-0.5.png"]
 
 

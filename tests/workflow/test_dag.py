@@ -27,6 +27,7 @@ def test_the_default_configuration_makes_these_jobs(copy_of_house):
         *(f"{stage} {part}" for stage in stages for part in parts),
         "aggregate_tables tables",
         f"draw_figures figures/{shape}",
+        "verify_theory theory",
     }
 
 
@@ -98,7 +99,19 @@ def test_search_training_and_evaluation_take_a_gpu_each(tiny_house):
     rules = re.findall(r"^rule (\w+):\n(?:    .*\n)*?    resources: (.*)$", printed.stdout + printed.stderr, re.M)
     takers = {rule for rule, resources in rules if "gpu=1" in resources.split(", ")}
     assert takers == {"search_architecture", "train_genotype", "evaluate_episodes"}
-    assert {"prepare_dataset", "inspect_dataset", "aggregate_tables", "draw_figures"} <= {rule for rule, _ in rules}
+    others = {"prepare_dataset", "inspect_dataset", "aggregate_tables", "draw_figures", "verify_theory"}
+    assert others <= {rule for rule, _ in rules}
+
+
+def test_architectures_are_trained_for_the_theory_where_the_configuration_asks_for_some(tiny_house):
+    configuration = tiny_house.configuration
+    configuration["trainability"] = {"architectures": 4}
+    tiny_house.configure(configuration)
+    theory = "results/theory/theory.md"
+    assert tiny_house.planned(theory) == {"measure_trainability theory", "verify_theory theory"}
+    configuration["trainability"] = {"architectures": 0}
+    tiny_house.configure(configuration)
+    assert tiny_house.planned(theory) == {"verify_theory theory"}
 
 
 def test_a_configuration_named_on_the_command_line_stands_alone(copy_of_house):

@@ -12,9 +12,10 @@ from metantk.storage import local_modules
 METHODS = ("metantk", "linear-regions", "random")
 RUN = "glyphs/3cells-2ch"
 STAGES = ("search_architecture", "train_genotype", "evaluate_episodes")
-ALL_RULES = {"prepare_dataset", "inspect_dataset", *STAGES, "aggregate_tables", "draw_figures"}
-MODELS = set(STAGES)
-READS_DATA = {"prepare_dataset", "inspect_dataset", *STAGES}
+THEORY = {"verify_theory", "measure_trainability"}
+ALL_RULES = {"prepare_dataset", "inspect_dataset", *STAGES, "aggregate_tables", "draw_figures", *THEORY}
+MODELS = {*STAGES, *THEORY}
+READS_DATA = {"prepare_dataset", "inspect_dataset", *STAGES, *THEORY}
 
 # Which rules' scripts import each file of scripts/, directly or not; written by hand, not computed.
 IMPORTERS = {
@@ -24,21 +25,23 @@ IMPORTERS = {
     "draw_figures.py": {"draw_figures"},
     "evaluate_episodes.py": {"evaluate_episodes"},
     "inspect_dataset.py": {"inspect_dataset"},
+    "measure_trainability.py": {"measure_trainability"},
     "prepare_dataset.py": {"prepare_dataset"},
     "search_architecture.py": {"search_architecture"},
     "show_results.py": set(),
     "train_genotype.py": {"train_genotype"},
+    "verify_theory.py": {"verify_theory"},
     "write_schema.py": set(),
     "metantk/__init__.py": ALL_RULES,
     "metantk/command_line.py": ALL_RULES,
     "metantk/config.py": ALL_RULES,
     "metantk/contact_sheet.py": {"inspect_dataset"},
-    "metantk/criteria.py": {"search_architecture"},
+    "metantk/criteria.py": {"search_architecture", "measure_trainability"},
     "metantk/datasets/__init__.py": READS_DATA,
     "metantk/datasets/arrays.py": {"prepare_dataset"},
     "metantk/datasets/cifar.py": {"prepare_dataset"},
     "metantk/datasets/folder.py": {"prepare_dataset"},
-    "metantk/datasets/glyphs.py": {"prepare_dataset"},
+    "metantk/datasets/glyphs.py": {"prepare_dataset", *THEORY},
     "metantk/datasets/omniglot.py": {"prepare_dataset"},
     "metantk/datasets/published.py": {"prepare_dataset"},
     "metantk/datasets/ren.py": {"prepare_dataset"},
@@ -48,22 +51,36 @@ IMPORTERS = {
     "metantk/datasets/store.py": READS_DATA,
     "metantk/datasets/unpickle.py": {"prepare_dataset"},
     "metantk/devices.py": MODELS,
-    "metantk/episodes.py": {"search_architecture", "evaluate_episodes"},
-    "metantk/evaluation.py": {"evaluate_episodes"},
+    "metantk/episodes.py": {"search_architecture", "evaluate_episodes", *THEORY},
+    "metantk/evaluation.py": {"evaluate_episodes", "measure_trainability"},
+    "metantk/figure_style.py": {"draw_figures", "verify_theory"},
     "metantk/figures.py": {"draw_figures"},
-    "metantk/kernels.py": {"search_architecture"},
-    "metantk/linear_regions.py": {"search_architecture"},
-    "metantk/pruning.py": {"search_architecture"},
+    "metantk/kernels.py": {"search_architecture", *THEORY},
+    "metantk/linear_regions.py": {"search_architecture", "measure_trainability"},
+    "metantk/pruning.py": {"search_architecture", "measure_trainability"},
     "metantk/space/__init__.py": MODELS | {"draw_figures"},
     "metantk/space/genotype.py": MODELS | {"draw_figures"},
-    "metantk/space/network.py": {"train_genotype", "evaluate_episodes"},
-    "metantk/space/operations.py": {"train_genotype", "evaluate_episodes"},
-    "metantk/space/supernet.py": {"search_architecture"},
-    "metantk/statistics.py": {"evaluate_episodes", "aggregate_tables", "draw_figures"},
+    "metantk/space/network.py": {"train_genotype", "evaluate_episodes", "measure_trainability"},
+    "metantk/space/operations.py": {"train_genotype", "evaluate_episodes", "measure_trainability"},
+    "metantk/space/supernet.py": {"search_architecture", *THEORY},
+    "metantk/statistics.py": {"evaluate_episodes", "aggregate_tables", "draw_figures", "verify_theory"},
     "metantk/storage.py": ALL_RULES,
     "metantk/tables.py": {"aggregate_tables", "draw_figures"},
-    "metantk/training.py": {"train_genotype"},
-    "metantk/transforms.py": MODELS,
+    "metantk/theory/__init__.py": THEORY,
+    "metantk/theory/correlation.py": {"verify_theory"},
+    "metantk/theory/figures.py": {"verify_theory"},
+    "metantk/theory/kernel_checks.py": {"verify_theory"},
+    "metantk/theory/kernels.py": {"verify_theory"},
+    "metantk/theory/learner.py": {"verify_theory"},
+    "metantk/theory/maml.py": THEORY,
+    "metantk/theory/networks.py": THEORY,
+    "metantk/theory/report.py": {"verify_theory"},
+    "metantk/theory/tasks.py": {"verify_theory"},
+    "metantk/theory/trainability.py": {"measure_trainability"},
+    "metantk/theory/training_checks.py": {"verify_theory"},
+    "metantk/theory/verdicts.py": {"verify_theory"},
+    "metantk/training.py": {"train_genotype", "measure_trainability"},
+    "metantk/transforms.py": MODELS - {"verify_theory"},
 }
 
 
@@ -108,6 +125,9 @@ def set_key(configuration, path, value):
         ("evaluation.seed", 1, jobs_from("evaluate_episodes")),
         # More classes per episode than any other stage asks for.
         ("evaluation.ways", 6, jobs_from("evaluate_episodes")),
+        ("theory.times", [2], {"verify_theory theory"}),
+        ("theory.learner.steps", 3, {"verify_theory theory"}),
+        ("trainability.epochs", 6, set()),
         ("seeds", [0, 1], jobs_from("search_architecture", seeds=[1])),
         ("methods", [*METHODS, "te-nas"], jobs_from("search_architecture", ["te-nas"])),
         ("methods", ["metantk", "random"], jobs_from("aggregate_tables")),
@@ -150,12 +170,17 @@ def test_every_file_of_scripts_is_behind_the_rules_that_import_it(repository):
         ("metantk/statistics.py", "evaluate_episodes"),
         ("metantk/tables.py", "aggregate_tables"),
         ("metantk/figures.py", "draw_figures"),
+        ("metantk/figure_style.py", "draw_figures"),
+        ("metantk/theory/maml.py", None),
+        ("metantk/theory/report.py", None),
+        ("metantk/theory/trainability.py", None),
     ],
 )
 def test_edited_code_reruns_the_rules_behind_which_it_stands(finished, module, first_rule):
     with (finished.path / "scripts" / module).open("a") as file:
         file.write("\n# edited\n")
-    assert finished.planned() == jobs_from(first_rule)
+    theory = {"verify_theory theory"} if "verify_theory" in IMPORTERS[module] else set()
+    assert finished.planned() == theory | (jobs_from(first_rule) if first_rule else set())
 
 
 def test_code_that_no_rule_imports_reruns_nothing(finished):

@@ -50,6 +50,7 @@ DATA = f"{RESULTS}/{{dataset}}/data"
 PART = f"{RESULTS}/{{dataset}}/{{run}}/{{method}}/seed{{seed}}"
 TABLES = f"{RESULTS}/tables"
 FIGURES = f"{RESULTS}/figures/{{dataset}}/{{run}}"
+THEORY = f"{RESULTS}/theory"
 
 
 def code(script):
@@ -113,6 +114,14 @@ def training_options(wildcards):
 
 def evaluation_options(wildcards):
     return canonical_json(CONFIG.evaluation.model_dump())
+
+
+def theory_options(wildcards):
+    return canonical_json(CONFIG.theory.model_dump())
+
+
+def trainability_options(wildcards):
+    return canonical_json(CONFIG.trainability.model_dump())
 
 
 def run_shape(wildcards):

@@ -1,0 +1,201 @@
+"""Figures of the theory in numbers: each statement's measurements against the width, the step or the criterion."""
+
+from collections.abc import Sequence
+
+import matplotlib
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from metantk.figure_style import MUTED, STYLE, TEXT, new_figure
+from metantk.theory.learner import summarise_learners
+from metantk.theory.training_checks import COMPARISONS
+from metantk.theory.verdicts import EXPECTED_SLOPE, fit_slope
+
+# Okabe and Ito's colours, in this order for whatever a panel compares.
+COLOURS = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7f7f7f"]
+MARKERS = ["o", "s", "^", "D", "v", "P", "X"]
+PANEL_WIDTH, PANEL_HEIGHT = 3.1, 2.7  # inches
+
+
+@matplotlib.rc_context(STYLE)
+def draw_determinism(kernels: pd.DataFrame) -> Figure:
+    """Statement 1: relative change of the NTK (filled) and of the MetaNTK (open) over seeds, against the width."""
+    flows = kernels[kernels["inner"] == "MAML, flow"]
+    figure, panels = _panels("Kernels at initialisation become deterministic (Eq. 5, Lemma 3)", flows["source"])
+    for source, axes in panels.items():
+        part = flows[flows["source"] == source]
+        for number, (name, group) in enumerate(part.groupby("network", sort=False)):
+            _draw_trend(axes, group, "ntk_change", number, f"NTK: {name}")
+            _draw_trend(axes, group, "meta_change", number, f"MetaNTK: {name}", fill="none", line="--")
+        _finish_trends(axes, source, "relative change over seeds")
+    _add_legend(figure, panels)
+    return figure
+
+
+@matplotlib.rc_context(STYLE)
+def draw_formula(kernels: pd.DataFrame) -> Figure:
+    """Statements 2 and 6: the MetaNTK by definition (Eq. 4) against Eq. 11, transposed and as printed."""
+    labels = kernels["source"] + ": " + kernels["inner"]
+    figure, panels = _panels("The MetaNTK by its definition (Eq. 4) against its formula (Eq. 11)", labels)
+    for label, axes in panels.items():
+        for number, (name, group) in enumerate(kernels[labels == label].groupby("network", sort=False)):
+            _draw_trend(axes, group, "formula", number, f"transposed: {name}")
+            _draw_trend(axes, group, "printed", number, f"as printed: {name}", fill="none", line=":")
+        _finish_trends(axes, label, "relative error")
+    _add_legend(figure, panels)
+    return figure
+
+
+@matplotlib.rc_context(STYLE)
+def draw_convergence(curves: pd.DataFrame) -> Figure:
+    """Statement 3: the loss at every step against the bound of Eq. 6 with R the loss at the start, which is 1 here.
+
+    One line per seed; the dotted ones are trained at the slow rate.
+    """
+    labels = curves["source"] + ": " + curves["network"]
+    figure, panels = _panels("Meta-training against the bound of Theorem 1 (Eq. 6)", labels)
+    for label, axes in panels.items():
+        part = curves[labels == label]
+        fastest = part["rate"].max()
+        for number, (width, group) in enumerate(part.groupby("width")):
+            for (rate, seed), run in group.groupby(["rate", "seed"]):
+                name = f"width {width}" if (rate, seed) == (fastest, 0) else None
+                if rate < fastest and seed == 0:
+                    name = f"width {width}, η = {rate:g} η₀"
+                shown = run["loss"] / run["loss"].iloc[0]
+                axes.plot(
+                    run["step"],
+                    shown.where(np.isfinite(shown)),
+                    color=COLOURS[number % len(COLOURS)],
+                    linewidth=0.9,
+                    linestyle="-" if rate == fastest else ":",
+                    label=name,
+                )
+        one = part[(part["width"] == part["width"].iloc[0]) & (part["seed"] == 0) & (part["rate"] == fastest)]
+        axes.plot(one["step"], one["bound"] / one["bound"].iloc[0], color=TEXT, linewidth=1.8, label="bound")
+        low = float((one["bound"] / one["bound"].iloc[0]).iloc[-1])
+        axes.set(yscale="log", xlabel="step", ylabel="loss / loss at the start", ylim=(low * 1e-4, 1e3))
+        axes.set_title(label)
+        axes.grid(axis="y")
+    _add_legend(figure, panels)
+    return figure
+
+
+@matplotlib.rc_context(STYLE)
+def draw_regression(regression: pd.DataFrame) -> Figure:
+    """Statement 4: error of kernel regression for the outputs on test tasks at the last time, against the width."""
+    last = regression[regression["time"] == regression["time"].max()]
+    labels = last["source"] + ": " + last["network"]
+    figure, panels = _panels("Meta-trained networks on test tasks against kernel regression (Theorem 2)", labels)
+    for label, axes in panels.items():
+        for number, wanted in enumerate(COMPARISONS.values()):
+            chosen = last[(labels == label) & (last[list(wanted)] == pd.Series(wanted)).all(axis=1)]
+            _draw_trend(axes, chosen, "error", number, _describe(wanted))
+        _finish_trends(axes, label, f"relative error at t = {last['time'].iloc[0]}")
+    _add_legend(figure, panels)
+    return figure
+
+
+def _describe(comparison: dict[str, str]) -> str:
+    """A line of the legend: whose outputs, trained how, against what."""
+    parts = [f"outputs {comparison['outputs']}", f"{comparison['rates']} rates"]
+    against = " with ".join(comparison[key] for key in ("prediction", "decay") if key in comparison)
+    return f"{', '.join(parts)}: {against}"
+
+
+@matplotlib.rc_context(STYLE)
+def draw_learners(learners: pd.DataFrame, ways: int) -> Figure:
+    """Statement 5: accuracy on test tasks with its 95 % interval."""
+    summary = summarise_learners(learners)
+    figure = new_figure(6.4, 2.4, "Eq. 12 as a few-shot learner (glyphs, test classes)", layout="constrained")
+    axes = figure.subplots()
+    places = np.arange(len(summary))
+    axes.errorbar(
+        summary["accuracy"], places, xerr=summary["ci95"], fmt="o", color=COLOURS[0], capsize=2.5, markersize=4
+    )
+    axes.axvline(100 / ways, color=MUTED, linestyle="--", linewidth=0.8, label="chance")
+    axes.set_yticks(places, summary["learner"])
+    axes.set(xlabel="accuracy (%), 95 % interval over test tasks", ylim=(len(summary) - 0.5, -0.5))
+    axes.grid(axis="x")
+    axes.legend()
+    return figure
+
+
+@matplotlib.rc_context(STYLE)
+def draw_trainability(table: pd.DataFrame, criteria: Sequence[str], outcomes: Sequence[str]) -> Figure:
+    """Statement 7: what training reached against each criterion, one dot per architecture."""
+    width, height = PANEL_WIDTH * len(criteria), PANEL_HEIGHT * len(outcomes)
+    figure = new_figure(
+        width, height, "Do the criteria tell how well an architecture trains?", layout="constrained"
+    )
+    for row, outcome in enumerate(outcomes):
+        for column, criterion in enumerate(criteria):
+            axes = figure.add_subplot(len(outcomes), len(criteria), row * len(criteria) + column + 1)
+            finite = table[np.isfinite(table[criterion])]
+            axes.scatter(finite[criterion], finite[outcome], s=14, color=COLOURS[row], linewidths=0)
+            axes.set(xscale="log", xlabel=criterion.replace("_", " "), ylabel=outcome.replace("_", " "))
+            axes.grid(axis="y")
+    return figure
+
+
+def _panels(title: str, labels: pd.Series) -> tuple[Figure, dict[str, Axes]]:
+    """A figure with one panel per distinct label, three to a row."""
+    names = list(dict.fromkeys(labels))
+    columns = min(3, len(names))
+    rows = -(-len(names) // columns)
+    figure = new_figure(0.4 + PANEL_WIDTH * max(columns, 2), 1.2 + PANEL_HEIGHT * rows, title, layout="constrained")
+    axes = figure.subplots(rows, columns, squeeze=False).ravel()
+    for unused in axes[len(names) :]:
+        unused.set_axis_off()
+    return figure, dict(zip(names, axes, strict=False))
+
+
+def _draw_trend(
+    axes: Axes,
+    table: pd.DataFrame,
+    column: str,
+    number: int,
+    label: str,
+    *,
+    fill: str = "full",
+    line: str = "-",
+) -> None:
+    """Every seed as a dot, the line through the medians, and its slope at its end."""
+    colour, marker = COLOURS[number % len(COLOURS)], MARKERS[number % len(MARKERS)]
+    faces = colour if fill == "full" else "none"
+    finite = table[np.isfinite(table[column])]
+    marks = {"marker": marker, "facecolors": faces, "edgecolors": colour, "linewidths": 0.6}
+    axes.scatter(finite["width"], finite[column], s=9, **marks)
+    medians = finite.groupby("width")[column].median()
+    axes.plot(medians.index, medians, color=colour, linestyle=line, linewidth=1.1, label=label)
+    slope = fit_slope(table["width"], table[column]).value
+    place = (1.1 * medians.index[-1], medians.iloc[-1])
+    axes.text(*place, f"{slope:.2f}", color=colour, fontsize=6, va="center", gid="slope")
+
+
+def _finish_trends(axes: Axes, title: str, quantity: str) -> None:
+    """Logarithmic axes, the expected slope in grey, room for the slopes at the right."""
+    widths = np.array(sorted({point for line in axes.lines for point in line.get_xdata()}), float)
+    top = max(max(line.get_ydata()) for line in axes.lines)
+    expected = 1.4 * top * (widths / widths[0]) ** EXPECTED_SLOPE
+    axes.plot(widths, expected, color=MUTED, linewidth=0.8, label="slope −1/2")
+    axes.set(xscale="log", yscale="log", xlabel="width", ylabel=quantity)
+    axes.set_xlim(widths[0] / 1.3, widths[-1] * 2)
+    axes.set_xticks(widths, [f"{width:g}" for width in widths])
+    axes.xaxis.minorticks_off()
+    axes.set_title(title)
+    axes.grid(axis="y")
+
+
+def _add_legend(figure: Figure, panels: dict[str, Axes]) -> None:
+    """One legend below all panels: they compare the same things in the same colours."""
+    entries = {
+        label: handle
+        for axes in panels.values()
+        for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
+    }
+    column = 0.6 + 0.065 * max(map(len, entries))  # inches: the handle, then the letters
+    columns = max(1, int(figure.get_figwidth() / column))
+    figure.legend(entries.values(), entries.keys(), loc="outside lower left", ncols=columns)

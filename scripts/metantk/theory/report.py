@@ -1,0 +1,101 @@
+"""theory.md: one line per statement, then every case with the numbers that it was judged by."""
+
+import pandas as pd
+
+from metantk.theory.verdicts import Verdict, combine
+
+# What each statement says, and what was measured for it.
+STATEMENTS = {
+    "1": (
+        "The kernel becomes deterministic (Eq. 5, Lemma 3)",
+        "relative change of the empirical NTK and MetaNTK over seeds against the width; slope −1/2",
+    ),
+    "2": (
+        "The kernel is composite (Definition 2, Eqs. 10-11, last term transposed)",
+        "relative error of Eq. 11 from Eq. 4 (Jacobian of the meta-output) against the width; falls",
+    ),
+    "2, as printed": (
+        "The same with Eq. 11 as printed",
+        "asymmetry of the kernel in the limit; none",
+    ),
+    "3": (
+        "Theorem 1: linear convergence to zero loss",
+        "loss at every step under the bound of Eq. 6 with R the loss at the start, all seeds",
+    ),
+    "3, slow rate": (
+        "Theorem 1 for a rate far below η₀, as its text allows",
+        "the same at the largest width",
+    ),
+    "4": (
+        "Theorem 2 (Eq. 12), infinitesimal rates, networks that start at zero",
+        "relative error on test tasks against the width; falls",
+    ),
+    "4, finite rates": (
+        "The same with one inner step and η near η₀, against (I − ηΦ)^t",
+        "relative error on test tasks against the width; falls",
+    ),
+    "4, finite rates against the limit's decay": (
+        "The same against exp(−ηtΦ), as Eq. 12 has it",
+        "relative error on test tasks against the width; falls",
+    ),
+    "4, outputs as drawn": (
+        "Theorem 2 to the letter: Eq. 12 for networks as drawn, whose initial outputs are not zero",
+        "relative error on test tasks against the width; falls",
+    ),
+    "4, outputs as drawn against Eq. 8": (
+        "The same against Eq. 8, which starts from the network's own F_0",
+        "relative error on test tasks against the width; falls",
+    ),
+    "5": (
+        "MAML as kernel regression, used",
+        "accuracy of Eq. 12 on test tasks against chance and, in pairs, the meta-trained network and G alone",
+    ),
+    "6": (
+        "ANIL's kernel: Eq. 11 with the NNGP in the inner loop",
+        "relative error of Eq. 11 from Eq. 4 against the width; falls",
+    ),
+    "7": (
+        "The condition number predicts trainability",
+        "Kendall's τ over random architectures, 95 % bootstrap interval for all pairs together",
+    ),
+}
+
+RULES = """\
+How verdicts are reached: a slope is that of log error against log width, one point per width and seed, with its
+confidence interval (95 % for all cases of a statement together). *Falls* means that the interval lies below zero;
+*slope −1/2* that it holds −1/2 and not zero. Where this is so only without the smallest widths, the verdict is
+*holds from width N*; where the interval holds both zero and −1/2, it is *undecided*. Bounds hold at a width if no
+seed exceeds them at any step. Networks are in NTK parametrisation: the 1/l of Eq. 4 and of Theorem 1's rates is
+part of the network.
+"""
+
+
+def write_report(verdicts: list[Verdict]) -> str:
+    """The text of theory.md, statements in the order of `STATEMENTS`."""
+    by_statement = {name: [v for v in verdicts if v.statement == name] for name in STATEMENTS}
+    judged = {name: cases for name, cases in by_statement.items() if cases}
+    summary = pd.DataFrame(
+        {
+            "": name,
+            "Statement": STATEMENTS[name][0],
+            "Measured": STATEMENTS[name][1],
+            "Verdict": f"**{combine(cases)}**",
+            "Numbers": _in_short(cases),
+        }
+        for name, cases in judged.items()
+    )
+    details = pd.DataFrame(verdict._asdict() for cases in judged.values() for verdict in cases)
+    return (
+        f"# The theorems in numbers\n\n{_to_markdown(summary)}\n{RULES}\n## Every case\n\n"
+        f"{_to_markdown(details.rename(columns=str.capitalize))}"
+    )
+
+
+def _to_markdown(table: pd.DataFrame) -> str:
+    return table.to_markdown(index=False, disable_numparse=True) + "\n"
+
+
+def _in_short(cases: list[Verdict]) -> str:
+    """The numbers of the first case and how many more there are."""
+    more = f" (and {len(cases) - 1} more below)" if len(cases) > 1 else ""
+    return f"{cases[0].case}: {cases[0].numbers}{more}"

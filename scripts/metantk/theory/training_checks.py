@@ -1,0 +1,269 @@
+"""Statements 3 and 4: meta-training at finite width against Theorem 1 (Eq. 6) and Theorem 2 (Eq. 12)."""
+
+import math
+from collections.abc import Callable, Iterator
+from itertools import pairwise
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from metantk.config import TheoryNetworkOptions, TheoryOptions
+from metantk.devices import generator
+from metantk.theory.kernel_checks import FLOW, ONE_STEP, make_inner_loops, make_network, make_tasks
+from metantk.theory.kernels import (
+    adapted_regression,
+    all_inputs,
+    infinite_kernels,
+    kernel_regression,
+    meta_ntk_by_formula,
+    relative_distance,
+)
+from metantk.theory.maml import (
+    InnerLoop,
+    Tasks,
+    centre,
+    initial_outputs,
+    outputs_of_each,
+    stack_weights,
+    train,
+    train_by_flow,
+)
+from metantk.theory.networks import Network, Weights
+from metantk.theory.verdicts import Verdict, judge_slope, judge_widths
+
+SLOW_RATE = 0.1  # in η₀: Theorem 1 allows any rate below η₀, but its bound decays as if the rate were at least η₀/3
+FLOW_STEPS = 2  # Runge-Kutta steps of the meta-training's flow per step of rate η₀
+CENTRED, DRAWN = "zero at the start", "as drawn"
+INFINITESIMAL, FINITE = "infinitesimal", "finite"
+EXPONENTIAL, BY_STEPS = "exp(−ηtΦ)", "(I − ηΦ)^t"
+RUNS = ((CENTRED, INFINITESIMAL), (CENTRED, FINITE), (DRAWN, FINITE))
+
+# The comparisons that are judged, by statement.
+COMPARISONS = {
+    "4": {"outputs": CENTRED, "rates": INFINITESIMAL, "prediction": "Eq. 12"},
+    "4, finite rates": {"outputs": CENTRED, "rates": FINITE, "prediction": "Eq. 12", "decay": BY_STEPS},
+    "4, finite rates against the limit's decay": {
+        "outputs": CENTRED,
+        "rates": FINITE,
+        "prediction": "Eq. 12",
+        "decay": EXPONENTIAL,
+    },
+    "4, outputs as drawn": {"outputs": DRAWN, "rates": FINITE, "prediction": "Eq. 12", "decay": BY_STEPS},
+    "4, outputs as drawn against Eq. 8": {
+        "outputs": DRAWN,
+        "rates": FINITE,
+        "prediction": "Eq. 8",
+        "decay": BY_STEPS,
+    },
+}
+
+
+class Limit:
+    """The infinitely wide network on some tasks: kernel, rates and predictions.
+
+    Attributes:
+        inner: the inner loop.
+        phi: Φ between the queries of all tasks.
+        start: G of all tasks.
+        eta0: η₀ = 2 / (σ_max + σ_min) of the training tasks' Φ (Theorem 1).
+        smallest: σ_min of the same.
+    """
+
+    def __init__(self, network: Network, tasks: Tasks, trained: int, options: TheoryOptions, loop: str) -> None:
+        kernels = infinite_kernels(network, all_inputs(tasks))
+        self.inner: InnerLoop = make_inner_loops(kernels, tasks, options)[loop]
+        self.phi = meta_ntk_by_formula(kernels, tasks, self.inner)
+        self.start = adapted_regression(kernels, tasks, self.inner)
+        rows = tasks.query_targets[:trained].numel()
+        eigenvalues = torch.linalg.eigvalsh(self.phi[:rows, :rows])
+        self.smallest = float(eigenvalues[0])
+        self.eta0 = 2 / float(eigenvalues[0] + eigenvalues[-1])
+
+
+def measure_convergence(
+    source: str, entry: TheoryNetworkOptions, options: TheoryOptions, advance: Callable[[], object]
+) -> pd.DataFrame:
+    """Full-batch MAML (Algorithm 1): one row per width, seed, rate and step.
+
+    Columns: `rate` (η in η₀), `loss`, `bound` (Eq. 6 with R the loss at the start), `eta0`, `smallest` (σ_min).
+    The widest network trains with `SLOW_RATE` too. A loss that is not finite is infinite from there on.
+    """
+    tasks = make_tasks(source, options, "train", options.train_tasks)
+    limit = Limit(make_network(entry, options, 1), tasks, len(tasks.query), options, ONE_STEP)
+    steps = np.arange(options.steps + 1)
+    tables = []
+    for width in entry.trained_widths:
+        network = make_network(entry, options, width)
+        weights = draw_networks(network, options.seeds)
+        own = centre(tasks, _zeros(tasks, options.seeds))
+        for rate in [options.rate, SLOW_RATE] if width == entry.trained_widths[-1] else [options.rate]:
+            _, losses = train(network, weights, own, limit.inner, rate=rate * limit.eta0, steps=options.steps)
+            for seed, found in enumerate(np.nan_to_num(losses.numpy(), nan=np.inf)):
+                facts = {
+                    "source": source,
+                    "network": network.name,
+                    "width": width,
+                    "seed": seed,
+                    "rate": rate,
+                    "eta0": limit.eta0,
+                    "smallest": limit.smallest,
+                }
+                bound = (1 - limit.eta0 * limit.smallest / 3) ** (2 * steps) * found[0]
+                tables.append(pd.DataFrame({**facts, "step": steps, "loss": found, "bound": bound}))
+        advance()
+    return pd.concat(tables, ignore_index=True)
+
+
+def draw_networks(network: Network, seeds: int) -> Weights:
+    """Weights of `seeds` networks, one after the other along a first axis."""
+    return stack_weights([network.draw(generator("theory weights", seed)) for seed in range(seeds)])
+
+
+def _zeros(tasks: Tasks, networks: int) -> tuple[Tensor, Tensor]:
+    """What `centre` takes to leave tasks as they are."""
+    return (
+        torch.zeros(networks, *tasks.query_targets.shape, dtype=torch.float64),
+        torch.zeros(networks, *tasks.support_targets.shape, dtype=torch.float64),
+    )
+
+
+def summarise_bounds(curves: pd.DataFrame) -> pd.DataFrame:
+    """One row per run: whether Eq. 6 held at all steps, and the smallest R for which it does.
+
+    Columns: `held`, `smallest_r` (in the loss at the start; infinite where training diverged), `final_loss`.
+    """
+    keys = ["source", "network", "width", "seed", "rate"]
+    rows = []
+    for key, run in curves.groupby(keys, sort=False):
+        # Outputs are sums over the width: losses below their rounding errors say nothing about the bound.
+        rounding = run["loss"].iloc[0] * (key[2] * np.finfo(float).eps) ** 2
+        compared = run[run["bound"] > rounding]
+        excess = compared["loss"] / compared["bound"]
+        rows.append(
+            {
+                **dict(zip(keys, key, strict=True)),
+                "eta0": run["eta0"].iloc[0],
+                "smallest": run["smallest"].iloc[0],
+                "held": bool((excess <= 1).all()),
+                "smallest_r": float(excess.max()),
+                "start_loss": run["loss"].iloc[0],
+                "final_loss": run["loss"].iloc[-1],
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def judge_bounds(bounds: pd.DataFrame, options: TheoryOptions) -> list[Verdict]:
+    """Statement 3: by width, whether the bound held for all seeds; at the slow rate, at the largest width."""
+    verdicts = []
+    for key, group in bounds.groupby(["source", "network", "rate"], sort=False):
+        source, network, rate = key
+        held = group.groupby("width")["held"].all()
+        needed = group.groupby("width")["smallest_r"].max()
+        parts = [f"{width}: {needed[width]:.3g}" for width in held.index]
+        numbers = (
+            f"η₀σ_min = {(group['eta0'] * group['smallest']).iloc[0]:.2g}; "
+            f"smallest R in starting losses by width: {', '.join(parts)}"
+        )
+        statement = "3" if rate == options.rate else "3, slow rate"
+        verdicts.append(judge_widths(statement, f"{source}, {network}, η = {rate:g} η₀", held, numbers))
+    return verdicts
+
+
+def measure_regression(
+    source: str, entry: TheoryNetworkOptions, options: TheoryOptions, advance: Callable[[], object]
+) -> pd.DataFrame:
+    """Outputs of meta-trained networks on test tasks against kernel regression with the limit's kernels.
+
+    One row per width, seed, time and prediction. Columns: `outputs` (the network's, as drawn or with its initial
+    outputs subtracted), `rates` (infinitesimal: both loops by flow; finite: one inner step, η = rate · η₀),
+    `prediction` (Eq. 12, or Eq. 8 with the network's own F_0), `decay` (of the residual in the prediction),
+    `time` (steps, of rate η₀ for the flow), `error` (relative distance over all test tasks).
+    """
+    train_tasks = make_tasks(source, options, "train", options.train_tasks)
+    test_tasks = make_tasks(source, options, "test", options.test_tasks)
+    tasks = Tasks(*(torch.cat(pair) for pair in zip(train_tasks, test_tasks, strict=True)))
+    trained = len(train_tasks.query)
+    nominal = make_network(entry, options, 1)
+    nominal = make_network(entry, options, 1)
+    flow_limit = Limit(nominal, tasks, trained, options, FLOW)
+    step_limit = Limit(nominal, tasks, trained, options, ONE_STEP)
+    rows = []
+    for width in entry.trained_widths:
+        network = make_network(entry, options, width)
+        weights = draw_networks(network, options.seeds)
+        offset = initial_outputs(network, weights, tasks)
+        for outputs, rates in RUNS:
+            limit = flow_limit if rates == INFINITESIMAL else step_limit
+            shift = offset if outputs == CENTRED else _zeros(tasks, options.seeds)
+            history = _train(network, weights, centre(tasks, shift), trained, limit, rates, options)
+            facts = {"source": source, "network": network.name, "width": width}
+            facts |= {"outputs": outputs, "rates": rates}
+            for time in sorted(options.times):
+                found, before = history[time] - shift[0], history[0] - shift[0]
+                for row in _compare(found, before, time, tasks, trained, limit, rates, options):
+                    rows.append(facts | row)
+        advance()
+    return pd.DataFrame(rows)
+
+
+def _train(
+    network: Network, weights: Weights, own: Tasks, trained: int, limit: Limit, rates: str, options: TheoryOptions
+) -> dict[int, Tensor]:
+    """Meta-outputs of all networks on all tasks, by time in steps of η₀ (infinitesimal) or η (finite); from 0."""
+    learning = Tasks(*(part[:, :trained] for part in own))
+    history = {0: outputs_of_each(network, weights, own, limit.inner)}
+    for before, now in pairwise([0, *sorted(options.times)]):
+        steps = now - before
+        if rates == INFINITESIMAL:
+            weights = train_by_flow(
+                network, weights, learning, limit.inner, time=steps * limit.eta0, steps=FLOW_STEPS * steps
+            )
+        else:
+            rate = options.rate * limit.eta0
+            weights, _ = train(network, weights, learning, limit.inner, rate=rate, steps=steps)
+        history[now] = outputs_of_each(network, weights, own, limit.inner)
+    return history
+
+
+def _compare(
+    found: Tensor,
+    before: Tensor,
+    time: int,
+    tasks: Tasks,
+    trained: int,
+    limit: Limit,
+    rates: str,
+    options: TheoryOptions,
+) -> Iterator[dict]:
+    """Distances on the test tasks from each prediction, one row per network."""
+    rate = options.rate * limit.eta0
+    decays = {EXPONENTIAL: None} if rates == INFINITESIMAL else {EXPONENTIAL: None, BY_STEPS: rate}
+    flowed = time * (limit.eta0 if rates == INFINITESIMAL else rate)
+    for decay, step in decays.items():
+        for seed in range(len(found)):
+            for prediction, start in (("Eq. 12", limit.start), ("Eq. 8", before[seed])):
+                expected = kernel_regression(limit.phi, start, tasks.query_targets, trained, time=flowed, rate=step)
+                error = relative_distance(found[seed, trained:], expected[trained:])
+                yield {
+                    "seed": seed,
+                    "prediction": prediction,
+                    "decay": decay,
+                    "time": time,
+                    "error": error if math.isfinite(error) else math.inf,
+                }
+
+
+def judge_regression(table: pd.DataFrame) -> list[Verdict]:
+    """Statement 4: whether the error falls with the width, for each time."""
+    verdicts = []
+    for statement, wanted in COMPARISONS.items():
+        chosen = table[(table[list(wanted)] == pd.Series(wanted)).all(axis=1)]
+        groups = list(chosen.groupby(["source", "network", "time"], sort=False))
+        for (source, network, time), group in groups:
+            verdicts.append(
+                judge_slope(statement, f"{source}, {network}, t = {time}", group, "error", cases=len(groups))
+            )
+    return verdicts
