@@ -1,0 +1,309 @@
+"""The search engine against the literal search (tests/literal.py), part by part, in one run.
+
+Each way runs in a process of its own, with the same allocator settings and threads; the processes take turns, so
+that a change of the machine's load meets all. Seconds are the least of all turns.
+
+kernel    one kernel of the unpruned supernet: the engine; Opacus' own samplers on the plain network; a plain
+          forward and backward pass of the plain network (no per-sample gradients: the floor). Peak memory of each.
+regions   linear regions of all candidates of a first round. Literal: both networks of a pair for some candidates,
+          3000 pictures through Pillow for each pair, as published; scaled to all.
+round     both criteria of a first round, one draw. Literal: both networks for some candidates, scaled to all.
+search    a whole search, put together from rounds like these with 7, 4 and 1 operations left on each edge.
+small     a whole search, from end to end, at a small size, on both sides.
+
+Example:
+    python tests/benchmarks/bench_search.py --parts kernel --channels 48
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+
+HERE = Path(__file__).resolve()
+sys.path.insert(0, str(HERE.parents[2] / "scripts"))
+sys.path.insert(0, str(HERE.parents[1]))
+
+import literal
+from reference import MixedNetwork, group_norm
+
+from metantk import criteria, devices, pruning
+from metantk.config import SearchOptions
+from metantk.criteria import Setting
+from metantk.datasets.store import Split
+from metantk.kernels import empirical_kernels
+from metantk.space.genotype import CELL_TYPES, cell_types
+from metantk.space.supernet import Supernet, initialise
+
+KEY = (0, 0, 0)
+SMALL = {"cells": 3, "channels": 2, "image_size": 8, "pictures": 300}
+LEFT = (7, 4, 1)  # operations on each edge at which a whole search is sampled
+Job = Callable[[], object]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--parts", nargs="+", default=["kernel", "regions", "round"], choices=list(PARTS))
+    parser.add_argument("--cells", type=int, default=5)
+    parser.add_argument("--channels", type=int, default=16)
+    parser.add_argument("--candidates", type=int, default=8, help="of a round, on the engine's side [8]")
+    parser.add_argument("--pairs", type=int, default=2, help="of a round, on the literal side [2]")
+    parser.add_argument("--turns", type=int, default=3, help="of each way [3]")
+    parser.add_argument("--threads", type=int, default=0, help="0: all processors [0]")
+    parser.add_argument("--device", default="cpu", help="cpu or cuda [cpu]")
+    parser.add_argument("--precision", default="float32", help="of the engine: float32 or tf32 [float32]")
+    parser.add_argument("--worker", nargs=2, metavar=("PART", "WAY"), help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.worker:
+        serve(arguments, *arguments.worker)
+        return
+    for part in arguments.parts:
+        print(json.dumps(compare(arguments, part)), flush=True)
+
+
+def compare(arguments: argparse.Namespace, part: str) -> dict:
+    """Run the ways of a part in turns; seconds, memory and ratios."""
+    workers = {way: Worker(part, way) for way in PARTS[part]}
+    turns = 1 if part in ("small", "search") else arguments.turns
+    seconds = {way: min(times) for way, times in take_turns(workers, turns).items()}
+    report = {"part": part, "cells": arguments.cells, "channels": arguments.channels, "device": arguments.device}
+    report |= SMALL if part == "small" else {}
+    report |= {f"{way}_seconds": round(value, 3) for way, value in seconds.items()}
+    report |= {f"{way}_over_engine": round(value / seconds["engine"], 2) for way, value in seconds.items()}
+    del report["engine_over_engine"]
+    return report | {f"{way}_peak_mib": worker.close() for way, worker in workers.items()}
+
+
+def take_turns(workers: dict, turns: int) -> dict[str, list[float]]:
+    times = {way: [] for way in workers}
+    for _ in range(turns):
+        for way, worker in workers.items():
+            times[way].append(worker.run())
+    return times
+
+
+class Worker:
+    """A process that runs one way as often as it is asked to."""
+
+    def __init__(self, part: str, way: str) -> None:
+        command = [sys.executable, str(HERE), *sys.argv[1:], "--worker", part, way]
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+    def run(self) -> float:
+        """Seconds of one turn."""
+        self.process.stdin.write("go\n")
+        self.process.stdin.flush()
+        return float(self.process.stdout.readline())
+
+    def close(self) -> int:
+        """End the process; its peak memory in MiB (on a GPU, the GPU's)."""
+        self.process.stdin.close()
+        peak = int(self.process.stdout.readline())
+        self.process.wait()
+        return peak
+
+
+def serve(arguments: argparse.Namespace, part: str, way: str) -> None:
+    """The worker's side: prepare, then a turn for each line of the input."""
+    devices.keep_freed_memory()
+    if arguments.threads:
+        torch.set_num_threads(arguments.threads)
+    device = torch.device(arguments.device)
+    setting = make_setting(arguments, device, small=part == "small")
+    devices.set_precision(arguments.precision if way == "engine" else "float32")
+    job = PARTS[part][way](setting, arguments)
+    for _ in sys.stdin:
+        began = time.perf_counter()
+        scaled = job()
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        # A job that did a part of the work returns the seconds of the whole.
+        print(scaled if isinstance(scaled, float) else time.perf_counter() - began, flush=True)
+    on_gpu = device.type == "cuda"
+    peak = torch.cuda.max_memory_allocated() / 2**20 if on_gpu else devices.peak_memory_mb(device)["cpu"]
+    print(round(peak), flush=True)
+
+
+def make_setting(arguments: argparse.Namespace, device: torch.device, *, small: bool) -> Setting:
+    """The paper's search on random pictures: 64 classes of 100, 84×84."""
+    side = 16 if small else 84
+    images = np.random.default_rng(0).integers(256, size=(6400, side, side, 3), dtype=np.uint8)
+    train = Split(images, np.repeat(np.arange(64), 100), [str(number) for number in range(64)])
+    values = {"criteria": ["meta_ntk_condition", "linear_regions"], "repeat": 1, "precision": arguments.precision}
+    cells, channels = arguments.cells, arguments.channels
+    if small:
+        values |= {"image_size": SMALL["image_size"], "linear_regions": {"pictures": SMALL["pictures"]}}
+        cells, channels = SMALL["cells"], SMALL["channels"]
+    return Setting(SearchOptions(**values), cells, channels, train, device, lambda networks: None)
+
+
+def engine_kernel(setting: Setting, _: argparse.Namespace) -> Job:
+    network, pictures = supernet(setting)
+    masks = {kind: mask[None] for kind, mask in pruning.first_state(setting.space).masks.items()}
+    return lambda: empirical_kernels(network, pictures, masks)
+
+
+def literal_kernel(setting: Setting, _: argparse.Namespace) -> Job:
+    network, pictures = plain_network(setting)
+    return lambda: literal.kernels(network, pictures)
+
+
+def plain_passes(setting: Setting, _: argparse.Namespace) -> Job:
+    network, pictures = plain_network(setting)
+
+    def job() -> None:
+        network.zero_grad(set_to_none=True)
+        network(pictures).sum().backward()
+
+    return job
+
+
+def supernet(setting: Setting) -> tuple[Supernet, torch.Tensor]:
+    masks = pruning.first_state(setting.space).masks
+    network = Supernet(setting.space, masks, cell_types(setting.cells), setting.channels, outputs=5)
+    initialise(network, "kaiming_normal", devices.generator("weights", *KEY))
+    return network.to(setting.device), criteria._draw_tasks(setting, KEY).contiguous()
+
+
+def plain_network(setting: Setting) -> tuple[MixedNetwork, torch.Tensor]:
+    network, pictures = supernet(setting)
+    masks = pruning.first_state(setting.space).masks
+    return MixedNetwork(network, setting.space, masks, norm=group_norm).to(setting.device), pictures
+
+
+def engine_round(setting: Setting, arguments: argparse.Namespace, *, names: tuple, left: int = 7) -> Job:
+    masks, candidates = crowded(setting, left)
+    # The regions of a whole round take seconds: no need to scale them.
+    chosen = {
+        name: candidates if name == "linear_regions" else spread(candidates, arguments.candidates) for name in names
+    }
+
+    def job() -> float:
+        total = 0.0
+        for name, some in chosen.items():
+            cost = pruning.Cost()
+            pruning.measure_draw(setting, name, some, masks, KEY, cost)
+            total += cost.seconds * (1 + len(candidates)) / cost.evaluations
+        return total
+
+    return job
+
+
+def literal_round(setting: Setting, arguments: argparse.Namespace, *, names: tuple, left: int = 7) -> Job:
+    masks, candidates = crowded(setting, left)
+    some = spread(candidates, arguments.pairs)
+
+    def job() -> float:
+        began = time.perf_counter()
+        for number, candidate in enumerate(some):
+            literal_pair(setting, names, masks, candidate, (*KEY, number))
+        return (time.perf_counter() - began) * len(candidates) / len(some)
+
+    return job
+
+
+def literal_pair(setting: Setting, names: tuple, masks: dict, candidate: pruning.Candidate, key: tuple) -> dict:
+    """C and R of the networks with and without a candidate, each drawn anew as the published code does."""
+    networks = literal.Networks(setting, key, masks)
+    batch = pruning.batch_masks(masks, [candidate])
+    both = [{kind: batch[kind][number] for kind in CELL_TYPES} for number in (0, 1)]
+    values = {}
+    if "meta_ntk_condition" in names:
+        pictures = criteria._draw_tasks(setting, key)
+        values["meta_ntk_condition"] = [
+            literal.meta_ntk_condition(setting, networks.plain(mask).to(setting.device), pictures) for mask in both
+        ]
+    if "linear_regions" in names:
+        crops = [batch.to(setting.device) for batch in literal.crops(setting)]
+        values["linear_regions"] = [
+            literal.regions(networks.plain_thin(mask).to(setting.device), crops) for mask in both
+        ]
+    return values
+
+
+def crowded(setting: Setting, left: int) -> tuple[dict, list[pruning.Candidate]]:
+    """A network with the first `left` operations on each edge, and its candidates (all, even if one is left)."""
+    masks = {kind: mask.clone() for kind, mask in pruning.first_state(setting.space).masks.items()}
+    for mask in masks.values():
+        mask[:, left:] = False
+    return masks, [
+        pruning.Candidate(kind, edge, operation)
+        for kind in CELL_TYPES
+        for edge, operation in masks[kind].nonzero().tolist()
+    ]
+
+
+def spread(candidates: list, count: int) -> list:
+    """`count` of the candidates, evenly spaced over both cell types."""
+    return [candidates[int(i)] for i in np.linspace(0, len(candidates) - 1, count)]
+
+
+def whole_search(one_round: Callable) -> Callable:
+    """Seconds of a search from the seconds per candidate with 7, 4 and 1 operations on each edge."""
+
+    def prepare(setting: Setting, arguments: argparse.Namespace) -> Job:
+        jobs = {
+            left: one_round(setting, arguments, names=tuple(setting.options.weights), left=left) for left in LEFT
+        }
+
+        def job() -> float:
+            each = [jobs[left]() / len(crowded(setting, left)[1]) for left in LEFT]
+            edges = 2 * len(setting.space.edges)
+            return sum(
+                candidates * float(np.interp(operations / edges, LEFT[::-1], each[::-1]))
+                for candidates, operations in pruning._round_sizes(setting.space)
+            )
+
+        return job
+
+    return prepare
+
+
+def engine_small(setting: Setting, _: argparse.Namespace) -> Job:
+    return lambda: pruning.search(setting, 0, pruning.first_state(setting.space), lambda state: None)
+
+
+def literal_small(setting: Setting, _: argparse.Namespace) -> Job:
+    """Every round of the published search; its cells may differ, for it draws anew for each candidate."""
+    names = tuple(setting.options.weights)
+
+    def job() -> None:
+        state = pruning.first_state(setting.space)
+        while (this := pruning.next_round(setting.space, state.masks)) is not None:
+            pairs = [
+                literal_pair(setting, names, state.masks, candidate, (0, state.rounds, number))
+                for number, candidate in enumerate(this.candidates)
+            ]
+            scores = {}
+            for name in names:
+                columns = zip(*(pair[name] for pair in pairs), strict=True)
+                scores[name] = pruning.score(name, [pruning.Draw(*map(list, columns))], where="literal")
+            state = pruning.prune(setting, this, scores, state)
+
+    return job
+
+
+def of(criterion: str, one_round: Callable) -> Callable:
+    return lambda setting, arguments: one_round(setting, arguments, names=(criterion,))
+
+
+def of_all(one_round: Callable) -> Callable:
+    return lambda setting, arguments: one_round(setting, arguments, names=tuple(setting.options.weights))
+
+
+PARTS = {
+    "kernel": {"engine": engine_kernel, "opacus": literal_kernel, "plain_passes": plain_passes},
+    "regions": {"engine": of("linear_regions", engine_round), "literal": of("linear_regions", literal_round)},
+    "round": {"engine": of_all(engine_round), "literal": of_all(literal_round)},
+    "search": {"engine": whole_search(engine_round), "literal": whole_search(literal_round)},
+    "small": {"engine": engine_small, "literal": literal_small},
+}
+
+if __name__ == "__main__":
+    main()
