@@ -14,7 +14,18 @@ from metantk.space.genotype import read_genotype
 from metantk.storage import InputError, check_writable, read_json
 from metantk.tables import SUMMARY_COLUMNS, TITLES
 
-TRACE_COLUMNS = ["round", "stage", "cell", "edge", "input", "node", "operation", "rank_sum", "removed"]
+TRACE_COLUMNS = [
+    "round",
+    "stage",
+    "cell",
+    "edge",
+    "input",
+    "node",
+    "operation",
+    "rank_sum",
+    "removed",
+    "decided_by",
+]
 CURVE_COLUMNS = ["epoch", "learning_rate", "loss", "accuracy"]
 
 

@@ -61,8 +61,10 @@ OTHER_OPERATION = "#444444"
 CRITERIA = {
     "meta_ntk_condition": "condition number\nof the MetaNTK",
     "ntk_condition": "condition number\nof the NTK",
+    "ntk_spectral_entropy": "spectral entropy\nof the NTK",
     "linear_regions": "linear regions",
 }
+DECIDER_COLOURS = ["#0072b2", "#d55e00", "#009e73", "#cc79a7"]  # Okabe and Ito's, one per criterion
 SEED_LINES = ["-", "--", ":", "-.", (0, (6, 1, 1, 1, 1, 1)), (0, (1, 3))]
 
 
@@ -410,19 +412,21 @@ def draw_search_trace(trace: pd.DataFrame, title: str) -> Figure:
     operation (dots, side by side in the order of the trace; crosses at the top where the value is not finite,
     or a condition number not positive), and the number of candidates scored. Below, one row per edge of both
     cell types and one column per round: the operation that the edge lost. In the edge stage, which scores all
-    edges into one node in a round, `drop` marks the edges that the node lost. The last column holds what is
-    left.
+    edges into one node in a round, `drop` marks the edges that the node lost. A stripe below a decision has the
+    colours (of the panels' labels) of the criteria that would have decided so on their own; no stripe: only the
+    sum of the ranks did. The last column holds what is left.
 
     Args:
         trace: `search.csv`. Read are the columns `round`, `stage` (`operations` or `edges`), `cell`, `edge`,
-            `input`, `node`, `operation`, `removed`, and for each criterion NAME `NAME_unpruned` and `NAME`.
+            `input`, `node`, `operation`, `removed`, `decided_by`, and for each criterion NAME `NAME_unpruned` and
+            `NAME`.
             A trace with no rows (architectures drawn at random) gives a figure that says so.
         title: the figure's title.
     """
     if trace.empty:
         return _message_figure(title, "Nothing was scored: this method draws its architecture without a search.")
     trace = trace.assign(removed=trace["removed"].astype(bool))
-    criteria = [column.removesuffix("_unpruned") for column in trace if column.endswith("_unpruned")]
+    criteria = _criteria_of(trace)
     edges = _list_edges(trace)
     columns = _place_rounds(trace)
     end = max(left + width for left, width in columns.values())
@@ -444,6 +448,8 @@ def draw_search_trace(trace: pd.DataFrame, title: str) -> Figure:
     for number, criterion in enumerate(criteria):
         axes = add_axes(top, PANEL_HEIGHT, end)
         _draw_criterion(axes, trace, criterion, columns)
+        if len(criteria) > 1:
+            axes.yaxis.label.set_color(DECIDER_COLOURS[number])
         if number == 0:
             place = {"loc": "upper left", "bbox_to_anchor": (1 + 0.05 / end, 1.05)}
             axes.legend(handlelength=1.2, borderpad=0, **place)
@@ -452,6 +458,10 @@ def draw_search_trace(trace: pd.DataFrame, title: str) -> Figure:
     top += BAR_HEIGHT + PANEL_GAP
     _draw_decisions(add_axes(top, grid_height, end + RESULT_GAP + RESULT_WIDTH), trace, edges, columns)
     return figure
+
+
+def _criteria_of(trace: pd.DataFrame) -> list[str]:
+    return [column.removesuffix("_unpruned") for column in trace if column.endswith("_unpruned")]
 
 
 def _list_edges(trace: pd.DataFrame) -> pd.DataFrame:
@@ -562,7 +572,7 @@ def _draw_decisions(axes: Axes, trace: pd.DataFrame, edges: pd.DataFrame, column
     _draw_headings(axes, trace, columns)
     for row, edge in edges.iterrows():
         history = trace[(trace["cell"] == edge["cell"]) & (trace["edge"] == edge["edge"])]
-        _draw_edge_row(axes, row, history, columns)
+        _draw_edge_row(axes, row, history, columns, _criteria_of(trace))
     for row in edges.index[edges["cell"] != edges["cell"].shift()][1:]:
         axes.plot([-TRACE_LEFT + 0.2, axes.get_xlim()[1]], [row, row], color=TEXT, linewidth=0.8, clip_on=False)
 
@@ -579,7 +589,7 @@ def _draw_headings(axes: Axes, trace: pd.DataFrame, columns: Mapping) -> None:
     _centred_text(axes, middle, -0.5, "result", GRID_TEXT + 0.5, fontweight="bold")
 
 
-def _draw_edge_row(axes: Axes, row: int, history: pd.DataFrame, columns: Mapping) -> None:
+def _draw_edge_row(axes: Axes, row: int, history: pd.DataFrame, columns: Mapping, criteria: Sequence) -> None:
     """The row of one edge. `history` are the edge's rows of the trace."""
     first = history.iloc[0]
     pruned = history[history["stage"] == "operations"]
@@ -594,13 +604,27 @@ def _draw_edge_row(axes: Axes, row: int, history: pd.DataFrame, columns: Mapping
         fontsize=GRID_TEXT + 0.5,
         color=MUTED if dropped else TEXT,
     )
-    for number, operation in pruned.loc[pruned["removed"], ["round", "operation"]].itertuples(index=False):
-        colour = OPERATIONS.get(operation, OTHER_OPERATION)
-        _draw_grid_cell(axes, row, *columns[number], operation, _tint(colour, 0.22))
-    for number, removed in grouped[["round", "removed"]].itertuples(index=False):
-        word, fill, colour = ("drop", "#d9d9d9", TEXT) if removed else ("keep", "white", MUTED)
-        _draw_grid_cell(axes, row, *columns[number], word, fill, color=colour)
+    for entry in pruned[pruned["removed"]].itertuples():
+        colour = OPERATIONS.get(entry.operation, OTHER_OPERATION)
+        _draw_grid_cell(axes, row, *columns[entry.round], entry.operation, _tint(colour, 0.22))
+        _draw_deciders(axes, row, *columns[entry.round], entry.decided_by, criteria)
+    for entry in grouped.itertuples():
+        word, fill, colour = ("drop", "#d9d9d9", TEXT) if entry.removed else ("keep", "white", MUTED)
+        _draw_grid_cell(axes, row, *columns[entry.round], word, fill, color=colour)
+        if entry.removed:
+            _draw_deciders(axes, row, *columns[entry.round], entry.decided_by, criteria)
     _draw_result(axes, row, _survivor(pruned, grouped), dropped)
+
+
+def _draw_deciders(axes: Axes, row: int, left: float, width: float, decided_by: str, criteria: Sequence) -> None:
+    """A stripe in the colour of each criterion that would have decided so on its own; one criterion needs none."""
+    deciders = [number for number, name in enumerate(criteria) if name in decided_by.split()]
+    if len(criteria) == 1 or not deciders:
+        return
+    each = (width - 0.04) / len(deciders)
+    for place, number in enumerate(deciders):
+        corner = (left + 0.02 + place * each, row + 0.84)
+        axes.add_patch(Rectangle(corner, each, 0.1, facecolor=DECIDER_COLOURS[number], edgecolor="none"))
 
 
 def _survivor(pruned: pd.DataFrame, grouped: pd.DataFrame) -> str:
@@ -897,3 +921,32 @@ def _cost_legend(summary: pd.DataFrame, styles: Mapping) -> list[Line2D]:
 
 def _short_count(count: float) -> str:
     return f"{count / 1e6:.2f} M" if count >= 1e6 else f"{count / 1e3:.3g} k"
+
+
+# --- Rank stability --------------------------------------------------------------------------------------
+
+
+@matplotlib.rc_context(STYLE)
+def draw_rank_stability(table: pd.DataFrame, title: str) -> Figure:
+    """How far repetitions of a round agree, against what a repetition costs; one panel per criterion.
+
+    Args:
+        table: `rank_stability.csv`, columns as of `metantk.rank_stability.COLUMNS`.
+        title: the figure's title.
+    """
+    criteria = list(dict.fromkeys(table["criterion"]))
+    figure = new_figure(0.6 + 2.5 * len(criteria), 2.8, title, layout="constrained")
+    panels = figure.subplots(1, len(criteria), sharey=True, squeeze=False)[0]
+    for axes, criterion in zip(panels, criteria, strict=True):
+        for number, (draws, group) in enumerate(table[table["criterion"] == criterion].groupby("draws")):
+            colour = DECIDER_COLOURS[number]
+            axes.plot(group["evaluations"], group["kendall_tau"], "o-", color=colour, markersize=3.5, label=draws)
+            axes.fill_between(group["evaluations"], group["lowest"], group["highest"], color=colour, alpha=0.15)
+        label = {**CRITERIA, "rank_sum": "sum of ranks"}.get(criterion, criterion)
+        axes.set_title(label.replace("\n", " "))
+        axes.set_xlabel("networks evaluated per repetition")
+        axes.axhline(0, color=MUTED, linewidth=0.7)
+        axes.grid(axis="y")
+    panels[0].set(ylabel="Kendall's τ", ylim=(min(-0.1, table["lowest"].min()), 1.02))
+    panels[0].legend(title="draws", loc="best")
+    return figure

@@ -114,7 +114,9 @@ def next_round(space: Space, masks: Masks) -> Round | None:
 
 def total_work(space: Space, options: SearchOptions) -> int:
     """A whole search in units of progress: evaluations of networks times the operations that they may have."""
-    work = sum(_evaluations(options, candidates) * operations for candidates, operations in _round_sizes(space))
+    work = sum(
+        evaluations_of_draw(options, candidates) * operations for candidates, operations in _round_sizes(space)
+    )
     return work * options.repeat * len(options.weights)
 
 
@@ -129,7 +131,7 @@ def _round_sizes(space: Space) -> Iterator[tuple[int, int]]:
             left -= inputs - KEPT_EDGES
 
 
-def _evaluations(options: SearchOptions, candidates: int) -> int:
+def evaluations_of_draw(options: SearchOptions, candidates: int) -> int:
     """Networks evaluated for a draw of a criterion: the unpruned one once, or once per candidate."""
     return 1 + candidates if options.draws == "common" else 2 * candidates
 
@@ -303,7 +305,7 @@ def _measure_round(setting: Setting, this: Round, seed: int, state: State, keep:
 def _work_done(setting: Setting, state: State) -> int:
     """As in `total_work`, of a state that is gone on with."""
     sizes = list(_round_sizes(setting.space))
-    works = [_evaluations(setting.options, candidates) * operations for candidates, operations in sizes]
+    works = [evaluations_of_draw(setting.options, candidates) * operations for candidates, operations in sizes]
     draws = sum(len(draws) for draws in state.draws.values())
     whole = setting.options.repeat * len(setting.options.weights)
     return whole * sum(works[: state.rounds]) + (draws * works[state.rounds] if draws else 0)

@@ -72,7 +72,8 @@ def search_trace(seed: int, criteria=(CONDITION, "linear_regions"), nodes: int =
             change = generator.normal(0, 0.03)
             row |= {f"{name}_unpruned": unpruned[name], name: unpruned[name] * (1 - change)}
             row |= {f"{name}_change": change, f"{name}_rank": int(generator.integers(50))}
-        return row | {"rank_sum": sum(row[f"{name}_rank"] for name in criteria), "removed": False}
+        decided = {"removed": False, "decided_by": criteria[int(generator.integers(len(criteria)))]}
+        return row | {"rank_sum": sum(row[f"{name}_rank"] for name in criteria)} | decided
 
     while any(len(operations) > 1 for operations in remaining.values()):
         scored = score("operations", list(remaining))

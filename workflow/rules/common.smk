@@ -48,6 +48,7 @@ ENVIRONMENT = "../../envs/metantk.yaml"
 
 DATA = f"{RESULTS}/{{dataset}}/data"
 PART = f"{RESULTS}/{{dataset}}/{{run}}/{{method}}/seed{{seed}}"
+STABILITY = f"{RESULTS}/{{dataset}}/{{run}}/{{method}}/rank_stability"
 TABLES = f"{RESULTS}/tables"
 FIGURES = f"{RESULTS}/figures/{{dataset}}/{{run}}"
 THEORY = f"{RESULTS}/theory"

@@ -1,0 +1,60 @@
+"""Say how much of a search is noise: repeat its first round with other draws and compare the ranks.
+
+For each criterion, and for common draws (all candidates share weights and pictures: the default of the search)
+and independent ones (each candidate has its own, as in the published code) at equal cost: Kendall's τ between
+repetitions. Choose `repeat` of the search where the curve is high enough for you.
+
+Writes rank_stability.csv and a figure, rank_stability.svg and .png.
+
+Example:
+    python scripts/measure_rank_stability.py --data results/glyphs/data --cells 3 --channels 4 \\
+        --criteria '["meta_ntk_condition", "linear_regions"]' --image-size 12 --output my_stability
+"""
+
+import logging
+from pathlib import Path
+
+from metantk import devices, figures
+from metantk.command_line import add_run, make_parser, parse_options, parse_run, progress, run
+from metantk.config import SearchOptions
+from metantk.criteria import Setting
+from metantk.datasets.store import load_split
+from metantk.figure_style import save
+from metantk.rank_stability import measure_rank_stability, total_networks
+from metantk.storage import InputError, atomic_write, check_writable
+
+log = logging.getLogger("metantk")
+
+
+def main() -> None:
+    parser = make_parser(__doc__, SearchOptions)
+    parser.add_argument("--data", required=True, type=Path, metavar="DIR", help="prepared data set")
+    add_run(parser)
+    parser.add_argument("--independent-draws", type=int, default=6, help="2 or more; common ones at equal cost [6]")
+    parser.add_argument("--output", required=True, type=Path, metavar="DIR", help="folder of the table and figure")
+    arguments = parser.parse_args()
+    options = parse_options(SearchOptions, arguments)
+    run_options = parse_run(arguments)
+    if arguments.independent_draws < 2:
+        raise InputError(
+            f"options: --independent-draws {arguments.independent_draws} gives nothing to compare; 2 or more are needed"
+        )
+    if not options.weights:
+        raise InputError("options: criteria is empty: a uniform draw has no ranks")
+    train = load_split(arguments.data, "train")
+    check_writable(arguments.output)
+    device = devices.start()
+    devices.set_precision(options.precision)
+    with progress(None, total=0, what="rank stability", unit="network") as bar:
+        setting = Setting(options, run_options.cells, run_options.channels, train, device, bar.update)
+        bar.total = total_networks(setting, arguments.independent_draws)
+        table = measure_rank_stability(setting, arguments.seed, arguments.independent_draws)
+    with atomic_write(arguments.output / "rank_stability.csv") as temporary:
+        table.to_csv(temporary, index=False)
+    title = f"Kendall's τ between repetitions of the first round: {run_options.name}, seed {arguments.seed}"
+    save(figures.draw_rank_stability(table, title), arguments.output / "rank_stability")
+    log.info("\n%s", table[table["repeat"] == 1].to_string(index=False))
+
+
+if __name__ == "__main__":
+    run(main)
