@@ -6,7 +6,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 export PYTHONNOUSERSITE := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run report test lint schema lock clean
+.PHONY: help setup run report test bench wheels lint schema lock clean
 
 help:       ## Show this list
 	@sed -n 's/^\([a-z]*\):.*## /\1	/p' $(MAKEFILE_LIST) | expand -t 12
@@ -29,6 +29,18 @@ report: run         ## Write results/report.html: tables and figures in one page
 
 test: .venv/ready lint  ## Run every test
 	@python -m pytest tests
+
+bench: .venv/ready  ## Time the search and the input pipeline against the usual ways, side by side
+	@python tests/benchmarks/bench_search.py --parts kernel --channels 48
+	@python tests/benchmarks/bench_search.py --parts kernel regions round search small
+	@python tests/benchmarks/bench_input_pipeline.py
+
+# Not torch and torchvision: a machine with a GPU has its own.
+GPU_PACKAGES := opacus opt-einsum scipy pydantic pydantic-core annotated-types typing-inspection typing-extensions \
+                tqdm pytest pluggy iniconfig packaging pygments
+
+wheels: .venv/ready ## Fetch what tests/gpu/run.sh needs into wheels/, for a GPU machine without network
+	@python -m pip download --quiet --no-deps --dest wheels --constraint envs/requirements.txt $(GPU_PACKAGES)
 
 lint: .venv/ready   ## Check style: ruff, snakefmt, snakemake --lint
 	@ruff check .

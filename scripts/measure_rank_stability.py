@@ -37,7 +37,7 @@ def main() -> None:
     run_options = parse_run(arguments)
     if arguments.independent_draws < 2:
         raise InputError(
-            f"options: --independent-draws {arguments.independent_draws} gives nothing to compare; 2 or more are needed"
+            f"options: --independent-draws {arguments.independent_draws} has nothing to compare; give 2 or more"
         )
     if not options.weights:
         raise InputError("options: criteria is empty: a uniform draw has no ranks")

@@ -39,7 +39,7 @@ CHUNK_NUMBERS = 2**19
 # On a GPU a chunk fills this share of the free memory, by an estimate of what the backward pass keeps: so many
 # pictures' worth per remaining operation of a cell.
 MEMORY_SHARE, KEPT_PER_OPERATION = 0.8, 8
-PATTERN_CHUNK = 16  # candidates of a thin network, whose pictures are tiny
+PATTERN_CHUNK = {"cpu": 16, "mps": 16, "cuda": 128}  # candidates of a thin network, whose pictures are tiny
 
 
 class Setting(NamedTuple):
@@ -144,9 +144,8 @@ def linear_regions(setting: Setting, key: Key, masks: Masks) -> Measured:
     initialise(network, setting.options.initialisation, generator("thin weights", *key))
     network.to(setting.device, setting.dtype)
     batches = _draw_crops(setting, key)
-    counts = _over_chunks(
-        setting, masks, PATTERN_CHUNK, lambda chunk: regions_of_candidates(network, batches, chunk)
-    )
+    size = PATTERN_CHUNK[setting.device.type]
+    counts = _over_chunks(setting, masks, size, lambda chunk: regions_of_candidates(network, batches, chunk))
     return Measured(np.concatenate(counts).astype(np.float64), operations=0)
 
 
@@ -165,6 +164,7 @@ def _kernels(setting: Setting, key: Key, masks: Masks, pictures: Tensor, *, outp
     initialise(network, setting.options.initialisation, generator("weights", *key))
     network.to(setting.device, setting.dtype)
     size = _chunk_size(setting, remaining, numbers=pictures[:, 0].numel() * setting.channels)
+    masks = {kind: mask.to(setting.device) for kind, mask in masks.items()}
     chunks = _over_chunks(setting, masks, size, lambda chunk: empirical_kernels(network, pictures, chunk))
     ntk, nngp = (torch.cat([getattr(chunk, name) for chunk in chunks]).cpu() for name in ("ntk", "nngp"))
     return Kernels(ntk, nngp, sum(chunk.operations for chunk in chunks))

@@ -89,7 +89,7 @@ def test_values_do_not_depend_on_chunks_or_threads(name, monkeypatch):
     def measure(threads: int, chunk: int) -> np.ndarray:
         before = torch.get_num_threads()
         torch.set_num_threads(threads)
-        monkeypatch.setattr(criteria, "PATTERN_CHUNK", chunk)
+        monkeypatch.setitem(criteria.PATTERN_CHUNK, "cpu", chunk)
         monkeypatch.setattr(criteria, "_chunk_size", lambda *_, **__: chunk)
         try:
             return criteria.CRITERIA[name].measure(setting, (3, 0, 0), batch).values

@@ -9,10 +9,19 @@ import pytest
 import torch
 from reference import MixedNetwork, group_norm, kernels_by_loop
 from torch.func import functional_call, grad, jacrev, vmap
+from torch.nn.functional import conv2d
 
-from metantk.kernels import condition_number, condition_numbers, empirical_kernels, meta_ntk
+from metantk.kernels import (
+    condition_number,
+    condition_numbers,
+    empirical_kernels,
+    meta_ntk,
+    sample_by_folding,
+    sample_by_products,
+    spectral_entropies,
+)
 from metantk.space.genotype import CELL_TYPES, SPACES, cell_types
-from metantk.space.supernet import Supernet, initialise
+from metantk.space.supernet import Convolution, Supernet, initialise
 
 FIXTURES = sorted((Path(__file__).parents[1] / "fixtures").glob("metantk_*.npz"))
 
@@ -242,3 +251,38 @@ def test_linearised_flow_of_meta_ntk_agrees_with_many_small_steps():
         residual = residual - 2.0 / steps * ntk[3:, 3:] @ residual
     adapt = np.hstack([np.eye(3), -ntk[:3, 3:] @ applied])
     np.testing.assert_allclose(kernel, adapt @ ntk @ adapt.T, rtol=1e-3)
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize(
+    ("kernel", "dilation", "groups"), [((3, 3), 1, 1), ((1, 5), 1, 2), ((5, 1), 1, 4), ((3, 3), 2, 8)]
+)
+def test_both_ways_to_per_sample_gradients_agree(kernel, dilation, groups, stride):
+    """The one for CPUs and the one for GPUs, against one backward pass per picture."""
+    generator = torch.Generator().manual_seed(0)
+    layer = Convolution(8, 16, kernel, stride=stride, dilation=dilation, groups=groups).double()
+    initialise(layer, "pytorch", generator)
+    x = torch.randn(3, 8, 9, 9, dtype=torch.float64, generator=generator)
+    settings = {"stride": stride, "padding": layer.padding, "dilation": dilation, "groups": groups}
+    backprops = torch.randn(conv2d(x, layer.weight, **settings).shape, dtype=torch.float64, generator=generator)
+    expected = torch.stack(
+        [
+            torch.autograd.grad(conv2d(x[i : i + 1], layer.weight, **settings), layer.weight, backprops[i : i + 1])[
+                0
+            ]
+            for i in range(3)
+        ]
+    )
+    for sample in (sample_by_products, sample_by_folding):
+        torch.testing.assert_close(sample(layer, x, backprops), expected, rtol=1e-10, atol=1e-10)
+
+
+def test_spectral_entropy_of_known_spectra():
+    matrices = torch.stack([torch.eye(4), torch.diag(torch.tensor([1.0, 0, 0, 0])), torch.zeros(4, 4)])
+    values = spectral_entropies(torch.cat([matrices, torch.full((1, 4, 4), math.nan)]))
+    assert values[:2].tolist() == pytest.approx([math.log(4), 0.0], abs=1e-12)
+    assert values[2:].tolist() == [-math.inf, -math.inf]
+    shares = torch.tensor([0.5, 0.25, 0.25, 0.0])
+    basis = torch.linalg.qr(torch.randn(4, 4, generator=torch.Generator().manual_seed(0)))[0].double()
+    value = spectral_entropies(basis @ torch.diag(7 * shares.double()) @ basis.T)
+    assert float(value) == pytest.approx(1.5 * math.log(2), rel=1e-7)

@@ -68,7 +68,7 @@ def test_figure_shows_a_panel_per_criterion(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"), [(["--independent-draws", "1"], "nothing to compare"), ([], "uniform draw")]
+    ("arguments", "message"), [(["--independent-draws", "1"], "has nothing to compare"), ([], "uniform draw")]
 )
 def test_program_refuses_what_cannot_be_compared(tiny_house, arguments, message):
     finished = tiny_house.run(

@@ -444,7 +444,7 @@ class Supernet(nn.Module):
 
         Args:
             images: `(pictures, channels, height, width)`, the same for all candidates.
-            masks: for each cell type, `(candidates, edges, operations)` bool, on the CPU.
+            masks: for each cell type, `(candidates, edges, operations)` bool; on the CPU unless gradients are on.
             watch: sees every ReLU, as in `Context`; of a single candidate as long as all are alike.
 
         Returns:

@@ -1,0 +1,132 @@
+"""Criteria of networks that are hardly networks, of broken pictures, of the smallest batch, and without memory."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from metantk import criteria, pruning
+from metantk.config import SearchOptions
+from metantk.criteria import CRITERIA, Setting
+from metantk.datasets.store import Split
+from metantk.space.genotype import CELL_TYPES, SPACES
+from metantk.storage import InputError
+
+
+def make_setting(**options) -> Setting:
+    images = np.random.default_rng(0).integers(256, size=(24, 12, 12, 3), dtype=np.uint8)
+    train = Split(images, np.repeat(np.arange(4), 6), list("abcd"))
+    values = {
+        "criteria": list(CRITERIA),
+        "repeat": 1,
+        "image_size": 8,
+        "meta_ntk": {"ways": 2, "tasks": 2},
+        "ntk": {"pictures": 6},
+        "linear_regions": {"pictures": 200, "batches": 2},
+    }
+    return Setting(SearchOptions(**values | options), 3, 2, train, torch.device("cpu"), lambda networks: None)
+
+
+def only(space_name: str, *operations: str) -> dict[str, torch.Tensor]:
+    """One candidate with the same operations on every edge of both cells."""
+    space = SPACES[space_name]
+    chosen = torch.tensor([name in operations for name in space.operations])
+    return {kind: chosen.repeat(1, len(space.edges), 1) for kind in CELL_TYPES}
+
+
+@pytest.mark.parametrize("space_name", ["few-shot", "darts"])
+@pytest.mark.parametrize("operation", ["skip_connect", "avg_pool_3x3", "max_pool_3x3"])
+def test_cells_without_weights_have_values(space_name, operation):
+    setting = make_setting(space=space_name)
+    for name, criterion in CRITERIA.items():
+        value = criterion.measure(setting, (0,), only(space_name, operation)).values
+        assert value.shape == (1,)
+        assert np.isfinite(value).all(), name
+
+
+def test_networks_without_output_are_the_worst():
+    """No operation anywhere: the output is zero for every picture, and so are all gradients."""
+    setting, masks = make_setting(), only("few-shot")
+    values = {name: criterion.measure(setting, (0,), masks).values[0] for name, criterion in CRITERIA.items()}
+    assert values["meta_ntk_condition"] == values["ntk_condition"] == math.inf
+    assert values["ntk_spectral_entropy"] == -math.inf
+    alive = CRITERIA["linear_regions"].measure(setting, (0,), only("few-shot", "conv_3x3")).values[0]
+    assert 1 <= values["linear_regions"] < alive
+
+
+@pytest.mark.parametrize("name", ["meta_ntk_condition", "ntk_condition", "ntk_spectral_entropy"])
+def test_values_that_are_not_finite_in_half_the_batch_make_the_worst_candidate(name, monkeypatch):
+    for draw in ("_draw_tasks", "_draw_pictures"):
+        original = getattr(criteria, draw)
+
+        def broken(setting, key, original=original):
+            pictures = original(setting, key)
+            pictures[::2] = math.nan
+            return pictures
+
+        monkeypatch.setattr(criteria, draw, broken)
+    value = CRITERIA[name].measure(make_setting(), (0,), only("few-shot", "conv_3x3")).values[0]
+    assert value == (math.inf if name.endswith("condition") else -math.inf)
+
+
+def test_one_query_of_one_task_is_a_kernel_of_one_number():
+    """Its condition number is 1 for every network: defined, and of no use."""
+    setting = make_setting(meta_ntk={"tasks": 1, "ways": 1, "shots": 1, "queries": 1})
+    masks = only("few-shot", "conv_3x3", "skip_connect")
+    assert CRITERIA["meta_ntk_condition"].measure(setting, (0,), masks).values.tolist() == [1.0]
+
+
+@pytest.mark.parametrize("kernel", ["maml", "anil"])
+@pytest.mark.parametrize("time", [0.5, "infinite"])
+def test_kernel_and_time_of_the_inner_loop_matter(kernel, time):
+    masks = only("few-shot", "conv_3x3")
+    plain = CRITERIA["meta_ntk_condition"].measure(make_setting(), (0,), masks).values
+    setting = make_setting(meta_ntk={"ways": 2, "tasks": 2, "kernel": kernel, "time": time})
+    value = CRITERIA["meta_ntk_condition"].measure(setting, (0,), masks).values
+    assert np.isfinite(value).all()
+    assert (value == plain).all() == ((kernel, time) == ("maml", "infinite"))
+
+
+def test_equal_keys_give_both_ntk_criteria_the_same_kernel(monkeypatch):
+    seen = []
+    for name in ("condition_numbers", "spectral_entropies"):
+        original = getattr(criteria, name)
+        monkeypatch.setattr(
+            criteria, name, lambda kernel, original=original: seen.append(kernel) or original(kernel)
+        )
+    for name in ("ntk_condition", "ntk_spectral_entropy"):
+        CRITERIA[name].measure(make_setting(), (4,), only("few-shot", "conv_3x3"))
+    assert torch.equal(*seen)
+
+
+def test_chunks_are_halved_until_they_fit(caplog):
+    setting = make_setting()
+    advanced = []
+    masks = {kind: torch.arange(13).view(13, 1, 1) for kind in CELL_TYPES}
+
+    def measure(chunk):
+        numbers = chunk["normal"].flatten()
+        if len(numbers) > 3:
+            raise torch.OutOfMemoryError("made up")
+        return numbers.tolist()
+
+    parts = criteria._over_chunks(setting._replace(advance=advanced.append), masks, 100, measure)
+    assert [number for part in parts for number in part] == list(range(13))
+    assert max(map(len, parts)) <= 3
+    assert sum(advanced) == 13
+    assert "out of memory" in caplog.text
+
+
+def test_one_candidate_that_does_not_fit_is_an_error_that_says_so():
+    def measure(chunk):
+        raise torch.OutOfMemoryError("made up")
+
+    with pytest.raises(InputError, match="single candidate"):
+        criteria._over_chunks(make_setting(), only("few-shot", "conv_3x3"), 8, measure)
+
+
+def test_candidates_that_are_all_alike_are_logged(caplog):
+    draws = [pruning.Draw([10.0] * 4, [10.0] * 4)]
+    assert pruning.score("linear_regions", draws, where="round 3").change.tolist() == [[0.0] * 4]
+    assert "round 3, linear_regions: all candidates are alike" in caplog.text
