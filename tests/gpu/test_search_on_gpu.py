@@ -3,31 +3,15 @@
 import numpy as np
 import pytest
 import torch
+from small_search import make_setting
 
 from metantk import criteria, devices, pruning
-from metantk.config import SearchOptions
-from metantk.criteria import CRITERIA, Setting
-from metantk.datasets.store import Split
+from metantk.criteria import CRITERIA
 from metantk.kernels import empirical_kernels, sample_by_folding, sample_by_products
 from metantk.space.genotype import SPACES, cell_types
 from metantk.space.supernet import Convolution, Supernet, initialise
 
 CUDA = "cuda"
-
-
-def make_setting(device: str, **options) -> Setting:
-    images = np.random.default_rng(0).integers(256, size=(24, 12, 12, 3), dtype=np.uint8)
-    train = Split(images, np.repeat(np.arange(4), 6), list("abcd"))
-    values = {
-        "criteria": ["meta_ntk_condition", "linear_regions"],
-        "repeat": 1,
-        "image_size": 8,
-        "precision": "float64",
-        "meta_ntk": {"ways": 2, "tasks": 2},
-        "ntk": {"pictures": 6},
-        "linear_regions": {"pictures": 200, "batches": 2},
-    }
-    return Setting(SearchOptions(**values | options), 3, 4, train, torch.device(device), lambda networks: None)
 
 
 def first_batch(space) -> dict[str, torch.Tensor]:

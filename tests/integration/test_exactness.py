@@ -4,26 +4,10 @@ import numpy as np
 import pytest
 import torch
 from literal import changes, measure_round
+from small_search import make_setting
 
 from metantk import criteria, pruning
-from metantk.config import SearchOptions
 from metantk.criteria import Setting
-from metantk.datasets.store import Split
-
-
-def make_setting(**options) -> Setting:
-    """A small search in float64 on random pictures: 4 classes of 6."""
-    images = np.random.default_rng(0).integers(256, size=(24, 12, 12, 3), dtype=np.uint8)
-    train = Split(images, np.repeat(np.arange(4), 6), list("abcd"))
-    values = {
-        "criteria": ["meta_ntk_condition", "linear_regions"],
-        "repeat": 1,
-        "image_size": 8,
-        "precision": "float64",
-        "meta_ntk": {"ways": 2, "tasks": 2, "queries": 2},
-        "linear_regions": {"pictures": 600, "batches": 2},
-    }
-    return Setting(SearchOptions(**values | options), 3, 2, train, torch.device("cpu"), lambda networks: None)
 
 
 def compare(setting: Setting, rows: list[dict], state: pruning.State, candidates: list, seed: int) -> None:

@@ -5,27 +5,12 @@ import math
 import numpy as np
 import pytest
 import torch
+from small_search import make_setting
 
 from metantk import criteria, pruning
-from metantk.config import SearchOptions
-from metantk.criteria import CRITERIA, Setting
-from metantk.datasets.store import Split
+from metantk.criteria import CRITERIA
 from metantk.space.genotype import CELL_TYPES, SPACES
 from metantk.storage import InputError
-
-
-def make_setting(**options) -> Setting:
-    images = np.random.default_rng(0).integers(256, size=(24, 12, 12, 3), dtype=np.uint8)
-    train = Split(images, np.repeat(np.arange(4), 6), list("abcd"))
-    values = {
-        "criteria": list(CRITERIA),
-        "repeat": 1,
-        "image_size": 8,
-        "meta_ntk": {"ways": 2, "tasks": 2},
-        "ntk": {"pictures": 6},
-        "linear_regions": {"pictures": 200, "batches": 2},
-    }
-    return Setting(SearchOptions(**values | options), 3, 2, train, torch.device("cpu"), lambda networks: None)
 
 
 def only(space_name: str, *operations: str) -> dict[str, torch.Tensor]:
@@ -82,7 +67,7 @@ def test_one_query_of_one_task_is_a_kernel_of_one_number():
 def test_kernel_and_time_of_the_inner_loop_matter(kernel, time):
     masks = only("few-shot", "conv_3x3")
     plain = CRITERIA["meta_ntk_condition"].measure(make_setting(), (0,), masks).values
-    setting = make_setting(meta_ntk={"ways": 2, "tasks": 2, "kernel": kernel, "time": time})
+    setting = make_setting(meta_ntk={"ways": 2, "tasks": 2, "queries": 2, "kernel": kernel, "time": time})
     value = CRITERIA["meta_ntk_condition"].measure(setting, (0,), masks).values
     assert np.isfinite(value).all()
     assert (value == plain).all() == ((kernel, time) == ("maml", "infinite"))
