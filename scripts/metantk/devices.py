@@ -9,6 +9,7 @@ import sys
 import numpy as np
 import torch
 
+from metantk import leases
 from metantk.storage import InputError
 
 log = logging.getLogger("metantk")
@@ -26,7 +27,7 @@ def start() -> torch.device:
     """Set up this process, once, before the first large allocation, and pick its device.
 
     Threads are OMP_NUM_THREADS (Snakemake sets it to the rule's threads), else all processors. The device is
-    METANTK_DEVICE if set, else the first CUDA device, else Apple's mps, else the CPU.
+    METANTK_DEVICE if set, else a CUDA device that no other stage has leased, else Apple's mps, else the CPU.
     Deterministic algorithms are used wherever PyTorch has them.
     """
     keep_freed_memory()
@@ -67,9 +68,17 @@ def pick_device() -> torch.device:
         except (RuntimeError, AssertionError) as error:
             raise InputError(f"METANTK_DEVICE={wish}: no such device here ({str(error).splitlines()[0]})") from None
         return torch.device(wish)
-    if torch.cuda.is_available():
-        return torch.device("cuda")
-    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    uuids = visible_devices()
+    if not uuids:
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    number = leases.take(uuids) if leases.is_needed(len(uuids)) else 0
+    torch.cuda.set_device(number)
+    return torch.device("cuda", number)
+
+
+def visible_devices() -> list[str]:
+    """UUIDs of the CUDA devices that this process sees (CUDA_VISIBLE_DEVICES), in PyTorch's order."""
+    return [str(torch.cuda.get_device_properties(number).uuid) for number in range(torch.cuda.device_count())]
 
 
 def free_memory(device: torch.device) -> int:

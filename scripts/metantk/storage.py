@@ -2,6 +2,7 @@
 
 import ast
 import contextlib
+import errno
 import fcntl
 import hashlib
 import importlib.metadata
@@ -14,6 +15,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 SCRIPTS = Path(__file__).resolve().parent.parent
+# What writing to an open file fails with when the disk, not the caller, is at fault.
+FULL = (errno.ENOSPC, errno.EDQUOT)
+DISK_ERRORS = (*FULL, errno.EROFS, errno.EIO)
 PACKAGES = ("numpy", "opacus", "pandas", "scikit-learn", "torch", "torchvision")
 
 
@@ -21,15 +25,27 @@ class InputError(Exception):
     """Something that the user gave cannot be used. The message is one line: what, where, what to do."""
 
 
+class WriteError(InputError):
+    """A place cannot be written: rights, a full or a read-only disk. Unfinished work is kept."""
+
+    def __init__(self, path: Path | str, error: OSError) -> None:
+        advice = "; free some space and start again" if error.errno in FULL else ""
+        super().__init__(f"{path}: cannot be written ({error.strerror or error}){advice}")
+
+
 @contextlib.contextmanager
 def atomic_write(path: Path | str) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; on success it replaces `path`, on any error it is removed."""
+    """Yield a temporary path beside `path`; on success it replaces `path`, on any error it is removed.
+
+    Raises:
+        WriteError: the folder cannot be written, or the disk became full on the way.
+    """
     path = Path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix)
     except OSError as error:
-        raise InputError(f"{path}: cannot be written ({error.strerror or error})") from None
+        raise WriteError(path, error) from None
     os.close(handle)
     temporary = Path(name)
     try:
@@ -38,6 +54,10 @@ def atomic_write(path: Path | str) -> Iterator[Path]:
         with temporary.open("rb") as file:
             os.fsync(file.fileno())
         temporary.replace(path)
+    except OSError as error:
+        if error.errno in DISK_ERRORS:
+            raise WriteError(path, error) from None
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -59,7 +79,7 @@ def check_writable(directory: Path | str) -> None:
         with tempfile.TemporaryFile(dir=directory):
             pass
     except OSError as error:
-        raise InputError(f"{directory}: cannot be written ({error.strerror or error})") from None
+        raise WriteError(directory, error) from None
 
 
 @contextlib.contextmanager
@@ -71,7 +91,8 @@ def resumable_directory(path: Path | str, key: object) -> Iterator[Path]:
     left and goes on with it. Bad input removes it; leftovers of other keys are of no use and are removed.
 
     Raises:
-        InputError: the folder cannot be written, or another process is writing it.
+        InputError: another process is writing the folder.
+        WriteError: the folder cannot be written, or the disk became full on the way.
     """
     path = Path(path)
     unfinished = path.parent / f".{path.name}.unfinished-{_short_hash(key)}"
@@ -79,13 +100,19 @@ def resumable_directory(path: Path | str, key: object) -> Iterator[Path]:
         unfinished.mkdir(parents=True, exist_ok=True)
         lock = _lock(unfinished)
     except OSError as error:
-        raise InputError(f"{path}: cannot be written ({error.strerror or error})") from None
+        raise WriteError(path, error) from None
     if lock is None:
         raise InputError(f"{path}: is being written by another process; wait for it to end")
     try:
         _remove_leftovers(path, unfinished)
         yield unfinished
         _move_files(unfinished, path)
+    except WriteError:
+        raise
+    except OSError as error:
+        if error.errno in DISK_ERRORS:
+            raise WriteError(path, error) from None
+        raise
     except InputError:
         shutil.rmtree(unfinished, ignore_errors=True)
         raise
@@ -121,7 +148,7 @@ def _move_files(source: Path, target: Path) -> None:
             place.parent.mkdir(parents=True, exist_ok=True)
             file.replace(place)
     except OSError as error:
-        raise InputError(f"{target}: cannot be written ({error.strerror or error})") from None
+        raise WriteError(target, error) from None
     shutil.rmtree(source, ignore_errors=True)
 
 

@@ -56,6 +56,7 @@ IMPORTERS = {
     "metantk/figure_style.py": {"draw_figures", "verify_theory"},
     "metantk/figures.py": {"draw_figures"},
     "metantk/kernels.py": {"search_architecture", *THEORY},
+    "metantk/leases.py": MODELS,
     "metantk/linear_regions.py": {"search_architecture", "measure_trainability"},
     "metantk/pruning.py": {"search_architecture", "measure_trainability"},
     "metantk/space/__init__.py": MODELS | {"draw_figures"},
