@@ -3,6 +3,7 @@
 import ctypes
 import logging
 import os
+import platform
 import resource
 import sys
 
@@ -35,8 +36,14 @@ def start() -> torch.device:
     torch.backends.cudnn.benchmark = False
     torch.backends.cudnn.deterministic = True
     device = pick_device()
-    log.info("device %s, %d threads", describe_device(device), torch.get_num_threads())
+    log.info("device %s, %d threads, %s", describe_device(device), torch.get_num_threads(), _describe_place())
     return device
+
+
+def _describe_place() -> str:
+    """The machine and, where they were given, the SLURM job and the GPU: for the log, no result depends on them."""
+    given = [name for name in ("SLURM_JOB_ID", "CUDA_VISIBLE_DEVICES") if name in os.environ]
+    return " ".join([f"on {platform.node()}", *(f"{name}={os.environ[name]}" for name in given)])
 
 
 def set_precision(precision: str) -> None:

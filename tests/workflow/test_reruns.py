@@ -36,6 +36,7 @@ IMPORTERS = {
     "metantk/command_line.py": ALL_RULES,
     "metantk/config.py": ALL_RULES,
     "metantk/contact_sheet.py": {"inspect_dataset"},
+    "metantk/costs.py": {"aggregate_tables"},
     "metantk/criteria.py": {"search_architecture", "measure_trainability"},
     "metantk/datasets/__init__.py": READS_DATA,
     "metantk/datasets/arrays.py": {"prepare_dataset"},
