@@ -4,6 +4,7 @@ import ast
 import contextlib
 import errno
 import fcntl
+import functools
 import hashlib
 import importlib.metadata
 import json
@@ -198,16 +199,21 @@ def local_modules(script: Path | str) -> list[Path]:
 
 
 def _imported_files(path: Path) -> Iterator[Path]:
-    for node in ast.walk(ast.parse(path.read_text(), filename=str(path))):
+    for name in _imported_names(path.read_text()):
+        yield from _files_of_module(name)
+
+
+@functools.cache
+def _imported_names(text: str) -> list[str]:
+    """Names that may be modules. Kept by text: the rules of a workflow ask for the same modules many times."""
+    names = []
+    for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
+            names += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
             # `from package import module` names a module only where such a file exists.
-            names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
-        else:
-            continue
-        for name in names:
-            yield from _files_of_module(name)
+            names += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+    return names
 
 
 def _files_of_module(name: str) -> Iterator[Path]:

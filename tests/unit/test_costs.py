@@ -3,9 +3,9 @@
 import json
 
 import pytest
+from test_tables import write_part
 
 from metantk import costs, tables
-from test_tables import write_part
 
 
 def write_benchmark(root, stage, seed, seconds, memory):
