@@ -9,6 +9,7 @@ Example:
         --cells 3 --channels 8 --epochs 10 --milestones '[6, 8]' --output my_backbone
 """
 
+import io
 import logging
 import time
 from collections.abc import Callable
@@ -113,12 +114,17 @@ def _train(trainer: Trainer, pictures: Pictures, checkpoint: Path, device: torch
             _train_epoch(trainer, pictures, bar.update)
             last = trainer.curve[-1]
             bar.set_postfix(epoch=last["epoch"], loss=f"{last['loss']:.3f}", accuracy=f"{last['accuracy']:.1f} %")
-            # An open file, since PyTorch's own error of a full disk does not say so.
-            with atomic_write(checkpoint) as temporary, temporary.open("wb") as file:
-                seconds = spent + time.perf_counter() - began
-                torch.save({"trainer": trainer.state(), "seconds": seconds}, file)
+            _keep(checkpoint, trainer, spent + time.perf_counter() - began)
     log.info("loss %.4f, training accuracy %.1f %%", trainer.curve[-1]["loss"], trainer.curve[-1]["accuracy"])
     return spent + time.perf_counter() - began
+
+
+def _keep(checkpoint: Path, trainer: Trainer, seconds: float) -> None:
+    """Write a checkpoint, by way of memory: where a disk is full, PyTorch's own writing does not say so."""
+    buffer = io.BytesIO()
+    torch.save({"trainer": trainer.state(), "seconds": seconds}, buffer)
+    with atomic_write(checkpoint) as temporary:
+        temporary.write_bytes(buffer.getbuffer())
 
 
 def _train_epoch(trainer: Trainer, pictures: Pictures, advance: Callable[[int], None]) -> None:
