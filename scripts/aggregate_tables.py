@@ -1,4 +1,4 @@
-"""Gather finished runs into the paper's tables: summary, Table 1 and Table 2, each as CSV, Markdown and LaTeX.
+"""Gather finished runs into the paper's tables: summary, Table 1, Table 2 and costs, as CSV, Markdown and LaTeX.
 
 Accuracies are mean ± standard deviation over seeds of the mean over episodes, in percent.
 
@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from metantk import tables
+from metantk import costs, tables
 from metantk.command_line import make_parser, run
 from metantk.storage import atomic_write
 
@@ -25,12 +25,15 @@ def main() -> None:
     )
     parser.add_argument("--output", required=True, type=Path, metavar="DIR", help="folder of the tables")
     arguments = parser.parse_args()
-    parts = [tables.read_part(folder) for folder in arguments.parts]
+    by_folder = {folder: tables.read_part(folder) for folder in arguments.parts}
+    parts = list(by_folder.values())
     criteria = {part.method: part.search["options"]["criteria"] for part in parts}
     summary = tables.summarise(parts)
     write(arguments.output / "summary", summary, summary.round(3).astype(str))
     write(arguments.output / "table1", tables.make_table1(summary))
     write(arguments.output / "table2", tables.make_table2(summary, criteria))
+    spent = costs.summarise(by_folder)
+    write(arguments.output / "costs", spent, spent.fillna("").astype(str))
     with atomic_write(arguments.output / "seeds.csv") as temporary:
         tables.per_seed(parts).to_csv(temporary, index=False)
 

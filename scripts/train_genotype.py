@@ -9,13 +9,15 @@ Example:
         --cells 3 --channels 8 --epochs 10 --milestones '[6, 8]' --output my_backbone
 """
 
+import io
 import logging
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save
 
 from metantk import devices
 from metantk.command_line import add_run, make_parser, parse_options, parse_run, progress, run
@@ -24,6 +26,7 @@ from metantk.datasets.store import load_split, read_manifest
 from metantk.space.genotype import read_genotype
 from metantk.space.network import Network, count_macs, count_parameters
 from metantk.storage import (
+    InputError,
     atomic_write,
     check_writable,
     checkpoint_path,
@@ -108,14 +111,31 @@ def _train(trainer: Trainer, pictures: Pictures, checkpoint: Path, device: torch
     epochs = trainer.options.epochs
     with progress(None, total=epochs * steps, initial=trainer.epoch * steps, what="training", unit="step") as bar:
         while trainer.epoch < epochs:
-            trainer.train_epoch(pictures, bar.update)
+            _train_epoch(trainer, pictures, bar.update)
             last = trainer.curve[-1]
             bar.set_postfix(epoch=last["epoch"], loss=f"{last['loss']:.3f}", accuracy=f"{last['accuracy']:.1f} %")
-            with atomic_write(checkpoint) as temporary:
-                seconds = spent + time.perf_counter() - began
-                torch.save({"trainer": trainer.state(), "seconds": seconds}, temporary)
+            _keep(checkpoint, trainer, spent + time.perf_counter() - began)
     log.info("loss %.4f, training accuracy %.1f %%", trainer.curve[-1]["loss"], trainer.curve[-1]["accuracy"])
     return spent + time.perf_counter() - began
+
+
+def _keep(checkpoint: Path, trainer: Trainer, seconds: float) -> None:
+    """Write a checkpoint, by way of memory: where a disk is full, PyTorch's own writing does not say so."""
+    buffer = io.BytesIO()
+    torch.save({"trainer": trainer.state(), "seconds": seconds}, buffer)
+    with atomic_write(checkpoint) as temporary:
+        temporary.write_bytes(buffer.getbuffer())
+
+
+def _train_epoch(trainer: Trainer, pictures: Pictures, advance: Callable[[int], None]) -> None:
+    """One epoch. A batch is not cut where it does not fit: batch normalisation would compute something else."""
+    try:
+        trainer.train_epoch(pictures, advance)
+    except torch.OutOfMemoryError:
+        size = trainer.options.batch_size
+        raise InputError(
+            f"training: out of GPU memory with batch_size {size}: use a smaller one, fewer channels or a larger GPU"
+        ) from None
 
 
 def _write(output: Path, trainer: Trainer, facts: dict) -> None:
@@ -124,10 +144,8 @@ def _write(output: Path, trainer: Trainer, facts: dict) -> None:
         pd.DataFrame(trainer.curve).to_csv(temporary, index=False)
     weights = output / "backbone.safetensors"
     with atomic_write(weights) as temporary:
-        save_file(
-            {name: tensor.contiguous().cpu() for name, tensor in trainer.network.state_dict().items()},
-            temporary,
-        )
+        tensors = {name: tensor.contiguous().cpu() for name, tensor in trainer.network.state_dict().items()}
+        temporary.write_bytes(save(tensors))
     write_json(output / "backbone.json", facts | {"weights_sha256": sha256_of(weights)})
 
 

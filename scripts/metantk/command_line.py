@@ -3,6 +3,7 @@
 import argparse
 import json
 import logging
+import signal
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -102,13 +103,34 @@ def _set_nested(values: dict, path: list[str], value: object) -> None:
 
 
 def run(main: Callable[[], None]) -> None:
-    """Run a stage: log to stderr; bad input becomes one line and exit code 2."""
+    """Run a stage: log to stderr; bad input becomes one line and exit code 2.
+
+    SIGTERM and Ctrl-C end it with 143 and 130, as shells have it, on the way that errors take: no temporary file
+    is left, and the last checkpoint stays.
+    """
     # force: Opacus sets up logging when it is imported, and would win.
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", force=True)
+    signal.signal(signal.SIGTERM, _end)
+    signal.signal(signal.SIGINT, _end)
     try:
         main()
     except InputError as error:
         sys.exit(_complain(error))
+    except _Ended as ended:
+        log.info("ended by %s; the same command goes on after the last checkpoint", ended.signal.name)
+        sys.exit(128 + ended.signal)
+
+
+class _Ended(BaseException):
+    """A signal asked this process to end. No Exception, so that nothing on the way takes it for an error."""
+
+    def __init__(self, number: int) -> None:
+        self.signal = signal.Signals(number)
+
+
+def _end(number: int, _frame: object) -> None:
+    signal.signal(number, signal.SIG_IGN)  # a second one would interrupt the cleaning up
+    raise _Ended(number)
 
 
 def _complain(error: InputError) -> int:

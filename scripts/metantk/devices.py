@@ -3,12 +3,14 @@
 import ctypes
 import logging
 import os
+import platform
 import resource
 import sys
 
 import numpy as np
 import torch
 
+from metantk import leases
 from metantk.storage import InputError
 
 log = logging.getLogger("metantk")
@@ -26,7 +28,7 @@ def start() -> torch.device:
     """Set up this process, once, before the first large allocation, and pick its device.
 
     Threads are OMP_NUM_THREADS (Snakemake sets it to the rule's threads), else all processors. The device is
-    METANTK_DEVICE if set, else the first CUDA device, else Apple's mps, else the CPU.
+    METANTK_DEVICE if set, else a CUDA device that no other stage has leased, else Apple's mps, else the CPU.
     Deterministic algorithms are used wherever PyTorch has them.
     """
     keep_freed_memory()
@@ -34,8 +36,14 @@ def start() -> torch.device:
     torch.backends.cudnn.benchmark = False
     torch.backends.cudnn.deterministic = True
     device = pick_device()
-    log.info("device %s, %d threads", describe_device(device), torch.get_num_threads())
+    log.info("device %s, %d threads, %s", describe_device(device), torch.get_num_threads(), _describe_place())
     return device
+
+
+def _describe_place() -> str:
+    """The machine and, where they were given, the SLURM job and the GPU: for the log, no result depends on them."""
+    given = [name for name in ("SLURM_JOB_ID", "CUDA_VISIBLE_DEVICES") if name in os.environ]
+    return " ".join([f"on {platform.node()}", *(f"{name}={os.environ[name]}" for name in given)])
 
 
 def set_precision(precision: str) -> None:
@@ -67,9 +75,17 @@ def pick_device() -> torch.device:
         except (RuntimeError, AssertionError) as error:
             raise InputError(f"METANTK_DEVICE={wish}: no such device here ({str(error).splitlines()[0]})") from None
         return torch.device(wish)
-    if torch.cuda.is_available():
-        return torch.device("cuda")
-    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    uuids = visible_devices()
+    if not uuids:
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    number = leases.take(uuids) if leases.is_needed(len(uuids)) else 0
+    torch.cuda.set_device(number)
+    return torch.device("cuda", number)
+
+
+def visible_devices() -> list[str]:
+    """UUIDs of the CUDA devices that this process sees (CUDA_VISIBLE_DEVICES), in PyTorch's order."""
+    return [str(torch.cuda.get_device_properties(number).uuid) for number in range(torch.cuda.device_count())]
 
 
 def free_memory(device: torch.device) -> int:

@@ -2,7 +2,9 @@
 
 import ast
 import contextlib
+import errno
 import fcntl
+import functools
 import hashlib
 import importlib.metadata
 import json
@@ -14,6 +16,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 SCRIPTS = Path(__file__).resolve().parent.parent
+# What writing to an open file fails with when the disk, not the caller, is at fault.
+FULL = (errno.ENOSPC, errno.EDQUOT)
+DISK_ERRORS = (*FULL, errno.EROFS, errno.EIO)
 PACKAGES = ("numpy", "opacus", "pandas", "scikit-learn", "torch", "torchvision")
 
 
@@ -21,15 +26,27 @@ class InputError(Exception):
     """Something that the user gave cannot be used. The message is one line: what, where, what to do."""
 
 
+class WriteError(InputError):
+    """A place cannot be written: rights, a full or a read-only disk. Unfinished work is kept."""
+
+    def __init__(self, path: Path | str, error: OSError) -> None:
+        advice = "; free some space and start again" if error.errno in FULL else ""
+        super().__init__(f"{path}: cannot be written ({error.strerror or error}){advice}")
+
+
 @contextlib.contextmanager
 def atomic_write(path: Path | str) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; on success it replaces `path`, on any error it is removed."""
+    """Yield a temporary path beside `path`; on success it replaces `path`, on any error it is removed.
+
+    Raises:
+        WriteError: the folder cannot be written, or the disk became full on the way.
+    """
     path = Path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix)
     except OSError as error:
-        raise InputError(f"{path}: cannot be written ({error.strerror or error})") from None
+        raise WriteError(path, error) from None
     os.close(handle)
     temporary = Path(name)
     try:
@@ -38,6 +55,10 @@ def atomic_write(path: Path | str) -> Iterator[Path]:
         with temporary.open("rb") as file:
             os.fsync(file.fileno())
         temporary.replace(path)
+    except OSError as error:
+        if error.errno in DISK_ERRORS:
+            raise WriteError(path, error) from None
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -59,7 +80,7 @@ def check_writable(directory: Path | str) -> None:
         with tempfile.TemporaryFile(dir=directory):
             pass
     except OSError as error:
-        raise InputError(f"{directory}: cannot be written ({error.strerror or error})") from None
+        raise WriteError(directory, error) from None
 
 
 @contextlib.contextmanager
@@ -71,7 +92,8 @@ def resumable_directory(path: Path | str, key: object) -> Iterator[Path]:
     left and goes on with it. Bad input removes it; leftovers of other keys are of no use and are removed.
 
     Raises:
-        InputError: the folder cannot be written, or another process is writing it.
+        InputError: another process is writing the folder.
+        WriteError: the folder cannot be written, or the disk became full on the way.
     """
     path = Path(path)
     unfinished = path.parent / f".{path.name}.unfinished-{_short_hash(key)}"
@@ -79,13 +101,19 @@ def resumable_directory(path: Path | str, key: object) -> Iterator[Path]:
         unfinished.mkdir(parents=True, exist_ok=True)
         lock = _lock(unfinished)
     except OSError as error:
-        raise InputError(f"{path}: cannot be written ({error.strerror or error})") from None
+        raise WriteError(path, error) from None
     if lock is None:
         raise InputError(f"{path}: is being written by another process; wait for it to end")
     try:
         _remove_leftovers(path, unfinished)
         yield unfinished
         _move_files(unfinished, path)
+    except WriteError:
+        raise
+    except OSError as error:
+        if error.errno in DISK_ERRORS:
+            raise WriteError(path, error) from None
+        raise
     except InputError:
         shutil.rmtree(unfinished, ignore_errors=True)
         raise
@@ -121,7 +149,7 @@ def _move_files(source: Path, target: Path) -> None:
             place.parent.mkdir(parents=True, exist_ok=True)
             file.replace(place)
     except OSError as error:
-        raise InputError(f"{target}: cannot be written ({error.strerror or error})") from None
+        raise WriteError(target, error) from None
     shutil.rmtree(source, ignore_errors=True)
 
 
@@ -171,16 +199,21 @@ def local_modules(script: Path | str) -> list[Path]:
 
 
 def _imported_files(path: Path) -> Iterator[Path]:
-    for node in ast.walk(ast.parse(path.read_text(), filename=str(path))):
+    for name in _imported_names(path.read_text()):
+        yield from _files_of_module(name)
+
+
+@functools.cache
+def _imported_names(text: str) -> list[str]:
+    """Names that may be modules. Kept by text: the rules of a workflow ask for the same modules many times."""
+    names = []
+    for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
+            names += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
             # `from package import module` names a module only where such a file exists.
-            names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
-        else:
-            continue
-        for name in names:
-            yield from _files_of_module(name)
+            names += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+    return names
 
 
 def _files_of_module(name: str) -> Iterator[Path]:

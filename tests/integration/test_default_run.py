@@ -22,6 +22,7 @@ SUMMARY_COLUMNS = [
     "ci95",
 ]
 THEORY_FIGURES = ("determinism", "formula", "convergence", "regression", "learners")
+TABLES = ("summary", "table1", "table2", "costs")
 THEORY_TABLES = ("kernels", "convergence", "bounds", "regression", "learners", "verdicts")
 PART_FILES = (
     "genotype.json",
@@ -70,7 +71,7 @@ def test_all_outputs_are_there(results, shape, parts):
     arrays = [
         f"glyphs/data/{part}/{name}.npy" for part in ("train", "val", "test") for name in ("images", "labels")
     ]
-    tables = [f"{name}.{suffix}" for name in ("summary", "table1", "table2") for suffix in ("csv", "md", "tex")]
+    tables = [f"{name}.{suffix}" for name in TABLES for suffix in ("csv", "md", "tex")]
     names = [f"{what}_{part.parent.name}_{part.name}" for what in ("cells", "search") for part in parts]
     figures = [
         f"{name}.{suffix}" for name in (*names, "training", "accuracies", "cost") for suffix in ("svg", "png")

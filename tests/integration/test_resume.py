@@ -1,6 +1,7 @@
 """Determinism: the same seed gives the same bytes, in one go or killed on the way and started again."""
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -51,18 +52,24 @@ def run(house, words: list[str]) -> str:
     return finished.stderr
 
 
-def kill_after_first_checkpoint(house, environment: dict, words: list[str], output: Path) -> None:
-    process = subprocess.Popen(
-        words, cwd=house.path, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
+def end_after_first_checkpoint(house, environment: dict, words: list[str], output: Path, number: int) -> str:
+    """Send a signal to a program as soon as it has a checkpoint; what it logged."""
+    process = subprocess.Popen(words, cwd=house.path, env=environment, stderr=subprocess.PIPE, text=True)
     try:
         # Temporary files of atomic writes begin with a dot.
         while not [path for path in output.glob(".checkpoints/*") if not path.name.startswith(".")]:
             assert process.poll() is None, "it ended without a checkpoint"
             time.sleep(0.005)
+        process.send_signal(number)
+        log = process.communicate(timeout=60)[1]
     finally:
         process.kill()
-    assert process.wait() == -signal.SIGKILL, "it ended before it could be killed"
+    assert process.returncode == (-number if number == signal.SIGKILL else 128 + number), log
+    return log
+
+
+def kill_after_first_checkpoint(house, environment: dict, words: list[str], output: Path) -> None:
+    end_after_first_checkpoint(house, environment, words, output, signal.SIGKILL)
 
 
 def contents(output: Path, *names: str) -> list[bytes]:
@@ -86,7 +93,7 @@ def searched(house, tmp_path_factory) -> Path:
 def test_a_killed_search_goes_on_and_finds_the_same(house, searched, environment, tmp_path):
     kill_after_first_checkpoint(house, environment, search_command(tmp_path), tmp_path)
     assert not (tmp_path / "genotype.json").exists()
-    assert "going on after round" in run(house, search_command(tmp_path))
+    assert re.search(r"going on after \d+ rounds and \d+ draws", run(house, search_command(tmp_path)))
     names = ("genotype.json", "search.csv")
     assert contents(tmp_path, *names) == contents(searched, *names)
     assert not (tmp_path / ".checkpoints").exists()
@@ -102,6 +109,20 @@ def test_a_killed_training_goes_on_and_ends_with_the_same_weights(house, environ
     assert contents(killed, *names) == contents(whole, *names)
     assert len((whole / "training.csv").read_text().splitlines()) == 1 + TRAINING["epochs"]
     assert not (killed / ".checkpoints").exists()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_program_that_is_asked_to_end_leaves_its_checkpoint_and_goes_on(
+    house, searched, environment, tmp_path, number
+):
+    log = end_after_first_checkpoint(house, environment, search_command(tmp_path), tmp_path, number)
+    assert f"ended by {number.name}" in log.splitlines()[-1]
+    assert "Traceback" not in log
+    (checkpoint,) = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert checkpoint.name.startswith("search-")
+    assert "going on after" in run(house, search_command(tmp_path))
+    names = ("genotype.json", "search.csv")
+    assert contents(tmp_path, *names) == contents(searched, *names)
 
 
 def test_the_seed_decides_the_search(house, searched, tmp_path):

@@ -1,10 +1,13 @@
 """Atomic writes, the dependency walk behind code(), the data format, generators."""
 
+import ast
+from collections import Counter
+
 import numpy as np
 import pytest
 import torch
 
-from metantk import devices
+from metantk import devices, storage
 from metantk.datasets.store import SPLITS, Source, Split, load_split, stream_split, write_dataset
 from metantk.storage import (
     SCRIPTS,
@@ -145,3 +148,19 @@ def test_an_unknown_device_is_an_input_error(monkeypatch):
     monkeypatch.setenv("METANTK_DEVICE", "cuda:99")
     with pytest.raises(InputError, match="no such device"):
         devices.pick_device()
+
+
+def test_each_module_is_parsed_once_however_many_rules_ask_for_it(monkeypatch):
+    parsed = Counter()
+    parse = ast.parse
+
+    def count(text):
+        parsed[text] += 1
+        return parse(text)
+
+    monkeypatch.setattr(ast, "parse", count)
+    storage._imported_names.cache_clear()
+    scripts = ("search_architecture.py", "train_genotype.py", "evaluate_episodes.py", "verify_theory.py")
+    modules = {path for script in scripts for path in local_modules(SCRIPTS / script)}
+    assert len(modules) > len(scripts)
+    assert parsed == Counter({path.read_text() for path in modules})

@@ -90,17 +90,33 @@ def test_the_papers_configurations_make_these_jobs(copy_of_house, name):
     assert len(parts) == 3 * 4
 
 
-def test_search_training_and_evaluation_take_a_gpu_each(tiny_house):
+def planned_resources(house, *arguments):
+    """What the jobs of each rule ask for, by rule."""
     # A dry run shows a job's resources only where it has no message of its own.
-    for path in tiny_house.path.glob("workflow/rules/*.smk"):
+    for path in house.path.glob("workflow/rules/*.smk"):
         path.write_text(re.sub(r'    message:\n        ".*"\n', "", path.read_text()))
-    printed = tiny_house.snakemake("--dry-run", "--cores", 8, "--resources", "gpu=4")
-    assert printed.returncode == 0, printed.stderr
-    rules = re.findall(r"^rule (\w+):\n(?:    .*\n)*?    resources: (.*)$", printed.stdout + printed.stderr, re.M)
-    takers = {rule for rule, resources in rules if "gpu=1" in resources.split(", ")}
+    run = house.snakemake("--dry-run", "--cores", 8, *arguments)
+    assert run.returncode == 0, run.stderr
+    jobs = r"^(?:local)?rule (\w+):\n(?:    .*\n)*?    resources: (.*)$"
+    return {rule: asked.split(", ") for rule, asked in re.findall(jobs, run.stdout + run.stderr, re.M)}
+
+
+def test_search_training_and_evaluation_take_a_gpu_each(tiny_house):
+    resources = planned_resources(tiny_house, "--resources", "gpu=4")
+    takers = {rule for rule, asked in resources.items() if "gpu=1" in asked}
     assert takers == {"search_architecture", "train_genotype", "evaluate_episodes"}
-    others = {"prepare_dataset", "inspect_dataset", "aggregate_tables", "draw_figures", "verify_theory"}
-    assert others <= {rule for rule, _ in rules}
+    assert resources.keys() - takers >= {"prepare_dataset", "aggregate_tables", "draw_figures", "verify_theory"}
+
+
+def test_memory_and_time_grow_with_the_data_set_and_yield_to_the_command_line(tiny_house):
+    pictures = tiny_house.path / "results" / "glyphs" / "data" / "train" / "images.npy"
+    pictures.parent.mkdir(parents=True)
+    with pictures.open("wb") as file:
+        file.truncate(2 * 10**9)  # a hole of 2 GB: only its size is looked at
+    resources = planned_resources(tiny_house, "--set-resources", "search_architecture:mem_mb=123")
+    assert {"mem_mb=6400", "runtime=420"} <= set(resources["train_genotype"])
+    assert {"mem_mb=4000", "runtime=120"} <= set(resources["evaluate_episodes"])  # reads the test split
+    assert {"mem_mb=123", "runtime=240"} <= set(resources["search_architecture"])
 
 
 def test_architectures_are_trained_for_the_theory_where_the_configuration_asks_for_some(tiny_house):

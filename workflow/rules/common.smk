@@ -5,6 +5,7 @@ import hashlib
 import os
 import sys
 from pathlib import Path
+from typing import NamedTuple
 
 # Relative to where Snakemake runs, so that commands read the same on every machine and in a container.
 SCRIPTS = Path(os.path.relpath(workflow.basedir)) / "scripts"
@@ -54,6 +55,59 @@ FIGURES = f"{RESULTS}/figures/{{dataset}}/{{run}}"
 THEORY = f"{RESULTS}/theory"
 
 
+class Needs(NamedTuple):
+    """What a stage asks a cluster for: on a small data set, and more for each GB of pictures that it reads.
+
+    Pictures are mapped from the disk; a cluster that samples memory counts what is mapped in.
+    """
+
+    mb: int
+    minutes: int
+    mb_per_gb: int = 0
+    minutes_per_gb: int = 0
+
+
+# The one place of memory and time. A profile overrides either with `set-resources: RULE:mem_mb=...`.
+NEEDS = {
+    "prepare_dataset": Needs(mb=4000, minutes=60, minutes_per_gb=60),
+    "inspect_dataset": Needs(mb=2000, minutes=30),
+    "search_architecture": Needs(mb=4000, minutes=240),
+    "train_genotype": Needs(mb=4000, minutes=180, mb_per_gb=1200, minutes_per_gb=120),
+    "evaluate_episodes": Needs(mb=4000, minutes=120, mb_per_gb=1200),
+    "aggregate_tables": Needs(mb=2000, minutes=30),
+    "draw_figures": Needs(mb=2000, minutes=30),
+    "verify_theory": Needs(mb=4000, minutes=240),
+    "measure_trainability": Needs(mb=4000, minutes=480),
+}
+
+
+def memory(rule):
+    """The function of a rule's `mem_mb`: more with each attempt."""
+    needs = NEEDS[rule]
+
+    def needed(wildcards, input, attempt):
+        return attempt * round(needs.mb + needs.mb_per_gb * gigabytes(input))
+
+    return needed
+
+
+def minutes(rule):
+    """The function of a rule's `runtime`: more with each attempt."""
+    needs = NEEDS[rule]
+
+    def needed(wildcards, input, attempt):
+        return attempt * round(needs.minutes + needs.minutes_per_gb * gigabytes(input))
+
+    return needed
+
+
+def gigabytes(files):
+    """The pictures among a job's inputs, as far as they are there: when the job is submitted, all are."""
+    paths = files.get("arrays") or files.get("pictures") or []
+    return sum(os.path.getsize(path) for path in paths if os.path.exists(path)) / 1e9
+
+
+@functools.cache
 def code(script):
     """The script, then every local module behind it: an edit of one of them reruns the rule."""
     path = (SCRIPTS / script).resolve()

@@ -18,8 +18,8 @@ rule evaluate_episodes:
     threads: 1
     resources:
         gpu=1,
-        mem_mb=4000,
-        runtime=120,
+        mem_mb=memory("evaluate_episodes"),
+        runtime=minutes("evaluate_episodes"),
     params:
         options=evaluation_options,
     message:

@@ -45,8 +45,8 @@ rule draw_figures:
         ENVIRONMENT
     threads: 1
     resources:
-        mem_mb=2000,
-        runtime=30,
+        mem_mb=memory("draw_figures"),
+        runtime=minutes("draw_figures"),
     params:
         parts=each_part(PART),
     message:

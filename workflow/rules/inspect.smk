@@ -24,8 +24,8 @@ rule inspect_dataset:
         ENVIRONMENT
     threads: 1
     resources:
-        mem_mb=2000,
-        runtime=30,
+        mem_mb=memory("inspect_dataset"),
+        runtime=minutes("inspect_dataset"),
     message:
         "Draw pictures of {wildcards.dataset}"
     shell:

@@ -18,8 +18,8 @@ rule prepare_dataset:
         ENVIRONMENT
     threads: 1
     resources:
-        mem_mb=4000,
-        runtime=240,
+        mem_mb=memory("prepare_dataset"),
+        runtime=minutes("prepare_dataset"),
     params:
         options=dataset_options,
         listing=source_listing,

@@ -17,8 +17,8 @@ rule search_architecture:
     threads: 1
     resources:
         gpu=1,
-        mem_mb=4000,
-        runtime=240,
+        mem_mb=memory("search_architecture"),
+        runtime=minutes("search_architecture"),
     params:
         options=search_options,
         shape=run_shape,

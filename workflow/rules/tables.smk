@@ -8,7 +8,12 @@ rule aggregate_tables:
         summary=report(f"{TABLES}/summary.csv", category="Tables", caption="../report/summary.rst"),
         table1=report(f"{TABLES}/table1.csv", category="Tables", caption="../report/table1.rst"),
         table2=report(f"{TABLES}/table2.csv", category="Tables", caption="../report/table2.rst"),
-        texts=expand(f"{TABLES}/{{table}}.{{suffix}}", table=["summary", "table1", "table2"], suffix=["md", "tex"]),
+        costs=report(f"{TABLES}/costs.csv", category="Tables", caption="../report/costs.rst"),
+        texts=expand(
+            f"{TABLES}/{{table}}.{{suffix}}",
+            table=["summary", "table1", "table2", "costs"],
+            suffix=["md", "tex"],
+        ),
         seeds=f"{TABLES}/seeds.csv",
     log:
         f"{RESULTS}/logs/aggregate_tables.log",
@@ -18,8 +23,8 @@ rule aggregate_tables:
         ENVIRONMENT
     threads: 1
     resources:
-        mem_mb=2000,
-        runtime=30,
+        mem_mb=memory("aggregate_tables"),
+        runtime=minutes("aggregate_tables"),
     params:
         parts=each(PART),
     message:

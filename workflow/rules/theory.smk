@@ -31,8 +31,8 @@ rule verify_theory:
         ENVIRONMENT
     threads: 1
     resources:
-        mem_mb=4000,
-        runtime=240,
+        mem_mb=memory("verify_theory"),
+        runtime=minutes("verify_theory"),
     params:
         options=theory_options,
         trainability=f"--trainability {THEORY}/trainability.csv" if SEVENTH else "",
@@ -58,8 +58,8 @@ rule measure_trainability:
     threads: 1
     resources:
         gpu=1,
-        mem_mb=4000,
-        runtime=480,
+        mem_mb=memory("measure_trainability"),
+        runtime=minutes("measure_trainability"),
     params:
         options=trainability_options,
     message:

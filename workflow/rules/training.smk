@@ -17,8 +17,8 @@ rule train_genotype:
     threads: 1
     resources:
         gpu=1,
-        mem_mb=8000,
-        runtime=1440,
+        mem_mb=memory("train_genotype"),
+        runtime=minutes("train_genotype"),
     params:
         options=training_options,
         shape=run_shape,

@@ -230,7 +230,9 @@ def _write_split(
 ) -> _Digest:
     """Write the arrays of a split, or the rest of them; all that was gathered from the whole of the pictures."""
     directory.mkdir(exist_ok=True)
-    np.save(directory / "labels.npy", split.labels.astype(np.int64))
+    with (directory / "labels.npy").open("wb") as file:
+        # Not straight to the path: numpy's own error of a full disk has no number.
+        file.write(_npy_bytes(split.labels.astype(np.int64)))
     count, part = len(split.labels), directory.name
     header = _npy_header((count, *split.shape))
     kept = journal.pictures.get(part, 0)
@@ -246,13 +248,19 @@ def _write_split(
         file.truncate()  # what lies behind the last entry of the journal may not be whole
         for block in split.blocks(kept):
             block = _checked_block(block, split.shape, where)
-            _write_block(file, block, directory)
+            file.write(block)
             digest.add(block)
             advance(len(block))
             journal.record(file, part, len(digest.hashes))
     if len(digest.hashes) != count:
         raise InputError(f"{where}: {len(digest.hashes)} pictures but {count} labels")
     return digest
+
+
+def _npy_bytes(array: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, array)
+    return buffer.getvalue()
 
 
 def _npy_header(shape: tuple[int, ...]) -> bytes:
@@ -273,13 +281,6 @@ def _checked_block(block: np.ndarray, shape: tuple[int, int, int], where: str) -
     if block.dtype != np.uint8 or block.shape[1:] != shape:
         raise InputError(f"{where}: images are {block.dtype} {block.shape[1:]}, not uint8 {shape}")
     return np.ascontiguousarray(block)
-
-
-def _write_block(file: BinaryIO, block: np.ndarray, directory: Path) -> None:
-    try:
-        file.write(block)
-    except OSError as error:
-        raise InputError(f"{directory}: cannot be written ({error.strerror or error})") from None
 
 
 def _describe_split(directory: Path, split: SplitStream, digest: _Digest) -> dict:

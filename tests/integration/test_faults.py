@@ -1,0 +1,225 @@
+"""Kills, full disks, second processes, read-only folders, clocks that jump: the same bytes in the end."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from conftest import House, tiny_configuration
+
+PART = Path("results/glyphs/3cells-2ch/linear-regions/seed0")
+PART_FILES = (
+    "genotype.json",
+    "search.csv",
+    "backbone.safetensors",
+    "training.csv",
+    "episodes.csv",
+    "evaluation.json",
+)
+TABLES = ("table2.csv", "table2.md", "table2.tex", "seeds.csv")
+TARGETS = [f"results/tables/{name}" for name in TABLES]
+KILLS = 20
+# Seconds until a kill: a run needs about 3 until its first job starts, and a job needs about 6.
+KILL_AFTER = (3, 10)
+
+
+def one_method() -> dict:
+    """One chain of all stages up to the tables."""
+    return tiny_configuration() | {"methods": ["linear-regions"]}
+
+
+def start(house: House, environment: dict, *arguments: object) -> subprocess.Popen:
+    """Start Snakemake in a session of its own, so that it can be ended with all that it started."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "snakemake", "--cores", "2", *map(str, arguments)],
+        cwd=house.path,
+        env=environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def session_members(session: int) -> list[int]:
+    """The processes that are left of a session."""
+    listed = subprocess.run(["ps", "-eo", "pid=,sess="], capture_output=True, text=True, check=True)
+    return [int(pid) for pid, owner in map(str.split, listed.stdout.splitlines()) if int(owner) == session]
+
+
+def kill(process: subprocess.Popen) -> None:
+    """SIGKILL for Snakemake and every process below it."""
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+
+
+@pytest.fixture
+def tables_of_one_method(finished_run, tmp_path) -> dict[str, bytes]:
+    """The tables of the undisturbed run with this method alone."""
+    run = finished_run.run("python", "scripts/aggregate_tables.py", PART, "--output", tmp_path / "tables")
+    assert run.returncode == 0, run.stderr
+    return {name: (tmp_path / "tables" / name).read_bytes() for name in TABLES}
+
+
+def test_twenty_kills_change_no_byte(tiny_house, finished_run, tables_of_one_method, environment):
+    tiny_house.configure(one_method())
+    moments = random.Random(0)
+    interrupted = 0
+    for _ in range(KILLS):
+        process = start(tiny_house, environment, "--rerun-incomplete", *TARGETS)
+        time.sleep(moments.uniform(*KILL_AFTER))
+        interrupted += process.poll() is None
+        kill(process)
+        unlocked = tiny_house.snakemake("--unlock")
+        assert unlocked.returncode == 0, unlocked.stderr
+    assert interrupted >= KILLS // 2
+    run = tiny_house.snakemake("--cores", 2, "--rerun-incomplete", *TARGETS)
+    assert run.returncode == 0, run.stderr
+    for name in PART_FILES:
+        assert (tiny_house.path / PART / name).read_bytes() == (finished_run.path / PART / name).read_bytes(), name
+    found = {name: (tiny_house.path / "results/tables" / name).read_bytes() for name in TABLES}
+    assert found == tables_of_one_method
+    assert tiny_house.planned(*TARGETS) == set()
+
+
+def test_ctrl_c_ends_the_workflow_and_all_its_processes(tiny_house, environment):
+    process = start(tiny_house, environment, *TARGETS)
+    try:
+        wait_until(lambda: list(tiny_house.path.glob("results/glyphs/.data.unfinished-*")))
+        os.killpg(process.pid, signal.SIGINT)
+        assert process.wait(timeout=60) != 0
+        wait_until(lambda: not session_members(process.pid))
+    finally:
+        if session_members(process.pid):
+            os.killpg(process.pid, signal.SIGKILL)
+    assert not list(tiny_house.path.glob(".snakemake/locks/*"))
+    assert not list(tiny_house.path.glob("results/glyphs/data/*"))
+    assert tiny_house.jobs("--cores", 2, "results/glyphs/data/manifest.json") == {"prepare_dataset glyphs/data"}
+
+
+def wait_until(condition, seconds: float = 60) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.02)
+
+
+def test_a_second_workflow_process_refuses(tiny_house, environment):
+    first = start(tiny_house, environment, *TARGETS)
+    try:
+        wait_until(lambda: list(tiny_house.path.glob(".snakemake/locks/*")))
+        second = tiny_house.snakemake("--cores", 1, *TARGETS)
+        assert first.poll() is None
+    finally:
+        kill(first)
+    assert second.returncode == 1
+    assert "LockException" in second.stderr
+    assert "--unlock" in second.stderr
+
+
+def test_a_clock_that_jumps_reruns_nothing(finished):
+    """As after a reboot with a dead battery: all times a day ahead, or years back."""
+    files = [path for path in finished.path.glob("results/**/*") if path.is_file()]
+    for moment in (time.time() + 86400, 1_000_000_000):
+        for number, path in enumerate(random.Random(0).sample(files, len(files))):
+            os.utime(path, (moment + number, moment + number))
+        assert finished.planned() == set()
+
+
+@pytest.fixture
+def mounted(tmp_path):
+    """Mount a small file system of its own; a function that says how."""
+    if not sys.platform.startswith("linux") or os.geteuid() != 0:
+        pytest.skip("mounting needs root on Linux")
+    folder = tmp_path / "mounted"
+    folder.mkdir()
+
+    def mount(options: str) -> Path:
+        done = subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", options, "tmpfs", folder], capture_output=True, text=True, check=False
+        )
+        if done.returncode and "permission denied" in done.stderr:
+            pytest.skip(f"mounting is not allowed here: {done.stderr.strip()}")
+        assert done.returncode == 0, done.stderr
+        return folder
+
+    yield mount
+    subprocess.run(["umount", folder], capture_output=True, check=False)
+
+
+# What each stage reads is there already; `--options` and `--output` are added.
+NETWORK = ("--data", "results/glyphs/data", "--cells", 3, "--channels", 2)
+ARGUMENTS = {
+    "prepare_dataset": ("--name", "glyphs"),
+    "inspect_dataset": ("results/glyphs/data",),
+    "search_architecture": NETWORK,
+    "train_genotype": (*NETWORK, "--genotype", PART / "genotype.json"),
+    "evaluate_episodes": ("--data", "results/glyphs/data", "--backbone", PART),
+    "aggregate_tables": (PART,),
+    "draw_figures": (PART, "--tables", "results/tables"),
+    "verify_theory": (),
+}
+# The file that each writes last, by which others know that it is done.
+LAST_FILE = {
+    "prepare_dataset": "manifest.json",
+    "inspect_dataset": "contact_sheet.png",
+    "search_architecture": "genotype.json",
+    "train_genotype": "backbone.json",
+    "evaluate_episodes": "evaluation.json",
+    "aggregate_tables": "seeds.csv",
+    "draw_figures": "cost.png",
+    "verify_theory": "theory.json",
+}
+
+
+def command_of(stage: str, output: Path) -> list[object]:
+    configuration = one_method()
+    options = {
+        "prepare_dataset": configuration["datasets"]["glyphs"],
+        "search_architecture": configuration["search"] | {"criteria": ["linear_regions"]},
+        "train_genotype": configuration["training"],
+        "evaluate_episodes": configuration["evaluation"],
+        "verify_theory": configuration["theory"],
+    }
+    given = ("--options", json.dumps(options[stage])) if stage in options else ()
+    return ["python", f"scripts/{stage}.py", *ARGUMENTS[stage], *given, "--output", output]
+
+
+@pytest.mark.parametrize("stage", ARGUMENTS)
+def test_a_full_disk_is_told_in_one_line_and_the_stage_goes_on_when_there_is_space(finished_run, mounted, stage):
+    disk = mounted("size=64M")
+    filler, output = disk / "filler", disk / "folder" / "output"
+    output.mkdir(parents=True)
+    room = 4096  # bytes: the smallest files fit, not all of any stage
+    with filler.open("wb") as file:
+        os.posix_fallocate(file.fileno(), 0, os.statvfs(disk).f_bavail * 4096 - room)
+    command = command_of(stage, output)
+    full = finished_run.run(*command)
+    assert full.returncode == 2, full.stderr
+    assert "Traceback" not in full.stderr
+    assert full.stderr.splitlines()[-1].startswith(f"{stage}.py: error: ")
+    assert full.stderr.endswith("cannot be written (No space left on device); free some space and start again\n")
+    assert not list(output.rglob(LAST_FILE[stage]))
+    assert not [path for path in output.rglob("*") if path.is_file() and path.stat().st_size == 0]
+    filler.unlink()
+    again = finished_run.run(*command)
+    assert again.returncode == 0, again.stderr
+    assert list(output.rglob(LAST_FILE[stage]))
+    assert not list(disk.rglob(".*"))
+
+
+def test_a_results_folder_that_is_read_only(tiny_house, mounted):
+    disk = mounted("size=1M,ro")
+    words = ("--name", "a", "--source", "glyphs", "--output", disk / "a")
+    run = tiny_house.run("python", "scripts/prepare_dataset.py", *words)
+    assert run.returncode == 2
+    assert run.stderr.splitlines()[-1].endswith("cannot be written (Read-only file system)")
+    (tiny_house.path / "results").symlink_to(disk)
+    workflow = tiny_house.snakemake("--cores", 1)
+    assert workflow.returncode == 1
+    assert "Read-only file system" in workflow.stderr
