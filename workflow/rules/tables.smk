@@ -16,6 +16,8 @@ rule aggregate_tables:
         f"{RESULTS}/benchmarks/aggregate_tables.tsv"
     conda:
         ENVIRONMENT
+    container:
+        IMAGE
     threads: 1
     resources:
         mem_mb=2000,
