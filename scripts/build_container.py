@@ -41,12 +41,13 @@ def main() -> None:
     )
     parser.add_argument("--mirror", help="Debian mirror for debootstrap [where this machine's apt finds Debian]")
     arguments = parser.parse_args()
-    image = REPOSITORY / image_name()
+    name = image_name()
+    image = REPOSITORY / name
     if image.exists():
-        log.info("%s is there already", image_name())
+        log.info("%s is there already", name)
         return
     build(arguments.definition.resolve(), image, arguments.mirror)
-    log.info("%s is built: %.2f GB", image_name(), image.stat().st_size / 1e9)
+    log.info("%s is built: %.2f GB", name, image.stat().st_size / 1e9)
 
 
 def build(definition: Path, image: Path, mirror: str | None) -> None:
