@@ -235,3 +235,26 @@ def test_the_profile_is_the_one_of_slurm_with_containers(repository):
     assert contained.pop("software-deployment-method") == "apptainer"
     assert "--cleanenv --no-home" in contained.pop("apptainer-args")
     assert contained == plain
+
+
+@pytest.mark.parametrize(
+    ("environment", "expected"),
+    [
+        ({}, []),
+        ({"CUDA_VISIBLE_DEVICES": "0,1"}, ["--env", "CUDA_VISIBLE_DEVICES=0,1"]),
+        # Set and empty hides all GPUs: that is not the same as unset.
+        ({"CUDA_VISIBLE_DEVICES": ""}, ["--env", "CUDA_VISIBLE_DEVICES="]),
+        ({"METANTK_DEVICE": "cpu"}, ["--env", "METANTK_DEVICE=cpu"]),
+    ],
+)
+def test_the_profile_passes_on_threads_and_devices_and_nothing_else(repository, environment, expected):
+    profile = yaml.safe_load((repository / PROFILE / "config.yaml").read_text())
+    shown = subprocess.run(
+        ["bash", "-c", f"printf '%s\\n' {profile['apptainer-args']}"],
+        env={"PATH": os.environ["PATH"], "OMP_NUM_THREADS": "1", "SECRET": "x"} | environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    driver = ["--nv"] if Path("/dev/nvidiactl").exists() else []
+    assert shown.stdout.split() == ["--cleanenv", "--no-home", "--env", "OMP_NUM_THREADS=1", *expected, *driver]
