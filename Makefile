@@ -6,7 +6,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 export PYTHONNOUSERSITE := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run report test bench wheels lint schema lock clean
+.PHONY: help setup run report container test bench wheels lint schema lock clean
 
 help:       ## Show this list
 	@sed -n 's/^\([a-z]*\):.*## /\1	/p' $(MAKEFILE_LIST) | expand -t 12
@@ -26,6 +26,9 @@ run: .venv/ready    ## Run the workflow in config/config.yaml and print its tabl
 
 report: run         ## Write results/report.html: tables and figures in one page
 	@snakemake --cores $(CORES) --report results/report.html
+
+container: .venv/ready ## Build the Apptainer image containers/metantk-VERSION.sif (DEFINITION=, MIRROR=)
+	@python scripts/build_container.py $(if $(DEFINITION),--definition $(DEFINITION)) $(if $(MIRROR),--mirror $(MIRROR))
 
 test: .venv/ready lint  ## Run every test
 	@python -m pytest tests

@@ -12,7 +12,8 @@ import pytest
 import yaml
 
 REPOSITORY = Path(__file__).parents[1]
-PARTS_OF_HOUSE = ("Snakefile", "workflow", "scripts", "config", "envs")
+PARTS_OF_HOUSE = ("Snakefile", "workflow", "scripts", "config", "containers", "envs")
+NOT_COPIED = shutil.ignore_patterns("__pycache__", "*.sif", ".*")
 NOTHING_TO_DO = "Nothing to be done (all requested files are present and up to date)."
 
 # One job as `--printshellcmds` shows it: its script and where it writes.
@@ -116,7 +117,7 @@ def copy_house(target: Path) -> House:
     for name in PARTS_OF_HOUSE:
         source = REPOSITORY / name
         if source.is_dir():
-            shutil.copytree(source, target / name, ignore=shutil.ignore_patterns("__pycache__"))
+            shutil.copytree(source, target / name, ignore=NOT_COPIED)
         else:
             shutil.copy2(source, target / name)
     return House(target)

@@ -20,6 +20,7 @@ READS_DATA = {"prepare_dataset", "inspect_dataset", *STAGES, *THEORY}
 # Which rules' scripts import each file of scripts/, directly or not; written by hand, not computed.
 IMPORTERS = {
     "aggregate_tables.py": {"aggregate_tables"},
+    "build_container.py": set(),
     "classify_images.py": set(),
     "describe_architecture.py": set(),
     "draw_figures.py": {"draw_figures"},
@@ -36,6 +37,7 @@ IMPORTERS = {
     "metantk/__init__.py": ALL_RULES,
     "metantk/command_line.py": ALL_RULES,
     "metantk/config.py": ALL_RULES,
+    "metantk/container.py": set(),
     "metantk/contact_sheet.py": {"inspect_dataset"},
     "metantk/costs.py": {"aggregate_tables"},
     "metantk/criteria.py": {"search_architecture", "measure_trainability"},

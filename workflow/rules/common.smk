@@ -8,16 +8,24 @@ from pathlib import Path
 from typing import NamedTuple
 
 # Relative to where Snakemake runs, so that commands read the same on every machine and in a container.
-SCRIPTS = Path(os.path.relpath(workflow.basedir)) / "scripts"
+REPOSITORY = Path(os.path.relpath(workflow.basedir))
+SCRIPTS = REPOSITORY / "scripts"
 sys.path.insert(0, str(SCRIPTS.resolve()))
 
 # By module: Snakemake's own names, such as `config` and `parse`, share this namespace.
 import metantk.config
+import metantk.container
 import metantk.storage
 from metantk.storage import canonical_json
+from snakemake.settings.types import DeploymentMethod
+
+# For --sdm apptainer; `make container` makes it.
+IMAGE = str(REPOSITORY / metantk.container.image_name())
 
 try:
     CONFIG = metantk.config.parse(metantk.config.Config, dict(config), where="configuration")
+    if DeploymentMethod.APPTAINER in workflow.deployment_settings.deployment_method:
+        metantk.container.check_image(IMAGE)
 except metantk.storage.InputError as error:
     # One line and exit code 2, as every script does it, instead of a traceback.
     print(f"error: {error}", file=sys.stderr)
@@ -44,7 +52,7 @@ wildcard_constraints:
     seed=r"\d+",
 
 
-# Dependencies for --sdm conda and --sdm apptainer; `make` installs the same pins into .venv.
+# Dependencies for --sdm conda; `make` installs the same pins into .venv, `make container` into IMAGE.
 ENVIRONMENT = "../../envs/metantk.yaml"
 
 DATA = f"{RESULTS}/{{dataset}}/data"
@@ -71,7 +79,8 @@ class Needs(NamedTuple):
 NEEDS = {
     "prepare_dataset": Needs(mb=4000, minutes=60, minutes_per_gb=60),
     "inspect_dataset": Needs(mb=2000, minutes=30),
-    "search_architecture": Needs(mb=4000, minutes=240),
+    "search_architecture": Needs(mb=6000, minutes=240),
+    "measure_rank_stability": Needs(mb=6000, minutes=480),
     "train_genotype": Needs(mb=4000, minutes=180, mb_per_gb=1200, minutes_per_gb=120),
     "evaluate_episodes": Needs(mb=4000, minutes=120, mb_per_gb=1200),
     "aggregate_tables": Needs(mb=2000, minutes=30),

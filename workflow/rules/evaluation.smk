@@ -15,6 +15,8 @@ rule evaluate_episodes:
         f"{RESULTS}/benchmarks/evaluate_episodes/{{dataset}}/{{run}}/{{method}}/seed{{seed}}.tsv"
     conda:
         ENVIRONMENT
+    container:
+        IMAGE
     threads: 1
     resources:
         gpu=1,

@@ -43,6 +43,8 @@ rule draw_figures:
         f"{RESULTS}/benchmarks/draw_figures/{{dataset}}/{{run}}.tsv"
     conda:
         ENVIRONMENT
+    container:
+        IMAGE
     threads: 1
     resources:
         mem_mb=memory("draw_figures"),

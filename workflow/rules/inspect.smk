@@ -22,6 +22,8 @@ rule inspect_dataset:
         f"{RESULTS}/benchmarks/inspect_dataset/{{dataset}}.tsv"
     conda:
         ENVIRONMENT
+    container:
+        IMAGE
     threads: 1
     resources:
         mem_mb=memory("inspect_dataset"),

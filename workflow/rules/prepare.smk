@@ -16,6 +16,8 @@ rule prepare_dataset:
         f"{RESULTS}/benchmarks/prepare_dataset/{{dataset}}.tsv"
     conda:
         ENVIRONMENT
+    container:
+        IMAGE
     threads: 1
     resources:
         mem_mb=memory("prepare_dataset"),

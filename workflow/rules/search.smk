@@ -14,6 +14,8 @@ rule search_architecture:
         f"{RESULTS}/benchmarks/search_architecture/{{dataset}}/{{run}}/{{method}}/seed{{seed}}.tsv"
     conda:
         ENVIRONMENT
+    container:
+        IMAGE
     threads: 1
     resources:
         gpu=1,
@@ -45,11 +47,13 @@ rule measure_rank_stability:
         f"{RESULTS}/benchmarks/measure_rank_stability/{{dataset}}/{{run}}/{{method}}.tsv"
     conda:
         ENVIRONMENT
+    container:
+        IMAGE
     threads: 1
     resources:
         gpu=1,
-        mem_mb=4000,
-        runtime=480,
+        mem_mb=memory("measure_rank_stability"),
+        runtime=minutes("measure_rank_stability"),
     params:
         options=search_options,
         shape=run_shape,

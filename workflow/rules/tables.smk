@@ -21,6 +21,8 @@ rule aggregate_tables:
         f"{RESULTS}/benchmarks/aggregate_tables.tsv"
     conda:
         ENVIRONMENT
+    container:
+        IMAGE
     threads: 1
     resources:
         mem_mb=memory("aggregate_tables"),

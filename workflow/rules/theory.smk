@@ -29,6 +29,8 @@ rule verify_theory:
         f"{RESULTS}/benchmarks/verify_theory.tsv"
     conda:
         ENVIRONMENT
+    container:
+        IMAGE
     threads: 1
     resources:
         mem_mb=memory("verify_theory"),
@@ -55,6 +57,8 @@ rule measure_trainability:
         f"{RESULTS}/benchmarks/measure_trainability.tsv"
     conda:
         ENVIRONMENT
+    container:
+        IMAGE
     threads: 1
     resources:
         gpu=1,

@@ -14,6 +14,8 @@ rule train_genotype:
         f"{RESULTS}/benchmarks/train_genotype/{{dataset}}/{{run}}/{{method}}/seed{{seed}}.tsv"
     conda:
         ENVIRONMENT
+    container:
+        IMAGE
     threads: 1
     resources:
         gpu=1,
