@@ -6,10 +6,10 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 export PYTHONNOUSERSITE := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run report container test bench wheels lint schema lock clean
+.PHONY: help setup run report container test test-container bench wheels lint schema lock clean
 
 help:       ## Show this list
-	@sed -n 's/^\([a-z]*\):.*## /\1	/p' $(MAKEFILE_LIST) | expand -t 12
+	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' $(MAKEFILE_LIST) | expand -t 16
 
 setup: .venv/ready  ## Make the environment .venv from the pins in envs/
 
@@ -31,7 +31,11 @@ container: .venv/ready ## Build the Apptainer image containers/metantk-VERSION.s
 	@python scripts/build_container.py $(if $(DEFINITION),--definition $(DEFINITION)) $(if $(MIRROR),--mirror $(MIRROR))
 
 test: .venv/ready lint  ## Run every test
-	@python -m pytest tests
+	@OMP_NUM_THREADS=1 python -m pytest --numprocesses 2 --dist loadfile tests/unit tests/workflow tests/gpu
+	@python -m pytest tests/integration
+
+test-container: container  ## Build the image and run every test of it
+	@python -m pytest tests/integration/test_container.py
 
 bench: .venv/ready  ## Time the search and the input pipeline against the usual ways, side by side
 	@python tests/benchmarks/bench_search.py --parts kernel --channels 48

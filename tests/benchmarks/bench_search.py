@@ -6,8 +6,9 @@ that a change of the machine's load meets all. Seconds are the least of all turn
 kernel    one kernel of the unpruned supernet: the engine; Opacus' own samplers on the plain network; a plain
           forward and backward pass of the plain network (no per-sample gradients: the floor). Peak memory of each.
 regions   linear regions of all candidates of a first round. Literal: both networks of a pair for some candidates,
-          3000 pictures through Pillow for each pair, as published; scaled to all.
+          3000 pictures through Pillow for each pair and products in float16, as published; scaled to all.
 round     both criteria of a first round, one draw. Literal: both networks for some candidates, scaled to all.
+          `float32`: the same with products in float32, which the published code does not use but could.
 search    a whole search, put together from rounds like these with 7, 4 and 1 operations left on each edge.
 small     a whole search, from end to end, at a small size, on both sides.
 
@@ -195,20 +196,34 @@ def engine_round(setting: Setting, arguments: argparse.Namespace, *, names: tupl
     return job
 
 
-def literal_round(setting: Setting, arguments: argparse.Namespace, *, names: tuple, left: int = 7) -> Job:
+def literal_round(
+    setting: Setting,
+    arguments: argparse.Namespace,
+    *,
+    names: tuple,
+    left: int = 7,
+    products: torch.dtype = torch.float16,
+) -> Job:
     masks, candidates = crowded(setting, left)
     some = spread(candidates, arguments.pairs)
 
     def job() -> float:
         began = time.perf_counter()
         for number, candidate in enumerate(some):
-            literal_pair(setting, names, masks, candidate, (*KEY, number))
+            literal_pair(setting, names, masks, candidate, (*KEY, number), products)
         return (time.perf_counter() - began) * len(candidates) / len(some)
 
     return job
 
 
-def literal_pair(setting: Setting, names: tuple, masks: dict, candidate: pruning.Candidate, key: tuple) -> dict:
+def literal_pair(
+    setting: Setting,
+    names: tuple,
+    masks: dict,
+    candidate: pruning.Candidate,
+    key: tuple,
+    products: torch.dtype = torch.float16,
+) -> dict:
     """C and R of the networks with and without a candidate, each drawn anew as the published code does."""
     networks = literal.Networks(setting, key, masks)
     batch = pruning.batch_masks(masks, [candidate])
@@ -222,7 +237,7 @@ def literal_pair(setting: Setting, names: tuple, masks: dict, candidate: pruning
     if "linear_regions" in names:
         crops = [batch.to(setting.device) for batch in literal.crops(setting)]
         values["linear_regions"] = [
-            literal.regions(networks.plain_thin(mask).to(setting.device), crops) for mask in both
+            literal.regions(networks.plain_thin(mask).to(setting.device), crops, products) for mask in both
         ]
     return values
 
@@ -293,14 +308,18 @@ def of(criterion: str, one_round: Callable) -> Callable:
     return lambda setting, arguments: one_round(setting, arguments, names=(criterion,))
 
 
-def of_all(one_round: Callable) -> Callable:
-    return lambda setting, arguments: one_round(setting, arguments, names=tuple(setting.options.weights))
+def of_all(one_round: Callable, **options) -> Callable:
+    return lambda setting, arguments: one_round(setting, arguments, names=tuple(setting.options.weights), **options)
 
 
 PARTS = {
     "kernel": {"engine": engine_kernel, "opacus": literal_kernel, "plain_passes": plain_passes},
     "regions": {"engine": of("linear_regions", engine_round), "literal": of("linear_regions", literal_round)},
-    "round": {"engine": of_all(engine_round), "literal": of_all(literal_round)},
+    "round": {
+        "engine": of_all(engine_round),
+        "literal": of_all(literal_round),
+        "float32": of_all(literal_round, products=torch.float32),
+    },
     "search": {"engine": whole_search(engine_round), "literal": whole_search(literal_round)},
     "small": {"engine": engine_small, "literal": literal_small},
 }

@@ -125,7 +125,7 @@ def part(finished_run, tmp_path) -> Path:
         ('{"criteria": [], "tuna": 1}', ["unknown key 'tuna'"]),
         ('{"criteria": []', ["--options", "is not JSON"]),
         ("missing.json", ["missing.json", "cannot be read"]),
-        ('{"criteria": ["snip"]}', ["'criteria.0'", "'snip'"]),
+        ('{"criteria": ["snip"]}', ["'criteria.0.name'", "'snip'"]),
         ('{"criteria": [], "image_size": 3}', ["'image_size'", "greater than or equal to 8"]),
         ("{}", ["'criteria' is missing"]),
     ],

@@ -86,6 +86,7 @@ def test_the_papers_configurations_make_these_jobs(copy_of_house, name):
         *(f"{stage} {part}" for stage in stages for part in parts),
         "aggregate_tables tables",
         f"draw_figures figures/{shape}",
+        "verify_theory theory",
     }
     assert len(parts) == 3 * 4
 
