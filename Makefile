@@ -30,7 +30,7 @@ report: run         ## Write results/report.html: tables and figures in one page
 container: .venv/ready ## Build the Apptainer image containers/metantk-VERSION.sif (DEFINITION=, MIRROR=)
 	@python scripts/build_container.py $(if $(DEFINITION),--definition $(DEFINITION)) $(if $(MIRROR),--mirror $(MIRROR))
 
-test: .venv/ready lint  ## Run every test
+test: .venv/ready lint  ## Run every test (of the container only where its image is)
 	@OMP_NUM_THREADS=1 python -m pytest --numprocesses 2 --dist loadfile tests/unit tests/workflow tests/gpu
 	@python -m pytest tests/integration
 
