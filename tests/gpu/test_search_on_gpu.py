@@ -12,6 +12,7 @@ from metantk.space.genotype import SPACES, cell_types
 from metantk.space.supernet import Convolution, Supernet, initialise
 
 CUDA = "cuda"
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 
 
 def first_batch(space) -> dict[str, torch.Tensor]:
