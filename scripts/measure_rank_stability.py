@@ -45,9 +45,10 @@ def main() -> None:
     check_writable(arguments.output)
     device = devices.start()
     devices.set_precision(options.precision)
-    with progress(None, total=0, what="rank stability", unit="network") as bar:
-        setting = Setting(options, run_options.cells, run_options.channels, train, device, bar.update)
-        bar.total = total_networks(setting, arguments.independent_draws)
+    setting = Setting(options, run_options.cells, run_options.channels, train, device, lambda networks: None)
+    total = total_networks(setting, arguments.independent_draws)
+    with progress(None, total=total, what="rank stability", unit="network") as bar:
+        setting = setting._replace(advance=bar.update)
         table = measure_rank_stability(setting, arguments.seed, arguments.independent_draws)
     with atomic_write(arguments.output / "rank_stability.csv") as temporary:
         table.to_csv(temporary, index=False)
