@@ -33,7 +33,7 @@ container: .venv/ready ## Build the Apptainer image containers/metantk-VERSION.s
 test: .venv/ready lint  ## Run every test (of the container only where its image is)
 	@OMP_NUM_THREADS=1 python -m pytest --numprocesses 2 --dist loadfile tests/unit tests/workflow tests/gpu
 	@python -m pytest tests/integration/test_default_run.py
-	@OMP_NUM_THREADS=1 python -m pytest --numprocesses 2 --dist loadfile tests/integration \
+	@OMP_NUM_THREADS=1 python -m pytest --numprocesses 3 --dist loadfile tests/integration \
 	  --ignore tests/integration/test_default_run.py
 
 test-container: container  ## Build the image and run every test of it
