@@ -1,8 +1,8 @@
 """What a search measures of an untrained candidate: one function per criterion, and the draws they share.
 
 A criterion takes a `Setting`, the key of a draw and the masks of many candidates, and returns one value per
-candidate. Equal keys give equal weights and pictures. Candidates go through in chunks, and nothing waits for the
-device before the last one.
+candidate. Equal keys give equal weights and pictures. Candidates go through in chunks; kernels stay on the device
+until the last one, the patterns of linear regions are counted on the CPU chunk by chunk.
 """
 
 import logging

@@ -18,6 +18,7 @@ from metantk.config import (
     TrainabilityOptions,
     parse,
 )
+from metantk.criteria import CRITERIA
 from metantk.datasets.glyphs import make_glyphs
 from metantk.pruning import random_genotype
 from metantk.space.genotype import SPACES
@@ -225,6 +226,7 @@ def test_correlations_have_the_sign_of_a_good_criterion():
         {
             "meta_ntk_condition": np.exp(-quality),
             "ntk_condition": np.exp(quality),
+            "ntk_spectral_entropy": quality,
             "linear_regions": draws.normal(size=30),
             "maml_loss": 1 / (1 + quality),
             "rfs_accuracy": quality,
@@ -235,7 +237,14 @@ def test_correlations_have_the_sign_of_a_good_criterion():
     for outcome in ("maml loss", "rfs accuracy"):
         assert judged[f"meta ntk condition and {outcome}"] == HOLDS
         assert judged[f"ntk condition and {outcome}"] == FAILS
+        assert judged[f"ntk spectral entropy and {outcome}"] == HOLDS
         assert judged[f"linear regions and {outcome}"] == UNDECIDED
+
+
+def test_correlations_know_every_criterion_of_the_search_and_its_sign():
+    assert {
+        name: 1 if criterion.larger_is_better else -1 for name, criterion in CRITERIA.items()
+    } == correlation.CRITERIA
 
 
 def test_masks_of_architectures_keep_their_operations_alone():

@@ -8,7 +8,7 @@ from metantk.devices import numpy_generator
 from metantk.theory.verdicts import CONFIDENCE, FAILS, HOLDS, UNDECIDED, Verdict
 
 # +1 where a larger value should mean better training, −1 where a smaller one should.
-CRITERIA = {"meta_ntk_condition": -1, "ntk_condition": -1, "linear_regions": +1}
+CRITERIA = {"meta_ntk_condition": -1, "ntk_condition": -1, "ntk_spectral_entropy": +1, "linear_regions": +1}
 OUTCOMES = {"maml_loss": -1, "rfs_accuracy": +1}
 RESAMPLES = 1000
 
