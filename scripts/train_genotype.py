@@ -1,8 +1,8 @@
 """Train the network of a genotype on all training classes of a data set (RFS; paper, section 6.1).
 
 Writes the weights (backbone.safetensors), what is needed to use them (backbone.json) and the training curve
-(training.csv). A training that is killed goes on after the last finished epoch; on a CPU it ends with the same
-bytes.
+(training.csv). A training that is asked to end keeps the last finished step, one that is killed the last
+finished epoch; started again, it goes on there, and on a CPU ends with the same bytes.
 
 Example:
     python scripts/train_genotype.py --data results/glyphs/data --genotype my_search/genotype.json \\
@@ -20,7 +20,16 @@ import torch
 from safetensors.torch import save
 
 from metantk import devices
-from metantk.command_line import add_run, make_parser, parse_options, parse_run, progress, run
+from metantk.command_line import (
+    Ended,
+    add_run,
+    make_parser,
+    parse_options,
+    parse_run,
+    progress,
+    run,
+    signals_held,
+)
 from metantk.config import TrainingOptions
 from metantk.datasets.store import load_split, read_manifest
 from metantk.space.genotype import read_genotype
@@ -77,7 +86,7 @@ def main() -> None:
             "data": sha256_of(arguments.data / "manifest.json"),
         },
     )
-    seconds = _train(trainer, place(train, manifest, device), checkpoint, device)
+    seconds = _train(trainer, place(train, manifest, device), checkpoint)
     facts = {
         "genotype": genotype,
         "cells": run_options.cells,
@@ -98,44 +107,80 @@ def main() -> None:
     remove_checkpoint(checkpoint)
 
 
-def _train(trainer: Trainer, pictures: Pictures, checkpoint: Path, device: torch.device) -> float:
-    """Train the epochs that are left; the seconds spent on all of them, earlier attempts included."""
-    spent = 0.0
-    if checkpoint.exists():
-        kept = torch.load(checkpoint, map_location=device, weights_only=True)
-        trainer.load_state(kept["trainer"])
-        spent = kept["seconds"]
-        log.info("going on after epoch %d", trainer.epoch)
+def _train(trainer: Trainer, pictures: Pictures, checkpoint: Path) -> float:
+    """Train what is left; the seconds spent on all of it, earlier attempts included."""
     began = time.perf_counter()
+    if checkpoint.exists():
+        began -= _thaw(trainer, checkpoint.read_bytes())
+        log.info("going on after epoch %d and %d steps", trainer.epoch, trainer.step)
     steps = trainer.steps_per_epoch(len(pictures.labels))
     epochs = trainer.options.epochs
-    with progress(None, total=epochs * steps, initial=trainer.epoch * steps, what="training", unit="step") as bar:
+    kept = _freeze(trainer, time.perf_counter() - began)
+    done = trainer.steps_done(steps)
+    with progress(None, total=epochs * steps, initial=done, what="training", unit="step") as bar:
         while trainer.epoch < epochs:
-            _train_epoch(trainer, pictures, bar.update)
+            try:
+                _train_epoch(trainer, pictures, bar.update)
+            except torch.OutOfMemoryError:
+                _save_memory(trainer)
+                _thaw(trainer, kept)
+                bar.update(trainer.steps_done(steps) - bar.n)
+                continue
+            except Ended:
+                _write_checkpoint(checkpoint, trainer, began)
+                raise
+            kept = _write_checkpoint(checkpoint, trainer, began)
             last = trainer.curve[-1]
             bar.set_postfix(epoch=last["epoch"], loss=f"{last['loss']:.3f}", accuracy=f"{last['accuracy']:.1f} %")
-            _keep(checkpoint, trainer, spent + time.perf_counter() - began)
     log.info("loss %.4f, training accuracy %.1f %%", trainer.curve[-1]["loss"], trainer.curve[-1]["accuracy"])
-    return spent + time.perf_counter() - began
+    return time.perf_counter() - began
 
 
-def _keep(checkpoint: Path, trainer: Trainer, seconds: float) -> None:
-    """Write a checkpoint, by way of memory: where a disk is full, PyTorch's own writing does not say so."""
+def _train_epoch(trainer: Trainer, pictures: Pictures, update: Callable[[int], None]) -> None:
+    """Train to the end of the epoch; a signal to end takes effect between two steps."""
+    with signals_held() as let_through:
+
+        def advance(count: int) -> None:
+            update(count)
+            let_through()
+
+        trainer.train_epoch(pictures, advance)
+
+
+def _save_memory(trainer: Trainer) -> None:
+    """Go on with less memory, once. A batch is not cut: batch normalisation would compute something else.
+
+    Raises:
+        InputError: that was done already.
+    """
+    if trainer.network.recompute:
+        raise InputError(
+            f"training: out of GPU memory with batch_size {trainer.options.batch_size}:"
+            " use a smaller one, fewer channels or a larger GPU"
+        )
+    trainer.network.recompute = True
+    log.warning("out of GPU memory: from here on activations are computed twice instead of kept; results stay")
+
+
+def _write_checkpoint(checkpoint: Path, trainer: Trainer, began: float) -> bytes:
+    contents = _freeze(trainer, time.perf_counter() - began)
+    with atomic_write(checkpoint) as temporary:
+        temporary.write_bytes(contents)
+    return contents
+
+
+def _freeze(trainer: Trainer, seconds: float) -> bytes:
+    """The contents of a checkpoint. Not written by PyTorch, which does not say so where a disk is full."""
     buffer = io.BytesIO()
     torch.save({"trainer": trainer.state(), "seconds": seconds}, buffer)
-    with atomic_write(checkpoint) as temporary:
-        temporary.write_bytes(buffer.getbuffer())
+    return buffer.getvalue()
 
 
-def _train_epoch(trainer: Trainer, pictures: Pictures, advance: Callable[[int], None]) -> None:
-    """One epoch. A batch is not cut where it does not fit: batch normalisation would compute something else."""
-    try:
-        trainer.train_epoch(pictures, advance)
-    except torch.OutOfMemoryError:
-        size = trainer.options.batch_size
-        raise InputError(
-            f"training: out of GPU memory with batch_size {size}: use a smaller one, fewer channels or a larger GPU"
-        ) from None
+def _thaw(trainer: Trainer, contents: bytes) -> float:
+    """Take up the state of a checkpoint; the seconds spent until then."""
+    kept = torch.load(io.BytesIO(contents), map_location="cpu", weights_only=True)
+    trainer.load_state(kept["trainer"])
+    return kept["seconds"]
 
 
 def _write(output: Path, trainer: Trainer, facts: dict) -> None:

@@ -1,6 +1,7 @@
 """What the stage programs' command lines have in common: options as flags or JSON, errors, logging, signals."""
 
 import argparse
+import contextlib
 import json
 import logging
 import signal
@@ -16,6 +17,7 @@ from metantk.config import Options, RunOptions, parse
 from metantk.storage import InputError, read_json
 
 log = logging.getLogger("metantk")
+ENDING = (signal.SIGTERM, signal.SIGINT)
 T = TypeVar("T", bound=Options)
 
 
@@ -110,27 +112,46 @@ def run(main: Callable[[], None]) -> None:
     """
     # force: Opacus sets up logging when it is imported, and would win.
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", force=True)
-    signal.signal(signal.SIGTERM, _end)
-    signal.signal(signal.SIGINT, _end)
+    for number in ENDING:
+        signal.signal(number, _end)
     try:
         main()
     except InputError as error:
         sys.exit(_complain(error))
-    except _Ended as ended:
+    except Ended as ended:
         log.info("ended by %s; the same command goes on after the last checkpoint", ended.signal.name)
         sys.exit(128 + ended.signal)
 
 
-class _Ended(BaseException):
+class Ended(BaseException):
     """A signal asked this process to end. No Exception, so that nothing on the way takes it for an error."""
 
     def __init__(self, number: int) -> None:
         self.signal = signal.Signals(number)
 
 
-def _end(number: int, _frame: object) -> None:
-    signal.signal(number, signal.SIG_IGN)  # a second one would interrupt the cleaning up
-    raise _Ended(number)
+def _end(number: int, _frame: object = None) -> None:
+    for ending in ENDING:  # a second one would interrupt the cleaning up
+        signal.signal(ending, signal.SIG_IGN)
+    raise Ended(number)
+
+
+@contextlib.contextmanager
+def signals_held() -> Iterator[Callable[[], None]]:
+    """Within, a signal to end waits for the next call of the function given, which then raises `Ended`."""
+    waiting: list[int] = []
+
+    def let_through() -> None:
+        if waiting:
+            _end(waiting[0])
+
+    handlers = {number: signal.signal(number, lambda received, _: waiting.append(received)) for number in ENDING}
+    try:
+        yield let_through
+    finally:
+        if not waiting:
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
 
 
 def _complain(error: InputError) -> int:

@@ -265,5 +265,4 @@ def _load(setting: Setting, numbers: np.ndarray) -> Tensor:
 
 
 def _shake(pictures: Tensor, draws: torch.Generator) -> Tensor:
-    pictures = transforms.random_flip(pictures, draws)
-    return transforms.random_crop(pictures, pictures.shape[-1], CROP_PADDING, draws)
+    return transforms.random_crop(pictures, pictures.shape[-1], CROP_PADDING, draws, flip=True)

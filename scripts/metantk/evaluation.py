@@ -82,14 +82,15 @@ class QueryFeatures:
         """Features of pictures by number, `(..., features)`."""
         missing = np.unique(numbers[self.known[numbers] < 0])
         if len(missing):
-            features = self.backbone.features(load_pictures(self.split, missing, self.device))
+            pictures = transforms.to_float(load_pictures(self.split, missing, self.device))
+            features = self.backbone.features(pictures)
             self.known[missing] = len(self.rows) + np.arange(len(missing))
             self.rows = np.concatenate([self.rows, features.cpu().numpy()])
         return self.rows[self.known[numbers]]
 
 
 def load_pictures(split: Split, numbers: np.ndarray, device: torch.device) -> Tensor:
-    return transforms.to_float(torch.from_numpy(split.images[numbers]).to(device))
+    return torch.from_numpy(split.images[numbers]).to(device)
 
 
 def evaluate(
@@ -131,8 +132,9 @@ def _support_features(
         copies = load_pictures(split, np.repeat(episode.support.ravel(), options.copies), device)
         if options.copies > 1:
             draws = generator("support augmentation", options.seed, number, device=device)
-            copies = transforms.augment(copies, options.augmentation, draws)
-        pictures.append(copies)
+            pictures.append(transforms.augment(copies, options.augmentation, draws))
+        else:
+            pictures.append(transforms.to_float(copies))
     features = backbone.features(torch.cat(pictures)).cpu().numpy()
     return features.reshape(len(chunk), *chunk[0][1].support.shape, options.copies, -1)
 

@@ -75,8 +75,13 @@ def _copy_to(images: np.ndarray, device: torch.device) -> Tensor:
 class Trainer:
     """A network in training and all that a checkpoint must hold.
 
-    The random draws of an epoch come from generators named by seed and epoch, so that a run resumed at an epoch
-    draws what an uninterrupted one draws.
+    The random draws of a step come from generators named by seed, epoch and step, so that a training resumed at any
+    step draws what an uninterrupted one draws.
+
+    Attributes:
+        epoch: finished epochs.
+        step: finished steps of the epoch that runs.
+        curve: a row for each finished epoch.
     """
 
     def __init__(self, network: Network, options: TrainingOptions, *, seed: int) -> None:
@@ -89,8 +94,12 @@ class Trainer:
             momentum=options.momentum,
             weight_decay=options.weight_decay,
         )
-        self.epoch = 0
+        self.epoch = self.step = 0
         self.curve: list[dict] = []
+        # Summed on the device: reading a number would wait for the device at every step.
+        device = next(network.parameters()).device
+        self.loss_sum = torch.zeros((), dtype=torch.float64, device=device)
+        self.correct = torch.zeros((), dtype=torch.int64, device=device)
 
     @property
     def learning_rate(self) -> float:
@@ -102,59 +111,76 @@ class Trainer:
             "network": self.network.state_dict(),
             "optimiser": self.optimiser.state_dict(),
             "epoch": self.epoch,
+            "step": self.step,
             "curve": self.curve,
+            "loss_sum": self.loss_sum,
+            "correct": self.correct,
         }
 
     def load_state(self, state: dict) -> None:
         self.network.load_state_dict(state["network"])
         self.optimiser.load_state_dict(state["optimiser"])
-        self.epoch, self.curve = state["epoch"], state["curve"]
+        self.epoch, self.step, self.curve = state["epoch"], state["step"], list(state["curve"])
+        self.loss_sum.copy_(state["loss_sum"])
+        self.correct.copy_(state["correct"])
 
     def train_epoch(self, pictures: Pictures, advance: Callable[[int], None]) -> None:
-        """One pass over the pictures; appends a row to the curve (loss in nats, accuracy in percent)."""
-        rate = self.learning_rate
+        """What is left of one pass over the pictures; adds a row to the curve (loss in nats, accuracy in percent).
+
+        After each step `advance` is called, and may raise: the state is then that after the step.
+        """
         for group in self.optimiser.param_groups:
-            group["lr"] = rate
-        device = pictures.labels.device
-        draws = generator("augmentation", self.seed, self.epoch, device=device)
-        drops = generator("drop path", self.seed, self.epoch, device=device)
-        drop_rate = self.options.drop_path * (self.epoch + 1) / self.options.epochs
+            group["lr"] = self.learning_rate
         self.network.train()
-        loss_sum = torch.zeros((), dtype=torch.float64, device=device)
-        correct = torch.zeros((), dtype=torch.int64, device=device)
-        seen = 0
         for raw, labels in pictures.batches(self._batches(len(pictures.labels))):
-            images = transforms.augment(transforms.to_float(raw), self.options.augmentation, draws)
-            images = transforms.normalise(images, pictures.mean, pictures.std)
-            outputs = self.network(images, drop_rate, drops)
-            loss = nn.functional.cross_entropy(outputs, labels)
-            self.optimiser.zero_grad(set_to_none=True)
-            loss.backward()
-            self.optimiser.step()
-            # Summed on the device: reading a number here would wait for the device at every step.
-            loss_sum += loss.detach() * len(labels)
-            correct += (outputs.detach().argmax(1) == labels).sum()
-            seen += len(labels)
+            self._train_step(raw, labels, pictures)
+            self.step += 1
             advance(1)
-        self.epoch += 1
+        self._finish_epoch(seen=self.step * self._batch_size(len(pictures.labels)))
+
+    def _train_step(self, raw: Tensor, labels: Tensor, pictures: Pictures) -> None:
+        moment = self.seed, self.epoch, self.step
+        draws, drops = (generator(name, *moment, device=raw.device) for name in ("augmentation", "drop path"))
+        images = transforms.augment(raw, self.options.augmentation, draws)
+        images = transforms.normalise(images, pictures.mean, pictures.std)
+        drop_rate = self.options.drop_path * (self.epoch + 1) / self.options.epochs
+        outputs = self.network(images, drop_rate, drops)
+        loss = nn.functional.cross_entropy(outputs, labels)
+        self.optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        self.optimiser.step()
+        self.loss_sum += loss.detach() * len(labels)
+        self.correct += (outputs.detach().argmax(1) == labels).sum()
+
+    def _finish_epoch(self, *, seen: int) -> None:
+        rate = self.learning_rate
+        self.epoch, self.step = self.epoch + 1, 0
         self.curve.append(
             {
                 "epoch": self.epoch,
                 "learning_rate": rate,
-                "loss": float(loss_sum) / seen,
-                "accuracy": 100 * int(correct) / seen,
+                "loss": float(self.loss_sum) / seen,
+                "accuracy": 100 * int(self.correct) / seen,
             }
         )
+        self.loss_sum.zero_()
+        self.correct.zero_()
 
     def _batches(self, count: int) -> Iterator[Tensor]:
-        """Picture numbers of each step, shuffled; an incomplete last batch is dropped."""
+        """Picture numbers of each step that is left, shuffled; an incomplete last batch is dropped."""
         order = torch.randperm(count, generator=generator("order", self.seed, self.epoch))
-        size = min(self.options.batch_size, count)
-        for start in range(0, count - size + 1, size):
+        size = self._batch_size(count)
+        for start in range(self.step * size, count - size + 1, size):
             yield order[start : start + size]
 
+    def _batch_size(self, count: int) -> int:
+        return min(self.options.batch_size, count)
+
     def steps_per_epoch(self, count: int) -> int:
-        return count // min(self.options.batch_size, count)
+        return count // self._batch_size(count)
+
+    def steps_done(self, steps_per_epoch: int) -> int:
+        return self.epoch * steps_per_epoch + self.step
 
 
 @torch.no_grad()

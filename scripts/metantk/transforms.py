@@ -37,23 +37,27 @@ def resize(images: Tensor, size: int) -> Tensor:
     return functional.interpolate(images, (size, size), mode="bilinear", antialias=True)
 
 
-def random_flip(images: Tensor, generator: torch.Generator) -> Tensor:
-    flipped = torch.rand(len(images), generator=generator, device=images.device) < 0.5
-    # Weights of exactly 0 and 1 choose, faster than `where` does.
-    return torch.lerp(images, images.flip(3), flipped.view(-1, 1, 1, 1).to(images.dtype))
+def random_crop(
+    images: Tensor, size: int, padding: int, generator: torch.Generator, *, flip: bool = False
+) -> Tensor:
+    """A random `size` × `size` part of each picture after padding it with zeros; with `flip`, half are mirrored.
 
-
-def random_crop(images: Tensor, size: int, padding: int, generator: torch.Generator) -> Tensor:
-    """A random `size` × `size` part of each picture after padding it with zeros."""
+    Of any type: on bytes it is several times as fast as on numbers.
+    """
     padded = functional.pad(images.permute(0, 2, 3, 1), [0, 0, *[padding] * 4]).contiguous()
     pictures, height, width, channels = padded.shape
-    device = images.device
-    top = torch.randint(height - size + 1, (pictures, 1), generator=generator, device=device)
-    left = torch.randint(width - size + 1, (pictures, 1), generator=generator, device=device)
+
+    def draw(below: int) -> Tensor:
+        return torch.randint(below, (pictures, 1), generator=generator, device=images.device)
+
+    chosen = torch.arange(pictures, device=images.device).view(-1, 1)
+    if flip:
+        padded = torch.cat([padded, padded.flip(2)])
+        chosen = chosen + pictures * draw(2)
     # A row of a crop is a piece of memory; each begins at some pixel of the padded pictures.
-    rows = top + torch.arange(size, device=device) + height * torch.arange(pictures, device=device).view(-1, 1)
-    pieces = padded.view(-1).unfold(0, size * channels, channels)
-    cropped = pieces.index_select(0, (rows * width + left).view(-1))
+    rows = chosen * height + draw(height - size + 1) + torch.arange(size, device=images.device)
+    starts = rows * width + draw(width - size + 1)
+    cropped = padded.view(-1).unfold(0, size * channels, channels).index_select(0, starts.view(-1))
     return cropped.view(pictures, size, size, channels).permute(0, 3, 1, 2)
 
 
@@ -94,9 +98,12 @@ def to_gray(images: Tensor) -> Tensor:
 
 
 def augment(images: Tensor, options: AugmentationOptions, generator: torch.Generator) -> Tensor:
-    """The RFS training augmentation on pictures in 0..1: crop, jitter, flip."""
-    if options.padding:
-        images = random_crop(images, images.shape[-1], options.padding, generator)
-    if options.jitter:
-        images = random_jitter(images, options.jitter, generator)
-    return random_flip(images, generator) if options.flip else images
+    """The RFS training augmentation, crop, flip and jitter.
+
+    uint8 `(pictures, height, width, 3)` to float32 `(pictures, 3, height, width)` in 0..1.
+    """
+    images = images.permute(0, 3, 1, 2)
+    if options.padding or options.flip:
+        images = random_crop(images, images.shape[-1], options.padding, generator, flip=options.flip)
+    images = images.float().div_(255)
+    return random_jitter(images, options.jitter, generator) if options.jitter else images

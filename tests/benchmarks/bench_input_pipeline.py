@@ -90,7 +90,7 @@ def run_ours(mapped: np.ndarray) -> float:
     draws = devices.generator("augmentation", 0)
     began = time.perf_counter()
     for raw, _ in pictures.batches(torch.randperm(len(mapped)).split(BATCH)):
-        images = transforms.augment(transforms.to_float(raw), options, draws)
+        images = transforms.augment(raw, options, draws)
         transforms.normalise(images, pictures.mean, pictures.std)
     return time.perf_counter() - began
 

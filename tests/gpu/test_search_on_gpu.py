@@ -28,13 +28,12 @@ def draw_on_cpu(monkeypatch) -> None:
         return original(*key, device="cpu")
 
     monkeypatch.setattr(criteria, "generator", generator)
-    for name in ("random_flip", "random_crop"):
-        transform = getattr(criteria.transforms, name)
-        monkeypatch.setattr(
-            criteria.transforms,
-            name,
-            lambda pictures, *rest, transform=transform: transform(pictures.cpu(), *rest).to(pictures.device),
-        )
+    transform = criteria.transforms.random_crop
+
+    def random_crop(pictures, *rest, **more):
+        return transform(pictures.cpu(), *rest, **more).to(pictures.device)
+
+    monkeypatch.setattr(criteria.transforms, "random_crop", random_crop)
 
 
 @pytest.mark.parametrize("name", list(CRITERIA))

@@ -52,24 +52,20 @@ def run(house, words: list[str]) -> str:
     return finished.stderr
 
 
-def end_after_first_checkpoint(house, environment: dict, words: list[str], output: Path, number: int) -> str:
+def end_after_checkpoint(house, environment: dict, words: list[str], output: Path, number: int) -> str:
     """Send a signal to a program as soon as it has a checkpoint; what it logged."""
     process = subprocess.Popen(words, cwd=house.path, env=environment, stderr=subprocess.PIPE, text=True)
     try:
         # Temporary files of atomic writes begin with a dot.
-        while not [path for path in output.glob(".checkpoints/*") if not path.name.startswith(".")]:
+        while not list(output.glob(".checkpoints/[!.]*")):
             assert process.poll() is None, "it ended without a checkpoint"
-            time.sleep(0.005)
+            time.sleep(0.002)
         process.send_signal(number)
         log = process.communicate(timeout=60)[1]
     finally:
         process.kill()
     assert process.returncode == (-number if number == signal.SIGKILL else 128 + number), log
     return log
-
-
-def kill_after_first_checkpoint(house, environment: dict, words: list[str], output: Path) -> None:
-    end_after_first_checkpoint(house, environment, words, output, signal.SIGKILL)
 
 
 def contents(output: Path, *names: str) -> list[bytes]:
@@ -91,7 +87,7 @@ def searched(house, tmp_path_factory) -> Path:
 
 
 def test_a_killed_search_goes_on_and_finds_the_same(house, searched, environment, tmp_path):
-    kill_after_first_checkpoint(house, environment, search_command(tmp_path), tmp_path)
+    end_after_checkpoint(house, environment, search_command(tmp_path), tmp_path, signal.SIGKILL)
     assert not (tmp_path / "genotype.json").exists()
     assert re.search(r"going on after \d+ rounds and \d+ draws", run(house, search_command(tmp_path)))
     names = ("genotype.json", "search.csv")
@@ -99,23 +95,31 @@ def test_a_killed_search_goes_on_and_finds_the_same(house, searched, environment
     assert not (tmp_path / ".checkpoints").exists()
 
 
-def test_a_killed_training_goes_on_and_ends_with_the_same_weights(house, environment, tmp_path):
-    whole, killed = tmp_path / "whole", tmp_path / "killed"
-    run(house, train_command(whole))
-    kill_after_first_checkpoint(house, environment, train_command(killed), killed)
-    assert not (killed / "backbone.json").exists()
-    assert "going on after epoch" in run(house, train_command(killed))
+@pytest.fixture(scope="module")
+def trained(house, tmp_path_factory) -> Path:
+    """An uninterrupted training."""
+    output = tmp_path_factory.mktemp("trained")
+    run(house, train_command(output))
+    assert len((output / "training.csv").read_text().splitlines()) == 1 + TRAINING["epochs"]
+    return output
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_an_ended_training_goes_on_and_ends_with_the_same_weights(house, trained, environment, tmp_path, number):
+    log = end_after_checkpoint(house, environment, train_command(tmp_path), tmp_path, number)
+    assert "Traceback" not in log
+    assert not (tmp_path / "backbone.json").exists()
+    assert re.search(r"going on after epoch [1-7] and \d+ steps", run(house, train_command(tmp_path)))
     names = ("backbone.safetensors", "training.csv")
-    assert contents(killed, *names) == contents(whole, *names)
-    assert len((whole / "training.csv").read_text().splitlines()) == 1 + TRAINING["epochs"]
-    assert not (killed / ".checkpoints").exists()
+    assert contents(tmp_path, *names) == contents(trained, *names)
+    assert not (tmp_path / ".checkpoints").exists()
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_program_that_is_asked_to_end_leaves_its_checkpoint_and_goes_on(
     house, searched, environment, tmp_path, number
 ):
-    log = end_after_first_checkpoint(house, environment, search_command(tmp_path), tmp_path, number)
+    log = end_after_checkpoint(house, environment, search_command(tmp_path), tmp_path, number)
     assert f"ended by {number.name}" in log.splitlines()[-1]
     assert "Traceback" not in log
     (checkpoint,) = [path for path in tmp_path.rglob("*") if path.is_file()]

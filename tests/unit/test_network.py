@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+import train_genotype
 from metantk.config import AugmentationOptions, TrainingOptions
 from metantk.pruning import random_genotype
 from metantk.space.genotype import OPERATIONS, SPACES, cell_types, check_genotype, is_reduction, parse_genotype
@@ -120,7 +121,8 @@ def test_bad_genotypes_are_refused_with_the_reason(text, message):
 
 
 def test_drop_path_drops_whole_pictures_and_keeps_the_mean():
-    dropped = drop_path(torch.ones(4000, 2, 1, 1), 0.25, torch.Generator().manual_seed(0))
+    draws = torch.rand(4000, generator=torch.Generator().manual_seed(0))
+    dropped = drop_path(torch.ones(4000, 2, 1, 1), 0.25, draws)
     values = dropped.flatten(1)
     assert values.unique().tolist() == pytest.approx([0, 4 / 3])
     assert torch.equal(values[:, 0], values[:, 1])
@@ -152,11 +154,15 @@ def train(trainer, epochs):
 def test_training_learns_and_follows_the_schedule():
     # The classes differ by brightness, so brightness must not be jittered.
     trainer = make_trainer(
-        epochs=8, milestones=[5, 7], drop_path=0.0, augmentation=AugmentationOptions(padding=0, jitter=0.0)
+        epochs=8,
+        milestones=[5, 7],
+        learning_rate=0.01,
+        drop_path=0.0,
+        augmentation=AugmentationOptions(padding=0, jitter=0.0),
     )
     train(trainer, 8)
     rates = [row["learning_rate"] for row in trainer.curve]
-    assert rates == pytest.approx([0.05] * 5 + [0.005] * 2 + [0.0005])
+    assert rates == pytest.approx([0.01] * 5 + [0.001] * 2 + [0.0001])
     assert trainer.curve[-1]["loss"] < 0.6 * trainer.curve[0]["loss"]
 
 
@@ -170,6 +176,92 @@ def test_training_resumed_after_an_epoch_is_bit_for_bit_the_same():
     assert all(torch.equal(weights[name], whole[name]) for name in whole)
     other = train(make_trainer(seed=1), 4)
     assert not all(torch.equal(other[name], whole[name]) for name in whole)
+
+
+class Stop(Exception):
+    """Asks a training to end."""
+
+
+def stop_after(steps):
+    """To be called after each step."""
+    left = iter(range(steps - 1))
+
+    def advance(count):
+        if next(left, None) is None:
+            raise Stop
+
+    return advance
+
+
+@pytest.mark.parametrize("steps", [1, 3, 4])
+def test_training_resumed_in_mid_epoch_is_bit_for_bit_the_same(steps):
+    whole = make_trainer()
+    expected = train(whole, 2)
+    first = make_trainer()
+    train(first, 1)
+    with pytest.raises(Stop):
+        first.train_epoch(make_pictures(), stop_after(steps))
+    assert (first.epoch, first.step) == (1, steps)
+    resumed = make_trainer()
+    resumed.load_state(first.state())
+    weights = train(resumed, 1)
+    assert all(torch.equal(weights[name], expected[name]) for name in expected)
+    assert resumed.curve == whole.curve
+
+
+def test_recomputed_activations_change_nothing_but_the_memory():
+    expected = train(make_trainer(drop_path=0.3), 2)
+    saving = make_trainer(drop_path=0.3)
+    saving.network.recompute = True
+    weights = train(saving, 2)
+    assert all(torch.equal(weights[name], expected[name]) for name in expected)
+    kept = {}
+    for recompute in (False, True):
+        saving.network.recompute = recompute
+        kept[recompute] = bytes_kept(saving.network)
+    assert kept[True] < kept[False] / 3
+
+
+def bytes_kept(network) -> int:
+    """Of the activations that a forward pass keeps for the backward pass."""
+    storages = {}
+
+    def keep(tensor):
+        storages[tensor.data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    images = torch.rand(2, 3, 16, 16)
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        network(images)
+    parameters = {parameter.data_ptr() for parameter in network.parameters()}
+    return sum(size for pointer, size in storages.items() if pointer not in parameters)
+
+
+def test_a_training_without_memory_goes_on_with_less(monkeypatch, tmp_path, caplog):
+    expected = train(make_trainer(), 4)
+    trainer = make_trainer()
+    step = Trainer._train_step
+
+    def hungry(self, *inputs):
+        step(self, *inputs)
+        if self.epoch == 1 and self.step == 2 and not self.network.recompute:
+            raise torch.OutOfMemoryError
+
+    monkeypatch.setattr(Trainer, "_train_step", hungry)
+    train_genotype._train(trainer, make_pictures(), tmp_path / "checkpoint")
+    weights = trainer.network.state_dict()
+    assert all(torch.equal(weights[name], expected[name]) for name in expected)
+    assert [row["epoch"] for row in trainer.curve] == [1, 2, 3, 4]
+    assert "out of GPU memory" in caplog.text
+
+
+def test_a_training_that_never_has_the_memory_says_so(monkeypatch, tmp_path):
+    def hungry(self, *inputs):
+        raise torch.OutOfMemoryError
+
+    monkeypatch.setattr(Trainer, "_train_step", hungry)
+    with pytest.raises(InputError, match="batch_size 8: use a smaller one"):
+        train_genotype._train(make_trainer(), make_pictures(), tmp_path / "checkpoint")
 
 
 def test_incomplete_batches_are_dropped_and_order_changes():

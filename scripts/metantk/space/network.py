@@ -1,7 +1,11 @@
 """The network that a genotype describes: stem, stacked cells, global average pool, linear classifier."""
 
+import contextlib
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from metantk.space.genotype import cell_types
 from metantk.space.operations import FactorizedReduction, Norm, ReluConvNorm, drop_path, make_operation
@@ -40,22 +44,26 @@ class Cell(nn.Module):
             for name, source in node
         )
 
-    def forward(self, before: Tensor, last: Tensor, rate: float, generator: torch.Generator | None) -> Tensor:
+    def forward(self, before: Tensor, last: Tensor, rate: float = 0.0, draws: Tensor | None = None) -> Tensor:
+        """The cell's output; `draws`, uniform `(operations, pictures)`, say what drop path drops."""
         states = [self.preprocess[0](before), self.preprocess[1](last)]
         for first in range(0, len(self.operations), 2):
-            states.append(sum(self._output(k, states, rate, generator) for k in (first, first + 1)))
+            states.append(sum(self._output(k, states, rate, draws) for k in (first, first + 1)))
         return torch.cat(states[2:], dim=1)
 
-    def _output(self, number: int, states: list, rate: float, generator: torch.Generator | None) -> Tensor:
+    def _output(self, number: int, states: list, rate: float, draws: Tensor | None) -> Tensor:
         operation = self.operations[number]
         output = operation(states[self.inputs[number]])
-        if generator is None or rate == 0 or isinstance(operation, nn.Identity):
+        if draws is None or isinstance(operation, nn.Identity):
             return output
-        return drop_path(output, rate, generator)
+        return drop_path(output, rate, draws[number])
 
 
 class Network(nn.Module):
     """A stack of cells for classification; `features` is the backbone of few-shot learning.
+
+    Where `recompute` is set, a cell's inner activations are not kept for the backward pass but computed again: the
+    same gradients, in about the memory of one cell, for about a third more time.
 
     Args:
         genotype: as in `metantk.space.genotype`.
@@ -90,17 +98,45 @@ class Network(nn.Module):
             reduction_before = reduction
         self.feature_dim = last
         self.classifier = nn.Linear(last, classes)
+        self.recompute = False
 
     def features(self, images: Tensor, rate: float = 0.0, generator: torch.Generator | None = None) -> Tensor:
         """`(pictures, 3, height, width)` to `(pictures, feature_dim)`; `rate` is the drop-path rate."""
         before = last = self.stem(images)
         for cell in self.cells:
-            before, last = last, cell(before, last, rate, generator)
+            draws = None
+            if generator is not None and rate:
+                draws = torch.rand(len(cell.operations), len(images), generator=generator, device=images.device)
+            before, last = last, self._output_of(cell, before, last, rate, draws)
         return last.mean((2, 3))
+
+    def _output_of(self, cell: Cell, *inputs: Tensor | float | None) -> Tensor:
+        if not (self.recompute and torch.is_grad_enabled()):
+            return cell(*inputs)
+
+        def contexts() -> tuple:
+            return contextlib.nullcontext(), _statistics_kept(cell)
+
+        # Draws come in from outside: the state of PyTorch's own generators does not matter.
+        return checkpoint(cell, *inputs, use_reentrant=False, preserve_rng_state=False, context_fn=contexts)
 
     def forward(self, images: Tensor, rate: float = 0.0, generator: torch.Generator | None = None) -> Tensor:
         """Logits, `(pictures, classes)`."""
         return self.classifier(self.features(images, rate, generator))
+
+
+@contextlib.contextmanager
+def _statistics_kept(module: nn.Module) -> Iterator[None]:
+    """Within, running statistics of batches stay as they are: what passes has been counted before."""
+    norms = [norm for norm in module.modules() if isinstance(norm, nn.BatchNorm2d)]
+    kept = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
+    for norm in norms:
+        norm.momentum, norm.num_batches_tracked = 0.0, None
+    try:
+        yield
+    finally:
+        for norm, (momentum, count) in zip(norms, kept, strict=True):
+            norm.momentum, norm.num_batches_tracked = momentum, count
 
 
 def count_parameters(module: nn.Module) -> int:

@@ -99,7 +99,10 @@ def make_operation(name: str, channels: int, stride: int, norm: Norm) -> nn.Modu
     raise KeyError(name)
 
 
-def drop_path(x: Tensor, rate: float, generator: torch.Generator) -> Tensor:
-    """Drop the whole output of an operation for a picture with probability `rate`; scale the others up."""
-    kept = torch.rand(len(x), generator=generator, device=x.device) >= rate
+def drop_path(x: Tensor, rate: float, draws: Tensor) -> Tensor:
+    """Drop an operation's whole output for the pictures whose draw, uniform in 0..1, is below `rate`.
+
+    What is kept is scaled up, so that the mean stays.
+    """
+    kept = draws >= rate
     return x * (kept.to(x.dtype) / (1 - rate)).view(-1, 1, 1, 1)
