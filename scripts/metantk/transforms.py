@@ -8,6 +8,8 @@ and what differs by channel is written such that neighbours in memory are treate
 tests/benchmarks/bench_input_pipeline.py measures all of it.
 """
 
+import math
+
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -26,7 +28,9 @@ def to_float(images: Tensor) -> Tensor:
 def normalise(images: Tensor, mean: list[float], std: list[float]) -> Tensor:
     rows = images.permute(0, 2, 3, 1).flatten(2)  # (pictures, height, width * channels)
     width = images.shape[3]
-    rows = (rows - images.new_tensor(mean).repeat(width)).div_(images.new_tensor(std).repeat(width))
+    scale = 1 / images.new_tensor(std)
+    shift = -images.new_tensor(mean) * scale
+    rows = torch.addcmul(shift.repeat(width), rows, scale.repeat(width))
     return rows.unflatten(2, (width, len(mean))).permute(0, 3, 1, 2)
 
 
@@ -67,34 +71,34 @@ def random_jitter(images: Tensor, strength: float, generator: torch.Generator) -
     order = torch.randperm(3, generator=generator, device=device).tolist()
     factors = 1 + strength * (2 * torch.rand(3, len(images), generator=generator, device=device) - 1)
     for number in order:
-        change = (adjust_brightness, adjust_contrast, adjust_saturation)[number]
+        change = (adjust_brightness_, adjust_contrast_, adjust_saturation)[number]
         images = change(images, factors[number].view(-1, 1, 1, 1))
     return images
 
 
-def adjust_brightness(images: Tensor, factor: Tensor) -> Tensor:
-    return (images * factor).clamp_(0, 1)
+def adjust_brightness_(images: Tensor, factor: Tensor) -> Tensor:
+    return images.mul_(factor).clamp_(0, 1)
 
 
-def adjust_contrast(images: Tensor, factor: Tensor) -> Tensor:
+def adjust_contrast_(images: Tensor, factor: Tensor) -> Tensor:
     # The mean of the gray picture is the gray of the channels' means, summed row by row as they lie in memory.
     _, channels, height, width = images.shape
     rows = images.permute(0, 2, 3, 1).flatten(2).sum(1)
     means = rows.view(-1, width, channels).sum(1) / (height * width)
     mean = (means @ images.new_tensor(GRAY)).view(-1, 1, 1, 1)
-    return (images * factor).add_(mean * (1 - factor)).clamp_(0, 1)
+    return images.mul_(factor).add_(mean * (1 - factor)).clamp_(0, 1)
 
 
 def adjust_saturation(images: Tensor, factor: Tensor) -> Tensor:
-    changed = images * factor
-    gray = to_gray(images) * (1 - factor)
-    for channel in changed.unbind(1):
-        channel.add_(gray[:, 0])
-    return changed.clamp_(0, 1)
-
-
-def to_gray(images: Tensor) -> Tensor:
-    return torch.einsum("nchw,c->nhw", images, images.new_tensor(GRAY))[:, None]
+    pictures, channels, height, width = images.shape
+    # A matrix per picture mixes its channels. Several pixels at once make a product that is worth its call.
+    pixels = math.gcd(height * width, 4)
+    gray = images.new_tensor(GRAY)[:, None].expand(channels, channels)
+    mixed = torch.lerp(gray, torch.eye(channels).to(gray), factor.view(-1, 1, 1))
+    blocks = torch.einsum("pq,ncd->npcqd", torch.eye(pixels).to(mixed), mixed)
+    size = pixels * channels
+    changed = images.permute(0, 2, 3, 1).reshape(pictures, -1, size) @ blocks.reshape(pictures, size, size)
+    return changed.view(pictures, height, width, channels).permute(0, 3, 1, 2).clamp_(0, 1)
 
 
 def augment(images: Tensor, options: AugmentationOptions, generator: torch.Generator) -> Tensor:

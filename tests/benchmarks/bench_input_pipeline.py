@@ -2,8 +2,8 @@
 
 RFS's way: each picture through Pillow and torchvision's transforms (crop, colour jitter, flip, tensor, normalise)
 in a DataLoader with two workers. Ours: the same changes on whole batches of a mapped array, in this process, with
-one thread, as the rules run it, and another that reads ahead. The ways take turns, so that a change of the
-machine's load meets both; the figures are medians.
+two threads, and another that reads ahead (the rules give a training one: --threads 1). The ways take turns, so that
+a change of the machine's load meets both; the figures are medians.
 
 Example:
     python tests/benchmarks/bench_input_pipeline.py
@@ -30,7 +30,6 @@ from metantk.datasets.store import Split
 from metantk.training import place
 
 CPU = torch.device("cpu")
-THREADS = 1  # of PyTorch
 SIDE, BATCH, PADDING, JITTER = 84, 64, 8, 0.4
 MEAN, STD = [0.4721, 0.4533, 0.4100], [0.2772, 0.2678, 0.2845]
 
@@ -61,9 +60,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--batches", type=int, default=60, help="per turn [60]")
     parser.add_argument("--turns", type=int, default=5, help="of each way [5]")
+    parser.add_argument("--threads", type=int, default=2, help="of PyTorch, for ours [2]")
     arguments = parser.parse_args()
     devices.keep_freed_memory()
-    torch.set_num_threads(THREADS)
+    torch.set_num_threads(arguments.threads)
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (arguments.batches * BATCH, SIDE, SIDE, 3), dtype=np.uint8)
     with tempfile.TemporaryDirectory() as folder:
