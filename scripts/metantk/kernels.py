@@ -35,9 +35,7 @@ def sample_by_products(layer: Convolution, x: Tensor, backprops: Tensor) -> Tens
     if layer.is_pointwise:
         right = right.flatten(2)
     else:
-        right = functional.unfold(
-            right, layer.weight.shape[2:], dilation=layer.dilation, padding=layer.padding, stride=layer.stride
-        )
+        right = functional.unfold(right, layer.weight.shape[2:], padding=layer.padding, stride=layer.stride)
     return torch.bmm(left, right.transpose(1, 2)).view(len(x), *layer.weight.shape)
 
 
@@ -51,7 +49,7 @@ def sample_by_folding(layer: Convolution, x: Tensor, backprops: Tensor) -> Tenso
         None,
         [layer.stride] * 2,
         list(layer.padding),
-        [layer.dilation] * 2,
+        [1, 1],
         False,
         [0, 0],
         len(x) * layer.groups,

@@ -254,16 +254,14 @@ def test_linearised_flow_of_meta_ntk_agrees_with_many_small_steps():
 
 
 @pytest.mark.parametrize("stride", [1, 2])
-@pytest.mark.parametrize(
-    ("kernel", "dilation", "groups"), [((3, 3), 1, 1), ((1, 5), 1, 2), ((5, 1), 1, 4), ((3, 3), 2, 8)]
-)
-def test_both_ways_to_per_sample_gradients_agree(kernel, dilation, groups, stride):
+@pytest.mark.parametrize(("kernel", "groups"), [((3, 3), 1), ((1, 5), 2), ((5, 1), 4), ((3, 3), 8)])
+def test_both_ways_to_per_sample_gradients_agree(kernel, groups, stride):
     """The one for CPUs and the one for GPUs, against one backward pass per picture."""
     generator = torch.Generator().manual_seed(0)
-    layer = Convolution(8, 16, kernel, stride=stride, dilation=dilation, groups=groups).double()
+    layer = Convolution(8, 16, kernel, stride=stride, groups=groups).double()
     initialise(layer, "pytorch", generator)
     x = torch.randn(3, 8, 9, 9, dtype=torch.float64, generator=generator)
-    settings = {"stride": stride, "padding": layer.padding, "dilation": dilation, "groups": groups}
+    settings = {"stride": stride, "padding": layer.padding, "groups": groups}
     backprops = torch.randn(conv2d(x, layer.weight, **settings).shape, dtype=torch.float64, generator=generator)
     expected = torch.stack(
         [
