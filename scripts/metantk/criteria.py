@@ -1,19 +1,23 @@
 """What a search measures of an untrained candidate: one function per criterion, and the draws they share.
 
 A criterion takes a `Setting`, the key of a draw and the masks of many candidates, and returns one value per
-candidate. Equal keys give equal weights and pictures. Candidates go through in chunks; kernels stay on the device
-until the last one, the patterns of linear regions are counted on the CPU chunk by chunk.
+candidate. Equal keys give equal weights and pictures. Candidates go through in chunks: on a GPU one after another,
+and kernels stay there until the last one; on a CPU side by side, one thread each. The patterns of linear regions
+are counted on the CPU chunk by chunk.
 """
 
+import copy
 import logging
+import queue
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from metantk import transforms
+from metantk import devices, transforms
 from metantk.config import SearchOptions
 from metantk.datasets.store import Split
 from metantk.devices import generator, numpy_generator
@@ -39,6 +43,7 @@ CHUNK_NUMBERS = 2**19
 # On a GPU a chunk fills this share of the free memory, by an estimate of what the backward pass keeps: so many
 # pictures' worth per remaining operation of a cell.
 MEMORY_SHARE, KEPT_PER_OPERATION = 0.8, 8
+CPU_MEMORY_SHARE = 0.5  # of all there is, for the chunks that go side by side
 PATTERN_CHUNK = {"cpu": 16, "mps": 16, "cuda": 128}  # candidates of a thin network, whose pictures are tiny
 
 
@@ -145,7 +150,10 @@ def linear_regions(setting: Setting, key: Key, masks: Masks) -> Measured:
     network.to(setting.device, setting.dtype)
     batches = _draw_crops(setting, key)
     size = PATTERN_CHUNK[setting.device.type]
-    counts = _over_chunks(setting, masks, size, lambda chunk: regions_of_candidates(network, batches, chunk))
+    workers = torch.get_num_threads() if setting.device.type == "cpu" else 1
+    counts = _over_chunks(
+        setting, network, masks, size, workers, lambda own, chunk: regions_of_candidates(own, batches, chunk)
+    )
     return Measured(np.concatenate(counts).astype(np.float64), operations=0)
 
 
@@ -163,31 +171,52 @@ def _kernels(setting: Setting, key: Key, masks: Masks, pictures: Tensor, *, outp
     network = Supernet(setting.space, remaining, cell_types(setting.cells), setting.channels, outputs=outputs)
     initialise(network, setting.options.initialisation, generator("weights", *key))
     network.to(setting.device, setting.dtype)
-    size = _chunk_size(setting, remaining, numbers=pictures[:, 0].numel() * setting.channels)
+    numbers = pictures[:, 0].numel() * setting.channels
+    operations = sum(int(mask.sum()) for mask in remaining.values())
+    bytes_each = KEPT_PER_OPERATION * max(1, operations) * numbers * pictures.element_size()
+    size = _chunk_size(setting, numbers=numbers, bytes_each=bytes_each)
+    workers = _workers(setting, size * bytes_each)
     masks = {kind: mask.to(setting.device) for kind, mask in masks.items()}
-    chunks = _over_chunks(setting, masks, size, lambda chunk: empirical_kernels(network, pictures, chunk))
+    chunks = _over_chunks(
+        setting, network, masks, size, workers, lambda own, chunk: empirical_kernels(own, pictures, chunk)
+    )
     ntk, nngp = (torch.cat([getattr(chunk, name) for chunk in chunks]).cpu() for name in ("ntk", "nngp"))
     return Kernels(ntk, nngp, sum(chunk.operations for chunk in chunks))
 
 
-def _chunk_size(setting: Setting, remaining: Masks, *, numbers: int) -> int:
+def _chunk_size(setting: Setting, *, numbers: int, bytes_each: int) -> int:
     """Candidates that go through at once; `numbers`: of one candidate's pictures after the stem."""
     if setting.device.type != "cuda":
         return max(1, CHUNK_NUMBERS // numbers)
     free, _ = torch.cuda.mem_get_info(setting.device)
     free += torch.cuda.memory_reserved(setting.device) - torch.cuda.memory_allocated(setting.device)
-    operations = sum(int(mask.sum()) for mask in remaining.values())
-    each = KEPT_PER_OPERATION * operations * numbers * torch.empty(0, dtype=setting.dtype).element_size()
-    return max(1, int(MEMORY_SHARE * free) // each)
+    return max(1, int(MEMORY_SHARE * free) // bytes_each)
 
 
-def _over_chunks(setting: Setting, masks: Masks, size: int, measure: Callable[[Masks], T]) -> list[T]:
+def _workers(setting: Setting, bytes_each: int) -> int:
+    """Chunks that go side by side: on a CPU as many as there are threads and room."""
+    if setting.device.type != "cpu":
+        return 1
+    room = int(CPU_MEMORY_SHARE * devices.physical_memory())
+    return max(1, min(torch.get_num_threads(), room // bytes_each))
+
+
+def _over_chunks(
+    setting: Setting,
+    network: Supernet,
+    masks: Masks,
+    size: int,
+    workers: int,
+    measure: Callable[[Supernet, Masks], T],
+) -> list[T]:
     """Measure all candidates, chunk by chunk; chunks are halved as often as the device runs out of memory."""
+    if workers > 1:
+        return _side_by_side(setting, network, masks, size, workers, measure)
     results: list[T] = []
     start, count = 0, len(masks["normal"])
     while start < count:
         chunk = {kind: mask[start : start + size] for kind, mask in masks.items()}
-        result = _within_memory(measure, chunk, can_shrink=size > 1)
+        result = _within_memory(lambda chunk: measure(network, chunk), chunk, can_shrink=size > 1)
         if result is None:
             size = (min(size, count - start) + 1) // 2
             log.warning("out of memory: going on with %d candidates at a time", size)
@@ -195,6 +224,45 @@ def _over_chunks(setting: Setting, masks: Masks, size: int, measure: Callable[[M
         results.append(result)
         start += size
         setting.advance(len(chunk["normal"]))
+    return results
+
+
+def _side_by_side(
+    setting: Setting,
+    network: Supernet,
+    masks: Masks,
+    size: int,
+    workers: int,
+    measure: Callable[[Supernet, Masks], T],
+) -> list[T]:
+    """`_over_chunks` in threads of their own, among which PyTorch's threads are divided.
+
+    Two chunks with a thread each take less time than one after the other with two: most operations are small.
+    """
+    threads = torch.get_num_threads()
+    networks: queue.SimpleQueue[Supernet] = queue.SimpleQueue()
+    for _ in range(workers):
+        networks.put(copy.deepcopy(network))  # hooks and gradients are a network's own
+
+    def work(chunk: Masks) -> T:
+        torch.set_num_threads(max(1, threads // workers))
+        own = networks.get()
+        try:
+            return measure(own, chunk)
+        finally:
+            networks.put(own)
+
+    starts = range(0, len(masks["normal"]), size)
+    chunks = [{kind: mask[start : start + size] for kind, mask in masks.items()} for start in starts]
+    results: list[T] = []
+    pool = ThreadPoolExecutor(workers)
+    try:
+        for chunk, future in zip(chunks, [pool.submit(work, chunk) for chunk in chunks], strict=True):
+            results.append(future.result())
+            setting.advance(len(chunk["normal"]))
+    finally:
+        pool.shutdown(cancel_futures=True)
+        torch.set_num_threads(threads)
     return results
 
 

@@ -1,6 +1,8 @@
 """Criteria of networks that are hardly networks, of broken pictures, of the smallest batch, and without memory."""
 
 import math
+import threading
+import time
 
 import numpy as np
 import pytest
@@ -90,13 +92,14 @@ def test_chunks_are_halved_until_they_fit(caplog):
     advanced = []
     masks = {kind: torch.arange(13).view(13, 1, 1) for kind in CELL_TYPES}
 
-    def measure(chunk):
+    def measure(network, chunk):
         numbers = chunk["normal"].flatten()
         if len(numbers) > 3:
             raise torch.OutOfMemoryError("made up")
         return numbers.tolist()
 
-    parts = criteria._over_chunks(setting._replace(advance=advanced.append), masks, 100, measure)
+    setting = setting._replace(advance=advanced.append)
+    parts = criteria._over_chunks(setting, torch.nn.Identity(), masks, 100, 1, measure)
     assert [number for part in parts for number in part] == list(range(13))
     assert max(map(len, parts)) <= 3
     assert sum(advanced) == 13
@@ -104,11 +107,55 @@ def test_chunks_are_halved_until_they_fit(caplog):
 
 
 def test_one_candidate_that_does_not_fit_is_an_error_that_says_so():
-    def measure(chunk):
+    def measure(network, chunk):
         raise torch.OutOfMemoryError("made up")
 
+    masks = only("few-shot", "conv_3x3")
     with pytest.raises(InputError, match="single candidate"):
-        criteria._over_chunks(make_setting(), only("few-shot", "conv_3x3"), 8, measure)
+        criteria._over_chunks(make_setting(), torch.nn.Identity(), masks, 8, 1, measure)
+
+
+def test_chunks_side_by_side_keep_their_order_and_share_no_network():
+    barrier = threading.Barrier(3)
+    advanced = []
+    setting = make_setting()._replace(advance=advanced.append)
+    masks = {kind: torch.arange(11).view(11, 1, 1) for kind in CELL_TYPES}
+    networks = set()
+
+    def measure(network, chunk):
+        numbers = chunk["normal"].flatten().tolist()
+        networks.add(id(network))
+        if max(numbers) < 6:  # the first three chunks wait for one another: they run at the same time
+            barrier.wait(timeout=60)
+        return numbers
+
+    parts = criteria._over_chunks(setting, torch.nn.Identity(), masks, 2, 3, measure)
+    assert parts == [[0, 1], [2, 3], [4, 5], [6, 7], [8, 9], [10]]
+    assert len(networks) == 3
+    assert advanced == [2, 2, 2, 2, 2, 1]
+
+
+def test_no_more_chunks_side_by_side_than_there_is_memory_for(monkeypatch):
+    monkeypatch.setattr(criteria.devices, "physical_memory", lambda: 100)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 8)
+    assert [criteria._workers(make_setting(), size) for size in (1, 10, 24, 26, 1000)] == [8, 5, 2, 1, 1]
+
+
+def test_a_failure_side_by_side_ends_the_others_and_keeps_the_threads():
+    threads = torch.get_num_threads()
+    measured = []
+
+    def measure(network, chunk):
+        measured.append(chunk)
+        if len(measured) == 1:
+            raise ValueError("made up")
+        time.sleep(0.05)
+
+    masks = {kind: torch.zeros(50, 1, 1) for kind in CELL_TYPES}
+    with pytest.raises(ValueError, match="made up"):
+        criteria._over_chunks(make_setting(), torch.nn.Identity(), masks, 1, 2, measure)
+    assert len(measured) < 50
+    assert torch.get_num_threads() == threads
 
 
 def test_candidates_that_are_all_alike_are_logged(caplog):
