@@ -6,7 +6,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 export PYTHONNOUSERSITE := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run report container test test-container bench wheels lint schema lock clean
+.PHONY: help setup run report container test bench wheels lint schema lock clean
 
 help:       ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' $(MAKEFILE_LIST) | expand -t 16
@@ -30,14 +30,11 @@ report: run         ## Write results/report.html: tables and figures in one page
 container: .venv/ready ## Build the Apptainer image containers/metantk-VERSION.sif (DEFINITION=, MIRROR=)
 	@python scripts/build_container.py $(if $(DEFINITION),--definition $(DEFINITION)) $(if $(MIRROR),--mirror $(MIRROR))
 
-test: .venv/ready lint  ## Run every test (of the container only where its image is)
+test: .venv/ready lint  ## Run every test
 	@OMP_NUM_THREADS=1 python -m pytest --numprocesses 2 --dist loadfile tests/unit tests/workflow tests/gpu
 	@python -m pytest tests/integration/test_default_run.py
-	@OMP_NUM_THREADS=1 python -m pytest --numprocesses 3 --dist loadfile tests/integration \
+	@OMP_NUM_THREADS=1 python -m pytest --numprocesses 4 --dist loadfile tests/integration \
 	  --ignore tests/integration/test_default_run.py
-
-test-container: container  ## Build the image and run every test of it
-	@python -m pytest tests/integration/test_container.py
 
 bench: .venv/ready  ## Time the search and the input pipeline against the usual ways, side by side
 	@python tests/benchmarks/bench_search.py --parts kernel --channels 48

@@ -1,5 +1,6 @@
 """What the tests share: the repository, and copies of the workflow in which a test may edit and run anything."""
 
+import fcntl
 import os
 import re
 import shutil
@@ -10,6 +11,8 @@ from pathlib import Path
 
 import pytest
 import yaml
+
+from metantk.container import image_name
 
 REPOSITORY = Path(__file__).parents[1]
 PARTS_OF_HOUSE = ("Snakefile", "workflow", "scripts", "config", "containers", "envs")
@@ -126,6 +129,42 @@ def copy_house(target: Path) -> House:
 @pytest.fixture(scope="session")
 def repository() -> Path:
     return REPOSITORY
+
+
+def place_image(image: Path, house: House) -> None:
+    """The image where the rules look for it; 3 GB are not copied where that can be helped."""
+    target = house.path / image_name()
+    try:
+        os.link(image, target)
+    except OSError:
+        shutil.copy(image, target)
+
+
+@pytest.fixture(scope="session")
+def image(repository, tmp_path_factory) -> Path:
+    """The container image of this version, built where it is not there yet; so is Apptainer installed.
+
+    Without Apptainer, and without what its installation needs, tests are skipped; where CI is set, they fail.
+    """
+    path = repository / image_name()
+    # Test processes side by side have one image.
+    with (tmp_path_factory.getbasetemp().parent / "image.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not shutil.which("apptainer"):
+            run_or_skip(repository / "tests/sandbox/apptainer-sandbox", "install")
+        if not path.exists():
+            run_or_skip(sys.executable, repository / "scripts/build_container.py")
+    return path
+
+
+def run_or_skip(*command: object) -> None:
+    run = subprocess.run([str(part) for part in command], capture_output=True, text=True, check=False)
+    if run.returncode:
+        name = " ".join(Path(part).name for part in command)
+        reason = f"{name} failed: {(run.stderr.strip() or 'no message').splitlines()[-1]}"
+        if os.environ.get("CI"):
+            pytest.fail(f"{reason}\n{run.stdout}\n{run.stderr}")
+        pytest.skip(reason)
 
 
 @pytest.fixture(scope="session")

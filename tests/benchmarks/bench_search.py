@@ -53,7 +53,8 @@ def main() -> None:
     parser.add_argument("--parts", nargs="+", default=["kernel", "regions", "round"], choices=list(PARTS))
     parser.add_argument("--cells", type=int, default=5)
     parser.add_argument("--channels", type=int, default=16)
-    parser.add_argument("--candidates", type=int, default=8, help="of a round, on the engine's side [8]")
+    # With the unpruned network, a number that two threads share evenly, as they do a whole round.
+    parser.add_argument("--candidates", type=int, default=15, help="of a round, on the engine's side [15]")
     parser.add_argument("--pairs", type=int, default=2, help="of a round, on the literal side [2]")
     parser.add_argument("--turns", type=int, default=3, help="of each way [3]")
     parser.add_argument("--threads", type=int, default=0, help="0: all processors [0]")

@@ -1,68 +1,33 @@
 """The workflow in a real Apptainer image: what is in it, that results do not depend on it, and that homes stay out.
 
-The image is built once, under its versioned name, and found there by later runs of the tests. That takes minutes.
+The image is built where it is not there yet, which takes some four minutes; later runs of the tests find it.
 """
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import yaml
-from conftest import House, copy_house, program_environment, tiny_configuration
+from conftest import House, copy_house, place_image, program_environment, tiny_configuration
 
 from metantk.container import FOLDER, image_name
 
 PROFILE = "workflow/profiles/slurm-apptainer"
 # What differs between any two runs, by name: logs, and tables and a picture of measured times and memory.
-MEASURED = ("benchmarks/", "logs/", "tables/summary.", "tables/table1.", "/cost.")
+MEASURED = ("benchmarks/", "logs/", "tables/summary.", "tables/table1.", "tables/costs.", "/cost.")
 MEASURED_KEYS = ("seconds", "costs", "peak_memory_mb")
 ORDINARY_USER = 65534
 # Writes a file when a Python starts that sees the packages of the user's home.
 TELL_TALE = "from pathlib import Path\nPath({path!r}).touch()\n"
 
 
-@pytest.fixture(scope="module")
-def apptainer(repository) -> None:
-    """Apptainer, installed where it is not there yet: as root, and with Debian's packages."""
-    if shutil.which("apptainer"):
-        return
-    install = subprocess.run(
-        [repository / "tests/sandbox/apptainer-sandbox", "install"], capture_output=True, text=True
-    )
-    if install.returncode:
-        reason = f"Apptainer is not installed and cannot be: {install.stderr.strip().splitlines()[-1]}"
-        if os.environ.get("CI") == "true":
-            pytest.fail(reason)
-        pytest.skip(reason)
-
-
-@pytest.fixture(scope="module")
-def image(repository, request) -> Path:
-    """The image of this version. It takes too long to build for every run of the tests: `make test-container`."""
-    path = repository / image_name()
-    if not path.exists():
-        pytest.skip(f"there is no {path.name}: `make test-container` builds it, in some nine minutes")
-    request.getfixturevalue("apptainer")
-    return path
-
-
 def inside(image: Path, *words: object, before: tuple = (), options: tuple = ()) -> subprocess.CompletedProcess:
     """Run a command in the image."""
     command = [*before, "apptainer", "exec", *options, image, *words]
     return subprocess.run([str(word) for word in command], capture_output=True, text=True, check=False)
-
-
-def place_image(image: Path, house: House) -> None:
-    """The image where the rules look for it; 3 GB are not copied where that can be helped."""
-    target = house.path / image_name()
-    try:
-        os.link(image, target)
-    except OSError:
-        shutil.copy(image, target)
 
 
 def home_with_packages(path: Path, tell_tale: Path) -> Path:

@@ -12,7 +12,7 @@ from datetime import datetime
 from pathlib import Path
 
 import pytest
-from conftest import House, copy_house, program_environment, tiny_configuration
+from conftest import House, copy_house, place_image, program_environment, tiny_configuration
 
 SANDBOX = Path(__file__).parents[1] / "sandbox" / "slurm-sandbox"
 GPUS = 4
@@ -20,10 +20,10 @@ RUN = "results/glyphs/2cells-2ch/random"
 SEEDS = range(5)
 TABLES = ("table2.csv", "table2.md", "table2.tex", "seeds.csv")
 TARGETS = [f"results/tables/{name}" for name in TABLES]
+PROFILES = "workflow/profiles"
 # Quick questions, for a test: the profile asks every 40 seconds. What the profile says of memory is overridden, as
 # a user would do it, since the node has little.
 ARGUMENTS = (
-    *("--workflow-profile", "workflow/profiles/slurm"),
     *("--slurm-init-seconds-before-status-checks", 2),
     *("--latency-wait", 10),
     *("--set-resources", "search_architecture:mem_mb=1500", "train_genotype:mem_mb=1500"),
@@ -82,9 +82,10 @@ def undisturbed(tmp_path_factory, configuration) -> House:
     return house
 
 
-def start(house: House) -> subprocess.Popen:
+def start(house: House, targets: list[str] = TARGETS, *, profile: str = "slurm") -> subprocess.Popen:
     """Start the workflow in a session of its own; what it prints goes to a file."""
-    command = [sys.executable, "-m", "snakemake", *ARGUMENTS, "--", *TARGETS]
+    command = [sys.executable, "-m", "snakemake", "--workflow-profile", f"{PROFILES}/{profile}", *ARGUMENTS]
+    command += ["--", *targets]
     with (house.path / "printed.txt").open("a") as printed:
         return subprocess.Popen(
             [str(word) for word in command],
@@ -257,3 +258,21 @@ def test_a_killed_workflow_goes_on_without_running_a_job_twice(slurm, undisturbe
         for seed in (0, 1):
             path = f"{RUN}/seed{seed}/{name}"
             assert (house.path / path).read_bytes() == (undisturbed.path / path).read_bytes()
+
+
+def test_jobs_in_containers_have_the_same_results(slurm, image, undisturbed, configuration, tmp_path):
+    house = make_house(tmp_path, configuration)
+    place_image(image, house)
+    part = f"{RUN}/seed0"
+    workflow = start(house, [f"{part}/evaluation.json"], profile="slurm-apptainer")
+    try:
+        assert workflow.wait(timeout=400) == 0, (house.path / "printed.txt").read_text()
+    finally:
+        end(workflow)
+    assert len(jobs_of(house)) == 4  # the data set, the search, the training and the evaluation
+    printed = "".join(path.read_text() for path in (house.path / ".snakemake/slurm_logs").rglob("*.log"))
+    assert printed.count("Activating apptainer image") == 4
+    for rule in ("search_architecture", "train_genotype", "evaluate_episodes"):
+        assert re.search(r"SLURM_JOB_ID=\d+ CUDA_VISIBLE_DEVICES=\d+$", log_of(house, rule, 0), re.M)
+    for name in ("genotype.json", "backbone.safetensors", "episodes.csv"):
+        assert (house.path / part / name).read_bytes() == (undisturbed.path / part / name).read_bytes(), name
