@@ -8,6 +8,7 @@ are counted on the CPU chunk by chunk.
 
 import copy
 import logging
+import math
 import queue
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -210,10 +211,16 @@ def _over_chunks(
     measure: Callable[[Supernet, Masks], T],
 ) -> list[T]:
     """Measure all candidates, chunk by chunk; chunks are halved as often as the device runs out of memory."""
+    count = len(masks["normal"])
     if workers > 1:
-        return _side_by_side(setting, network, masks, size, workers, measure)
+        size = min(size, math.ceil(count / workers))
+        chunks = [
+            {kind: mask[start : start + size] for kind, mask in masks.items()} for start in range(0, count, size)
+        ]
+        networks = [copy.deepcopy(network) for _ in range(min(workers, len(chunks)))]
+        return _side_by_side(setting, networks, chunks, measure)
     results: list[T] = []
-    start, count = 0, len(masks["normal"])
+    start = 0
     while start < count:
         chunk = {kind: mask[start : start + size] for kind, mask in masks.items()}
         result = _within_memory(lambda chunk: measure(network, chunk), chunk, can_shrink=size > 1)
@@ -228,34 +235,28 @@ def _over_chunks(
 
 
 def _side_by_side(
-    setting: Setting,
-    network: Supernet,
-    masks: Masks,
-    size: int,
-    workers: int,
-    measure: Callable[[Supernet, Masks], T],
+    setting: Setting, networks: list[Supernet], chunks: list[Masks], measure: Callable[[Supernet, Masks], T]
 ) -> list[T]:
-    """`_over_chunks` in threads of their own, among which PyTorch's threads are divided.
+    """Measure each chunk in a thread of its own, among which PyTorch's threads are divided.
 
-    Two chunks with a thread each take less time than one after the other with two: most operations are small.
+    Two chunks with a thread each take less time than one after the other with two: most operations are small. Each
+    has one of the networks, alike, for itself, because hooks are a network's own.
     """
     threads = torch.get_num_threads()
-    networks: queue.SimpleQueue[Supernet] = queue.SimpleQueue()
-    for _ in range(workers):
-        networks.put(copy.deepcopy(network))  # hooks and gradients are a network's own
+    idle: queue.SimpleQueue[Supernet] = queue.SimpleQueue()
+    for network in networks:
+        idle.put(network)
 
     def work(chunk: Masks) -> T:
-        torch.set_num_threads(max(1, threads // workers))
-        own = networks.get()
+        torch.set_num_threads(max(1, threads // len(networks)))
+        network = idle.get()
         try:
-            return measure(own, chunk)
+            return measure(network, chunk)
         finally:
-            networks.put(own)
+            idle.put(network)
 
-    starts = range(0, len(masks["normal"]), size)
-    chunks = [{kind: mask[start : start + size] for kind, mask in masks.items()} for start in starts]
     results: list[T] = []
-    pool = ThreadPoolExecutor(workers)
+    pool = ThreadPoolExecutor(len(networks))
     try:
         for chunk, future in zip(chunks, [pool.submit(work, chunk) for chunk in chunks], strict=True):
             results.append(future.result())

@@ -1,6 +1,6 @@
 """Seconds that Snakemake takes to plan a campaign, and to find that a finished one has nothing to do.
 
-    PYTHONPATH=tests python tests/benchmarks/bench_workflow.py 16 128 512
+    PYTHONPATH=tests:scripts python tests/benchmarks/bench_workflow.py 16 128 512
 
 makes campaigns of so many parts (2 data sets × 2 depths × 4 methods × seeds), runs nothing, and puts empty files in
 the place of results for the second measurement.

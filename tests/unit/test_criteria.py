@@ -135,6 +135,14 @@ def test_chunks_side_by_side_keep_their_order_and_share_no_network():
     assert advanced == [2, 2, 2, 2, 2, 1]
 
 
+def test_few_candidates_are_shared_among_all_threads():
+    masks = {kind: torch.zeros(5, 1, 1) for kind in CELL_TYPES}
+    sizes = criteria._over_chunks(
+        make_setting(), torch.nn.Identity(), masks, 100, 2, lambda network, chunk: len(chunk["normal"])
+    )
+    assert sizes == [3, 2]
+
+
 def test_no_more_chunks_side_by_side_than_there_is_memory_for(monkeypatch):
     monkeypatch.setattr(criteria.devices, "physical_memory", lambda: 100)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 8)
