@@ -8,8 +8,12 @@ from pathlib import Path
 
 import pandas as pd
 
-from metantk import figure_style, figures
 from metantk.command_line import make_parser, progress, run
+from metantk.figures.accuracies import draw_accuracies, draw_cost_accuracy
+from metantk.figures.cells import draw_cells
+from metantk.figures.search_trace import draw_search_trace
+from metantk.figures.style import save
+from metantk.figures.training_curves import draw_training_curves
 from metantk.space.genotype import read_genotype
 from metantk.storage import InputError, check_writable, read_json
 from metantk.tables import SUMMARY_COLUMNS, TITLES
@@ -38,7 +42,7 @@ def main() -> None:
     drawn = draw(arguments.parts, arguments.tables)  # all of them before the first is written
     check_writable(arguments.output)
     for stem, figure in progress(drawn.items(), total=len(drawn), what="saving", unit="figure"):
-        figure_style.save(figure, arguments.output / stem)
+        save(figure, arguments.output / stem)
 
 
 def draw(parts: list[Path], tables: Path) -> dict[str, object]:
@@ -50,17 +54,17 @@ def draw(parts: list[Path], tables: Path) -> dict[str, object]:
         method, seed = part.absolute().parts[-2:]
         number = seed.removeprefix("seed")
         of_part = f"{TITLES.get(method, method)}, seed {number}: {title}"
-        drawn[f"cells_{method}_{seed}"] = figures.draw_cells(read_genotype(part / "genotype.json"), of_part)
+        drawn[f"cells_{method}_{seed}"] = draw_cells(read_genotype(part / "genotype.json"), of_part)
         trace = _read(part / "search.csv", TRACE_COLUMNS)
-        drawn[f"search_{method}_{seed}"] = figures.draw_search_trace(trace, of_part)
+        drawn[f"search_{method}_{seed}"] = draw_search_trace(trace, of_part)
         curves[f"{method} seed {number}"] = _read(part / "training.csv", CURVE_COLUMNS)
     summary = _chosen(_read(tables / "summary.csv", SUMMARY_COLUMNS), dataset, run_name)
     seeds = _chosen(_read(tables / "seeds.csv", ["dataset", "run", "method", "seed"]), dataset, run_name)
-    drawn["training"] = figures.draw_training_curves(curves, title)
-    drawn["accuracies"] = figures.draw_accuracies(
+    drawn["training"] = draw_training_curves(curves, title)
+    drawn["accuracies"] = draw_accuracies(
         summary, title, chance=_chance(parts[0] / "evaluation.json"), per_seed=seeds
     )
-    drawn["cost"] = figures.draw_cost_accuracy(summary, title)
+    drawn["cost"] = draw_cost_accuracy(summary, title)
     return drawn
 
 

@@ -14,12 +14,13 @@ Example:
 import logging
 from pathlib import Path
 
-from metantk import devices, figures
+from metantk import devices
 from metantk.command_line import add_run, make_parser, parse_options, parse_run, progress, run
 from metantk.config import SearchOptions
 from metantk.criteria import Setting
 from metantk.datasets.store import load_split
-from metantk.figure_style import save
+from metantk.figures.rank_stability import draw_rank_stability
+from metantk.figures.style import save
 from metantk.rank_stability import measure_rank_stability, total_networks
 from metantk.storage import InputError, atomic_write, check_writable
 
@@ -53,7 +54,7 @@ def main() -> None:
     with atomic_write(arguments.output / "rank_stability.csv") as temporary:
         table.to_csv(temporary, index=False)
     title = f"Kendall's τ between repetitions of the first round: {run_options.name}, seed {arguments.seed}"
-    save(figures.draw_rank_stability(table, title), arguments.output / "rank_stability")
+    save(draw_rank_stability(table, title), arguments.output / "rank_stability")
     log.info("\n%s", table[table["repeat"] == 1].to_string(index=False))
 
 

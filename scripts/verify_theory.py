@@ -18,9 +18,10 @@ from pathlib import Path
 import pandas as pd
 from matplotlib.figure import Figure
 
-from metantk import devices, figure_style
+from metantk import devices
 from metantk.command_line import make_parser, parse_options, progress, run
 from metantk.config import TheoryOptions
+from metantk.figures.style import save
 from metantk.storage import InputError, atomic_write, check_writable, provenance, write_json
 from metantk.theory import correlation, figures
 from metantk.theory.kernel_checks import INNER_LOOPS, judge_kernels, measure_kernels
@@ -124,7 +125,7 @@ def _write(
         with atomic_write(output / f"{name}.csv") as temporary:
             table.to_csv(temporary, index=False)
     for name, figure in drawn.items():
-        figure_style.save(figure, output / name)
+        save(figure, output / name)
     write_json(output / "theory.json", report)
     with atomic_write(output / "theory.md") as temporary:
         temporary.write_text(write_report(verdicts), encoding="utf-8")

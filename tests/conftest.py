@@ -1,5 +1,6 @@
 """What the tests share: the repository, and copies of the workflow in which a test may edit and run anything."""
 
+import contextlib
 import fcntl
 import os
 import re
@@ -7,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -147,9 +149,7 @@ def image(repository, tmp_path_factory) -> Path:
     Without Apptainer, and without what its installation needs, tests are skipped; where CI is set, they fail.
     """
     path = repository / image_name()
-    # Test processes side by side have one image.
-    with (tmp_path_factory.getbasetemp().parent / "image.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with one_at_a_time(shared_folder(tmp_path_factory) / "image.lock"):
         if not shutil.which("apptainer"):
             run_or_skip(repository / "tests/sandbox/apptainer-sandbox", "install")
         if not path.exists():
@@ -192,15 +192,38 @@ def tiny_house(copy_of_house) -> House:
     return copy_of_house
 
 
+def shared_folder(tmp_path_factory) -> Path:
+    """A folder of this run of the tests, the same for all of its processes."""
+    own = tmp_path_factory.getbasetemp()
+    return own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
+
+
+@contextlib.contextmanager
+def one_at_a_time(path: Path) -> Iterator[None]:
+    with path.open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
 @pytest.fixture(scope="session")
 def finished_run(tmp_path_factory) -> House:
-    """The tiny configuration, run to the end. Tests only read it; those that change something take `finished`."""
-    house = copy_house(tmp_path_factory.mktemp("finished"))
-    house.configure(tiny_configuration())
-    run = house.snakemake("--cores", 2)
-    logs = "\n".join(path.read_text() for path in sorted(house.path.glob("results/logs/**/*.log")))
-    assert run.returncode == 0, f"{run.stderr}\n{logs}"
-    return house
+    """The tiny configuration, run to the end. Tests only read it; those that change something take `finished`.
+
+    Test processes side by side share it: the first to come runs it.
+    """
+    path = shared_folder(tmp_path_factory) / "finished_run"
+    done = path.with_suffix(".done")
+    with one_at_a_time(path.with_suffix(".lock")):
+        if not done.exists():
+            shutil.rmtree(path, ignore_errors=True)
+            path.mkdir()
+            house = copy_house(path)
+            house.configure(tiny_configuration())
+            run = house.snakemake("--cores", 2)
+            logs = "\n".join(path.read_text() for path in sorted(house.path.glob("results/logs/**/*.log")))
+            assert run.returncode == 0, f"{run.stderr}\n{logs}"
+            done.touch()
+    return House(path)
 
 
 @pytest.fixture

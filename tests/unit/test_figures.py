@@ -15,7 +15,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import PathCollection
 from matplotlib.colors import to_hex
 
-from metantk import figure_style, figures
+from metantk.figures import accuracies, cells, palette, search_trace, style, training_curves
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
 OPERATIONS = [
@@ -52,7 +52,7 @@ def crowded_genotype(nodes: int = 4) -> dict:
     return {"normal": cell, "normal_concat": concatenated, "reduce": cell, "reduce_concat": concatenated}
 
 
-def search_trace(seed: int, criteria=(CONDITION, "linear_regions"), nodes: int = 3) -> pd.DataFrame:
+def make_trace(seed: int, criteria=(CONDITION, "linear_regions"), nodes: int = 3) -> pd.DataFrame:
     """A search whose scores are drawn at random, in the format of search.csv."""
     generator = np.random.default_rng(seed)
     ends = [(source, 2 + node) for node in range(nodes) for source in range(2 + node)]
@@ -113,17 +113,17 @@ def summary_table(offset: float = 0.0) -> pd.DataFrame:
 def all_figures() -> dict:
     """A function per figure, each called anew."""
     return {
-        "cells": lambda: figures.draw_cells(published_genotypes()[0], "cells"),
-        "trace": lambda: figures.draw_search_trace(search_trace(0), "trace"),
-        "empty": lambda: figures.draw_search_trace(search_trace(0).iloc[:0], "empty"),
-        "curves": lambda: figures.draw_training_curves({"metantk seed 0": training_table()}, "curves"),
-        "accuracies": lambda: figures.draw_accuracies(summary_table(), "accuracies", chance=20.0),
-        "cost": lambda: figures.draw_cost_accuracy(summary_table(), "cost"),
+        "cells": lambda: cells.draw_cells(published_genotypes()[0], "cells"),
+        "trace": lambda: search_trace.draw_search_trace(make_trace(0), "trace"),
+        "empty": lambda: search_trace.draw_search_trace(make_trace(0).iloc[:0], "empty"),
+        "curves": lambda: training_curves.draw_training_curves({"metantk seed 0": training_table()}, "curves"),
+        "accuracies": lambda: accuracies.draw_accuracies(summary_table(), "accuracies", chance=20.0),
+        "cost": lambda: accuracies.draw_cost_accuracy(summary_table(), "cost"),
     }
 
 
 def svg_root(figure, folder: Path) -> ElementTree.Element:
-    return ElementTree.parse(figure_style.save(figure, folder / "figure")[0]).getroot()
+    return ElementTree.parse(style.save(figure, folder / "figure")[0]).getroot()
 
 
 def svg_texts(figure, folder: Path) -> list[str]:
@@ -151,7 +151,7 @@ def ends_of(cell: str, genotype: dict) -> list[str]:
 @pytest.mark.parametrize("name", all_figures())
 def test_same_input_gives_same_bytes(name, tmp_path):
     draw = all_figures()[name]
-    first, second = (figure_style.save(draw(), tmp_path / run / "figure") for run in ("first", "second"))
+    first, second = (style.save(draw(), tmp_path / run / "figure") for run in ("first", "second"))
     assert [path.name for path in first] == ["figure.svg", "figure.png"]
     assert [path.read_bytes() for path in first] == [path.read_bytes() for path in second]
     assert "<dc:date>" not in first[0].read_text()
@@ -159,8 +159,8 @@ def test_same_input_gives_same_bytes(name, tmp_path):
 
 
 def test_save_keeps_dots_in_names(tmp_path):
-    figure = figures.draw_search_trace(search_trace(0).iloc[:0], "empty")
-    names = [path.name for path in figure_style.save(figure, tmp_path / "ridge-0.5")]
+    figure = search_trace.draw_search_trace(make_trace(0).iloc[:0], "empty")
+    names = [path.name for path in style.save(figure, tmp_path / "ridge-0.5")]
     assert names == ["ridge-0.5.svg", "ridge-0.5.png"]
 
 
@@ -168,9 +168,9 @@ def test_save_keeps_dots_in_names(tmp_path):
 
 
 def test_method_styles_are_stable_and_distinct():
-    styles = figures.method_styles(["zebra", "random", "te-nas", "metantk", "aardvark"])
+    styles = palette.method_styles(["zebra", "random", "te-nas", "metantk", "aardvark"])
     assert list(styles) == ["metantk", "te-nas", "random", "aardvark", "zebra"]
-    assert styles["te-nas"] == figures.method_styles(["te_nas"])["te_nas"]
+    assert styles["te-nas"] == palette.method_styles(["te_nas"])["te_nas"]
     assert styles["te-nas"].name == "TE-NAS"
     assert len({style.colour for style in styles.values()}) == 5
     assert len({style.marker for style in styles.values()}) == 5
@@ -181,7 +181,7 @@ def test_method_styles_are_stable_and_distinct():
 
 @pytest.mark.parametrize("genotype", [*published_genotypes()[::6], crowded_genotype(3), random_genotype(0, 4)])
 def test_svg_of_cells_holds_every_operation_and_edge(genotype, tmp_path):
-    root = svg_root(figures.draw_cells(genotype, "an architecture"), tmp_path)
+    root = svg_root(cells.draw_cells(genotype, "an architecture"), tmp_path)
     texts = Counter("".join(text.itertext()).strip() for text in root.iter("{http://www.w3.org/2000/svg}text"))
     nodes = [node for cell in ("normal", "reduce") for node in genotype[cell]]
     operations = Counter(operation for node in nodes for operation, _ in node)
@@ -202,7 +202,7 @@ def test_svg_of_cells_holds_every_operation_and_edge(genotype, tmp_path):
 
 def test_labels_name_their_edges():
     genotype = random_genotype(3)
-    figure = figures.draw_cells(genotype, "")
+    figure = cells.draw_cells(genotype, "")
     renderer = FigureCanvasAgg(figure).get_renderer()
     texts = figure.findobj(lambda artist: hasattr(artist, "get_text") and artist.get_text() in OPERATIONS)
     for name, label in artists(figure, "label-").items():
@@ -220,7 +220,7 @@ def middle(box) -> tuple[float, float]:
 
 
 def assert_cells_are_legible(genotype: dict) -> None:
-    figure = figures.draw_cells(genotype, "an architecture")
+    figure = cells.draw_cells(genotype, "an architecture")
     renderer = FigureCanvasAgg(figure).get_renderer()
     labels, nodes = artists(figure, "label-"), artists(figure, "node-")
     boxes = {name: box.get_window_extent(renderer) for name, box in (labels | nodes).items()}
@@ -260,7 +260,7 @@ def test_no_box_of_a_random_cell_hides_anything(nodes):
 
 def test_cells_without_all_nodes_in_the_output():
     genotype = crowded_genotype(3) | {"normal_concat": [4], "reduce_concat": [2, 4]}
-    links = artists(figures.draw_cells(genotype, ""), "edge-")
+    links = artists(cells.draw_cells(genotype, ""), "edge-")
     outputs = [name for name in links if name.endswith("-5")]
     assert sorted(outputs) == ["normal-4-5", "reduce-2-5", "reduce-4-5"]
     assert_cells_are_legible(genotype)
@@ -269,14 +269,14 @@ def test_cells_without_all_nodes_in_the_output():
 def test_cells_accept_unknown_operations():
     genotype = random_genotype(1)
     genotype["normal"][0][0][0] = "a_rather_long_name_7x7"
-    assert "a_rather_long_name_7x7" in figure_texts(figures.draw_cells(genotype, ""))
+    assert "a_rather_long_name_7x7" in figure_texts(cells.draw_cells(genotype, ""))
     assert_cells_are_legible(genotype)
 
 
 def test_straight_chain_needs_no_crossing():
     nodes = [[["conv_3x3", 0], ["conv_3x3", 1]], [["conv_3x3", 0], ["conv_3x3", 2]]]
-    lanes = figures._assign_lanes(figures._cell_links(nodes, [2, 3]))
-    assert figures._count_crossings(lanes) == 0
+    lanes = cells._assign_lanes(cells._cell_links(nodes, [2, 3]))
+    assert cells._count_crossings(lanes) == 0
 
 
 # --- Search trace ----------------------------------------------------------------------------------------
@@ -284,8 +284,8 @@ def test_straight_chain_needs_no_crossing():
 
 @pytest.mark.parametrize("nodes", [3, 4])
 def test_trace_grid_shows_every_removed_operation_and_every_survivor(nodes, tmp_path):
-    trace = search_trace(5, nodes=nodes)
-    texts = Counter(svg_texts(figures.draw_search_trace(trace, "a search"), tmp_path))
+    trace = make_trace(5, nodes=nodes)
+    texts = Counter(svg_texts(search_trace.draw_search_trace(trace, "a search"), tmp_path))
     edges = len(trace[["cell", "edge"]].drop_duplicates())
     removed = trace[(trace["stage"] == "operations") & trace["removed"]]
     assert len(removed) == edges * (len(OPERATIONS) - 1)
@@ -302,16 +302,16 @@ def test_trace_grid_shows_every_removed_operation_and_every_survivor(nodes, tmp_
 
 
 def test_trace_grid_puts_operations_in_their_round_and_row():
-    trace = search_trace(6)
-    figure = figures.draw_search_trace(trace, "a search")
+    trace = make_trace(6)
+    figure = search_trace.draw_search_trace(trace, "a search")
     axes = figure.axes[-1]
     places = {(round(x, 2), y): text.get_text() for text in axes.texts for x, y in [text.get_position()]}
-    columns = figures._place_rounds(trace)
-    edges = figures._list_edges(trace)
+    columns = search_trace._place_rounds(trace)
+    edges = search_trace._list_edges(trace)
     for row, edge in edges.iterrows():
         own = trace[(trace["cell"] == edge["cell"]) & (trace["edge"] == edge["edge"])]
         for entry in own[own["removed"]].itertuples():
-            shown = places[round(figures._middle(columns[entry.round]), 2), row + 0.5]
+            shown = places[round(search_trace._middle(columns[entry.round]), 2), row + 0.5]
             assert shown == (entry.operation if entry.stage == "operations" else "drop")
         lost = set(own.loc[own["removed"] & (own["stage"] == "operations"), "operation"])
         result = [text for (x, y), text in places.items() if y == row + 0.5 and x > max(columns.values())[0] + 0.5]
@@ -319,8 +319,8 @@ def test_trace_grid_puts_operations_in_their_round_and_row():
 
 
 def test_trace_draws_each_criterion():
-    trace = search_trace(7, ("ntk_condition", "linear_regions", "spectral_entropy"))
-    axes = figures.draw_search_trace(trace, "a search").axes
+    trace = make_trace(7, ("ntk_condition", "linear_regions", "spectral_entropy"))
+    axes = search_trace.draw_search_trace(trace, "a search").axes
     assert [a.get_ylabel() for a in axes[:3]] == [
         "condition number\nof the NTK",
         "linear regions",
@@ -332,28 +332,28 @@ def test_trace_draws_each_criterion():
 
 
 def test_trace_marks_values_that_no_axis_can_show():
-    trace = search_trace(8)
+    trace = make_trace(8)
     trace.loc[[0, 5, 200], CONDITION] = [np.inf, np.nan, -3.0]
-    panel = figures.draw_search_trace(trace, "a search").axes[0]
+    panel = search_trace.draw_search_trace(trace, "a search").axes[0]
     candidates, crosses, _ = panel.lines
     assert np.flatnonzero(np.isnan(candidates.get_ydata())).tolist() == [0, 5, 200]
     assert np.flatnonzero(np.isfinite(crosses.get_ydata())).tolist() == [0, 5, 200]
 
 
 def test_trace_read_from_csv_gives_the_same_figure(tmp_path):
-    search_trace(9).to_csv(tmp_path / "search.csv", index=False)
-    drawn = figures.draw_search_trace(pd.read_csv(tmp_path / "search.csv"), "a search")
-    assert figure_texts(drawn) == figure_texts(figures.draw_search_trace(search_trace(9), "a search"))
+    make_trace(9).to_csv(tmp_path / "search.csv", index=False)
+    drawn = search_trace.draw_search_trace(pd.read_csv(tmp_path / "search.csv"), "a search")
+    assert figure_texts(drawn) == figure_texts(search_trace.draw_search_trace(make_trace(9), "a search"))
 
 
 def test_unfinished_trace_says_what_is_left():
-    trace = search_trace(10)
-    texts = Counter(figure_texts(figures.draw_search_trace(trace[trace["round"] < 2], "a search")))
+    trace = make_trace(10)
+    texts = Counter(figure_texts(search_trace.draw_search_trace(trace[trace["round"] < 2], "a search")))
     assert texts[f"{len(OPERATIONS) - 2} left"] == 18
 
 
 def test_empty_trace_says_so(tmp_path):
-    figure = figures.draw_search_trace(search_trace(0).iloc[:0], "random cell")
+    figure = search_trace.draw_search_trace(make_trace(0).iloc[:0], "random cell")
     texts = svg_texts(figure, tmp_path)
     assert "random cell" in texts
     assert any(re.search("without a search", text) for text in texts)
@@ -364,7 +364,7 @@ def test_empty_trace_says_so(tmp_path):
 
 def test_training_curves_are_coloured_by_method_and_dashed_by_seed():
     labels = ["metantk seed 0", "metantk seed 3", "te-nas seed 0", "resnet12"]
-    figure = figures.draw_training_curves({label: training_table() for label in labels}, "training")
+    figure = training_curves.draw_training_curves({label: training_table() for label in labels}, "training")
     loss, accuracy = figure.axes
     lines = {line.get_label(): line for line in loss.lines}
     assert list(lines)[:4] == ["MetaNTK-NAS, seed 0", "MetaNTK-NAS, seed 3", "TE-NAS, seed 0", "ResNet-12"]
@@ -379,20 +379,20 @@ def test_training_curves_are_coloured_by_method_and_dashed_by_seed():
 
 def test_smooth_schedules_have_no_marks():
     table = training_table().assign(learning_rate=np.linspace(0.1, 0, 20))
-    assert len(figures.draw_training_curves({"metantk seed 0": table}, "training").axes[0].lines) == 1
+    assert len(training_curves.draw_training_curves({"metantk seed 0": table}, "training").axes[0].lines) == 1
 
 
 def test_training_curves_of_one_epoch_are_visible():
-    figure = figures.draw_training_curves({"metantk seed 0": training_table(1)}, "training")
+    figure = training_curves.draw_training_curves({"metantk seed 0": training_table(1)}, "training")
     assert figure.axes[0].lines[0].get_marker() == "o"
-    assert figure_texts(figures.draw_training_curves({}, "nothing"))[-1] == "No network was trained."
+    assert figure_texts(training_curves.draw_training_curves({}, "nothing"))[-1] == "No network was trained."
 
 
 # --- Accuracies and cost ---------------------------------------------------------------------------------
 
 
 def test_accuracies_show_means_errors_and_chance():
-    figure = figures.draw_accuracies(summary_table(-38), "accuracies", chance=20.0)
+    figure = accuracies.draw_accuracies(summary_table(-38), "accuracies", chance=20.0)
     texts = figure_texts(figure)
     assert {"1-shot", "5-shot", "MetaNTK-NAS", "TE-NAS", "Random cell", "ResNet-12"} <= set(texts)
     # Deviation over seeds where there are several, otherwise the interval over episodes.
@@ -405,25 +405,25 @@ def test_accuracies_show_means_errors_and_chance():
 def test_chance_is_a_line_where_it_is_near_and_a_note_where_it_is_far(offset, drawn):
     summary = summary_table(offset)
     summary = summary[summary["shots"] == 1]
-    figure = figures.draw_accuracies(summary, "accuracies", chance=2.0)
+    figure = accuracies.draw_accuracies(summary, "accuracies", chance=2.0)
     lines = [line for line in figure.axes[0].lines if list(line.get_xdata()) == [2.0, 2.0]]
     assert bool(lines) == drawn
     assert ("← chance 2 %" in figure_texts(figure)) != drawn
     low, high = figure.axes[0].get_xlim()
     assert high - low < 8
-    assert not any("chance" in text for text in figure_texts(figures.draw_accuracies(summary, "")))
+    assert not any("chance" in text for text in figure_texts(accuracies.draw_accuracies(summary, "")))
 
 
 def test_accuracies_show_seeds_of_repeated_methods():
     rows = [("metantk", seed, shots, 63.0 + seed) for seed in range(3) for shots in (1, 5)]
     per_seed = pd.DataFrame([*rows, ("resnet12", 0, 1, 62.0)], columns=["method", "seed", "shots", "accuracy"])
-    figure = figures.draw_accuracies(summary_table(), "accuracies", per_seed=per_seed)
+    figure = accuracies.draw_accuracies(summary_table(), "accuracies", per_seed=per_seed)
     (points,) = markers(figure.axes[0])  # the network with a single seed has its mean only
     assert points.get_offsets()[:, 0].tolist() == [63, 64, 65]
     assert "each seed" in figure_texts(figure)
 
 
-@pytest.mark.parametrize("draw", [figures.draw_accuracies, figures.draw_cost_accuracy])
+@pytest.mark.parametrize("draw", [accuracies.draw_accuracies, accuracies.draw_cost_accuracy])
 def test_one_data_set_and_run_at_a_time(draw):
     mixed = pd.concat([summary_table(), summary_table().assign(run="8cells-48ch")])
     with pytest.raises(ValueError, match="one run expected, found 5cells-48ch, 8cells-48ch"):
@@ -432,7 +432,7 @@ def test_one_data_set_and_run_at_a_time(draw):
 
 
 def test_cost_shows_unsearched_methods_beside_the_logarithmic_axis():
-    figure = figures.draw_cost_accuracy(summary_table(), "cost")
+    figure = accuracies.draw_cost_accuracy(summary_table(), "cost")
     strip, searched = figure.axes
     assert [label.get_text() for label in strip.get_xticklabels()] == ["no search"]
     assert searched.get_xscale() == "log"
@@ -455,7 +455,9 @@ def shown_points(axes) -> dict[str, float]:
 @pytest.mark.parametrize("seconds", [0.0, 0.5, 40.0, 500000.0])
 def test_cost_of_one_method_fits_its_axis(seconds):
     summary = summary_table()
-    figure = figures.draw_cost_accuracy(summary[summary["method"] == "metantk"].assign(search_seconds=seconds), "x")
+    figure = accuracies.draw_cost_accuracy(
+        summary[summary["method"] == "metantk"].assign(search_seconds=seconds), "x"
+    )
     (axes,) = figure.axes
     low, high = axes.get_xlim()
     assert low <= seconds <= high

@@ -9,7 +9,7 @@ from metantk.config import SearchOptions
 from metantk.criteria import CRITERIA, Criterion, Measured, Setting
 from metantk.datasets.store import Split
 from metantk.devices import numpy_generator
-from metantk.figures import draw_rank_stability
+from metantk.figures.rank_stability import draw_rank_stability
 from metantk.rank_stability import COLUMNS, common_draws, measure_rank_stability, total_networks
 from metantk.space.genotype import CELL_TYPES
 

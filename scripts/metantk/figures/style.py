@@ -1,9 +1,16 @@
-"""What all figures share: their style, an empty figure with its title, and how they are saved."""
+"""What all figures share: their style, an empty figure with its title, text, and how they are saved.
 
+Every `draw_...` function of this package returns a `matplotlib.figure.Figure` and leaves no global state behind.
+Equal input gives equal bytes.
+"""
+
+import functools
 from pathlib import Path
 
 import matplotlib
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.textpath import TextPath
 
 from metantk.storage import atomic_write
 
@@ -59,3 +66,20 @@ def new_figure(width: float, height: float, title: str, **options) -> Figure:
     place = {} if "layout" in options else {"y": 1 - 0.1 / height, "va": "top"}
     figure.suptitle(title, x=0.1 / width, ha="left", fontsize=TITLE_SIZE, color=TEXT, **place)
     return figure
+
+
+def message_figure(title: str, message: str) -> Figure:
+    figure = new_figure(6.0, 1.1, title)
+    figure.text(0.5, 0.42, message, ha="center", va="center", color=MUTED, fontsize=9)
+    return figure
+
+
+@functools.cache
+def text_width(text: str, size: float) -> float:
+    """Width in inches."""
+    return TextPath((0, 0), text, size=size).get_extents().width / 72
+
+
+def centred_text(axes: Axes, x: float, y: float, text: str, size: float, **options) -> None:
+    options = {"color": TEXT, "zorder": 4} | options
+    axes.text(x, y, text, ha="center", va="center_baseline", fontsize=size, **options)
