@@ -138,7 +138,7 @@ def _end(number: int, _frame: object = None) -> None:
 
 @contextlib.contextmanager
 def signals_held() -> Iterator[Callable[[], None]]:
-    """Within, a signal to end waits for the next call of the function given, which then raises `Ended`."""
+    """Within, a signal to end waits for the next call of the function given, or for the end; then `Ended`."""
     waiting: list[int] = []
 
     def let_through() -> None:
@@ -149,9 +149,10 @@ def signals_held() -> Iterator[Callable[[], None]]:
     try:
         yield let_through
     finally:
-        if not waiting:
-            for number, handler in handlers.items():
+        for number, handler in handlers.items():
+            if signal.getsignal(number) != signal.SIG_IGN:  # it has not ended already
                 signal.signal(number, handler)
+    let_through()
 
 
 def _complain(error: InputError) -> int:

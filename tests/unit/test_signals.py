@@ -1,0 +1,45 @@
+"""Signals that ask a program to end in the middle of something."""
+
+import signal
+
+import pytest
+
+from metantk.command_line import ENDING, Ended, signals_held
+
+
+@pytest.fixture(autouse=True)
+def handlers():
+    before = {number: signal.getsignal(number) for number in ENDING}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+def hold(number, reached, *, let_through_after):
+    with signals_held() as let_through:
+        let_through()
+        signal.raise_signal(number)
+        reached.append("after the signal")
+        if let_through_after:
+            let_through()
+            reached.append("never")
+
+
+@pytest.mark.parametrize("let_through_after", [True, False])
+@pytest.mark.parametrize("number", ENDING)
+def test_a_signal_waits_until_it_is_let_through_or_for_the_end(number, let_through_after):
+    reached = []
+    with pytest.raises(Ended) as ended:
+        hold(number, reached, let_through_after=let_through_after)
+    assert ended.value.signal == number
+    assert reached == ["after the signal"]
+    assert {signal.getsignal(number) for number in ENDING} == {signal.SIG_IGN}  # nothing disturbs the cleaning up
+
+
+def test_handlers_are_as_before_where_no_signal_came():
+    before = [signal.getsignal(number) for number in ENDING]
+    with signals_held():
+        pass
+    with pytest.raises(ValueError, match="made up"), signals_held():
+        raise ValueError("made up")
+    assert [signal.getsignal(number) for number in ENDING] == before
