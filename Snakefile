@@ -28,4 +28,5 @@ rule all:
         expand(rules.inspect_dataset.output, dataset=CONFIG.datasets),
         rules.aggregate_tables.output,
         rules.verify_theory.output,
-        expand(rules.draw_figures.output, dataset=CONFIG.datasets, run=RUNS),
+        expand(rules.draw_results.output, dataset=CONFIG.datasets),
+        searched(rules.draw_searches.output),

@@ -1,9 +1,10 @@
-"""Gather finished runs into the paper's tables: summary, Table 1, Table 2 and costs, as CSV, Markdown and LaTeX.
+"""Gather finished chains into the paper's tables: summary, Table 1, Table 2, differences and costs.
 
-Accuracies are mean ± standard deviation over seeds of the mean over episodes, in percent.
+Each as CSV, Markdown and LaTeX. Accuracies are mean ± standard deviation over seeds of the mean over episodes, in
+percent. All tables are made before the first is written.
 
 Example:
-    python scripts/aggregate_tables.py results/glyphs/3cells-8ch/*/seed* --output results/tables
+    python scripts/aggregate_tables.py results/glyphs/3cells-8ch/*/seed*/rfs --output results/tables
 """
 
 import logging
@@ -13,43 +14,72 @@ import pandas as pd
 
 from metantk import costs, tables
 from metantk.command_line import make_parser, run
-from metantk.storage import atomic_write
+from metantk.storage import InputError, atomic_write, check_writable
 
 log = logging.getLogger("metantk")
 
 
 def main() -> None:
     parser = make_parser(__doc__)
+    parser.add_argument("chains", nargs="+", type=Path, metavar="CHAIN", help="folders of evaluation.json")
+    parser.add_argument("--titles", default="{}", metavar="JSON", help="names of searches and learners in tables")
+    parser.add_argument("--results", type=Path, metavar="DIR", help="of the workflow, for what its stages cost")
     parser.add_argument(
-        "parts", nargs="+", type=Path, metavar="PART", help="<dataset>/<run>/<method>/seed<k> folders"
+        "--partial", action="store_true", help="leave out chains that are not finished, and name them in missing.csv"
     )
     parser.add_argument("--output", required=True, type=Path, metavar="DIR", help="folder of the tables")
     arguments = parser.parse_args()
-    by_folder = {folder: tables.read_part(folder) for folder in arguments.parts}
-    parts = list(by_folder.values())
-    criteria = {part.method: part.search["options"]["criteria"] for part in parts}
-    summary = tables.summarise(parts)
-    write(arguments.output / "summary", summary, summary.round(3).astype(str))
-    write(arguments.output / "table1", tables.make_table1(summary))
-    write(arguments.output / "table2", tables.make_table2(summary, criteria))
-    spent = costs.summarise(by_folder)
-    write(arguments.output / "costs", spent, spent.fillna("").astype(str))
-    with atomic_write(arguments.output / "seeds.csv") as temporary:
-        tables.per_seed(parts).to_csv(temporary, index=False)
+    finished, missing = _split(arguments.chains, partial=arguments.partial)
+    if not finished:
+        raise InputError(f"none of {len(arguments.chains)} chains is finished yet")
+    groups = tables.group_chains(tables.read_chain(folder) for folder in finished)
+    titles = tables.parse_titles(arguments.titles)
+    summary = tables.summarise(groups, titles)
+    differences = tables.differences(summary, groups)
+    spent = costs.summarise(groups, arguments.results)
+    texts = {
+        **render("summary", summary, summary.round(3).astype(str)),
+        **render("table1", tables.make_table1(summary, groups)),
+        **render("table2", tables.make_table2(summary, groups)),
+        **render("differences", differences, differences.fillna("").astype(str)),
+        **render("costs", spent, spent.fillna("").astype(str)),
+        "seeds.csv": tables.per_seed(groups).to_csv(index=False),
+        "missing.csv": missing.to_csv(index=False),
+    }
+    check_writable(arguments.output)
+    for name, text in texts.items():
+        with atomic_write(arguments.output / name) as temporary:
+            temporary.write_text(text, encoding="utf-8")
 
 
-def write(stem: Path, table: pd.DataFrame, shown: pd.DataFrame | None = None) -> None:
-    """Write a table in all three formats; `shown` is what people read, with the best accuracies in bold."""
+def _split(chains: list[Path], *, partial: bool) -> tuple[list[Path], pd.DataFrame]:
+    """Finished chains, and the first stage that the others lack."""
+    finished, missing = [], []
+    for folder in chains:
+        stages = {
+            "search_architecture": folder.parent / "architecture.json",
+            "train_network": folder / "model.json",
+            "evaluate_episodes": folder / "evaluation.json",
+        }
+        lacking = [stage for stage, path in stages.items() if not path.exists()]
+        if lacking and partial:
+            missing.append([str(folder), lacking[0]])
+            log.warning("%s: not finished, %s is to come", folder, lacking[0])
+        else:
+            finished.append(folder)
+    return finished, pd.DataFrame(missing, columns=["chain", "next_stage"])
+
+
+def render(name: str, table: pd.DataFrame, shown: pd.DataFrame | None = None) -> dict[str, str]:
+    """A table in all three formats; `shown` is what people read, with the best accuracies in bold."""
     shown = table if shown is None else shown
-    texts = {".csv": table.to_csv(index=False)}
+    texts = {f"{name}.csv": table.to_csv(index=False)}
     for suffix, convert, mark in (
         (".md", tables.to_markdown, "**{}**"),
         (".tex", tables.to_latex, r"\textbf{{{}}}"),
     ):
-        texts[suffix] = convert(tables.bold_best(shown, mark) if "Data" in shown else shown)
-    for suffix, text in texts.items():
-        with atomic_write(stem.with_suffix(suffix)) as temporary:
-            temporary.write_text(text, encoding="utf-8")
+        texts[f"{name}{suffix}"] = convert(tables.bold_best(shown, mark) if "Data" in shown else shown)
+    return texts
 
 
 if __name__ == "__main__":

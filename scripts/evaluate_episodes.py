@@ -1,37 +1,43 @@
-"""Test a trained backbone on few-shot episodes of the test split (RFS; paper, section 6.1 and Appendix E).
+"""Test a trained model on few-shot episodes of the test split (paper, section 6.1 and Appendix E).
 
-For each episode: features of the frozen backbone, divided by their L2 norm, a linear classifier fitted to the
-support pictures (several augmented copies of each), its accuracy on the queries. The episodes depend on the seed
-in the options and on the data alone, so every backbone sees the same ones.
+How a task is answered is the learner's own: RFS fits a linear classifier to features of the frozen backbone, of
+several augmented copies of each support picture. The episodes depend on the seed in the options and on the data
+alone, so every model sees the same ones.
 
-Writes episodes.csv (one row per episode and number of shots) and evaluation.json (mean and 95 % interval).
+Writes episodes.csv (one row per episode and number of shots) and evaluation.json (mean and 95 % interval). An
+evaluation that is ended goes on after the last episodes that it has kept.
 
 Example:
-    python scripts/evaluate_episodes.py --data results/glyphs/data --backbone my_backbone \\
+    python scripts/evaluate_episodes.py --data results/glyphs/data --model my_model \\
         --episodes 200 --output my_evaluation
 """
 
 import logging
+import time
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from metantk import devices
+from metantk import devices, plugins
+from metantk.checkpoints import CheckpointFile
 from metantk.command_line import make_parser, parse_options, progress, run
-from metantk.config import EvaluationOptions
 from metantk.datasets.store import load_split
-from metantk.evaluation import evaluate, load_backbone
+from metantk.evaluation import evaluate
+from metantk.models import DESCRIPTION, Model, load_model
+from metantk.options.evaluation import EvaluationOptions
+from metantk.provenance import code_hash, provenance
 from metantk.statistics import confidence_95
-from metantk.storage import atomic_write, check_writable, provenance, write_json
+from metantk.storage import atomic_write, check_writable, sha256_of, write_json
 
 log = logging.getLogger("metantk")
+KEEP_SECONDS = 30  # between two checkpoints
 
 
 def main() -> None:
     parser = make_parser(__doc__, EvaluationOptions)
     parser.add_argument("--data", required=True, type=Path, metavar="DIR", help="prepared data set")
-    parser.add_argument("--backbone", required=True, type=Path, metavar="DIR", help="output of train_genotype.py")
+    parser.add_argument("--model", required=True, type=Path, metavar="DIR", help="output of train_network.py")
     parser.add_argument("--split", choices=("test", "val"), default="test", help="classes to test on [test]")
     parser.add_argument(
         "--output", required=True, type=Path, metavar="DIR", help="folder of episodes.csv and evaluation.json"
@@ -40,12 +46,26 @@ def main() -> None:
     options = parse_options(EvaluationOptions, arguments)
     split = load_split(arguments.data, arguments.split)
     device = devices.start()
-    backbone = load_backbone(
-        arguments.backbone / "backbone.json", arguments.backbone / "backbone.safetensors", device
-    )
+    model = load_model(arguments.model, device)
     check_writable(arguments.output)
-    accuracies = evaluate(backbone, split, options, device, where=f"{arguments.data}, {arguments.split} split")
-    by_episode = list(progress(accuracies, total=options.episodes, what="evaluation", unit="episode"))
+    files = [
+        __file__,
+        plugins.module_file("backbones", model.facts["architecture"]["kind"]),
+        *plugins.module_files("learners", model.learner),
+    ]
+    checkpoint = CheckpointFile(
+        arguments.output,
+        "evaluation",
+        {
+            "options": options.model_dump(),
+            "split": arguments.split,
+            "model": sha256_of(arguments.model / DESCRIPTION),
+            "code": code_hash(*files),
+            "data": sha256_of(arguments.data / "manifest.json"),
+        },
+    )
+    where = f"{arguments.data}, {arguments.split} split"
+    by_episode = _evaluate(model, split, options, checkpoint, where)
     rows, results = [], {}
     for shots in options.shots:
         values = np.array([episode[shots] for episode in by_episode])
@@ -58,9 +78,31 @@ def main() -> None:
         "ways": options.ways,
         "episodes": options.episodes,
         "shots": results,
-        **provenance(__file__, options.model_dump(), seed=options.seed, device=devices.describe_device(device)),
+        **provenance(
+            *files, options=options.model_dump(), seed=options.seed, device=devices.describe_device(device)
+        ),
     }
     write_json(arguments.output / "evaluation.json", report)
+    checkpoint.remove()
+
+
+def _evaluate(
+    model: Model, split, options: EvaluationOptions, checkpoint: CheckpointFile, where: str
+) -> list[dict[int, float]]:
+    """Accuracies of all episodes by number of shots, those that an earlier run has kept included."""
+    done: list[dict[int, float]] = checkpoint.kept["accuracies"] if checkpoint.kept else []
+    if done:
+        log.info("going on after %d episodes", len(done))
+    kept_at = time.monotonic()
+    accuracies = evaluate(model, split, options, where=where, done=len(done))
+    with progress(None, total=options.episodes, initial=len(done), what="evaluation", unit="episode") as bar:
+        for accuracy in accuracies:
+            done.append(accuracy)
+            bar.update(1)
+            if time.monotonic() - kept_at > KEEP_SECONDS:
+                checkpoint.keep({"accuracies": done})
+                kept_at = time.monotonic()
+    return done
 
 
 if __name__ == "__main__":

@@ -1,151 +1,147 @@
-"""Find an architecture without training: Algorithm 1 of the paper (MetaNTK-NAS) or a rival of Table 2.
+"""Find an architecture: Algorithm 1 of the paper (MetaNTK-NAS) or a rival search.
 
-The criteria decide the method: meta_ntk_condition + linear_regions is MetaNTK-NAS, ntk_condition +
-linear_regions is TE-NAS, linear_regions alone and an empty list (a uniform draw) are the other rows of Table 2.
+The search decides the options: `prune` with the criteria meta_ntk_condition + linear_regions is MetaNTK-NAS, with
+ntk_condition + linear_regions TE-NAS; `sample` is a uniform draw, `given` a genotype that is known beforehand, and
+`fixed` belongs to backbones in which there is nothing to find. `--search KIND --help` lists a search's options.
 
-Writes the genotype, the trace (search.csv: one row per candidate per round) and the cost (search.json). A search
-that is killed goes on after the last finished round and finds the same genotype.
+Writes the architecture (architecture.json: all that builds the network), the trace (search.csv: what was measured
+and decided) and the cost (search.json). A search that is ended goes on where it has kept its state last, and finds
+the same architecture.
 
 Example:
-    python scripts/search_architecture.py --data results/glyphs/data --cells 3 --channels 8 --seed 0 \\
-        --criteria '["meta_ntk_condition", "linear_regions"]' --repeat 1 --output my_search
+    python scripts/search_architecture.py --data results/glyphs/data --backbone cells --cells 3 --channels 8 \\
+        --search prune --criteria '["meta_ntk_condition", "linear_regions"]' --repeat 1 --output my_search
 """
 
-import json
 import logging
 import time
 from pathlib import Path
 
-import pandas as pd
-
-from metantk import devices, pruning
-from metantk.command_line import add_run, make_parser, parse_options, parse_run, progress, run
-from metantk.config import RunOptions, SearchOptions
-from metantk.criteria import Setting
+from metantk import devices, plugins
+from metantk.checkpoints import CheckpointFile
+from metantk.command_line import add_seed, make_parser, parse_kind, progress, run
 from metantk.datasets.store import load_split, read_manifest
-from metantk.space.genotype import SPACES
-from metantk.storage import (
-    atomic_write,
-    canonical_json,
-    check_writable,
-    checkpoint_path,
-    code_hash,
-    provenance,
-    remove_checkpoint,
-    sha256_of,
-    write_json,
-)
+from metantk.options.base import Options
+from metantk.provenance import code_hash, provenance
+from metantk.searches.base import Cost, Found, Problem
+from metantk.storage import atomic_write, canonical_json, check_writable, sha256_of, write_json
 
 log = logging.getLogger("metantk")
 
 
 def main() -> None:
-    parser = make_parser(__doc__, SearchOptions)
+    parser = make_parser(__doc__, kinds={"backbone": ("backbones", "cells"), "search": ("searches", "prune")})
     parser.add_argument("--data", required=True, type=Path, metavar="DIR", help="prepared data set")
-    add_run(parser)
+    add_seed(parser)
+    parser.add_argument("--backbone-name", metavar="NAME", help="of the backbone in the tables [its kind]")
+    parser.add_argument("--search-name", metavar="NAME", help="of the search in the tables [its kind]")
     parser.add_argument(
         "--output",
         required=True,
         type=Path,
         metavar="DIR",
-        help="folder of genotype.json, search.csv, search.json",
+        help="folder of architecture.json, search.csv, search.json",
     )
     arguments = parser.parse_args()
-    options = parse_options(SearchOptions, arguments)
-    run_options = parse_run(arguments)
-    read_manifest(arguments.data)
+    backbone, search = (parse_kind(arguments, name) for name in ("backbone", "search"))
+    manifest = read_manifest(arguments.data)
     check_writable(arguments.output)
-    device = devices.start()
-    began = time.perf_counter()
-    state, seconds_before = _search(arguments, options, run_options, device)
-    seconds = seconds_before + time.perf_counter() - began
-    space = SPACES[options.space]
-    genotype = (
-        pruning.to_genotype(space, state.masks)
-        if options.criteria
-        else pruning.random_genotype(space, arguments.seed)
-    )
-    report = {
-        "seconds": round(seconds, 3),
-        "rounds": state.rounds,
-        "evaluations": sum(cost.evaluations for cost in state.costs.values()),
-        "costs": {name: _describe_cost(cost) for name, cost in state.costs.items()},
-        "peak_memory_mb": devices.peak_memory_mb(device),
-        "cells": arguments.cells,
-        "channels": arguments.channels,
-        **provenance(__file__, options.model_dump(), seed=arguments.seed, device=devices.describe_device(device)),
-    }
-    _write(
-        arguments.output,
-        genotype,
-        pd.DataFrame(state.rows, columns=pruning.trace_columns(options.weights)),
-        report,
-    )
-    log.info("found in %.1f s: %s", seconds, canonical_json(genotype))
-
-
-def _search(arguments, options: SearchOptions, run_options: RunOptions, device) -> tuple[pruning.State, float]:
-    """Run the rounds, keeping each; the final state and the seconds that earlier attempts spent on it."""
-    state, spent = pruning.first_state(SPACES[options.space]), 0.0
-    if not options.criteria:
-        return state, spent
-    checkpoint = checkpoint_path(
+    device = devices.start(uses_device=search.uses_device)
+    files = [
+        __file__,
+        plugins.module_file("backbones", backbone.kind),
+        *plugins.module_files("searches", search),
+    ]
+    checkpoint = CheckpointFile(
         arguments.output,
         "search",
         {
-            "options": options.model_dump(),
-            "run": run_options.name,
+            "search": search.model_dump(),
+            "backbone": backbone.model_dump(),
             "seed": arguments.seed,
-            "code": code_hash(__file__),
+            "code": code_hash(*files),
             "data": sha256_of(arguments.data / "manifest.json"),
         },
     )
-    if checkpoint.exists():
-        kept = json.loads(checkpoint.read_text())
-        state, spent = pruning.State.from_json(kept["state"]), kept["seconds"]
-        draws = sum(map(len, state.draws.values()))
-        log.info("going on after %d rounds and %d draws of the next", state.rounds, draws)
+    found, seconds = _search(arguments, manifest, backbone, search, checkpoint, device)
+    image_size = manifest["splits"]["train"]["shape"][0]
+    architecture = backbone.architecture(image_size, found.genotype)
+    origin = {
+        "dataset": manifest.get("name", arguments.data.parent.name),
+        "backbone": arguments.backbone_name or backbone.kind,
+        "backbone_title": backbone.title,
+        "search": arguments.search_name or search.kind,
+        "seed": arguments.seed,
+    }
+    report = {
+        "seconds": round(seconds, 3),
+        "evaluations": sum(cost.evaluations for cost in found.costs.values()),
+        "floating_point_operations": sum(cost.operations for cost in found.costs.values()),
+        "costs": {name: describe_cost(cost) for name, cost in found.costs.items()},
+        "peak_memory_mb": devices.peak_memory_mb(device),
+        **origin,
+        **found.facts,
+        **provenance(
+            *files, options=search.model_dump(), seed=arguments.seed, device=devices.describe_device(device)
+        ),
+    }
+    _write(arguments.output, found, report, architecture | {"origin": origin})
+    checkpoint.remove()
+    log.info("found in %.1f s: %s", seconds, canonical_json(architecture))
+
+
+def _search(
+    arguments, manifest: dict, backbone: Options, search: Options, checkpoint: CheckpointFile, device
+) -> tuple[Found, float]:
+    """Do what is left of the search; what it found, and the seconds that all attempts spent on it."""
     began = time.perf_counter()
-
-    def keep(state: pruning.State) -> None:
-        with atomic_write(checkpoint) as temporary:
-            seconds = spent + time.perf_counter() - began
-            temporary.write_text(json.dumps({"state": state.to_json(), "seconds": seconds}))
-
-    devices.set_precision(options.precision)
-    total = pruning.total_work(SPACES[options.space], options)
-    with progress(None, total=total, what="search", unit="operation") as bar:
-        setting = Setting(
-            options,
-            run_options.cells,
-            run_options.channels,
+    timed = _Timed(checkpoint, began)
+    module = plugins.load("searches", search.kind)
+    with progress(None, total=0, what="search", unit="evaluation") as bar:
+        problem = Problem(
+            backbone,
             load_split(arguments.data, "train"),
+            load_split(arguments.data, "val"),
+            manifest["mean"],
+            manifest["std"],
             device,
-            bar.update,
+            bar,
         )
-        state = pruning.search(setting, arguments.seed, state, keep)
-    return state, spent
+        found = module.find(problem, search, arguments.seed, timed)
+    return found, timed.spent + time.perf_counter() - began
 
 
-def _describe_cost(cost: pruning.Cost) -> dict:
-    """A criterion's cost for search.json; only kernels count their floating-point operations."""
+class _Timed:
+    """A checkpoint that keeps, with the search's state, the seconds that were spent on it."""
+
+    def __init__(self, file: CheckpointFile, began: float) -> None:
+        self.file, self.began = file, began
+        self.spent = file.kept["seconds"] if file.kept else 0.0
+        self.kept = file.kept["state"] if file.kept else None
+        if file.kept:
+            log.info("going on after %.1f s of an earlier run", self.spent)
+
+    def keep(self, state: dict) -> None:
+        self.file.keep({"state": state, "seconds": self.spent + time.perf_counter() - self.began})
+
+
+def describe_cost(cost: Cost) -> dict:
+    """A cost for search.json; operations are left out where nothing counts them."""
     described = {"seconds": round(cost.seconds, 3), "evaluations": cost.evaluations}
     if cost.operations:
         described |= {
             "floating_point_operations": cost.operations,
-            "floating_point_operations_per_second": round(cost.operations / cost.seconds),
+            "floating_point_operations_per_second": round(cost.operations / cost.seconds) if cost.seconds else 0,
         }
     return described
 
 
-def _write(output: Path, genotype: dict, trace: pd.DataFrame, report: dict) -> None:
-    """Write all three outputs; the genotype, which other stages wait for, last."""
+def _write(output: Path, found: Found, report: dict, architecture: dict) -> None:
+    """Write all outputs; the architecture, which other stages wait for, last."""
     with atomic_write(output / "search.csv") as temporary:
-        trace.to_csv(temporary, index=False)
+        found.trace.to_csv(temporary, index=False)
     write_json(output / "search.json", report)
-    write_json(output / "genotype.json", genotype)
-    for checkpoint in (output / ".checkpoints").glob("search-*"):
-        remove_checkpoint(checkpoint)
+    write_json(output / "architecture.json", architecture)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,8 @@ from typing import TypeVar
 from pydantic import BaseModel
 from tqdm import tqdm
 
-from metantk.config import Options, RunOptions, parse
+from metantk import plugins
+from metantk.options.base import Options, parse
 from metantk.storage import InputError, read_json
 
 log = logging.getLogger("metantk")
@@ -21,20 +22,66 @@ ENDING = (signal.SIGTERM, signal.SIGINT)
 T = TypeVar("T", bound=Options)
 
 
-def make_parser(description: str, options: type[Options] | None = None) -> argparse.ArgumentParser:
-    """A parser whose help is `description` as written, with a flag for each field of an options class."""
+def make_parser(
+    description: str, options: type[Options] | None = None, *, kinds: dict[str, tuple[str, str]] | None = None
+) -> argparse.ArgumentParser:
+    """A parser whose help is `description` as written, with a flag for each field of options.
+
+    Args:
+        options: of the stage.
+        kinds: by flag, a family of kinds and the default one; `--FLAG` takes a kind or a JSON object with `kind`,
+            and the kind that the command line asks for decides which other flags there are.
+
+    Raises:
+        InputError: a kind that there is not.
+    """
     parser = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
     if options is not None:
         group = parser.add_argument_group("options of this stage")
         group.add_argument("--options", metavar="JSON", help="all of them at once: a .json file or JSON text")
-        for name, field in _leaves(options):
-            flag = f"--{name.replace('_', '-')}"
+        _add_flags(group, options, "options")
+    for flag, (family, default) in (kinds or {}).items():
+        kind = _kind_of(_peek(f"--{flag}") or default, flag)
+        group = parser.add_argument_group(f"{flag} {kind}")
+        group.add_argument(
+            f"--{flag}",
+            default=default,
+            metavar="KIND",
+            help=f"a kind, the .py file of your own, or a JSON object (text or .json file) with `kind` [{default}]",
+        )
+        _add_flags(group, plugins.options_class(family, kind), flag)
+        parser.set_defaults(**{f"family:{flag}": family})
+    return parser
+
+
+def _peek(flag: str) -> str | None:
+    """The value of a flag on the command line, before its parser is made."""
+    for place, argument in enumerate(sys.argv[1:], start=1):
+        if argument == flag:
+            return sys.argv[place + 1] if place + 1 < len(sys.argv) else None
+        if argument.startswith(f"{flag}="):
+            return argument.partition("=")[2]
+    return None
+
+
+def _kind_of(text: str, flag: str) -> str:
+    if not _is_object(text):
+        return text
+    kind = _read_object(text, flag).get("kind")
+    if not isinstance(kind, str):
+        raise InputError(f"--{flag}: 'kind' is missing or no text")
+    return kind
+
+
+def _add_flags(group: argparse._ArgumentGroup, options: type[Options], prefix: str) -> None:
+    for name, field in _leaves(options):
+        if name != "kind":
             default = "" if field.is_required() else f" [{field.get_default(call_default_factory=True)}]"
             text = f"{field.description}{default}".replace("%", "%%")
-            group.add_argument(flag, dest=f"option:{name}", metavar="VALUE", help=text)
-    return parser
+            flag = f"--{name.replace('_', '-')}"
+            group.add_argument(flag, dest=f"option:{prefix}:{name}", metavar="VALUE", help=text)
 
 
 def _leaves(options: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, object]]:
@@ -51,44 +98,54 @@ def parse_options(options: type[T], arguments: argparse.Namespace) -> T:
     Raises:
         InputError: unreadable JSON, an unknown key, a wrong type or range.
     """
-    values = _read_options(arguments.options)
+    values = {} if arguments.options is None else _read_object(arguments.options, "options")
+    return parse(options, _with_flags(values, arguments, "options"), where="options")
+
+
+def parse_kind(arguments: argparse.Namespace, flag: str) -> Options:
+    """The options of the kind that `--FLAG` names, with single flags laid over them.
+
+    Raises:
+        InputError: as for `parse_options`.
+    """
+    text = getattr(arguments, flag)
+    values = _read_object(text, flag) if _is_object(text) else {"kind": text}
+    options = plugins.options_class(getattr(arguments, f"family:{flag}"), values["kind"])
+    return parse(options, _with_flags(values, arguments, flag), where=f"options of {flag} {values['kind']}")
+
+
+def _with_flags(values: dict, arguments: argparse.Namespace, prefix: str) -> dict:
     for key, text in vars(arguments).items():
-        if key.startswith("option:") and text is not None:
-            _set_nested(values, key.removeprefix("option:").split("."), _parse_value(text))
-    return parse(options, values, where="options")
+        if key.startswith(f"option:{prefix}:") and text is not None:
+            _set_nested(values, key.removeprefix(f"option:{prefix}:").split("."), _parse_value(text))
+    return values
 
 
-def _read_options(text: str | None) -> dict:
-    if text is None:
-        return {}
+def _is_object(text: str) -> bool:
+    return text.lstrip().startswith("{") or text.endswith(".json")
+
+
+def _read_object(text: str, flag: str) -> dict:
     if not text.lstrip().startswith("{"):
         values = read_json(text)
     else:
         try:
             values = json.loads(text)
-        except ValueError as error:
-            raise InputError(f"--options: is not JSON ({error})") from None
+        except (ValueError, RecursionError) as error:
+            raise InputError(f"--{flag}: is not JSON ({error})") from None
     if not isinstance(values, dict):
-        raise InputError(f"--options: expected a JSON object, found {type(values).__name__}")
+        raise InputError(f"--{flag}: expected a JSON object, found {type(values).__name__}")
     return values
 
 
-def add_run(parser: argparse.ArgumentParser) -> None:
-    """The depth, width and seed of a search or a training."""
-    parser.add_argument("--cells", required=True, type=int, help="cells in the stack")
-    parser.add_argument("--channels", required=True, type=int, help="channels after the stem")
-    parser.add_argument("--seed", type=int, default=0, help="of all random draws [0]")
+def add_seed(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--seed", type=_seed, default=0, help="of all random draws [0]")
 
 
-def parse_run(arguments: argparse.Namespace) -> RunOptions:
-    """Check the depth, the width and the seed.
-
-    Raises:
-        InputError: one is out of range.
-    """
-    if not 0 <= arguments.seed < 2**31:
-        raise InputError(f"options: --seed {arguments.seed} is not in 0 .. 2147483647")
-    return parse(RunOptions, {"cells": arguments.cells, "channels": arguments.channels}, where="options")
+def _seed(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or int(text) >= 2**31:
+        raise argparse.ArgumentTypeError(f"{text} is not in 0 .. 2147483647")
+    return int(text)
 
 
 def _parse_value(text: str) -> object:
@@ -100,7 +157,10 @@ def _parse_value(text: str) -> object:
 
 def _set_nested(values: dict, path: list[str], value: object) -> None:
     for part in path[:-1]:
-        values = values.setdefault(part, {})
+        inner = values.setdefault(part, {})
+        if not isinstance(inner, dict):
+            raise InputError(f"options: '{part}' is not an object, so '{'.'.join(path)}' cannot be set")
+        values = inner
     values[path[-1]] = value
 
 

@@ -1,7 +1,7 @@
 """What each stage cost: seconds, memory, GPU memory, and the machines on which it ran.
 
-Read from what a workflow leaves beside the parts: Snakemake's benchmark files, the stages' logs, and the GPU memory
-in search.json and backbone.json. They differ from run to run, so they stand in a table of their own.
+Read from what a workflow leaves beside the chains: Snakemake's benchmark files, the stages' logs, and the GPU memory
+in search.json and model.json. They differ from run to run, so they stand in a table of their own.
 """
 
 import re
@@ -9,45 +9,47 @@ from pathlib import Path
 
 import pandas as pd
 
-from metantk.tables import Part
+from metantk.tables import KEY, Chain
 
-STAGES = ("search_architecture", "train_genotype", "evaluate_episodes")
-COLUMNS = ["dataset", "run", "method", "stage", "jobs", "seconds", "memory_mb", "gpu_memory_mb", "nodes"]
+STAGES = ("search_architecture", "train_network", "evaluate_episodes")
+COLUMNS = [*KEY, "stage", "jobs", "seconds", "memory_mb", "gpu_memory_mb", "nodes"]
 # The line that devices.start() logs.
 NODE = re.compile(r"device .*, \d+ threads, on (\S+)")
 
 
-def summarise(parts: dict[Path, Part]) -> pd.DataFrame:
-    """One row per data set, run, method and stage: the mean of the seconds, the largest memory, all nodes.
+def summarise(groups: dict[tuple, list[Chain]], results: Path | None) -> pd.DataFrame:
+    """One row per row of the tables and stage: the mean of the seconds, the largest memory, all nodes.
 
     Seconds are of the attempt that finished; what was not measured is left empty, as where a stage ran by hand.
 
     Args:
-        parts: by folder, `<results>/<dataset>/<run>/<method>/seed<k>`.
+        results: folder of the workflow, in which a job's benchmark and log lie as its outputs do; None: by hand.
     """
-    costs = pd.DataFrame([_cost(folder, part, stage) for folder, part in parts.items() for stage in STAGES])
     rows = []
-    for key, group in costs.groupby(["dataset", "run", "method", "stage"], sort=False):
-        nodes = sorted(set(group["node"].dropna()))
-        row = [*key, len(group), group["seconds"].mean(), group["memory_mb"].max(), group["gpu_memory_mb"].max()]
-        rows.append([*row, " ".join(nodes)])
+    for key, chains in groups.items():
+        for stage in STAGES:
+            spent = pd.DataFrame([_cost(chain, stage, results) for chain in chains])
+            nodes = sorted(set(spent["node"].dropna()))
+            largest = [spent[column].max() for column in ("memory_mb", "gpu_memory_mb")]
+            rows.append([*key, stage, len(chains), spent["seconds"].mean(), *largest, " ".join(nodes)])
     return pd.DataFrame(rows, columns=COLUMNS).round(1)
 
 
-def _cost(folder: Path, part: Part, stage: str) -> dict:
-    results, name = folder.absolute().parents[3], Path(*folder.absolute().parts[-4:])
-    seconds, memory = _benchmark(results / "benchmarks" / stage / name.with_suffix(".tsv"))
-    report = {"search_architecture": part.search, "train_genotype": part.backbone}.get(stage, {})
-    return {
-        "dataset": part.dataset,
-        "run": part.run,
-        "method": part.method,
-        "stage": stage,
-        "seconds": seconds,
-        "memory_mb": memory,
-        "gpu_memory_mb": report.get("peak_memory_mb", {}).get("cuda", float("nan")),
-        "node": _node(results / "logs" / stage / name.with_suffix(".log")),
+def _cost(chain: Chain, stage: str, results: Path | None) -> dict:
+    folder = chain.folder.parent if stage == "search_architecture" else chain.folder
+    memory = {"search_architecture": chain.search, "train_network": chain.model}.get(stage)
+    spent = {
+        "seconds": float("nan"),
+        "memory_mb": float("nan"),
+        "gpu_memory_mb": float("nan") if memory is None else memory.peak_memory_mb.get("cuda", float("nan")),
+        "node": None,
     }
+    if results is None or not folder.is_relative_to(results):
+        return spent
+    name = folder.relative_to(results)
+    spent["seconds"], spent["memory_mb"] = _benchmark(results / "benchmarks" / stage / f"{name}.tsv")
+    spent["node"] = _node(results / "logs" / stage / f"{name}.log")
+    return spent
 
 
 def _benchmark(path: Path) -> tuple[float, float]:

@@ -24,18 +24,19 @@ _MALLOPT = {
 }
 
 
-def start() -> torch.device:
+def start(*, uses_device: bool = True) -> torch.device:
     """Set up this process, once, before the first large allocation, and pick its device.
 
     Threads are OMP_NUM_THREADS (Snakemake sets it to the rule's threads), else all processors. The device is
-    METANTK_DEVICE if set, else a CUDA device that no other stage has leased, else Apple's mps, else the CPU.
+    METANTK_DEVICE if set, else a CUDA device that no other stage has leased, else the CPU; and the CPU for a stage
+    that computes nothing on a GPU, which leases none. (Apple's mps has no float64, which kernels and fits need.)
     Deterministic algorithms are used wherever PyTorch has them.
     """
     keep_freed_memory()
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "0")) or _processors())
     torch.backends.cudnn.benchmark = False
     torch.backends.cudnn.deterministic = True
-    device = pick_device()
+    device = pick_device() if uses_device else torch.device("cpu")
     log.info("device %s, %d threads, %s", describe_device(device), torch.get_num_threads(), _describe_place())
     return device
 
@@ -77,7 +78,7 @@ def pick_device() -> torch.device:
         return torch.device(wish)
     uuids = visible_devices()
     if not uuids:
-        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+        return torch.device("cpu")
     number = leases.take(uuids) if leases.is_needed(len(uuids)) else 0
     torch.cuda.set_device(number)
     return torch.device("cuda", number)
@@ -86,6 +87,13 @@ def pick_device() -> torch.device:
 def visible_devices() -> list[str]:
     """UUIDs of the CUDA devices that this process sees (CUDA_VISIBLE_DEVICES), in PyTorch's order."""
     return [str(torch.cuda.get_device_properties(number).uuid) for number in range(torch.cuda.device_count())]
+
+
+def upload(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """Bring a small tensor from the CPU to the device without waiting for what the device is doing."""
+    if device.type == "cuda":
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)
 
 
 def free_memory(device: torch.device) -> int:

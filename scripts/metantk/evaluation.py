@@ -1,158 +1,133 @@
-"""Few-shot episodes on a frozen backbone (RFS): features, a linear classifier per episode, accuracies."""
+"""Few-shot episodes on a split: the tasks that every model is asked, and its accuracies."""
 
-import warnings
 from collections.abc import Iterator
 from itertools import islice
-from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
-from sklearn.svm import SVC
 from torch import Tensor
 
 from metantk import transforms
-from metantk.config import EvaluationOptions
 from metantk.datasets.store import Split
 from metantk.devices import generator
 from metantk.episodes import Episode, EpisodeSampler
-from metantk.space.genotype import check_genotype
-from metantk.space.network import Network
-from metantk.storage import InputError, read_json, sha256_of
+from metantk.models import FORWARD_PIXELS, Model, Tasks
+from metantk.options.evaluation import EvaluationOptions
 
-FORWARD_BATCH = 512  # pictures per forward pass
-
-
-class Backbone(NamedTuple):
-    """A trained network and what its pictures are normalised with."""
-
-    network: Network
-    mean: list[float]
-    std: list[float]
-
-    @torch.inference_mode()
-    def features(self, images: Tensor) -> Tensor:
-        """`(pictures, 3, height, width)` in 0..1 to L2-normalised `(pictures, feature_dim)`."""
-        images = transforms.normalise(images, self.mean, self.std)
-        parts = [self.network.features(part) for part in images.split(FORWARD_BATCH)]
-        return torch.nn.functional.normalize(torch.cat(parts), dim=1)
-
-
-def load_backbone(description: Path, weights: Path, device: torch.device) -> Backbone:
-    """Rebuild a trained network from `backbone.json` and `backbone.safetensors`.
-
-    Raises:
-        InputError: a file is missing, damaged, or the two do not belong together.
-    """
-    facts = read_json(description)
-    try:
-        genotype = check_genotype(facts["genotype"], where=str(description))
-        network = Network(genotype, cells=facts["cells"], channels=facts["channels"], classes=len(facts["classes"]))
-        mean, std, expected = facts["mean"], facts["std"], facts["weights_sha256"]
-    except (KeyError, TypeError) as error:
-        raise InputError(f"{description}: describes no backbone ({error} is missing or wrong)") from None
-    if not weights.is_file():
-        raise InputError(f"{weights}: is missing; train the backbone again")
-    if sha256_of(weights) != expected:
-        raise InputError(
-            f"{weights}: is damaged or belongs to another {description.name}; train the backbone again"
-        )
-    try:
-        network.load_state_dict(load_file(weights))
-    except (SafetensorError, RuntimeError) as error:
-        raise InputError(f"{weights}: does not fit {description} ({str(error).splitlines()[0]})") from None
-    return Backbone(network.to(device, memory_format=torch.channels_last).eval(), mean, std)
-
-
-class QueryFeatures:
-    """Features of unaugmented pictures, computed once for each picture that any episode asks for."""
-
-    def __init__(self, backbone: Backbone, split: Split, device: torch.device) -> None:
-        self.backbone, self.split, self.device = backbone, split, device
-        self.known = np.full(len(split.labels), -1)
-        self.rows = np.empty((0, backbone.network.feature_dim), dtype=np.float32)
-
-    def __call__(self, numbers: np.ndarray) -> np.ndarray:
-        """Features of pictures by number, `(..., features)`."""
-        missing = np.unique(numbers[self.known[numbers] < 0])
-        if len(missing):
-            pictures = transforms.to_float(load_pictures(self.split, missing, self.device))
-            features = self.backbone.features(pictures)
-            self.known[missing] = len(self.rows) + np.arange(len(missing))
-            self.rows = np.concatenate([self.rows, features.cpu().numpy()])
-        return self.rows[self.known[numbers]]
-
-
-def load_pictures(split: Split, numbers: np.ndarray, device: torch.device) -> Tensor:
-    return torch.from_numpy(split.images[numbers]).to(device)
+# Episodes that are answered together. Classifiers of many are fitted in one go; memory grows with them.
+TOGETHER = 50
 
 
 def evaluate(
-    backbone: Backbone, split: Split, options: EvaluationOptions, device: torch.device, *, where: str
+    model: Model, split: Split, options: EvaluationOptions, *, where: str, done: int = 0
 ) -> Iterator[dict[int, float]]:
-    """Accuracy in percent of each episode, by number of shots.
+    """Accuracy in percent of each episode from number `done` on, by number of shots.
 
     An episode is drawn with the most shots asked for; fewer shots take the first supports of each class, so that
-    numbers of shots are compared on the same queries.
+    numbers of shots are compared on the same queries. Episodes depend on the options and on the split alone.
 
     Raises:
-        InputError: the split has too few classes or pictures for the episodes.
+        InputError: the split has too few classes or pictures for the episodes, or the model gives no finite scores.
     """
-    most = max(options.shots)
-    sampler = EpisodeSampler(split.labels, ways=options.ways, shots=most, queries=options.queries, where=where)
-    queries = QueryFeatures(backbone, split, device)
-    targets = np.repeat(np.arange(options.ways), options.queries)
-    per_chunk = max(1, FORWARD_BATCH // (options.ways * most * options.copies))
-    numbered = enumerate(sampler.episodes(options.episodes, seed=options.seed))
-    while chunk := list(islice(numbered, per_chunk)):
-        query_features = queries(np.stack([episode.query.ravel() for _, episode in chunk]))
-        support_features = _support_features(backbone, split, options, chunk, device)
-        for support, query in zip(support_features, query_features, strict=True):
-            yield {
-                shots: _accuracy(options.classifier, support[:, :shots], query, targets) for shots in options.shots
-            }
+    sampler = EpisodeSampler(
+        split.labels, ways=options.ways, shots=max(options.shots), queries=options.queries, where=where
+    )
+    pool = Pool(model, split, options)
+    targets = torch.arange(options.ways).repeat_interleave(options.queries)
+    numbered = islice(enumerate(sampler.episodes(options.episodes, seed=options.seed)), done, None)
+    while chunk := list(islice(numbered, TOGETHER)):
+        asked = Asked(pool, chunk)
+        right = {
+            shots: (model.scores(asked.tasks(shots)).argmax(-1).cpu() == targets).double().mean(1)
+            for shots in options.shots
+        }
+        for number in range(len(chunk)):
+            yield {shots: 100 * float(accuracies[number]) for shots, accuracies in right.items()}
 
 
-def _support_features(
-    backbone: Backbone,
-    split: Split,
-    options: EvaluationOptions,
-    chunk: list[tuple[int, Episode]],
-    device: torch.device,
-) -> np.ndarray:
-    """Features of the augmented copies, `(episodes, ways, shots, copies, features)`."""
-    pictures = []
-    for number, episode in chunk:
-        copies = load_pictures(split, np.repeat(episode.support.ravel(), options.copies), device)
-        if options.copies > 1:
-            draws = generator("support augmentation", options.seed, number, device=device)
+class Pool:
+    """The pictures of a split and their features; those without augmentation are computed once per picture."""
+
+    def __init__(self, model: Model, split: Split, options: EvaluationOptions) -> None:
+        self.model, self.split, self.options = model, split, options
+        self.known = np.zeros(len(split.labels), dtype=bool)
+        # Memory that is never written to costs nothing.
+        self.rows = torch.empty(len(split.labels), model.network.feature_dim)
+
+    def images(self, numbers: np.ndarray) -> Tensor:
+        """Raw pictures by number, `(..., height, width, 3)`, on the device."""
+        chosen = torch.from_numpy(self.split.images[numbers.ravel()]).to(self.model.device)
+        return chosen.view(*numbers.shape, *chosen.shape[1:])
+
+    def prepared(self, numbers: np.ndarray) -> Tensor:
+        """Normalised pictures by number, `(..., 3, height, width)`."""
+        pictures = self.model.prepare(self.images(numbers.ravel()))
+        return pictures.view(*numbers.shape, *pictures.shape[1:])
+
+    def features(self, numbers: np.ndarray) -> Tensor:
+        """Features of pictures by number, `(..., features)`, on the device."""
+        missing = np.unique(numbers[~self.known[numbers]])
+        for part in np.array_split(missing, -(-len(missing) // self.at_once) or 1):
+            if len(part):
+                self.rows[torch.from_numpy(part)] = self.model.features(self.prepared(part)).cpu()
+        self.known[missing] = True
+        return self.rows[torch.from_numpy(numbers)].to(self.model.device)
+
+    @property
+    def at_once(self) -> int:
+        """Pictures that are loaded together."""
+        height, width = self.split.images.shape[1:3]
+        return max(1, FORWARD_PIXELS // (height * width))
+
+
+class Asked:
+    """Numbered episodes of a chunk, as the tasks of any number of shots."""
+
+    def __init__(self, pool: Pool, episodes: list[tuple[int, Episode]]) -> None:
+        self.pool, self.episodes = pool, episodes
+        self.support = np.stack([episode.support for _, episode in episodes])  # (episodes, ways, shots)
+        self.query = np.stack([episode.query.ravel() for _, episode in episodes])
+        self._copies: Tensor | None = None
+
+    def tasks(self, shots: int) -> Tasks:
+        options, device = self.pool.options, self.pool.model.device
+        ways = torch.arange(options.ways, device=device)
+        support = self.support[:, :, :shots].reshape(len(self.episodes), -1)
+        labels = ways.repeat_interleave(shots * options.copies)
+        return Tasks(
+            ways=options.ways,
+            labels=ways.repeat_interleave(shots),
+            classifier=options.classifier_of(shots),
+            support_images=lambda: self.pool.prepared(support),
+            query_images=lambda: self.pool.prepared(self.query),
+            support_features=lambda: (self.copies()[:, :, :shots].flatten(1, 3), labels),
+            query_features=lambda: self.pool.features(self.query),
+        )
+
+    def copies(self) -> Tensor:
+        """Features of augmented copies, `(episodes, ways, shots, copies, features)`; computed once."""
+        if self._copies is None:
+            copies = self.pool.options.copies
+            if copies == 1:
+                features = self.pool.features(self.support)
+            else:
+                each = self.support[0].size * copies
+                together = max(1, self.pool.at_once // each)
+                features = torch.cat(
+                    [
+                        self._augmented(self.episodes[first : first + together])
+                        for first in range(0, len(self.episodes), together)
+                    ]
+                )
+            self._copies = features.view(*self.support.shape, copies, -1)
+        return self._copies
+
+    def _augmented(self, episodes: list[tuple[int, Episode]]) -> Tensor:
+        """Features of augmented copies, `(pictures, features)`; each episode has draws of its own."""
+        options, model = self.pool.options, self.pool.model
+        pictures = []
+        for number, episode in episodes:
+            copies = self.pool.images(np.repeat(episode.support.ravel(), options.copies))
+            draws = generator("support augmentation", options.seed, number)
             pictures.append(transforms.augment(copies, options.augmentation, draws))
-        else:
-            pictures.append(transforms.to_float(copies))
-    features = backbone.features(torch.cat(pictures)).cpu().numpy()
-    return features.reshape(len(chunk), *chunk[0][1].support.shape, options.copies, -1)
-
-
-def _accuracy(classifier: str, support: np.ndarray, query: np.ndarray, targets: np.ndarray) -> float:
-    """Accuracy in percent of a classifier fitted to `(ways, shots, copies, features)`."""
-    ways, features = len(support), support.shape[-1]
-    labels = np.repeat(np.arange(ways), support[0, ..., 0].size)
-    model = fit_classifier(classifier, support.reshape(-1, features), labels)
-    return 100 * float(np.mean(model.predict(query) == targets))
-
-
-def fit_classifier(kind: str, features: np.ndarray, labels: np.ndarray):
-    """The linear classifier of an episode: RFS's logistic regression, or the hinge loss of some 1-shot cases."""
-    if kind == "svm":
-        model = make_pipeline(StandardScaler(), SVC(kernel="linear", C=1.0))
-    else:
-        model = LogisticRegression(C=1.0, solver="lbfgs", max_iter=1000)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error", ConvergenceWarning)  # an unfinished fit must not pass for a result
-        return model.fit(features, labels)
+        return model.features(transforms.normalise(torch.cat(pictures), model.mean, model.std))

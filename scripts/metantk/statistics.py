@@ -16,3 +16,15 @@ def deviation(values: np.ndarray) -> float:
     """Sample standard deviation, as the paper reports it over seeds; NaN for fewer than two values."""
     values = np.asarray(values, dtype=np.float64)
     return float(values.std(ddof=1)) if len(values) > 1 else float("nan")
+
+
+def welch_95(one: np.ndarray, other: np.ndarray) -> float:
+    """Half the width of the 95 % t-interval of the difference of two means (Welch); NaN for fewer than two values."""
+    one, other = (np.asarray(values, dtype=np.float64) for values in (one, other))
+    if min(len(one), len(other)) < 2:
+        return float("nan")
+    parts = np.array([values.var(ddof=1) / len(values) for values in (one, other)])
+    if not parts.sum():
+        return 0.0
+    freedom = parts.sum() ** 2 / (parts**2 / np.array([len(one) - 1, len(other) - 1])).sum()
+    return float(stats.t.ppf(0.975, freedom) * np.sqrt(parts.sum()))

@@ -1,25 +1,19 @@
-"""Files: atomic writes, JSON, hashes, and the provenance that every output carries. Imports no torch."""
+"""Files: atomic writes, JSON, checkpoints. Imports no torch."""
 
-import ast
 import contextlib
 import errno
 import fcntl
-import functools
 import hashlib
-import importlib.metadata
 import json
 import os
-import platform
 import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-SCRIPTS = Path(__file__).resolve().parent.parent
 # What writing to an open file fails with when the disk, not the caller, is at fault.
 FULL = (errno.ENOSPC, errno.EDQUOT)
 DISK_ERRORS = (*FULL, errno.EROFS, errno.EIO)
-PACKAGES = ("numpy", "opacus", "pandas", "scikit-learn", "torch", "torchvision")
 
 
 class InputError(Exception):
@@ -184,74 +178,6 @@ def read_json(path: Path | str) -> object:
 def sha256_of(path: Path | str) -> str:
     with Path(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def local_modules(script: Path | str) -> list[Path]:
-    """`script` and every module under scripts/ that it imports, directly or not, found without running it."""
-    found: dict[Path, None] = {}
-    pending = [Path(script).resolve()]
-    while pending:
-        path = pending.pop()
-        if path not in found:
-            found[path] = None
-            pending.extend(_imported_files(path))
-    return sorted(found)
-
-
-def _imported_files(path: Path) -> Iterator[Path]:
-    for name in _imported_names(path.read_text()):
-        yield from _files_of_module(name)
-
-
-@functools.cache
-def _imported_names(text: str) -> list[str]:
-    """Names that may be modules. Kept by text: the rules of a workflow ask for the same modules many times."""
-    names = []
-    for node in ast.walk(ast.parse(text)):
-        if isinstance(node, ast.Import):
-            names += [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
-            # `from package import module` names a module only where such a file exists.
-            names += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
-    return names
-
-
-def _files_of_module(name: str) -> Iterator[Path]:
-    parts = name.split(".")
-    for depth in range(1, len(parts) + 1):
-        stem = SCRIPTS.joinpath(*parts[:depth])
-        for candidate in (stem.with_suffix(".py"), stem / "__init__.py"):
-            if candidate.is_file():
-                yield candidate
-
-
-def code_hash(script: Path | str) -> str:
-    """Hash over the text of `script` and of all local modules behind it."""
-    digest = hashlib.sha256()
-    for path in local_modules(script):
-        digest.update(path.relative_to(SCRIPTS).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
-    return digest.hexdigest()
-
-
-def provenance(script: Path | str, options: dict, *, seed: int | None = None, device: str = "cpu") -> dict:
-    """How an output came about: script, code hash, options, seed, device and versions. No times."""
-    versions = {name: importlib.metadata.version(name) for name in PACKAGES if _installed(name)}
-    return {
-        "script": Path(script).name,
-        "code": code_hash(script),
-        "options": options,
-        "seed": seed,
-        "device": device,
-        "versions": {"python": platform.python_version(), **versions},
-    }
-
-
-def _installed(name: str) -> bool:
-    try:
-        importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
-        return False
-    return True
 
 
 def checkpoint_path(directory: Path | str, stage: str, key: object) -> Path:

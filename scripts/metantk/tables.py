@@ -1,150 +1,167 @@
-"""The tables of the paper from finished runs: one row per data set, run, method and number of shots."""
+"""The tables of the paper from finished chains: one row per data set, backbone, search, learner and shots.
 
+What a chain is, its files say (architecture.json within model.json, search.json, evaluation.json); names of folders
+are not read.
+"""
+
+import json
+from collections.abc import Iterable
+from itertools import combinations
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from metantk.config import METHODS
-from metantk.statistics import confidence_95, deviation
-from metantk.storage import InputError, read_json
+from metantk.records import (
+    Evaluation,
+    ModelDescription,
+    SearchReport,
+    read_episodes,
+    read_record,
+)
+from metantk.statistics import confidence_95, deviation, welch_95
+from metantk.storage import InputError
 
+KEY = ["dataset", "backbone", "search", "learner"]
 SUMMARY_COLUMNS = [
-    "dataset",
-    "run",
-    "method",
+    *KEY,
+    "model",
     "seeds",
     "params",
     "search_seconds",
+    "device",
     "shots",
     "accuracy_mean",
     "accuracy_std",
     "ci95",
 ]
-TITLES = {
-    "metantk": "MetaNTK-NAS",
-    "te-nas": "TE-NAS",
-    "linear-regions": "Linear Region",
-    "random": "Random Cell",
-}
-# The marks of Table 2: column title and the criterion behind it.
-MARKS = {"MetaNTK": "meta_ntk_condition", "NTK": "ntk_condition", "Linear Region": "linear_regions"}
+PUBLISHED = Path(__file__).with_name("published") / "table1.csv"
+# The marks of the paper's Table 2, always there; other criteria follow by name.
+MARKS = {"meta_ntk_condition": "MetaNTK", "ntk_condition": "NTK", "linear_regions": "Linear Region"}
+OVER_SEEDS = "deviation over seeds"
 
 
-class Published(NamedTuple):
-    """A row of the paper's Table 1: accuracy in percent, mean and deviation (of RFS and others: 95 % interval)."""
+class Chain(NamedTuple):
+    """What one search, training and evaluation left.
 
-    dataset: str
-    model: str
-    architecture: str
-    cells: str
-    params: str
-    search_cost: str
-    one_shot: str
-    five_shot: str
+    Attributes:
+        folder: of model.json and evaluation.json; search.json lies above it.
+        episodes: columns `shots`, `episode`, `accuracy`.
+    """
 
-
-MINI, TIERED = "mini-imagenet", "tiered-imagenet"
-TABLE1 = [
-    Published(MINI, "MAML", "Conv4", "", "30k", "", "48.70 ± 1.84", "63.11 ± 0.92"),
-    Published(MINI, "ANIL", "Conv4", "", "30k", "", "48.0 ± 0.7", "62.2 ± 0.5"),
-    Published(MINI, "MetaOptNet", "ResNet-12", "", "12.5M", "", "62.64 ± 0.61", "78.63 ± 0.46"),
-    Published(MINI, "RFS", "ResNet-12", "", "12.5M", "", "62.02 ± 0.63", "79.64 ± 0.44"),
-    Published(MINI, "AutoMeta", "Cells", "", "100k", "2688 h", "57.6 ± 0.2", "74.7 ± 0.2"),
-    Published(MINI, "T-NAS++", "Cells", "2", "27k", "48 h", "54.11 ± 1.35", "69.59 ± 0.85"),
-    Published(MINI, "MetaNAS", "Cells", "5", "1.1M", "168 h", "63.1 ± 0.3", "79.5 ± 0.2"),
-    Published(MINI, "MetaNAS (retrained)", "Cells", "5", "2.01M", "168 h", "64.24 ± 0.11", "79.75 ± 0.13"),
-    Published(MINI, "MetaNTK-NAS", "Cells", "5", "1.77M", "1.54 h", "63.88 ± 0.81", "80.07 ± 0.45"),
-    Published(MINI, "MetaNAS (retrained)", "Cells", "8", "3.53M", "168 h", "63.88 ± 0.23", "79.88 ± 0.14"),
-    Published(MINI, "MetaNTK-NAS", "Cells", "8", "3.21M", "1.92 h", "64.26 ± 0.14", "80.35 ± 0.12"),
-    Published(TIERED, "MAML", "Conv4", "", "30k", "", "51.67 ± 1.81", "70.30 ± 1.75"),
-    Published(TIERED, "MetaOptNet", "ResNet-12", "", "12.7M", "", "65.99 ± 0.72", "81.56 ± 0.53"),
-    Published(TIERED, "RFS", "ResNet-12", "", "12.7M", "", "69.74 ± 0.72", "84.41 ± 0.55"),
-    Published(TIERED, "MetaNAS (retrained)", "Cells", "5", "2.17M", "168 h", "70.16 ± 0.09", "84.99 ± 0.22"),
-    Published(TIERED, "MetaNTK-NAS", "Cells", "5", "2.22M", "2.20 h", "71.12 ± 0.49", "85.71 ± 0.22"),
-    Published(TIERED, "MetaNAS (retrained)", "Cells", "8", "3.70M", "168 h", "72.32 ± 0.02", "86.48 ± 0.06"),
-    Published(TIERED, "MetaNTK-NAS", "Cells", "8", "4.78M", "2.73 h", "72.37 ± 0.79", "86.43 ± 0.53"),
-]
-
-
-class Part(NamedTuple):
-    """What one search, training and evaluation left in `.../<dataset>/<run>/<method>/seed<k>/`."""
-
-    dataset: str
-    run: str
-    method: str
-    seed: int
-    search: dict
-    backbone: dict
+    folder: Path
+    search: SearchReport
+    model: ModelDescription
+    evaluation: Evaluation
     episodes: pd.DataFrame
 
+    @property
+    def key(self) -> tuple[str, str, str, str]:
+        origin = self.model.architecture.origin
+        return origin.dataset, origin.backbone, origin.search, self.model.learner_name
 
-def read_part(folder: Path) -> Part:
-    """Read a finished part.
+    @property
+    def seed(self) -> int:
+        return self.model.architecture.origin.seed
+
+    def accuracies(self, shots: int) -> np.ndarray:
+        """Percent, by episode."""
+        return self.episodes.loc[self.episodes["shots"] == shots, "accuracy"].to_numpy()
+
+
+def read_chain(folder: Path) -> Chain:
+    """Read what a chain has left.
 
     Raises:
-        InputError: a file is missing or damaged, or the folder is not named as in the docstring of `Part`.
+        InputError: a file is missing or damaged.
     """
-    names = folder.absolute().parts[-4:]
-    if len(names) < 4 or not names[3].removeprefix("seed").isdigit():
-        raise InputError(f"{folder}: is not named <dataset>/<run>/<method>/seed<k>")
+    evaluation = read_record(folder / "evaluation.json", Evaluation, stage="evaluate_episodes")
+    return Chain(
+        folder,
+        read_record(folder.parent / "search.json", SearchReport, stage="search_architecture"),
+        read_record(folder / "model.json", ModelDescription, stage="train_network"),
+        evaluation,
+        read_episodes(folder / "episodes.csv", evaluation),
+    )
+
+
+def group_chains(chains: Iterable[Chain]) -> dict[tuple, list[Chain]]:
+    """Chains of each row, by `KEY`, in their order.
+
+    Raises:
+        InputError: the chains of a row, or the rows of a data set, were not asked the same episodes.
+    """
+    groups: dict[tuple, list[Chain]] = {}
+    asked: dict[str, tuple[Path, dict]] = {}
+    for chain in chains:
+        groups.setdefault(chain.key, []).append(chain)
+        options = {
+            name: chain.evaluation.options.get(name) for name in ("episodes", "ways", "shots", "queries", "seed")
+        }
+        first, expected = asked.setdefault(chain.key[0], (chain.folder, options))
+        if options != expected:
+            raise InputError(f"{chain.folder} and {first}: were not asked the same episodes; evaluate one again")
+    for members in groups.values():
+        seeds = [member.seed for member in members]
+        if len(set(seeds)) < len(seeds):
+            raise InputError(f"{members[0].folder}: its row has a seed twice")
+    return groups
+
+
+def per_seed(groups: dict[tuple, list[Chain]]) -> pd.DataFrame:
+    """One row per chain and number of shots: its mean accuracy over episodes, in percent."""
+    rows = [
+        [*key, chain.seed, shots, group["accuracy"].mean()]
+        for key, members in groups.items()
+        for chain in members
+        for shots, group in chain.episodes.groupby("shots")
+    ]
+    return pd.DataFrame(rows, columns=[*KEY, "seed", "shots", "accuracy"])
+
+
+class Titles(NamedTuple):
+    """What tables call searches and learners, by name; a name without a title stands for itself."""
+
+    searches: dict[str, str]
+    learners: dict[str, str]
+
+    def model(self, search: str, learner: str) -> str:
+        """A row is called by its search, and by its learner where nothing was searched."""
+        return self.searches.get(search, search) or self.learners.get(learner, learner)
+
+
+def parse_titles(text: str) -> Titles:
+    """From JSON, `{"searches": {name: title}, "learners": {name: title}}`.
+
+    Raises:
+        InputError: it is something else.
+    """
     try:
-        episodes = pd.read_csv(folder / "episodes.csv")
-        _ = episodes[["shots", "episode", "accuracy"]]
-    except (OSError, ValueError, KeyError) as error:
-        raise InputError(f"{folder / 'episodes.csv'}: cannot be used ({error}); evaluate again") from None
-    search = _read_facts(folder / "search.json", {"seconds", "options"})
-    backbone = _read_facts(folder / "backbone.json", {"parameters"})
-    return Part(names[0], names[1], names[2], int(names[3].removeprefix("seed")), search, backbone, episodes)
+        values = json.loads(text)
+        return Titles(dict(values.get("searches", {})), dict(values.get("learners", {})))
+    except (ValueError, TypeError, AttributeError) as error:
+        raise InputError(f"--titles: is not a JSON object of names and titles ({error})") from None
 
 
-def _read_facts(path: Path, keys: set[str]) -> dict:
-    facts = read_json(path)
-    missing = keys - set(facts) if isinstance(facts, dict) else keys
-    if missing:
-        raise InputError(f"{path}: lacks {', '.join(sorted(missing))}; run its stage again")
-    return facts
-
-
-def per_seed(parts: list[Part]) -> pd.DataFrame:
-    """One row per part and number of shots: its mean accuracy over episodes, in percent."""
-    rows = []
-    for part in parts:
-        for shots, episodes in part.episodes.groupby("shots"):
-            rows.append(
-                {
-                    "dataset": part.dataset,
-                    "run": part.run,
-                    "method": part.method,
-                    "seed": part.seed,
-                    "shots": shots,
-                    "accuracy": episodes["accuracy"].mean(),
-                }
-            )
-    return pd.DataFrame(rows)
-
-
-def summarise(parts: list[Part]) -> pd.DataFrame:
-    """One row per data set, run, method and number of shots, in the order of `parts`.
+def summarise(groups: dict[tuple, list[Chain]], titles: Titles) -> pd.DataFrame:
+    """One row per data set, backbone, search, learner and number of shots.
 
     `accuracy_std` is over seeds of the mean over episodes (as in the paper); `ci95` is over episodes, each
-    averaged over the seeds (all seeds see the same episodes); `params` and `search_seconds` are means.
+    averaged over the seeds (all seeds see the same episodes); `params` and `search_seconds` are means; `device` is
+    that of the search.
     """
-    groups: dict[tuple[str, str, str], list[Part]] = {}
-    for part in parts:
-        groups.setdefault((part.dataset, part.run, part.method), []).append(part)
     rows = []
-    for (dataset, run, method), members in groups.items():
-        for shots in members[0].episodes["shots"].unique():
-            accuracies = np.stack([_accuracies(member, shots) for member in members])
+    for key, members in groups.items():
+        for shots in sorted(members[0].episodes["shots"].unique()):
+            accuracies = np.stack([member.accuracies(shots) for member in members])
             row = [
-                dataset,
-                run,
-                method,
+                *key,
+                titles.model(key[2], key[3]),
                 len(members),
-                round(np.mean([member.backbone["parameters"] for member in members])),
-                round(float(np.mean([member.search["seconds"] for member in members])), 3),
+                round(np.mean([member.model.parameters for member in members])),
+                round(float(np.mean([member.search.seconds for member in members])), 3),
+                " ".join(sorted({member.search.device for member in members})),
                 int(shots),
                 accuracies.mean(),
                 deviation(accuracies.mean(1)),
@@ -154,69 +171,139 @@ def summarise(parts: list[Part]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=SUMMARY_COLUMNS)
 
 
-def _accuracies(part: Part, shots: int) -> np.ndarray:
-    chosen = part.episodes[part.episodes["shots"] == shots].sort_values("episode")
-    return chosen["accuracy"].to_numpy()
+def labels(summary: pd.DataFrame) -> dict[tuple, str]:
+    """A name for each row of a data set that tells it apart from the others, by (backbone, search, learner)."""
+    rows = summary.drop_duplicates(KEY)
+    named = {}
+    for row in rows.itertuples():
+        alike = rows[(rows["dataset"] == row.dataset) & (rows["model"] == row.model)]
+        parts = [row.model]
+        parts += [row.backbone] if alike["backbone"].nunique() > 1 else []
+        parts += [row.learner] if alike["learner"].nunique() > 1 else []
+        parts += [row.search] if alike["search"].nunique() > 1 else []
+        named[row.backbone, row.search, row.learner] = ", ".join(parts)
+    return named
 
 
-def make_table1(summary: pd.DataFrame) -> pd.DataFrame:
-    """The layout of Table 1: our rows, and the paper's for the data sets that it has."""
-    shots = sorted(summary["shots"].unique())
-    rows = []
-    for dataset in summary["dataset"].unique():
-        for row in TABLE1:
-            if row.dataset == dataset:
-                accuracies = {1: row.one_shot, 5: row.five_shot}
-                rows.append(
-                    {
-                        "Data": dataset,
-                        "Model": row.model,
-                        "Arch.": row.architecture,
-                        "Cells": row.cells,
-                        "Params": row.params,
-                        "Search cost": row.search_cost,
-                        **{f"{count}-shot": accuracies.get(count, "") for count in shots},
-                        "Source": "paper",
-                    }
-                )
-        chosen = summary[summary["dataset"] == dataset]
-        for (run, method), group in chosen.groupby(["run", "method"], sort=False):
-            rows.append(
-                {
-                    "Data": dataset,
-                    "Model": TITLES.get(method, method),
-                    "Arch.": f"Cells, {run.split('-')[1].removesuffix('ch')} channels",
-                    "Cells": run.split("cells")[0],
-                    "Params": format_count(group["params"].iloc[0]),
-                    "Search cost": format_seconds(group["search_seconds"].iloc[0]),
-                    **{f"{count}-shot": _accuracy(group, count) for count in shots},
-                    "Source": "this run",
-                }
-            )
-    return pd.DataFrame(rows)
+def make_table1(summary: pd.DataFrame, groups: dict[tuple, list[Chain]]) -> pd.DataFrame:
+    """The layout of Table 1: our rows, and the paper's.
 
-
-def make_table2(summary: pd.DataFrame, criteria: dict[str, list[str]]) -> pd.DataFrame:
-    """The layout of Table 2: methods, what each searches with, accuracies by shots and run.
-
-    Args:
-        criteria: by method, what it searched with.
+    The paper's rows are of the data sets that it has; where we have none of them, of miniImageNet.
     """
+    shots = sorted(summary["shots"].unique())
+    published = pd.read_csv(PUBLISHED, dtype=str, keep_default_na=False)
+    ours = list(summary["dataset"].unique())
+    theirs = [name for name in ours if name in set(published["dataset"])] or ["mini-imagenet"]
     rows = []
-    for (dataset, method), group in summary.groupby(["dataset", "method"], sort=False):
-        used = criteria.get(method, METHODS.get(method, []))
-        row = {"Data": dataset, "Model": TITLES.get(method, method)}
-        row |= {title: "✓" if criterion in used else "" for title, criterion in MARKS.items()}
-        for shots in sorted(group["shots"].unique()):
-            for run in group["run"].unique():
-                row[f"{shots}-shot, {run}"] = _accuracy(group[group["run"] == run], shots)
-        rows.append(row)
+    for dataset in dict.fromkeys([*ours, *theirs]):
+        rows += [_published_row(row, shots) for row in published[published["dataset"] == dataset].itertuples()]
+        for key, group in summary[summary["dataset"] == dataset].groupby(KEY, sort=False):
+            rows.append(_our_row(group, groups[key][0].model.architecture, shots))
     return pd.DataFrame(rows)
+
+
+def _published_row(row, shots: list[int]) -> dict:
+    accuracies = {1: row.one_shot, 5: row.five_shot}
+    return {
+        "Data": row.dataset,
+        "Model": row.model,
+        "Learner": "",
+        "Arch.": row.architecture,
+        "Cells": row.cells,
+        "Params": row.parameters,
+        "Search cost": row.search_cost,
+        "Device": row.device,
+        **{f"{count}-shot": accuracies.get(count, "") for count in shots},
+        "±": row.spread,
+        "Source": "paper",
+    }
+
+
+def _our_row(group: pd.DataFrame, architecture, shots: list[int]) -> dict:
+    first = group.iloc[0]
+    searched = first["search_seconds"] >= 0.5
+    return {
+        "Data": first["dataset"],
+        "Model": first["model"],
+        "Learner": first["learner"],
+        "Arch.": architecture.origin.backbone_title,
+        "Cells": "" if architecture.cells is None else str(architecture.cells),
+        "Params": format_count(first["params"]),
+        "Search cost": format_seconds(first["search_seconds"]) if searched else "",
+        "Device": first["device"] if searched else "",
+        **{f"{count}-shot": _accuracy(group, count) for count in shots},
+        "±": f"{OVER_SEEDS} ({first['seeds']})" if first["seeds"] > 1 else "one seed",
+        "Source": "this run",
+    }
+
+
+def make_table2(summary: pd.DataFrame, groups: dict[tuple, list[Chain]]) -> pd.DataFrame:
+    """The layout of Table 2: rows whose cells were found, what each was found with, accuracies by shots and backbone."""
+    found = {key: members[0] for key, members in groups.items() if members[0].model.architecture.genotype is not None}
+    weights = {key: _weights(chain.search) for key, chain in found.items()}
+    used = dict.fromkeys(criterion for of_row in weights.values() for criterion in of_row)
+    columns = MARKS | {name: name for name in used if name not in MARKS}
+    rows = []
+    for (dataset, search, learner), group in summary.groupby(["dataset", "search", "learner"], sort=False):
+        keys = [key for key in found if (key[0], key[2], key[3]) == (dataset, search, learner)]
+        if not keys:
+            continue
+        row = {"Data": dataset, "Model": group["model"].iloc[0], "Learner": learner}
+        row |= {title: _mark(weights[keys[0]].get(criterion)) for criterion, title in columns.items()}
+        for shots in sorted(group["shots"].unique()):
+            for backbone in group["backbone"].unique():
+                row[f"{shots}-shot, {backbone}"] = _accuracy(group[group["backbone"] == backbone], shots)
+        rows.append(row)
+    return pd.DataFrame(rows).fillna("")
+
+
+def _weights(search: SearchReport) -> dict[str, float]:
+    """What a search was led by, as its options say: criteria by name, each with the weight of its ranks."""
+    weights = {}
+    for item in search.options.get("criteria", []):
+        for name, weight in ({item: 1.0} if isinstance(item, str) else item).items():
+            weights[Path(name).stem] = float(weight)
+    return weights
+
+
+def _mark(weight: float | None) -> str:
+    if weight is None:
+        return ""
+    return "✓" if weight == 1 else f"✓ × {weight:g}"
+
+
+def differences(summary: pd.DataFrame, groups: dict[tuple, list[Chain]]) -> pd.DataFrame:
+    """Every two rows of a data set: the difference of their accuracies and how much of it is chance.
+
+    `ci95_episodes` is half the 95 % t-interval of the difference over the shared episodes, each averaged over the
+    seeds; `ci95_seeds` the same over seeds (Welch), which takes two seeds of each; both in percentage points.
+    `beyond_chance` says whether the difference exceeds both.
+    """
+    named = labels(summary)
+    rows = []
+    for one, other in combinations(groups, 2):
+        if one[0] != other[0]:
+            continue
+        for shots in sorted(groups[one][0].episodes["shots"].unique()):
+            first, second = (
+                np.stack([chain.accuracies(shots) for chain in groups[key]]) for key in (one, other)
+            )
+            difference = first.mean() - second.mean()
+            episodes = confidence_95(first.mean(0) - second.mean(0))
+            seeds = welch_95(first.mean(1), second.mean(1))
+            known = not np.isnan(seeds)
+            beyond = ("yes" if abs(difference) > max(episodes, seeds) else "no") if known else "one seed"
+            rows.append([one[0], named[one[1:]], named[other[1:]], int(shots), difference, episodes, seeds, beyond])
+    columns = ["dataset", "row", "other", "shots", "difference", "ci95_episodes", "ci95_seeds", "beyond_chance"]
+    return pd.DataFrame(rows, columns=columns).round(3)
 
 
 def _accuracy(group: pd.DataFrame, shots: int) -> str:
     """`mean ± deviation over seeds`; one seed has no deviation."""
-    row = group[group["shots"] == shots].iloc[0]
+    chosen = group[group["shots"] == shots]
+    if chosen.empty:
+        return ""
+    row = chosen.iloc[0]
     if np.isnan(row["accuracy_std"]):
         return f"{row['accuracy_mean']:.2f}"
     return f"{row['accuracy_mean']:.2f} ± {row['accuracy_std']:.2f}"
@@ -255,6 +342,6 @@ def to_markdown(table: pd.DataFrame) -> str:
 def to_latex(table: pd.DataFrame) -> str:
     """A booktabs tabular, ready for \\input."""
     text = table.to_latex(index=False, escape=False, column_format="l" * len(table.columns))
-    for sign, macro in (("±", r"$\pm$"), ("✓", r"$\checkmark$"), ("_", r"\_")):
+    for sign, macro in (("±", r"$\pm$"), ("✓", r"$\checkmark$"), ("×", r"$\times$"), ("_", r"\_"), ("%", r"\%")):
         text = text.replace(sign, macro)
     return text

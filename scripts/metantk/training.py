@@ -1,19 +1,19 @@
-"""Training of a backbone by plain classification of all training classes (RFS; paper, section 6.1)."""
+"""The one training loop, for all learners: pictures to the device, steps, epochs, what a checkpoint must hold."""
 
 import logging
+import math
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from metantk import devices, transforms
-from metantk.config import TrainingOptions
+from metantk import devices
 from metantk.datasets.store import Split, block_starts
-from metantk.devices import generator
-from metantk.space.network import Network
+from metantk.learners.base import Learner, Moment
+from metantk.storage import InputError
 
 log = logging.getLogger("metantk")
 SHARE_OF_FREE_MEMORY = 0.5  # of the device's, for pictures; the network and its activations need the rest
@@ -24,36 +24,44 @@ class Pictures(NamedTuple):
 
     Attributes:
         images: uint8 `(pictures, height, width, 3)`; on the device, or mapped from the disk.
-        labels: int64 `(pictures,)`, on the device.
+        labels: int64 `(pictures,)`, on the CPU.
+        device: where batches go.
         mean, std: per channel, for pictures in 0..1.
     """
 
     images: Tensor | np.ndarray
     labels: Tensor
+    device: torch.device
     mean: list[float]
     std: list[float]
 
     def batches(self, orders: Iterable[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
-        """Pictures, uint8, and labels on the device, by the numbers of each batch."""
-        device = self.labels.device
-        if isinstance(self.images, Tensor):
+        """Pictures, uint8, and labels on the device, by the numbers of each batch.
+
+        The next batch is put together while the device is busy with this one. Nothing here waits for a GPU.
+        """
+        if self.device.type == "cpu" and isinstance(self.images, Tensor):
             for numbers in orders:
-                numbers = numbers.to(device)
                 yield self.images[numbers], self.labels[numbers]
             return
-        # The next batch is read from the disk while the device is busy with this one.
         with ThreadPoolExecutor(max_workers=1) as reader:
-            reading = ((numbers, reader.submit(self._read, numbers)) for numbers in orders)
+            reading = (reader.submit(self._read, numbers) for numbers in orders)
             current = next(reading, None)
             while current is not None:
                 following = next(reading, None)
-                numbers, images = current
-                yield images.result().to(device, non_blocking=True), self.labels[numbers.to(device)]
+                images, labels = current.result()
+                images, labels = (part.to(self.device, non_blocking=True) for part in (images, labels))
+                yield (self.images[images] if isinstance(self.images, Tensor) else images), labels
                 current = following
 
-    def _read(self, numbers: Tensor) -> Tensor:
-        images = torch.from_numpy(self.images[numbers.numpy()])
-        return images.pin_memory() if self.labels.device.type == "cuda" else images
+    def _read(self, numbers: Tensor) -> tuple[Tensor, Tensor]:
+        """The pictures, or, where they are on the device, their numbers; and the labels."""
+        on_device = isinstance(self.images, Tensor)
+        images = numbers if on_device else torch.from_numpy(self.images[numbers.numpy()])
+        return self._pinned(images), self._pinned(self.labels[numbers])
+
+    def _pinned(self, tensor: Tensor) -> Tensor:
+        return tensor.pin_memory() if self.device.type == "cuda" else tensor
 
 
 def place(train: Split, manifest: dict, device: torch.device) -> Pictures:
@@ -61,7 +69,7 @@ def place(train: Split, manifest: dict, device: torch.device) -> Pictures:
     fit = train.images.nbytes <= SHARE_OF_FREE_MEMORY * devices.free_memory(device)
     images = _copy_to(train.images, device) if fit else train.images
     log.info("pictures: %.1f GB, %s", train.images.nbytes / 1e9, "on the device" if fit else "read from the disk")
-    return Pictures(images, torch.from_numpy(train.labels).to(device), manifest["mean"], manifest["std"])
+    return Pictures(images, torch.from_numpy(train.labels), device, manifest["mean"], manifest["std"])
 
 
 def _copy_to(images: np.ndarray, device: torch.device) -> Tensor:
@@ -73,10 +81,7 @@ def _copy_to(images: np.ndarray, device: torch.device) -> Tensor:
 
 
 class Trainer:
-    """A network in training and all that a checkpoint must hold.
-
-    The random draws of a step come from generators named by seed, epoch and step, so that a training resumed at any
-    step draws what an uninterrupted one draws.
+    """A learner in training and all that a checkpoint must hold.
 
     Attributes:
         epoch: finished epochs.
@@ -84,111 +89,76 @@ class Trainer:
         curve: a row for each finished epoch.
     """
 
-    def __init__(self, network: Network, options: TrainingOptions, *, seed: int) -> None:
+    def __init__(self, learner: Learner, pictures: Pictures, *, seed: int) -> None:
         # Pictures come as height × width × channels; convolutions are faster when weights lie the same way.
-        self.network = network.to(memory_format=torch.channels_last)
-        self.options, self.seed = options, seed
-        self.optimiser = torch.optim.SGD(
-            network.parameters(),
-            lr=options.learning_rate,
-            momentum=options.momentum,
-            weight_decay=options.weight_decay,
-        )
-        self.epoch = self.step = 0
+        learner.network.to(memory_format=torch.channels_last)
+        self.learner, self.pictures, self.seed = learner, pictures, seed
+        self.epoch = self.step = self.seen = 0
         self.curve: list[dict] = []
         # Summed on the device: reading a number would wait for the device at every step.
-        device = next(network.parameters()).device
-        self.loss_sum = torch.zeros((), dtype=torch.float64, device=device)
-        self.correct = torch.zeros((), dtype=torch.int64, device=device)
-
-    @property
-    def learning_rate(self) -> float:
-        passed = sum(self.epoch >= milestone for milestone in self.options.milestones)
-        return self.options.learning_rate * self.options.decay**passed
+        self.loss_sum = torch.zeros((), dtype=torch.float64, device=pictures.device)
+        self.correct = torch.zeros((), dtype=torch.int64, device=pictures.device)
 
     def state(self) -> dict:
+        extra = self.learner.extra
         return {
-            "network": self.network.state_dict(),
-            "optimiser": self.optimiser.state_dict(),
+            "network": self.learner.network.state_dict(),
+            "extra": {} if extra is None else extra.state_dict(),
+            "optimiser": self.learner.optimiser.state_dict(),
             "epoch": self.epoch,
             "step": self.step,
+            "seen": self.seen,
             "curve": self.curve,
             "loss_sum": self.loss_sum,
             "correct": self.correct,
         }
 
     def load_state(self, state: dict) -> None:
-        self.network.load_state_dict(state["network"])
-        self.optimiser.load_state_dict(state["optimiser"])
-        self.epoch, self.step, self.curve = state["epoch"], state["step"], list(state["curve"])
+        self.learner.network.load_state_dict(state["network"])
+        if self.learner.extra is not None:
+            self.learner.extra.load_state_dict(state["extra"])
+        self.learner.optimiser.load_state_dict(state["optimiser"])
+        self.epoch, self.step, self.seen = state["epoch"], state["step"], state["seen"]
+        self.curve = list(state["curve"])
         self.loss_sum.copy_(state["loss_sum"])
         self.correct.copy_(state["correct"])
 
-    def train_epoch(self, pictures: Pictures, advance: Callable[[int], None]) -> None:
-        """What is left of one pass over the pictures; adds a row to the curve (loss in nats, accuracy in percent).
+    def train_epoch(self, advance: Callable[[int], None]) -> None:
+        """What is left of an epoch; adds a row to the curve (loss in nats, accuracy in percent).
 
         After each step `advance` is called, and may raise: the state is then that after the step.
+
+        Raises:
+            InputError: the loss is not finite.
         """
-        for group in self.optimiser.param_groups:
-            group["lr"] = self.learning_rate
-        self.network.train()
-        for raw, labels in pictures.batches(self._batches(len(pictures.labels))):
-            self._train_step(raw, labels, pictures)
+        learner = self.learner
+        for group in learner.optimiser.param_groups:
+            group["lr"] = learner.learning_rate(self.epoch)
+        learner.network.train()
+        for images, labels in self.pictures.batches(learner.numbers(self.epoch, self.step)):
+            learner.optimiser.zero_grad(set_to_none=True)
+            outcome = learner.step(images, labels, Moment(self.seed, self.epoch, self.step))
+            learner.optimiser.step()
+            self.loss_sum += outcome.loss * outcome.seen
+            self.correct += outcome.correct
+            self.seen += outcome.seen
             self.step += 1
             advance(1)
-        self._finish_epoch(seen=self.step * self._batch_size(len(pictures.labels)))
+        self._finish_epoch()
 
-    def _train_step(self, raw: Tensor, labels: Tensor, pictures: Pictures) -> None:
-        moment = self.seed, self.epoch, self.step
-        draws, drops = (generator(name, *moment, device=raw.device) for name in ("augmentation", "drop path"))
-        images = transforms.augment(raw, self.options.augmentation, draws)
-        images = transforms.normalise(images, pictures.mean, pictures.std)
-        drop_rate = self.options.drop_path * (self.epoch + 1) / self.options.epochs
-        outputs = self.network(images, drop_rate, drops)
-        loss = nn.functional.cross_entropy(outputs, labels)
-        self.optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        self.optimiser.step()
-        self.loss_sum += loss.detach() * len(labels)
-        self.correct += (outputs.detach().argmax(1) == labels).sum()
-
-    def _finish_epoch(self, *, seen: int) -> None:
-        rate = self.learning_rate
-        self.epoch, self.step = self.epoch + 1, 0
-        self.curve.append(
-            {
-                "epoch": self.epoch,
-                "learning_rate": rate,
-                "loss": float(self.loss_sum) / seen,
-                "accuracy": 100 * int(self.correct) / seen,
-            }
-        )
+    def _finish_epoch(self) -> None:
+        rate, loss = self.learner.learning_rate(self.epoch), float(self.loss_sum) / self.seen
+        if not math.isfinite(loss):
+            raise InputError(
+                f"training: the loss is not finite in epoch {self.epoch + 1}, with a learning rate of {rate:g}:"
+                " use a lower one"
+            )
+        accuracy = 100 * int(self.correct) / self.seen
+        self.epoch, self.step, self.seen = self.epoch + 1, 0, 0
+        self.curve.append({"epoch": self.epoch, "learning_rate": rate, "loss": loss, "accuracy": accuracy})
         self.loss_sum.zero_()
         self.correct.zero_()
 
-    def _batches(self, count: int) -> Iterator[Tensor]:
-        """Picture numbers of each step that is left, shuffled; an incomplete last batch is dropped."""
-        order = torch.randperm(count, generator=generator("order", self.seed, self.epoch))
-        size = self._batch_size(count)
-        for start in range(self.step * size, count - size + 1, size):
-            yield order[start : start + size]
-
-    def _batch_size(self, count: int) -> int:
-        return min(self.options.batch_size, count)
-
-    def steps_per_epoch(self, count: int) -> int:
-        return count // self._batch_size(count)
-
-    def steps_done(self, steps_per_epoch: int) -> int:
-        return self.epoch * steps_per_epoch + self.step
-
-
-@torch.no_grad()
-def initialise(network: Network, seed: int) -> None:
-    """Draw all weights as PyTorch's constructors do (uniform within ±1/√fan-in), from a generator of our own."""
-    draws = generator("initial weights", seed)
-    for module in network.modules():
-        if isinstance(module, nn.Conv2d | nn.Linear):
-            bound = module.weight[0].numel() ** -0.5
-            for parameter in module.parameters():
-                parameter.uniform_(-bound, bound, generator=draws)
+    @property
+    def steps_done(self) -> int:
+        return self.epoch * self.learner.steps + self.step

@@ -5,16 +5,19 @@ batch at once. A test compares each with torchvision's function on single pictur
 
 Pictures are `(pictures, 3, height, width)` and lie in memory as they lie on disk, channels last: that is left so,
 and what differs by channel is written such that neighbours in memory are treated alike, several times as fast.
-tests/benchmarks/bench_input_pipeline.py measures all of it.
+Draws are made where their generator lives, on the CPU, and uploaded at once: they are the same on every device, and
+no step waits for a GPU. tests/benchmarks/bench_input_pipeline.py measures all of it.
 """
 
+import functools
 import math
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from metantk.config import AugmentationOptions
+from metantk.devices import upload
+from metantk.options.augmentation import AugmentationOptions
 
 # Rec. 601 luma, as torchvision and Pillow use it.
 GRAY = (0.2989, 0.587, 0.114)
@@ -25,11 +28,18 @@ def to_float(images: Tensor) -> Tensor:
     return images.permute(0, 3, 1, 2).float().div_(255)
 
 
+@functools.lru_cache(maxsize=64)
+def _constant(values: tuple[float, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Uploaded once: an upload per batch would wait for the device."""
+    with torch.inference_mode(False):  # a tensor made in inference mode could not be used outside of it
+        return torch.tensor(values, dtype=dtype, device=device)
+
+
 def normalise(images: Tensor, mean: list[float], std: list[float]) -> Tensor:
     rows = images.permute(0, 2, 3, 1).flatten(2)  # (pictures, height, width * channels)
     width = images.shape[3]
-    scale = 1 / images.new_tensor(std)
-    shift = -images.new_tensor(mean) * scale
+    scale = 1 / _constant(tuple(std), images.dtype, images.device)
+    shift = -_constant(tuple(mean), images.dtype, images.device) * scale
     rows = torch.addcmul(shift.repeat(width), rows, scale.repeat(width))
     return rows.unflatten(2, (width, len(mean))).permute(0, 3, 1, 2)
 
@@ -52,7 +62,7 @@ def random_crop(
     pictures, height, width, channels = padded.shape
 
     def draw(below: int) -> Tensor:
-        return torch.randint(below, (pictures, 1), generator=generator, device=images.device)
+        return upload(torch.randint(below, (pictures, 1), generator=generator), images.device)
 
     chosen = torch.arange(pictures, device=images.device).view(-1, 1)
     if flip:
@@ -67,9 +77,9 @@ def random_crop(
 
 def random_jitter(images: Tensor, strength: float, generator: torch.Generator) -> Tensor:
     """Brightness, contrast and saturation, each changed by a factor in 1 ± strength, in a random order."""
-    device = images.device
-    order = torch.randperm(3, generator=generator, device=device).tolist()
-    factors = 1 + strength * (2 * torch.rand(3, len(images), generator=generator, device=device) - 1)
+    order = torch.randperm(3, generator=generator).tolist()
+    factors = 1 + strength * (2 * torch.rand(3, len(images), generator=generator) - 1)
+    factors = upload(factors, images.device)
     for number in order:
         change = (adjust_brightness_, adjust_contrast_, adjust_saturation)[number]
         images = change(images, factors[number].view(-1, 1, 1, 1))
@@ -85,7 +95,7 @@ def adjust_contrast_(images: Tensor, factor: Tensor) -> Tensor:
     _, channels, height, width = images.shape
     rows = images.permute(0, 2, 3, 1).flatten(2).sum(1)
     means = rows.view(-1, width, channels).sum(1) / (height * width)
-    mean = (means @ images.new_tensor(GRAY)).view(-1, 1, 1, 1)
+    mean = (means @ _constant(GRAY, images.dtype, images.device)).view(-1, 1, 1, 1)
     return images.mul_(factor).add_(mean * (1 - factor)).clamp_(0, 1)
 
 
@@ -93,7 +103,7 @@ def adjust_saturation(images: Tensor, factor: Tensor) -> Tensor:
     pictures, channels, height, width = images.shape
     # A matrix per picture mixes its channels. Several pixels at once make a product that is worth its call.
     pixels = math.gcd(height * width, 4)
-    gray = images.new_tensor(GRAY)[:, None].expand(channels, channels)
+    gray = _constant(GRAY, images.dtype, images.device)[:, None].expand(channels, channels)
     mixed = torch.lerp(gray, torch.eye(channels).to(gray), factor.view(-1, 1, 1))
     blocks = torch.einsum("pq,ncd->npcqd", torch.eye(pixels).to(mixed), mixed)
     size = pixels * channels

@@ -13,8 +13,11 @@ SCRIPTS = REPOSITORY / "scripts"
 sys.path.insert(0, str(SCRIPTS.resolve()))
 
 # By module: Snakemake's own names, such as `config` and `parse`, share this namespace.
-import metantk.config
 import metantk.container
+import metantk.options.config
+import metantk.options.dataset
+import metantk.plugins
+import metantk.provenance
 import metantk.storage
 from metantk.storage import canonical_json
 from snakemake.settings.types import DeploymentMethod
@@ -23,7 +26,7 @@ from snakemake.settings.types import DeploymentMethod
 IMAGE = str(REPOSITORY / metantk.container.image_name())
 
 try:
-    CONFIG = metantk.config.parse(metantk.config.Config, dict(config), where="configuration")
+    CONFIG = metantk.options.config.parse_config(dict(config))
     if DeploymentMethod.APPTAINER in workflow.deployment_settings.deployment_method:
         metantk.container.check_image(IMAGE)
 except metantk.storage.InputError as error:
@@ -34,21 +37,25 @@ except metantk.storage.InputError as error:
 RESULTS = CONFIG.results
 # Snakemake looks at each input file by itself: with more of them, names and sizes alone are compared.
 MANY_FILES = 2000
-RUNS = {run.name: run for run in CONFIG.runs}
+CHAINS = CONFIG.chains
+BACKBONES, SEARCHES, LEARNERS = (list(dict.fromkeys(names)) for names in zip(*CHAINS))
 
 
 # Seconds of work: on a cluster they run where Snakemake runs.
 localrules:
     all,
     aggregate_tables,
-    draw_figures,
+    draw_results,
+    draw_searches,
+    tabulate_finished,
     inspect_dataset,
 
 
 wildcard_constraints:
     dataset="|".join(CONFIG.datasets),
-    run="|".join(RUNS),
-    method="|".join(CONFIG.methods),
+    backbone="|".join(BACKBONES),
+    search="|".join(SEARCHES),
+    learner="|".join(LEARNERS),
     seed=r"\d+",
 
 
@@ -56,10 +63,13 @@ wildcard_constraints:
 ENVIRONMENT = "../../envs/metantk.yaml"
 
 DATA = f"{RESULTS}/{{dataset}}/data"
-PART = f"{RESULTS}/{{dataset}}/{{run}}/{{method}}/seed{{seed}}"
-STABILITY = f"{RESULTS}/{{dataset}}/{{run}}/{{method}}/rank_stability"
+SEARCH = f"{RESULTS}/{{dataset}}/{{backbone}}/{{search}}/seed{{seed}}"
+CHAIN = f"{SEARCH}/{{learner}}"
+# Where a job's log and benchmark lie, below the folders of all logs and benchmarks: as its outputs do.
+SEARCH_JOB, CHAIN_JOB = (folder.removeprefix(f"{RESULTS}/") for folder in (SEARCH, CHAIN))
+STABILITY = f"{RESULTS}/{{dataset}}/{{backbone}}/{{search}}/rank_stability"
 TABLES = f"{RESULTS}/tables"
-FIGURES = f"{RESULTS}/figures/{{dataset}}/{{run}}"
+FIGURES = f"{RESULTS}/figures/{{dataset}}"
 THEORY = f"{RESULTS}/theory"
 
 
@@ -81,10 +91,12 @@ NEEDS = {
     "inspect_dataset": Needs(mb=2000, minutes=30),
     "search_architecture": Needs(mb=6000, minutes=240),
     "measure_rank_stability": Needs(mb=6000, minutes=480),
-    "train_genotype": Needs(mb=4000, minutes=180, mb_per_gb=1200, minutes_per_gb=120),
+    "train_network": Needs(mb=4000, minutes=180, mb_per_gb=1200, minutes_per_gb=120),
     "evaluate_episodes": Needs(mb=4000, minutes=120, mb_per_gb=1200),
     "aggregate_tables": Needs(mb=2000, minutes=30),
-    "draw_figures": Needs(mb=2000, minutes=30),
+    "tabulate_finished": Needs(mb=2000, minutes=30),
+    "draw_results": Needs(mb=2000, minutes=30),
+    "draw_searches": Needs(mb=2000, minutes=30),
     "verify_theory": Needs(mb=4000, minutes=240),
     "measure_trainability": Needs(mb=4000, minutes=480),
 }
@@ -117,17 +129,51 @@ def gigabytes(files):
 
 
 @functools.cache
-def code(script):
-    """The script, then every local module behind it: an edit of one of them reruns the rule."""
-    path = (SCRIPTS / script).resolve()
-    modules = [module for module in metantk.storage.local_modules(path) if module != path]
-    return [str(SCRIPTS / module.relative_to(SCRIPTS.resolve())) for module in [path, *modules]]
+def code_of(*files):
+    """A hash of the syntax trees of these files and of all local modules behind them."""
+    return metantk.provenance.code_hash(*files)
+
+
+def code(script, **families):
+    """The function of a rule's `code`: an edit of what a job runs reruns it, one of comments or of other kinds not.
+
+    `families` says which kinds a job runs besides the script, by their families: `search="searches"` for the search
+    that its wildcard names.
+    """
+    path = SCRIPTS / script
+
+    def needed(wildcards):
+        files = [path]
+        for wildcard, family in families.items():
+            options = options_of(family, wildcards[wildcard])
+            files += metantk.plugins.module_files(family, options)
+        return code_of(*files)
+
+    return needed
+
+
+def options_of(family, name):
+    return {"backbones": CONFIG.backbone, "searches": CONFIG.search, "learners": CONFIG.learner}[family](name)
+
+
+def options(family, wildcard):
+    """The function of a rule's options: those of the kind that a wildcard names, as JSON."""
+
+    def needed(wildcards):
+        return canonical_json(options_of(family, wildcards[wildcard]).model_dump())
+
+    return needed
+
+
+def gpus_of_search(wildcards):
+    """A search that computes nothing asks for no GPU."""
+    return int(CONFIG.search(wildcards.search).uses_device)
 
 
 @functools.cache
 def files_of(source):
     """All files of a data set's folder, in order of name."""
-    if source in metantk.config.NAMED_SOURCES:
+    if source in metantk.options.dataset.NAMED_SOURCES:
         return []
     return sorted(str(path) for path in Path(source).rglob("*") if path.is_file())
 
@@ -147,33 +193,41 @@ def source_listing(wildcards):
     return hashlib.sha256(canonical_json(listing).encode()).hexdigest()
 
 
-def each(pattern):
-    """`pattern` for every data set, run, method and seed of the configuration."""
-    return expand(
-        pattern,
-        dataset=sorted(CONFIG.datasets),
-        run=RUNS,
-        method=CONFIG.methods,
-        seed=CONFIG.seeds,
-        allow_missing=True,
+def each_chain(pattern):
+    """`pattern` for every row and seed of the configuration; the data set stays a wildcard."""
+    return list(
+        dict.fromkeys(
+            text
+            for chain in CHAINS
+            for text in expand(pattern, **chain._asdict(), seed=CONFIG.seeds, allow_missing=True)
+        )
     )
 
 
-def each_part(pattern):
-    """`pattern` for every method and seed; the data set and the run stay wildcards."""
-    return expand(pattern, method=CONFIG.methods, seed=CONFIG.seeds, allow_missing=True)
+def each_seed(pattern):
+    """`pattern` for every seed; all else stays a wildcard."""
+    return expand(pattern, seed=CONFIG.seeds, allow_missing=True)
+
+
+def all_chains(pattern):
+    """`pattern` for every data set, row and seed."""
+    return expand(each_chain(pattern), dataset=sorted(CONFIG.datasets))
+
+
+def searched(pattern):
+    """`pattern` for every data set and every search of a backbone that takes one; the seed stays a wildcard."""
+    chains = [chain for chain in CHAINS if CONFIG.backbone(chain.backbone).searchable]
+    return [
+        text
+        for backbone, search in dict.fromkeys((chain.backbone, chain.search) for chain in chains)
+        for text in expand(
+            pattern, dataset=sorted(CONFIG.datasets), backbone=backbone, search=search, allow_missing=True
+        )
+    ]
 
 
 def dataset_options(wildcards):
     return canonical_json(CONFIG.datasets[wildcards.dataset].model_dump())
-
-
-def search_options(wildcards):
-    return canonical_json(CONFIG.search_options(wildcards.method).model_dump())
-
-
-def training_options(wildcards):
-    return canonical_json(CONFIG.training.model_dump())
 
 
 def evaluation_options(wildcards):
@@ -184,11 +238,7 @@ def theory_options(wildcards):
     return canonical_json(CONFIG.theory.model_dump())
 
 
-def trainability_options(wildcards):
-    return canonical_json(CONFIG.trainability.model_dump())
-
-
-def run_shape(wildcards):
-    """The depth and width that the name of a run stands for, as flags."""
-    run = RUNS[wildcards.run]
-    return f"--cells {run.cells} --channels {run.channels}"
+def titles(wildcards):
+    """What tables and figures call searches and learners."""
+    named = {"searches": SEARCHES, "learners": LEARNERS}
+    return canonical_json({family: {n: CONFIG.title(family, n) for n in names} for family, names in named.items()})

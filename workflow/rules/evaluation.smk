@@ -1,18 +1,17 @@
 rule evaluate_episodes:
     input:
-        code=code("evaluate_episodes.py"),
         manifest=f"{DATA}/manifest.json",
         arrays=ancient([f"{DATA}/test/images.npy", f"{DATA}/test/labels.npy"]),
-        description=f"{PART}/backbone.json",
+        description=f"{CHAIN}/model.json",
         # The description holds its checksum.
-        weights=ancient(f"{PART}/backbone.safetensors"),
+        weights=ancient(f"{CHAIN}/model.safetensors"),
     output:
-        episodes=f"{PART}/episodes.csv",
-        evaluation=f"{PART}/evaluation.json",
+        episodes=f"{CHAIN}/episodes.csv",
+        evaluation=f"{CHAIN}/evaluation.json",
     log:
-        f"{RESULTS}/logs/evaluate_episodes/{{dataset}}/{{run}}/{{method}}/seed{{seed}}.log",
+        f"{RESULTS}/logs/evaluate_episodes/{CHAIN_JOB}.log",
     benchmark:
-        f"{RESULTS}/benchmarks/evaluate_episodes/{{dataset}}/{{run}}/{{method}}/seed{{seed}}.tsv"
+        f"{RESULTS}/benchmarks/evaluate_episodes/{CHAIN_JOB}.tsv"
     conda:
         ENVIRONMENT
     container:
@@ -23,10 +22,12 @@ rule evaluate_episodes:
         mem_mb=memory("evaluate_episodes"),
         runtime=minutes("evaluate_episodes"),
     params:
+        script=SCRIPTS / "evaluate_episodes.py",
+        code=code("evaluate_episodes.py", backbone="backbones", learner="learners"),
         options=evaluation_options,
     message:
-        "Evaluate {wildcards.dataset} {wildcards.run} {wildcards.method}, seed {wildcards.seed}"
+        "Evaluate {wildcards.dataset} {wildcards.backbone} {wildcards.search} {wildcards.learner}, seed {wildcards.seed}"
     shell:
-        "python {input.code[0]} --data $(dirname {input.manifest})"
-        " --backbone $(dirname {input.description}) --options {params.options:q}"
-        " --output $(dirname {output.evaluation}) 2> {log}"
+        "python {params.script} --data $(dirname {input.manifest:q})"
+        " --model $(dirname {input.description:q}) --options {params.options:q}"
+        " --output $(dirname {output.evaluation:q}) 2> {log:q}"

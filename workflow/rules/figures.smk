@@ -1,23 +1,58 @@
-rule draw_figures:
+rule draw_searches:
     input:
-        code=code("draw_figures.py"),
-        genotypes=each_part(f"{PART}/genotype.json"),
-        traces=each_part(f"{PART}/search.csv"),
-        curves=each_part(f"{PART}/training.csv"),
-        evaluations=each_part(f"{PART}/evaluation.json"),
-        summary=f"{TABLES}/summary.csv",
-        seeds=f"{TABLES}/seeds.csv",
+        architectures=each_seed(f"{SEARCH}/architecture.json"),
+        reports=each_seed(f"{SEARCH}/search.json"),
+        traces=each_seed(f"{SEARCH}/search.csv"),
     output:
         cells=report(
-            each_part(f"{FIGURES}/cells_{{method}}_seed{{seed}}.svg"),
+            each_seed(f"{FIGURES}/{{backbone}}/cells_{{search}}_seed{{seed}}.svg"),
             category="Cells",
+            labels={"backbone": "{backbone}", "search": "{search}"},
             caption="../report/cells.rst",
         ),
         searches=report(
-            each_part(f"{FIGURES}/search_{{method}}_seed{{seed}}.svg"),
+            each_seed(f"{FIGURES}/{{backbone}}/search_{{search}}_seed{{seed}}.svg"),
             category="Searches",
+            labels={"backbone": "{backbone}", "search": "{search}"},
             caption="../report/search.rst",
         ),
+        pictures=each_seed(
+            [
+                f"{FIGURES}/{{backbone}}/cells_{{search}}_seed{{seed}}.png",
+                f"{FIGURES}/{{backbone}}/search_{{search}}_seed{{seed}}.png",
+            ]
+        ),
+    log:
+        f"{RESULTS}/logs/draw_searches/{{dataset}}/{{backbone}}/{{search}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/draw_searches/{{dataset}}/{{backbone}}/{{search}}.tsv"
+    conda:
+        ENVIRONMENT
+    container:
+        IMAGE
+    threads: 1
+    resources:
+        mem_mb=memory("draw_searches"),
+        runtime=minutes("draw_searches"),
+    params:
+        script=SCRIPTS / "draw_searches.py",
+        code=code("draw_searches.py"),
+        searches=each_seed(SEARCH),
+        titles=titles,
+    message:
+        "Draw the searches of {wildcards.dataset} {wildcards.backbone} by {wildcards.search}"
+    shell:
+        "python {params.script} {params.searches:q} --titles {params.titles:q}"
+        " --output $(dirname {output.cells[0]:q}) 2> {log:q}"
+
+
+rule draw_results:
+    input:
+        curves=each_chain(f"{CHAIN}/training.csv"),
+        evaluations=each_chain(f"{CHAIN}/evaluation.json"),
+        summary=f"{TABLES}/summary.csv",
+        seeds=f"{TABLES}/seeds.csv",
+    output:
         training=report(
             f"{FIGURES}/training.svg",
             category="Training and evaluation",
@@ -33,26 +68,25 @@ rule draw_figures:
             category="Training and evaluation",
             caption="../report/cost.rst",
         ),
-        pictures=each_part(
-            [f"{FIGURES}/cells_{{method}}_seed{{seed}}.png", f"{FIGURES}/search_{{method}}_seed{{seed}}.png"]
-        )
-        + expand(f"{FIGURES}/{{name}}.png", name=["training", "accuracies", "cost"], allow_missing=True),
+        pictures=expand(f"{FIGURES}/{{name}}.png", name=["training", "accuracies", "cost"], allow_missing=True),
     log:
-        f"{RESULTS}/logs/draw_figures/{{dataset}}/{{run}}.log",
+        f"{RESULTS}/logs/draw_results/{{dataset}}.log",
     benchmark:
-        f"{RESULTS}/benchmarks/draw_figures/{{dataset}}/{{run}}.tsv"
+        f"{RESULTS}/benchmarks/draw_results/{{dataset}}.tsv"
     conda:
         ENVIRONMENT
     container:
         IMAGE
     threads: 1
     resources:
-        mem_mb=memory("draw_figures"),
-        runtime=minutes("draw_figures"),
+        mem_mb=memory("draw_results"),
+        runtime=minutes("draw_results"),
     params:
-        parts=each_part(PART),
+        script=SCRIPTS / "draw_results.py",
+        code=code("draw_results.py"),
+        chains=each_chain(CHAIN),
     message:
-        "Draw the figures of {wildcards.dataset} {wildcards.run}"
+        "Draw the results of {wildcards.dataset}"
     shell:
-        "python {input.code[0]} {params.parts} --tables $(dirname {input.summary})"
-        " --output $(dirname {output.training}) 2> {log}"
+        "python {params.script} {params.chains:q} --tables $(dirname {input.summary:q})"
+        " --output $(dirname {output.training:q}) 2> {log:q}"

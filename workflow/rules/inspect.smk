@@ -1,6 +1,5 @@
 rule inspect_dataset:
     input:
-        code=code("inspect_dataset.py"),
         manifest=f"{DATA}/manifest.json",
         arrays=ancient(
             expand(
@@ -28,7 +27,10 @@ rule inspect_dataset:
     resources:
         mem_mb=memory("inspect_dataset"),
         runtime=minutes("inspect_dataset"),
+    params:
+        script=SCRIPTS / "inspect_dataset.py",
+        code=code("inspect_dataset.py"),
     message:
         "Draw pictures of {wildcards.dataset}"
     shell:
-        "python {input.code[0]} $(dirname {input.manifest}) --output $(dirname {output.sheet}) > {log} 2>&1"
+        "python {params.script} $(dirname {input.manifest:q}) --output $(dirname {output.sheet:q}) > {log:q} 2>&1"

@@ -1,6 +1,5 @@
 rule prepare_dataset:
     input:
-        code=code("prepare_dataset.py"),
         pictures=source_files,
     output:
         arrays=expand(
@@ -23,10 +22,12 @@ rule prepare_dataset:
         mem_mb=memory("prepare_dataset"),
         runtime=minutes("prepare_dataset"),
     params:
+        script=SCRIPTS / "prepare_dataset.py",
+        code=code("prepare_dataset.py"),
         options=dataset_options,
         listing=source_listing,
     message:
         "Prepare {wildcards.dataset}"
     shell:
-        "python {input.code[0]} --name {wildcards.dataset} --options {params.options:q}"
-        " --output $(dirname {output.manifest}) 2> {log}"
+        "python {params.script} --name {wildcards.dataset} --options {params.options:q}"
+        " --output $(dirname {output.manifest:q}) 2> {log:q}"

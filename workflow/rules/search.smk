@@ -1,40 +1,46 @@
 rule search_architecture:
     input:
-        code=code("search_architecture.py"),
         manifest=f"{DATA}/manifest.json",
         # Large files: the manifest holds their checksums, so their own times need not count.
-        arrays=ancient([f"{DATA}/train/images.npy", f"{DATA}/train/labels.npy"]),
+        arrays=ancient(
+            expand(
+                f"{DATA}/{{part}}/{{array}}.npy", part=["train", "val"], array=["images", "labels"], allow_missing=True
+            )
+        ),
     output:
-        genotype=f"{PART}/genotype.json",
-        trace=f"{PART}/search.csv",
-        report=f"{PART}/search.json",
+        architecture=f"{SEARCH}/architecture.json",
+        trace=f"{SEARCH}/search.csv",
+        report=f"{SEARCH}/search.json",
     log:
-        f"{RESULTS}/logs/search_architecture/{{dataset}}/{{run}}/{{method}}/seed{{seed}}.log",
+        f"{RESULTS}/logs/search_architecture/{SEARCH_JOB}.log",
     benchmark:
-        f"{RESULTS}/benchmarks/search_architecture/{{dataset}}/{{run}}/{{method}}/seed{{seed}}.tsv"
+        f"{RESULTS}/benchmarks/search_architecture/{SEARCH_JOB}.tsv"
     conda:
         ENVIRONMENT
     container:
         IMAGE
     threads: 1
     resources:
-        gpu=1,
+        gpu=gpus_of_search,
         mem_mb=memory("search_architecture"),
         runtime=minutes("search_architecture"),
     params:
-        options=search_options,
-        shape=run_shape,
+        script=SCRIPTS / "search_architecture.py",
+        code=code("search_architecture.py", backbone="backbones", search="searches"),
+        backbone=options("backbones", "backbone"),
+        search=options("searches", "search"),
     message:
-        "Search {wildcards.dataset} {wildcards.run} with {wildcards.method}, seed {wildcards.seed}"
+        "Search {wildcards.dataset} {wildcards.backbone} by {wildcards.search}, seed {wildcards.seed}"
     shell:
-        "python {input.code[0]} --data $(dirname {input.manifest}) {params.shape}"
-        " --seed {wildcards.seed} --options {params.options:q} --output $(dirname {output.genotype}) 2> {log}"
+        "python {params.script} --data $(dirname {input.manifest:q})"
+        " --backbone {params.backbone:q} --backbone-name {wildcards.backbone}"
+        " --search {params.search:q} --search-name {wildcards.search}"
+        " --seed {wildcards.seed} --output $(dirname {output.architecture:q}) 2> {log:q}"
 
 
-# Not part of `all`: name the files to have them, results/<dataset>/<run>/<method>/rank_stability/rank_stability.csv.
+# Not part of `all`: name the files to have them, results/<dataset>/<backbone>/<search>/rank_stability/rank_stability.csv.
 rule measure_rank_stability:
     input:
-        code=code("measure_rank_stability.py"),
         manifest=f"{DATA}/manifest.json",
         arrays=ancient([f"{DATA}/train/images.npy", f"{DATA}/train/labels.npy"]),
     output:
@@ -42,9 +48,9 @@ rule measure_rank_stability:
         figure=f"{STABILITY}/rank_stability.svg",
         picture=f"{STABILITY}/rank_stability.png",
     log:
-        f"{RESULTS}/logs/measure_rank_stability/{{dataset}}/{{run}}/{{method}}.log",
+        f"{RESULTS}/logs/measure_rank_stability/{{dataset}}/{{backbone}}/{{search}}.log",
     benchmark:
-        f"{RESULTS}/benchmarks/measure_rank_stability/{{dataset}}/{{run}}/{{method}}.tsv"
+        f"{RESULTS}/benchmarks/measure_rank_stability/{{dataset}}/{{backbone}}/{{search}}.tsv"
     conda:
         ENVIRONMENT
     container:
@@ -55,10 +61,12 @@ rule measure_rank_stability:
         mem_mb=memory("measure_rank_stability"),
         runtime=minutes("measure_rank_stability"),
     params:
-        options=search_options,
-        shape=run_shape,
+        script=SCRIPTS / "measure_rank_stability.py",
+        code=code("measure_rank_stability.py", backbone="backbones", search="searches"),
+        backbone=options("backbones", "backbone"),
+        search=options("searches", "search"),
     message:
-        "Measure how stable the ranks of {wildcards.dataset} {wildcards.run} are with {wildcards.method}"
+        "Measure how stable the ranks of {wildcards.dataset} {wildcards.backbone} are with {wildcards.search}"
     shell:
-        "python {input.code[0]} --data $(dirname {input.manifest}) {params.shape}"
-        " --options {params.options:q} --output $(dirname {output.table}) 2> {log}"
+        "python {params.script} --data $(dirname {input.manifest:q}) --backbone {params.backbone:q}"
+        " --search {params.search:q} --output $(dirname {output.table:q}) 2> {log:q}"

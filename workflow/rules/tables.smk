@@ -1,20 +1,22 @@
 rule aggregate_tables:
     input:
-        code=code("aggregate_tables.py"),
-        searches=each(f"{PART}/search.json"),
-        descriptions=each(f"{PART}/backbone.json"),
-        episodes=each(f"{PART}/episodes.csv"),
+        searches=all_chains(f"{SEARCH}/search.json"),
+        descriptions=all_chains(f"{CHAIN}/model.json"),
+        evaluations=all_chains(f"{CHAIN}/evaluation.json"),
+        episodes=all_chains(f"{CHAIN}/episodes.csv"),
     output:
         summary=report(f"{TABLES}/summary.csv", category="Tables", caption="../report/summary.rst"),
         table1=report(f"{TABLES}/table1.csv", category="Tables", caption="../report/table1.rst"),
         table2=report(f"{TABLES}/table2.csv", category="Tables", caption="../report/table2.rst"),
+        differences=report(f"{TABLES}/differences.csv", category="Tables", caption="../report/differences.rst"),
         costs=report(f"{TABLES}/costs.csv", category="Tables", caption="../report/costs.rst"),
         texts=expand(
             f"{TABLES}/{{table}}.{{suffix}}",
-            table=["summary", "table1", "table2", "costs"],
+            table=["summary", "table1", "table2", "differences", "costs"],
             suffix=["md", "tex"],
         ),
         seeds=f"{TABLES}/seeds.csv",
+        missing=f"{TABLES}/missing.csv",
     log:
         f"{RESULTS}/logs/aggregate_tables.log",
     benchmark:
@@ -28,8 +30,36 @@ rule aggregate_tables:
         mem_mb=memory("aggregate_tables"),
         runtime=minutes("aggregate_tables"),
     params:
-        parts=each(PART),
+        script=SCRIPTS / "aggregate_tables.py",
+        code=code("aggregate_tables.py"),
+        chains=all_chains(CHAIN),
+        results=RESULTS,
+        titles=titles,
     message:
         "Aggregate the tables"
     shell:
-        "python {input.code[0]} {params.parts} --output $(dirname {output.summary}) 2> {log}"
+        "python {params.script} {params.chains:q} --results {params.results:q} --titles {params.titles:q}"
+        " --output $(dirname {output.summary:q}) 2> {log:q}"
+
+
+# `make tables`: what is finished so far, at any time; what is missing is named in missing.csv.
+rule tabulate_finished:
+    threads: 1
+    resources:
+        mem_mb=memory("tabulate_finished"),
+        runtime=minutes("tabulate_finished"),
+    conda:
+        ENVIRONMENT
+    container:
+        IMAGE
+    params:
+        script=SCRIPTS / "aggregate_tables.py",
+        chains=all_chains(CHAIN),
+        results=RESULTS,
+        titles=titles,
+        tables=f"{RESULTS}/tables_so_far",
+    message:
+        "Tabulate what is finished"
+    shell:
+        "python {params.script} {params.chains:q} --partial --results {params.results:q}"
+        " --titles {params.titles:q} --output {params.tables:q}"

@@ -1,17 +1,16 @@
-rule train_genotype:
+rule train_network:
     input:
-        code=code("train_genotype.py"),
         manifest=f"{DATA}/manifest.json",
         arrays=ancient([f"{DATA}/train/images.npy", f"{DATA}/train/labels.npy"]),
-        genotype=f"{PART}/genotype.json",
+        architecture=f"{SEARCH}/architecture.json",
     output:
-        weights=f"{PART}/backbone.safetensors",
-        description=f"{PART}/backbone.json",
-        curve=f"{PART}/training.csv",
+        weights=f"{CHAIN}/model.safetensors",
+        description=f"{CHAIN}/model.json",
+        curve=f"{CHAIN}/training.csv",
     log:
-        f"{RESULTS}/logs/train_genotype/{{dataset}}/{{run}}/{{method}}/seed{{seed}}.log",
+        f"{RESULTS}/logs/train_network/{CHAIN_JOB}.log",
     benchmark:
-        f"{RESULTS}/benchmarks/train_genotype/{{dataset}}/{{run}}/{{method}}/seed{{seed}}.tsv"
+        f"{RESULTS}/benchmarks/train_network/{CHAIN_JOB}.tsv"
     conda:
         ENVIRONMENT
     container:
@@ -19,14 +18,15 @@ rule train_genotype:
     threads: 1
     resources:
         gpu=1,
-        mem_mb=memory("train_genotype"),
-        runtime=minutes("train_genotype"),
+        mem_mb=memory("train_network"),
+        runtime=minutes("train_network"),
     params:
-        options=training_options,
-        shape=run_shape,
+        script=SCRIPTS / "train_network.py",
+        code=code("train_network.py", backbone="backbones", learner="learners"),
+        learner=options("learners", "learner"),
     message:
-        "Train {wildcards.dataset} {wildcards.run} {wildcards.method}, seed {wildcards.seed}"
+        "Train {wildcards.dataset} {wildcards.backbone} {wildcards.search} by {wildcards.learner}, seed {wildcards.seed}"
     shell:
-        "python {input.code[0]} --data $(dirname {input.manifest}) --genotype {input.genotype}"
-        " {params.shape} --seed {wildcards.seed} --options {params.options:q}"
-        " --output $(dirname {output.weights}) 2> {log}"
+        "python {params.script} --data $(dirname {input.manifest:q}) --architecture {input.architecture:q}"
+        " --learner {params.learner:q} --learner-name {wildcards.learner}"
+        " --seed {wildcards.seed} --output $(dirname {output.weights:q}) 2> {log:q}"

@@ -1,4 +1,4 @@
-"""Accuracies of all methods, and what their searches cost."""
+"""Accuracies of all rows, and what their searches cost."""
 
 from collections.abc import Mapping, Sequence
 
@@ -10,34 +10,34 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from metantk.figures.palette import method_styles, tint
+from metantk.figures.palette import row_styles, tint
 from metantk.figures.style import MUTED, STYLE, TEXT, message_figure, new_figure
 
-SINGLE_SEED_TINT = 0.25  # filling of the marker of a method with one seed
+SINGLE_SEED_TINT = 0.25  # filling of the marker of a row with one seed
 
 
 @matplotlib.rc_context(STYLE)
 def draw_accuracies(
     summary: pd.DataFrame, title: str, *, chance: float | None = None, per_seed: pd.DataFrame | None = None
 ) -> Figure:
-    """Few-shot accuracy of each method, one panel per number of shots.
+    """Few-shot accuracy of each row, one panel per number of shots.
 
-    Bars are ± one standard deviation over seeds, or, where a method has one seed only, the 95 % interval over
+    Bars are ± one standard deviation over seeds, or, where a row has one seed only, the 95 % interval over
     episodes; the figure says which. The numbers stand beside each row.
 
     Args:
-        summary: rows of `summary.csv` for one data set and run. Read are the columns `dataset`, `run`,
-            `method`, `seeds`, `shots`, `accuracy_mean`, `accuracy_std` and `ci95` (all three in percent).
+        summary: rows of `summary.csv` for one data set. Read are the columns `dataset`,
+            `row`, `seeds`, `shots`, `accuracy_mean`, `accuracy_std` and `ci95` (all three in percent).
         title: the figure's title.
         chance: accuracy of a guess in percent; drawn as a dashed line, or, where the axis would have to
-            stretch so far that the methods could not be told apart, named at its left end.
-        per_seed: columns `method`, `seed`, `shots` and `accuracy`: one small open circle per row, for
-            methods with several seeds.
+            stretch so far that the rows could not be told apart, named at its left end.
+        per_seed: columns `row`, `seed`, `shots` and `accuracy`: one small open circle per row, for
+            rows with several seeds.
     """
-    _require_one(summary, ["dataset", "run"])
+    _require_one(summary, ["dataset"])
     if summary.empty:
         return message_figure(title, "No network was evaluated.")
-    styles = method_styles(summary["method"])
+    styles = row_styles(summary["row"])
     shots = sorted(summary["shots"].unique())
     figure = new_figure(1.6 + 3.4 * len(shots), 1.35 + 0.34 * len(styles), title, layout="constrained")
     panels = figure.subplots(1, len(shots), sharey=True, squeeze=False)[0]
@@ -62,15 +62,15 @@ def _require_one(summary: pd.DataFrame, columns: Sequence[str]) -> None:
 
 
 def _draw_accuracy_panel(axes: Axes, summary: pd.DataFrame, styles: Mapping, per_seed: pd.DataFrame | None) -> None:
-    rows = {method: row for row, method in enumerate(styles)}
+    places = {row: place for place, row in enumerate(styles)}
     axes.grid(axis="x")
     if per_seed is not None:
-        repeated = summary.loc[summary["seeds"] > 1, "method"]
-        for method, group in per_seed[per_seed["method"].isin(repeated)].groupby("method"):
-            options = {"s": 14, "facecolors": "none", "edgecolors": styles[method].colour, "linewidths": 0.7}
-            axes.scatter(group["accuracy"], [rows[method] + 0.28] * len(group), **options)
+        repeated = summary.loc[summary["seeds"] > 1, "row"]
+        for row, group in per_seed[per_seed["row"].isin(repeated)].groupby("row"):
+            options = {"s": 14, "facecolors": "none", "edgecolors": styles[row].colour, "linewidths": 0.7}
+            axes.scatter(group["accuracy"], [places[row] + 0.28] * len(group), **options)
     for entry in summary.itertuples(index=False):
-        row, style, error = rows[entry.method], styles[entry.method], _error(entry)
+        row, style, error = places[entry.row], styles[entry.row], _error(entry)
         axes.errorbar(
             entry.accuracy_mean,
             row,
@@ -125,19 +125,19 @@ def _accuracy_legend(summary: pd.DataFrame, with_seeds: bool) -> list[Line2D]:
 def draw_cost_accuracy(summary: pd.DataFrame, title: str) -> Figure:
     """Accuracy at the largest number of shots against the time of the search.
 
-    Markers grow with the number of parameters. Bars are as in `draw_accuracies`. Methods that need no search
+    Markers grow with the number of parameters. Bars are as in `draw_accuracies`. Rows that need no search
     (0 or no seconds) stand side by side in a strip of their own, left of the logarithmic axis.
 
     Args:
-        summary: rows of `summary.csv` for one data set and run. Read are the columns `dataset`, `run`,
-            `method`, `seeds`, `params`, `search_seconds`, `shots`, `accuracy_mean`, `accuracy_std`, `ci95`.
+        summary: rows of `summary.csv` for one data set. Read are the columns `dataset`,
+            `row`, `seeds`, `params`, `search_seconds`, `shots`, `accuracy_mean`, `accuracy_std`, `ci95`.
         title: the figure's title.
     """
-    _require_one(summary, ["dataset", "run"])
+    _require_one(summary, ["dataset"])
     if summary.empty:
         return message_figure(title, "No network was evaluated.")
     summary = summary[summary["shots"] == summary["shots"].max()]
-    styles = method_styles(summary["method"])
+    styles = row_styles(summary["row"])
     searched = summary[summary["search_seconds"] > 0]
     unsearched = summary[~(summary["search_seconds"] > 0)]
 
@@ -168,7 +168,7 @@ def draw_cost_accuracy(summary: pd.DataFrame, title: str) -> Figure:
 def _draw_cost_points(axes: Axes, summary: pd.DataFrame, styles: Mapping) -> None:
     axes.grid(axis="y")
     for entry in summary.itertuples(index=False):
-        style = styles[entry.method]
+        style = styles[entry.row]
         axes.errorbar(
             entry.search_seconds, entry.accuracy_mean, yerr=_error(entry), color=style.colour, capsize=2.5
         )
@@ -195,10 +195,10 @@ def _scale_seconds(axes: Axes, seconds: pd.Series) -> None:
 
 
 def _cost_legend(summary: pd.DataFrame, styles: Mapping) -> list[Line2D]:
-    parameters = summary.set_index("method")["params"]
+    parameters = summary.set_index("row")["params"]
     handles = []
-    for method, style in styles.items():
-        label = f"{style.name}, {_short_count(parameters[method])}" if parameters[method] > 0 else style.name
+    for row, style in styles.items():
+        label = f"{style.name}, {_short_count(parameters[row])}" if parameters[row] > 0 else style.name
         marks = {"color": style.colour, "marker": style.marker, "markersize": 5, "linestyle": "none"}
         handles.append(Line2D([], [], label=label, **marks))
     return handles

@@ -1,32 +1,30 @@
-"""How methods, operations and criteria are named and coloured in every figure."""
+"""How rows, operations and criteria are coloured in every figure."""
 
 import itertools
-import re
 from collections.abc import Iterable
 from typing import NamedTuple
 
 from matplotlib import colors
 
 
-class MethodStyle(NamedTuple):
-    """How a method is named and marked in every figure."""
+class RowStyle(NamedTuple):
+    """How a row of the tables is marked in every figure."""
 
-    name: str
     colour: str
     marker: str
 
 
-# Okabe and Ito's colours, which readers with any colour vision tell apart. Keys: `_method_key`.
-METHODS = {
-    "metantk": MethodStyle("MetaNTK-NAS", "#0072b2", "o"),
-    "tenas": MethodStyle("TE-NAS", "#d55e00", "s"),
-    "linearregions": MethodStyle("Linear regions", "#009e73", "^"),
-    "random": MethodStyle("Random cell", "#7f7f7f", "D"),
-    "metanas": MethodStyle("MetaNAS", "#cc79a7", "v"),
-    "conv4": MethodStyle("Conv-4", "#e69f00", "p"),
-    "resnet12": MethodStyle("ResNet-12", "#56b4e9", "X"),
+# Okabe and Ito's colours first, which readers with any colour vision tell apart. Known models keep theirs.
+MODELS = {
+    "MetaNTK-NAS": RowStyle("#0072b2", "o"),
+    "TE-NAS": RowStyle("#d55e00", "s"),
+    "Linear Region": RowStyle("#009e73", "^"),
+    "Random Cell": RowStyle("#7f7f7f", "D"),
+    "MetaNAS (retrained)": RowStyle("#cc79a7", "v"),
+    "RFS": RowStyle("#56b4e9", "X"),
+    "MAML": RowStyle("#e69f00", "p"),
 }
-OTHER_METHODS = [("#332288", "P"), ("#882255", "h"), ("#117733", "<"), ("#999933", ">"), ("#44aa99", "*")]
+OTHERS = [("#332288", "P"), ("#882255", "h"), ("#117733", "<"), ("#999933", ">"), ("#44aa99", "*"), ("#aa4499", "d")]
 
 # One hue per family: separable, dilated, plain, pooling.
 OPERATIONS = {
@@ -42,32 +40,31 @@ OPERATIONS = {
 }
 OTHER_OPERATION = "#444444"
 
-CRITERIA = {
-    "meta_ntk_condition": "condition number\nof the MetaNTK",
-    "ntk_condition": "condition number\nof the NTK",
-    "ntk_spectral_entropy": "spectral entropy\nof the NTK",
-    "linear_regions": "linear regions",
-}
-DECIDER_COLOURS = ["#0072b2", "#d55e00", "#009e73", "#cc79a7"]  # Okabe and Ito's, one per criterion
+DECIDER_COLOURS = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#332288", "#999933"]
 SEED_LINES = ["-", "--", ":", "-.", (0, (6, 1, 1, 1, 1, 1)), (0, (1, 3))]
 
 
-def method_styles(methods: Iterable[str]) -> dict[str, MethodStyle]:
-    """Style of each method, in the order in which figures list them: known ones first, others by name."""
-    methods = set(methods)
-    styles = {
-        method: style for key, style in METHODS.items() for method in sorted(methods) if _method_key(method) == key
-    }
-    others = itertools.cycle(OTHER_METHODS)
-    for method in sorted(methods - set(styles)):
-        styles[method] = MethodStyle(method, *next(others))
-    return styles
+def row_styles(rows: Iterable[str]) -> dict[str, RowStyle]:
+    """Style of each row by its label, in the order in which figures list them: known models first, others by name.
 
-
-def _method_key(method: str) -> str:
-    return re.sub(r"[^a-z0-9]", "", method.lower())
+    A known model's first row has its colour; rows that share a model, on other backbones, have colours of their own.
+    """
+    rows = sorted(set(rows))
+    taken = {}
+    for model, style in MODELS.items():
+        for row in rows:
+            if row.split(",")[0] == model:
+                taken[row] = style if style not in taken.values() else None
+    others = itertools.cycle(OTHERS)
+    styles = {row: style or RowStyle(*next(others)) for row, style in taken.items()}
+    return styles | {row: RowStyle(*next(others)) for row in rows if row not in styles}
 
 
 def tint(colour: str, strength: float) -> tuple[float, ...]:
     """`colour` mixed with white: 0 is white, 1 the colour itself."""
     return tuple(1 - strength * (1 - channel) for channel in colors.to_rgb(colour))
+
+
+def decider_colour(number: int) -> str:
+    """Of a search's criterion number `number`; with more criteria than colours they come round again."""
+    return DECIDER_COLOURS[number % len(DECIDER_COLOURS)]

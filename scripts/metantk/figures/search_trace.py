@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from metantk.figures.palette import CRITERIA, DECIDER_COLOURS, OPERATIONS, OTHER_OPERATION, tint
+from metantk.figures.palette import OPERATIONS, OTHER_OPERATION, decider_colour, tint
 from metantk.figures.style import MUTED, STYLE, TEXT, centred_text, message_figure, new_figure, text_width
 
 ROUND_WIDTH = 1.02
@@ -27,7 +27,7 @@ TRACE_RIGHT = 0.15
 
 
 @matplotlib.rc_context(STYLE)
-def draw_search_trace(trace: pd.DataFrame, title: str) -> Figure:
+def draw_search_trace(trace: pd.DataFrame, title: str, facts: Mapping[str, Mapping] | None = None) -> Figure:
     """How a search went: the criteria round by round, and below them what was decided for each edge.
 
     Above, for each criterion, the value of the unpruned network (line) and of every candidate without one
@@ -44,9 +44,11 @@ def draw_search_trace(trace: pd.DataFrame, title: str) -> Figure:
             `NAME`.
             A trace with no rows (architectures drawn at random) gives a figure that says so.
         title: the figure's title.
+        facts: by criterion, its `title` and whether its axis is `logarithmic`; from search.json.
     """
     if trace.empty:
-        return message_figure(title, "Nothing was scored: this method draws its architecture without a search.")
+        return message_figure(title, "Nothing was measured: this architecture was drawn or given.")
+    facts = facts or {}
     trace = trace.assign(removed=trace["removed"].astype(bool))
     criteria = _criteria_of(trace)
     edges = _list_edges(trace)
@@ -69,9 +71,9 @@ def draw_search_trace(trace: pd.DataFrame, title: str) -> Figure:
     top = 0.5
     for number, criterion in enumerate(criteria):
         axes = add_axes(top, PANEL_HEIGHT, end)
-        _draw_criterion(axes, trace, criterion, columns)
+        _draw_criterion(axes, trace, criterion, columns, facts.get(criterion, {}))
         if len(criteria) > 1:
-            axes.yaxis.label.set_color(DECIDER_COLOURS[number])
+            axes.yaxis.label.set_color(decider_colour(number))
         if number == 0:
             place = {"loc": "upper left", "bbox_to_anchor": (1 + 0.05 / end, 1.05)}
             axes.legend(handlelength=1.2, borderpad=0, **place)
@@ -104,8 +106,10 @@ def _middle(column: tuple[float, float]) -> float:
     return column[0] + column[1] / 2
 
 
-def _draw_criterion(axes: Axes, trace: pd.DataFrame, criterion: str, columns: Mapping) -> None:
-    logarithmic = criterion.endswith("condition")
+def _draw_criterion(
+    axes: Axes, trace: pd.DataFrame, criterion: str, columns: Mapping, facts: Mapping
+) -> None:
+    logarithmic = bool(facts.get("logarithmic"))
     candidates = _drawable(trace[criterion], logarithmic)
     unpruned = _drawable(trace.groupby("round")[f"{criterion}_unpruned"].mean(), logarithmic)
     dots = {"color": "#7fb2d6", "markersize": 2.4, "markeredgewidth": 0}
@@ -128,7 +132,7 @@ def _draw_criterion(axes: Axes, trace: pd.DataFrame, criterion: str, columns: Ma
     if logarithmic:
         axes.set_yscale("log")
         _label_short_log_axis(axes)
-    _set_panel_label(axes, CRITERIA.get(criterion, criterion.replace("_", " ")))
+    _set_panel_label(axes, str(facts.get("title", criterion.replace("_", " "))))
     axes.grid(axis="y")
     axes.tick_params(axis="x", length=0, labelbottom=False)
 
@@ -246,7 +250,7 @@ def _draw_deciders(axes: Axes, row: int, left: float, width: float, decided_by: 
     each = (width - 0.04) / len(deciders)
     for place, number in enumerate(deciders):
         corner = (left + 0.02 + place * each, row + 0.84)
-        axes.add_patch(Rectangle(corner, each, 0.1, facecolor=DECIDER_COLOURS[number], edgecolor="none"))
+        axes.add_patch(Rectangle(corner, each, 0.1, facecolor=decider_colour(number), edgecolor="none"))
 
 
 def _survivor(pruned: pd.DataFrame, grouped: pd.DataFrame) -> str:

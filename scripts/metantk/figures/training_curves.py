@@ -1,6 +1,5 @@
 """Loss and accuracy of trainings, epoch by epoch."""
 
-import re
 from collections.abc import Iterable, Mapping
 
 import matplotlib
@@ -8,40 +7,35 @@ import pandas as pd
 from matplotlib import ticker
 from matplotlib.figure import Figure
 
-from metantk.figures.palette import SEED_LINES, method_styles
+from metantk.figures.palette import SEED_LINES, row_styles
 from metantk.figures.style import MUTED, STYLE, message_figure, new_figure
 
 
 @matplotlib.rc_context(STYLE)
-def draw_training_curves(curves: Mapping[str, pd.DataFrame], title: str) -> Figure:
+def draw_training_curves(curves: Mapping[tuple[str, int], pd.DataFrame], title: str) -> Figure:
     """Training loss and training accuracy against the epoch, one line per network.
 
     Dotted verticals mark the first epoch after a step of the learning rate.
 
     Args:
-        curves: label -> `training.csv`. Read are the columns `epoch`, `learning_rate`, `loss` and `accuracy`
-            (percent). A label is a method's name, followed by ` seed 0` where there are several: the method
-            sets the colour, the seed the style of the line.
+        curves: (row, seed) -> `training.csv`. Read are the columns `epoch`, `learning_rate`, `loss` and
+            `accuracy` (percent). The row sets the colour, the seed the style of the line.
         title: the figure's title.
     """
     if not curves:
         return message_figure(title, "No network was trained.")
     figure = new_figure(8.6, 3.2, title, layout="constrained")
     panels = figure.subplots(1, 2)
-    labels = {label: _split_label(label) for label in curves}
-    styles = method_styles(method for method, _ in labels.values())
-    rank = {method: position for position, method in enumerate(styles)}
-    seeds = {seed: position for position, seed in enumerate(sorted({seed for _, seed in labels.values()}))}
-    for label in sorted(curves, key=lambda label: (rank[labels[label][0]], labels[label][1])):
-        method, seed = labels[label]
-        name = styles[method].name + (f", seed {seed}" if seed >= 0 else "")
-        line = {"color": styles[method].colour, "linestyle": SEED_LINES[seeds[seed] % len(SEED_LINES)]}
+    styles = row_styles(row for row, _ in curves)
+    rank = {row: position for position, row in enumerate(styles)}
+    seeds = {seed: position for position, seed in enumerate(sorted({seed for _, seed in curves}))}
+    for row, seed in sorted(curves, key=lambda key: (rank[key[0]], key[1])):
+        curve, name = curves[row, seed], f"{row}, seed {seed}"
+        line = {"color": styles[row].colour, "linestyle": SEED_LINES[seeds[seed] % len(SEED_LINES)]}
         # A line through a single epoch would not be seen.
-        line["marker"] = "o" if len(curves[label]) < 4 else None
+        line["marker"] = "o" if len(curve) < 4 else None
         for axes, column in zip(panels, ("loss", "accuracy"), strict=True):
-            axes.plot(
-                curves[label]["epoch"], curves[label][column], label=name, markersize=3, linewidth=1.2, **line
-            )
+            axes.plot(curve["epoch"], curve[column], label=name, markersize=3, linewidth=1.2, **line)
     drops = _rate_drops(curves.values())
     for axes, name in zip(panels, ("training loss", "training accuracy (%)"), strict=True):
         for number, epoch in enumerate(drops):
@@ -53,12 +47,6 @@ def draw_training_curves(curves: Mapping[str, pd.DataFrame], title: str) -> Figu
     handles, names = panels[0].get_legend_handles_labels()
     figure.legend(handles, names, loc="outside right center", handlelength=2.4)
     return figure
-
-
-def _split_label(label: str) -> tuple[str, int]:
-    """Method and seed of a label such as `metantk seed 0`; seed -1 where the label names none."""
-    match = re.fullmatch(r"(.*\S)\s+seed\s*(\d+)", label)
-    return (match[1], int(match[2])) if match else (label, -1)
 
 
 def _rate_drops(tables: Iterable[pd.DataFrame]) -> list[int]:

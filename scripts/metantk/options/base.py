@@ -1,6 +1,6 @@
 """What the options of all stages are made of: strict types, ranges, and errors of one line. Imports no torch."""
 
-from typing import Annotated, TypeVar
+from typing import Annotated, ClassVar, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -14,7 +14,14 @@ Seed = Annotated[int, Field(ge=0, lt=2**31)]
 class Options(BaseModel):
     """Unknown keys and other types are refused, and so are numbers that are not finite."""
 
+    uses_device: ClassVar[bool] = True  # of a kind: whether its stage computes anything on a GPU
+
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+
+    @property
+    def parts(self) -> list[tuple[str, str]]:
+        """Other kinds that these options name, as (family, kind): their modules are part of the stage's code."""
+        return []
 
 
 T = TypeVar("T", bound=Options)
@@ -29,11 +36,11 @@ def parse(options: type[T], values: object, *, where: str) -> T:
     try:
         return options.model_validate(values)
     except ValidationError as error:
-        problems = "; ".join(_explain(problem) for problem in error.errors())
+        problems = "; ".join(explain(problem) for problem in error.errors())
         raise InputError(f"{where}: {problems}") from None
 
 
-def _explain(problem: dict) -> str:
+def explain(problem: dict) -> str:
     place = ".".join(str(part) for part in problem["loc"])
     if problem["type"] == "extra_forbidden":
         return f"unknown key '{place}'"

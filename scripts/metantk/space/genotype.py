@@ -13,6 +13,7 @@ from typing import NamedTuple
 from metantk.storage import InputError
 
 CELL_TYPES = ("normal", "reduce")
+KEPT_EDGES = 2  # that a node keeps of all that lead to it
 
 
 class Edge(NamedTuple):
@@ -180,3 +181,19 @@ def _check_pair(pair: object, number: int, where: str) -> list:
     if type(source) is not int or not 0 <= source < number:
         raise InputError(f"{where}: input {source!r} of {operation} is not one of 0 to {number - 1}")
     return [operation, source]
+
+
+def to_genotype(space: Space, masks: dict) -> dict:
+    """The genotype of a network with one operation on each of two edges per node.
+
+    Args:
+        masks: by cell type, `(edges, operations)` bool.
+    """
+    genotype = {}
+    for cell in CELL_TYPES:
+        nodes: list[list[list]] = [[] for _ in range(space.nodes)]
+        for number, edge in enumerate(space.edges):
+            for operation in masks[cell][number].nonzero().flatten().tolist():
+                nodes[edge.node - 2].append([space.operations[operation], edge.input])
+        genotype |= {cell: nodes, f"{cell}_concat": list(range(2, 2 + space.nodes))}
+    return genotype

@@ -1,24 +1,89 @@
-"""Algorithm 1 of the paper: prune a supernet by the ranks of its operations until a genotype is left."""
+"""Algorithm 1 of the paper: prune a supernet by the ranks of its operations until a genotype is left.
+
+The criteria decide the method: meta_ntk_condition + linear_regions is MetaNTK-NAS, ntk_condition + linear_regions
+is TE-NAS, linear_regions alone another row of Table 2. A search that is ended goes on after the last draw of a
+criterion and finds the same genotype.
+"""
 
 import logging
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from itertools import pairwise
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 import torch
 
-from metantk.config import SearchOptions
-from metantk.criteria import CRITERIA, Key, Masks, Setting
-from metantk.devices import numpy_generator
-from metantk.space.genotype import CELL_TYPES, Space
+from metantk import devices
+from metantk.criteria.base import Criterion, Draws, Key, Masks, Setting, load_criterion, options_of
+from metantk.options.base import Options as AnyOptions
+from metantk.options.searches.prune import PruneOptions as Options
+from metantk.searches.base import Checkpoint, Cost, Found, Problem
+from metantk.space.genotype import CELL_TYPES, KEPT_EDGES, SPACES, Space, to_genotype
 from metantk.space.supernet import full_masks
 
 log = logging.getLogger("metantk")
-KEPT_EDGES = 2  # per node
+
+
+class Plan(NamedTuple):
+    """What candidates are, and by what they are judged.
+
+    Attributes:
+        setting: shared by all criteria.
+        options: of the search.
+        criteria: by name, in the order of the options.
+        settings: each criterion's own options.
+    """
+
+    setting: Setting
+    options: Options
+    criteria: dict[str, Criterion]
+    settings: dict[str, AnyOptions | None]
+
+    @property
+    def space(self) -> Space:
+        return self.setting.operations
+
+
+def make_plan(setting: Setting, options: Options) -> Plan:
+    """Load the criteria and check their options.
+
+    Raises:
+        InputError: an unknown criterion, or options that are not its own.
+    """
+    criteria = {name: load_criterion(kind) for name, kind in options.kinds.items()}
+    settings = {name: options_of(criterion, options.settings) for name, criterion in criteria.items()}
+    return Plan(setting, options, criteria, settings)
+
+
+def find(problem: Problem, options: Options, seed: int, checkpoint: Checkpoint) -> Found:
+    """Prune until a genotype is left."""
+    devices.set_precision(options.precision)
+    setting = Setting(
+        options.space,
+        problem.backbone.cells,
+        problem.backbone.channels,
+        options.image_size,
+        options.initialisation,
+        options.precision,
+        problem.train,
+        problem.device,
+        problem.bar.update,
+    )
+    plan = make_plan(setting, options)
+    problem.bar.reset(total=total_work(plan.space, options))
+    state = first_state(plan.space) if checkpoint.kept is None else State.from_json(checkpoint.kept)
+    state = search(plan, seed, state, lambda state: checkpoint.keep(state.to_json()))
+    facts = {
+        "rounds": state.rounds,
+        "criteria": {name: criterion.facts for name, criterion in plan.criteria.items()},
+    }
+    trace = pd.DataFrame(state.rows, columns=trace_columns(plan.criteria))
+    return Found(to_genotype(plan.space, state.masks), trace, state.costs, facts)
 
 
 class Candidate(NamedTuple):
@@ -58,7 +123,7 @@ def dense_ranks(scores: list[float], *, descending: bool) -> tuple[list[int], li
 
 
 def removal_order(
-    scores: dict[str, list[float]], weights: dict[str, float]
+    scores: dict[str, list[float]], weights: dict[str, float], larger_is_better: dict[str, bool]
 ) -> tuple[list[int], dict[str, list[int]]]:
     """Candidates from the first to remove to the last, and their ranks by criterion.
 
@@ -67,10 +132,11 @@ def removal_order(
             its absence, or raises the regions most, goes first. Ties in the sum of ranks: the order of the first
             criterion decides (published code).
         weights: by criterion, the factor of its ranks in the sum.
+        larger_is_better: by criterion.
     """
     ranks, orders = {}, []
     for name, values in scores.items():
-        ranks[name], order = dense_ranks(values, descending=not CRITERIA[name].larger_is_better)
+        ranks[name], order = dense_ranks(values, descending=not larger_is_better[name])
         orders.append(order)
     sums = rank_sums(ranks, weights)
     return sorted(orders[0], key=lambda i: sums[i]), ranks
@@ -112,7 +178,7 @@ def next_round(space: Space, masks: Masks) -> Round | None:
     return None
 
 
-def total_work(space: Space, options: SearchOptions) -> int:
+def total_work(space: Space, options: Options) -> int:
     """A whole search in units of progress: evaluations of networks times the operations that they may have."""
     work = sum(
         evaluations_of_draw(options, candidates) * operations for candidates, operations in _round_sizes(space)
@@ -131,18 +197,9 @@ def _round_sizes(space: Space) -> Iterator[tuple[int, int]]:
             left -= inputs - KEPT_EDGES
 
 
-def evaluations_of_draw(options: SearchOptions, candidates: int) -> int:
+def evaluations_of_draw(options: Options, candidates: int) -> int:
     """Networks evaluated for a draw of a criterion: the unpruned one once, or once per candidate."""
     return 1 + candidates if options.draws == "common" else 2 * candidates
-
-
-@dataclass
-class Cost:
-    """What a criterion has cost: seconds, evaluations of networks, floating-point operations of their kernels."""
-
-    seconds: float = 0.0
-    evaluations: int = 0
-    operations: int = 0
 
 
 class Draw(NamedTuple):
@@ -165,17 +222,20 @@ class Score(NamedTuple):
     change: np.ndarray
 
 
-def measure_draw(
-    setting: Setting, name: str, candidates: list[Candidate], masks: Masks, key: Key, cost: Cost
-) -> Draw:
-    """Values of the unpruned network and of each candidate, from one draw or, if `independent`, one each."""
+def measure_draw(plan: Plan, name: str, candidates: list[Candidate], masks: Masks, key: Key, cost: Cost) -> Draw:
+    """Values of the unpruned network and of each candidate.
+
+    Args:
+        key: (seed, round, repeat); common draws are keyed by it, independent ones by it and the candidate.
+    """
     began = time.perf_counter()
-    if setting.options.draws == "common":
-        values = _measure(setting, name, key, batch_masks(masks, candidates), cost)
+    if plan.options.draws == "common":
+        values = _measure(plan, name, Draws.of(key), batch_masks(masks, candidates), cost)
         draw = Draw([values[0]] * len(candidates), values[1:])
     else:
+        measure_pair = _measure_independent if plan.options.draws == "independent" else _measure_published
         pairs = [
-            _measure(setting, name, (*key, number), batch_masks(masks, [candidate]), cost)
+            measure_pair(plan, name, (*key, number), batch_masks(masks, [candidate]), cost)
             for number, candidate in enumerate(candidates)
         ]
         draw = Draw(*(list(column) for column in zip(*pairs, strict=True)))
@@ -183,21 +243,40 @@ def measure_draw(
     return draw
 
 
-def _measure(setting: Setting, name: str, key: Key, masks: Masks, cost: Cost) -> list[float]:
-    measured = CRITERIA[name].measure(setting, key, masks)
+def _measure_independent(plan: Plan, name: str, key: Key, masks: Masks, cost: Cost) -> list[float]:
+    return _measure(plan, name, Draws.of(key), masks, cost)
+
+
+def _measure_published(plan: Plan, name: str, key: Key, masks: Masks, cost: Cost) -> list[float]:
+    """The two networks of a pair as the authors' program draws them.
+
+    Weights are the same for all repeats of a round (thin networks: of a candidate), pictures are a pair's own,
+    and each of its two networks has a fresh head.
+    """
+    seed, number, _, candidate = key
+    weights = (seed, number, candidate) if plan.criteria[name].weights_per_candidate else (seed, number)
+    return [
+        _measure(plan, name, Draws(weights, key, head=(*key, side)), _only(masks, side), cost)[0] for side in range(2)
+    ]
+
+
+def _only(masks: Masks, number: int) -> Masks:
+    return {cell: mask[number : number + 1] for cell, mask in masks.items()}
+
+
+def _measure(plan: Plan, name: str, draws: Draws, masks: Masks, cost: Cost) -> list[float]:
+    measured = plan.criteria[name].measure(plan.setting, plan.settings[name], draws, masks)
     cost.evaluations += len(measured.values)
     cost.operations += measured.operations
     return measured.values.tolist()
 
 
-def score(name: str, draws: list[Draw], *, where: str) -> Score:
-    """Compare the networks with and without each candidate; `where` names the round in the log."""
+def score(criterion: Criterion, draws: list[Draw], *, where: str) -> Score:
+    """Compare the networks with and without each candidate; `where` names round and criterion in the log."""
     unpruned, pruned = (np.array([getattr(draw, side) for draw in draws]) for side in Draw._fields)
     if len(np.unique(pruned)) == 1 < pruned.shape[1]:
-        log.warning("%s, %s: all candidates are alike, so it decides nothing; give it more pictures", where, name)
-    larger_is_better = CRITERIA[name].larger_is_better
-    change = relative_change(unpruned, pruned, larger_is_better=larger_is_better, where=f"{where}, {name}")
-    return Score(unpruned, pruned, change)
+        log.warning("%s: all candidates are alike, so it decides nothing; give it more pictures", where)
+    return Score(unpruned, pruned, compare(criterion, unpruned, pruned, where=where))
 
 
 def batch_masks(masks: Masks, candidates: list[Candidate]) -> Masks:
@@ -208,14 +287,25 @@ def batch_masks(masks: Masks, candidates: list[Candidate]) -> Masks:
     return batch
 
 
-def relative_change(unpruned: np.ndarray, pruned: np.ndarray, *, larger_is_better: bool, where: str) -> np.ndarray:
-    """(unpruned - pruned) / unpruned, to 3 decimals.
+def compare(criterion: Criterion, unpruned: np.ndarray, pruned: np.ndarray, *, where: str) -> np.ndarray:
+    """How much a criterion changes when a candidate goes, to 3 decimals: positive where the value falls.
 
     A pruned value that is not finite (a singular kernel) gives the infinite change of a network that nothing can
-    be worse than: the operation is the last to go. Where the unpruned value is not finite, or is zero, nothing
-    can be compared: NaN, which the mean over draws leaves out. All are logged.
+    be worse than: the operation is the last to go. Where the unpruned value is not finite, or has no size to
+    compare with, nothing can be said: NaN, which the mean over draws leaves out. All are logged.
     """
-    broken, hopeless = ~np.isfinite(pruned), ~np.isfinite(unpruned) | (unpruned == 0)
+    broken, hopeless = ~np.isfinite(pruned), ~np.isfinite(unpruned)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        if criterion.change == "difference":
+            change = unpruned - pruned
+        elif criterion.change == "logarithm":
+            hopeless |= unpruned <= 0
+            broken |= pruned <= 0
+            change = np.log(unpruned) - np.log(pruned)
+        else:
+            hopeless |= unpruned == 0
+            change = (unpruned - pruned) / np.abs(unpruned)
+        change = np.round(change, 3)
     if broken.any() or hopeless.any():
         log.warning(
             "%s: no value (a singular or not finite kernel) of %d unpruned and %d pruned networks",
@@ -223,9 +313,7 @@ def relative_change(unpruned: np.ndarray, pruned: np.ndarray, *, larger_is_bette
             hopeless.sum(),
             broken.sum(),
         )
-    with np.errstate(invalid="ignore", divide="ignore"):
-        change = np.round((unpruned - pruned) / unpruned, 3)
-    change[broken] = math.inf if larger_is_better else -math.inf
+    change[broken] = math.inf if criterion.larger_is_better else -math.inf
     change[hopeless] = math.nan
     return change
 
@@ -275,24 +363,28 @@ def first_state(space: Space) -> State:
     return State(full_masks(space), [], 0, {}, {})
 
 
-def search(setting: Setting, seed: int, state: State, keep: Callable[[State], None]) -> State:
+def search(plan: Plan, seed: int, state: State, keep: Callable[[State], None]) -> State:
     """Do what is left of a search; `keep` is handed the state after each draw of a criterion and each round."""
-    setting.advance(_work_done(setting, state))
-    while (this := next_round(setting.space, state.masks)) is not None:
-        state = _measure_round(setting, this, seed, state, keep)
-        where = f"round {state.rounds}"
-        scores = {name: score(name, draws, where=where) for name, draws in state.draws.items()}
-        state = prune(setting, this, scores, state)
+    plan.setting.advance(_work_done(plan, state))
+    while (this := next_round(plan.space, state.masks)) is not None:
+        state = _measure_round(plan, this, seed, state, keep)
+        scores = {
+            name: score(plan.criteria[name], draws, where=f"round {state.rounds}, {name}")
+            for name, draws in state.draws.items()
+        }
+        state = prune(plan, this, scores, state)
         keep(state)
     return state
 
 
-def _measure_round(setting: Setting, this: Round, seed: int, state: State, keep: Callable[[State], None]) -> State:
+def _measure_round(plan: Plan, this: Round, seed: int, state: State, keep: Callable[[State], None]) -> State:
     """Take the draws of the round that are still missing."""
     operations = sum(int(mask.sum()) for mask in state.masks.values())
-    counting = setting._replace(advance=lambda networks: setting.advance(networks * operations))
-    for name in setting.options.weights:
-        for repeat in range(len(state.draws.get(name, [])), setting.options.repeat):
+    advance = plan.setting.advance
+    setting = plan.setting._replace(advance=lambda networks: advance(networks * operations))
+    counting = plan._replace(setting=setting)
+    for name in plan.criteria:
+        for repeat in range(len(state.draws.get(name, [])), plan.options.repeat):
             key = (seed, state.rounds, repeat)
             cost = replace(state.costs.get(name, Cost()))
             draw = measure_draw(counting, name, this.candidates, state.masks, key, cost)
@@ -302,32 +394,32 @@ def _measure_round(setting: Setting, this: Round, seed: int, state: State, keep:
     return state
 
 
-def _work_done(setting: Setting, state: State) -> int:
+def _work_done(plan: Plan, state: State) -> int:
     """As in `total_work`, of a state that is gone on with."""
-    sizes = list(_round_sizes(setting.space))
-    works = [evaluations_of_draw(setting.options, candidates) * operations for candidates, operations in sizes]
+    sizes = list(_round_sizes(plan.space))
+    works = [evaluations_of_draw(plan.options, candidates) * operations for candidates, operations in sizes]
     draws = sum(len(draws) for draws in state.draws.values())
-    whole = setting.options.repeat * len(setting.options.weights)
+    whole = plan.options.repeat * len(plan.criteria)
     return whole * sum(works[: state.rounds]) + (draws * works[state.rounds] if draws else 0)
 
 
-def prune(setting: Setting, this: Round, scores: dict[str, Score], state: State) -> State:
+def prune(plan: Plan, this: Round, scores: dict[str, Score], state: State) -> State:
     """Remove what the round's scores decide; the next state."""
     means = {name: mean_change(values.change) for name, values in scores.items()}
-    order, ranks = removal_order(means, setting.options.weights)
+    order, ranks = removal_order(means, plan.options.weights, larger_is_better(plan))
     removed = choose_removed(this, order)
     masks = {cell: mask.clone() for cell, mask in state.masks.items()}
     for number in removed:
         candidate = this.candidates[number]
         masks[candidate.cell][candidate.edge, candidate.operation] = False
-    rows = list(_rows(setting, this, scores, means, ranks, set(removed), state.rounds))
+    rows = list(_rows(plan, this, scores, means, ranks, set(removed), state.rounds))
     return state._replace(masks=masks, rows=state.rows + rows, rounds=state.rounds + 1, draws={})
 
 
-def _rows(setting: Setting, this: Round, scores, means, ranks, removed: set[int], number: int) -> Iterator[dict]:
-    sums = rank_sums(ranks, setting.options.weights)
+def _rows(plan: Plan, this: Round, scores, means, ranks, removed: set[int], number: int) -> Iterator[dict]:
+    sums = rank_sums(ranks, plan.options.weights)
     for i, candidate in enumerate(this.candidates):
-        edge = setting.space.edges[candidate.edge]
+        edge = plan.space.edges[candidate.edge]
         row = {
             "round": number,
             "stage": this.stage,
@@ -335,7 +427,7 @@ def _rows(setting: Setting, this: Round, scores, means, ranks, removed: set[int]
             "edge": candidate.edge,
             "input": edge.input,
             "node": edge.node,
-            "operation": setting.space.operations[candidate.operation],
+            "operation": plan.space.operations[candidate.operation],
         }
         for name, values in scores.items():
             row[f"{name}_unpruned"] = float(values.unpruned[:, i].mean())
@@ -362,32 +454,12 @@ def _same_edge(this: Round, one: int, other: int) -> bool:
     return this.candidates[one][:2] == this.candidates[other][:2]
 
 
+def larger_is_better(plan: Plan) -> dict[str, bool]:
+    return {name: criterion.larger_is_better for name, criterion in plan.criteria.items()}
+
+
 def trace_columns(criteria: Iterable[str]) -> list[str]:
     """Columns of search.csv."""
     per_criterion = [f"{name}{part}" for name in criteria for part in ("_unpruned", "", "_change", "_rank")]
     place = ["round", "stage", "cell", "edge", "input", "node", "operation"]
     return [*place, *per_criterion, "rank_sum", "removed", "decided_by"]
-
-
-def to_genotype(space: Space, masks: Masks) -> dict:
-    """The genotype of a network with one operation on each of two edges per node."""
-    genotype = {}
-    for cell in CELL_TYPES:
-        nodes: list[list[list]] = [[] for _ in range(space.nodes)]
-        for number, edge in enumerate(space.edges):
-            for operation in masks[cell][number].nonzero().flatten().tolist():
-                nodes[edge.node - 2].append([space.operations[operation], edge.input])
-        genotype |= {cell: nodes, f"{cell}_concat": list(range(2, 2 + space.nodes))}
-    return genotype
-
-
-def random_genotype(space: Space, seed: int) -> dict:
-    """A uniform draw: an operation for each edge, two inputs for each node."""
-    draws = numpy_generator("random genotype", seed)
-    masks = {cell: torch.zeros(len(space.edges), len(space.operations), dtype=torch.bool) for cell in CELL_TYPES}
-    for cell in CELL_TYPES:
-        for node in range(2, 2 + space.nodes):
-            for source in draws.choice(node, KEPT_EDGES, replace=False):
-                edge = space.edges.index((int(source), node))
-                masks[cell][edge, draws.integers(len(space.operations))] = True
-    return to_genotype(space, masks)

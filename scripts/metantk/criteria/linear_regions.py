@@ -1,10 +1,37 @@
-"""Linear regions: distinct ReLU patterns of thin networks (paper, Eq. 15; TE-NAS, Definition 1)."""
+"""Number of linear regions of the thin network (paper, Eq. 15; TE-NAS, Section 3.2.1); higher is better.
+
+The thin network: one channel, a normal and a reduction cell, no stem, batch norm over a batch. Its patterns are
+counted on the CPU chunk by chunk.
+"""
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from metantk.space.supernet import Supernet
+from metantk.criteria.base import Criterion, Draws, Masks, Measured, Setting
+from metantk.criteria.chunks import over_chunks, union
+from metantk.criteria.pictures import draw_crops
+from metantk.devices import generator
+from metantk.options.criteria.linear_regions import LinearRegionsOptions
+from metantk.space.genotype import CELL_TYPES
+from metantk.space.supernet import Supernet, initialise
+
+PATTERN_CHUNK = {"cpu": 16, "cuda": 128}  # candidates of a thin network, whose pictures are tiny
+
+
+def measure(setting: Setting, options: LinearRegionsOptions, draws: Draws, masks: Masks) -> Measured:
+    network = Supernet(
+        setting.operations, union(masks), list(CELL_TYPES), 1, outputs=None, norm="batch", inputs=1, stem=False
+    )
+    initialise(network, setting.initialisation, generator("thin weights", *draws.weights))
+    network.to(setting.device, setting.dtype)
+    batches = draw_crops(setting, options, draws.pictures)
+    size = PATTERN_CHUNK[setting.device.type]
+    workers = torch.get_num_threads() if setting.device.type == "cpu" else 1
+    counts = over_chunks(
+        setting, network, masks, size, workers, lambda own, chunk: regions_of_candidates(own, batches, chunk)
+    )
+    return Measured(np.concatenate(counts).astype(np.float64), operations=0)
 
 
 def count_regions(patterns: Tensor | np.ndarray) -> int:
@@ -61,3 +88,13 @@ def regions_of_candidates(network: Supernet, batches: list[Tensor], masks: dict[
         recorded.append(recorder.packed())
     patterns = np.concatenate(recorded, axis=1)
     return np.array([len(np.unique(_as_bytes(rows))) for rows in patterns])
+
+
+CRITERION = Criterion(
+    measure,
+    larger_is_better=True,
+    title="linear regions",
+    section="linear_regions",
+    options=LinearRegionsOptions,
+    weights_per_candidate=True,
+)

@@ -1,0 +1,65 @@
+"""Draw finished chains of one data set: training, accuracies, and what the searches cost.
+
+Example:
+    python scripts/draw_results.py results/glyphs/*/*/seed*/rfs --tables results/tables --output my_figures
+"""
+
+from pathlib import Path
+
+from metantk.command_line import make_parser, progress, run
+from metantk.figures.accuracies import draw_accuracies, draw_cost_accuracy
+from metantk.figures.style import save
+from metantk.figures.training_curves import draw_training_curves
+from metantk.records import Evaluation, ModelDescription, read_record, read_table
+from metantk.storage import InputError, check_writable
+from metantk.tables import KEY, SUMMARY_COLUMNS, labels
+
+CURVE_COLUMNS = ["epoch", "learning_rate", "loss", "accuracy"]
+
+
+def main() -> None:
+    parser = make_parser(__doc__)
+    parser.add_argument("chains", nargs="+", type=Path, metavar="CHAIN", help="folders of evaluation.json")
+    parser.add_argument("--tables", required=True, type=Path, metavar="DIR", help="output of aggregate_tables.py")
+    parser.add_argument("--output", required=True, type=Path, metavar="DIR", help="folder of the figures")
+    arguments = parser.parse_args()
+    drawn = draw(arguments.chains, arguments.tables)  # all of them before the first is written
+    check_writable(arguments.output)
+    for stem, figure in progress(drawn.items(), total=len(drawn), what="saving", unit="figure"):
+        save(figure, arguments.output / stem)
+
+
+def draw(chains: list[Path], tables: Path) -> dict[str, object]:
+    """Figures by file name, without suffix."""
+    models = {folder: read_record(folder / "model.json", ModelDescription, stage="train_network") for folder in chains}
+    datasets = {model.architecture.origin.dataset for model in models.values()}
+    if len(datasets) > 1:
+        raise InputError(f"chains of one data set expected, found {', '.join(sorted(datasets))}")
+    title = datasets.pop()
+    summary = read_table(tables / "summary.csv", SUMMARY_COLUMNS, stage="aggregate_tables")
+    seeds = read_table(tables / "seeds.csv", [*KEY, "seed", "shots", "accuracy"], stage="aggregate_tables")
+    summary, seeds = (table[table["dataset"] == title] for table in (summary, seeds))
+    named = labels(summary)
+    summary, seeds = (table.assign(row=_rows(table, named)) for table in (summary, seeds))
+    curves = {}
+    for folder, model in models.items():
+        origin = model.architecture.origin
+        row = named.get((origin.backbone, origin.search, model.learner_name))
+        if row is None:
+            raise InputError(f"{tables / 'summary.csv'}: lacks the row of {folder}; run aggregate_tables again")
+        curves[row, origin.seed] = read_table(folder / "training.csv", CURVE_COLUMNS, stage="train_network")
+    evaluation = read_record(chains[0] / "evaluation.json", Evaluation, stage="evaluate_episodes")
+    return {
+        "training": draw_training_curves(curves, title),
+        "accuracies": draw_accuracies(summary, title, chance=100 / evaluation.ways, per_seed=seeds),
+        "cost": draw_cost_accuracy(summary, title),
+    }
+
+
+def _rows(table, named: dict) -> list[str]:
+    """The label of each line's row."""
+    return [named[key] for key in zip(table["backbone"], table["search"], table["learner"], strict=True)]
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,50 @@
+"""Draw searches: the cells that each found (paper, Figure 2) and how it went, round by round.
+
+Example:
+    python scripts/draw_searches.py results/glyphs/3cells-4ch/metantk/seed* --output my_figures
+"""
+
+from pathlib import Path
+
+from metantk.command_line import make_parser, progress, run
+from metantk.figures.cells import draw_cells
+from metantk.figures.search_trace import draw_search_trace
+from metantk.figures.style import save
+from metantk.records import Architecture, SearchReport, read_record, read_table
+from metantk.space.genotype import check_genotype
+from metantk.storage import check_writable
+from metantk.tables import parse_titles
+
+
+def main() -> None:
+    parser = make_parser(__doc__)
+    parser.add_argument("searches", nargs="+", type=Path, metavar="SEARCH", help="folders of architecture.json")
+    parser.add_argument("--titles", default="{}", metavar="JSON", help="names of searches in figures")
+    parser.add_argument("--output", required=True, type=Path, metavar="DIR", help="folder of the figures")
+    arguments = parser.parse_args()
+    titles = parse_titles(arguments.titles)
+    drawn = {}  # all of them before the first is written
+    for folder in arguments.searches:
+        drawn |= draw(folder, titles.searches)
+    check_writable(arguments.output)
+    for stem, figure in progress(drawn.items(), total=len(drawn), what="saving", unit="figure"):
+        save(figure, arguments.output / stem)
+
+
+def draw(folder: Path, titles: dict[str, str]) -> dict[str, object]:
+    """Figures of one search by file name, without suffix."""
+    architecture = read_record(folder / "architecture.json", Architecture, stage="search_architecture")
+    report = read_record(folder / "search.json", SearchReport, stage="search_architecture")
+    trace = read_table(folder / "search.csv", [], stage="search_architecture")
+    origin = architecture.origin
+    title = f"{titles.get(origin.search) or origin.search}, seed {origin.seed}: {origin.dataset}, {origin.backbone}"
+    genotype = check_genotype(architecture.genotype, where=str(folder / "architecture.json"))
+    of_search = f"{origin.search}_seed{origin.seed}"
+    return {
+        f"cells_{of_search}": draw_cells(genotype, title),
+        f"search_{of_search}": draw_search_trace(trace, title, report.criteria),
+    }
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,156 @@
+"""Many candidates through one supernet: kernels, chunks that fit the device, chunks side by side on a CPU.
+
+Candidates go through in chunks: on a GPU one after another, and kernels stay there until the last one; on a CPU side
+by side, one thread each.
+"""
+
+import copy
+import logging
+import math
+import queue
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+from metantk import devices
+from metantk.criteria.base import Draws, Masks, Setting
+from metantk.devices import generator
+from metantk.kernels import Kernels, empirical_kernels
+from metantk.space.genotype import cell_types
+from metantk.space.supernet import Supernet, initialise
+from metantk.storage import InputError
+
+log = logging.getLogger("metantk")
+T = TypeVar("T")
+
+# The pictures of a chunk of candidates, as numbers after the stem, stay near a CPU's caches.
+CHUNK_NUMBERS = 2**19
+# On a GPU a chunk fills this share of the free memory, by an estimate of what the backward pass keeps: so many
+# pictures' worth per remaining operation of a cell.
+MEMORY_SHARE, KEPT_PER_OPERATION = 0.8, 8
+CPU_MEMORY_SHARE = 0.5  # of all there is, for the chunks that go side by side
+
+
+def kernels_of_candidates(
+    setting: Setting, draws: Draws, masks: Masks, pictures: Tensor, *, outputs: int
+) -> Kernels:
+    """Build one supernet, draw its weights, and compute the kernels of all candidates; the result on the CPU."""
+    remaining = union(masks)
+    network = Supernet(setting.operations, remaining, cell_types(setting.cells), setting.channels, outputs=outputs)
+    initialise(network, setting.initialisation, generator("weights", *draws.weights))
+    if draws.head is not None:
+        initialise(network.head, setting.initialisation, generator("head", *draws.head))
+    network.to(setting.device, setting.dtype)
+    numbers = pictures[:, 0].numel() * setting.channels
+    operations = sum(int(mask.sum()) for mask in remaining.values())
+    bytes_each = KEPT_PER_OPERATION * max(1, operations) * numbers * pictures.element_size()
+    size = _chunk_size(setting, numbers=numbers, bytes_each=bytes_each)
+    workers = _workers(setting, size * bytes_each)
+    masks = {kind: mask.to(setting.device) for kind, mask in masks.items()}
+    chunks = over_chunks(
+        setting, network, masks, size, workers, lambda own, chunk: empirical_kernels(own, pictures, chunk)
+    )
+    ntk, nngp = (torch.cat([getattr(chunk, name) for chunk in chunks]).cpu() for name in ("ntk", "nngp"))
+    return Kernels(ntk, nngp, sum(chunk.operations for chunk in chunks))
+
+
+def _chunk_size(setting: Setting, *, numbers: int, bytes_each: int) -> int:
+    """Candidates that go through at once; `numbers`: of one candidate's pictures after the stem."""
+    if setting.device.type != "cuda":
+        return max(1, CHUNK_NUMBERS // numbers)
+    free, _ = torch.cuda.mem_get_info(setting.device)
+    free += torch.cuda.memory_reserved(setting.device) - torch.cuda.memory_allocated(setting.device)
+    return max(1, int(MEMORY_SHARE * free) // bytes_each)
+
+
+def _workers(setting: Setting, bytes_each: int) -> int:
+    """Chunks that go side by side: on a CPU as many as there are threads and room."""
+    if setting.device.type != "cpu":
+        return 1
+    room = int(CPU_MEMORY_SHARE * devices.physical_memory())
+    return max(1, min(torch.get_num_threads(), room // bytes_each))
+
+
+def over_chunks(
+    setting: Setting,
+    network: Supernet,
+    masks: Masks,
+    size: int,
+    workers: int,
+    measure: Callable[[Supernet, Masks], T],
+) -> list[T]:
+    """Measure all candidates, chunk by chunk; chunks are halved as often as the device runs out of memory."""
+    count = len(masks["normal"])
+    if workers > 1:
+        size = min(size, math.ceil(count / workers))
+        chunks = [
+            {kind: mask[start : start + size] for kind, mask in masks.items()} for start in range(0, count, size)
+        ]
+        networks = [copy.deepcopy(network) for _ in range(min(workers, len(chunks)))]
+        return _side_by_side(setting, networks, chunks, measure)
+    results: list[T] = []
+    start = 0
+    while start < count:
+        chunk = {kind: mask[start : start + size] for kind, mask in masks.items()}
+        result = _within_memory(lambda chunk: measure(network, chunk), chunk, can_shrink=size > 1)
+        if result is None:
+            size = (min(size, count - start) + 1) // 2
+            log.warning("out of memory: going on with %d candidates at a time", size)
+            continue
+        results.append(result)
+        start += size
+        setting.advance(len(chunk["normal"]))
+    return results
+
+
+def _side_by_side(
+    setting: Setting, networks: list[Supernet], chunks: list[Masks], measure: Callable[[Supernet, Masks], T]
+) -> list[T]:
+    """Measure each chunk in a thread of its own, among which PyTorch's threads are divided.
+
+    Two chunks with a thread each take less time than one after the other with two: most operations are small. Each
+    has one of the networks, alike, for itself, because hooks are a network's own.
+    """
+    threads = torch.get_num_threads()
+    idle: queue.SimpleQueue[Supernet] = queue.SimpleQueue()
+    for network in networks:
+        idle.put(network)
+
+    def work(chunk: Masks) -> T:
+        torch.set_num_threads(max(1, threads // len(networks)))
+        network = idle.get()
+        try:
+            return measure(network, chunk)
+        finally:
+            idle.put(network)
+
+    results: list[T] = []
+    pool = ThreadPoolExecutor(len(networks))
+    try:
+        for chunk, future in zip(chunks, [pool.submit(work, chunk) for chunk in chunks], strict=True):
+            results.append(future.result())
+            setting.advance(len(chunk["normal"]))
+    finally:
+        pool.shutdown(cancel_futures=True)
+        torch.set_num_threads(threads)
+    return results
+
+
+def _within_memory(measure: Callable[[Masks], T], chunk: Masks, *, can_shrink: bool) -> T | None:
+    """None if the device ran out of memory. What the failed attempt held is free once this has returned."""
+    try:
+        return measure(chunk)
+    except torch.OutOfMemoryError:
+        if not can_shrink:
+            raise InputError(
+                "out of memory with a single candidate: use fewer channels or pictures, or a larger GPU"
+            ) from None
+    torch.cuda.empty_cache()
+    return None
+
+
+def union(masks: Masks) -> Masks:
+    return {kind: mask.any(0) for kind, mask in masks.items()}

@@ -1,0 +1,75 @@
+"""What a learner is given and what it hands over.
+
+Each learner is a module of this package, or a .py file of one's own, that holds `Options` (a class of
+`metantk.options.base.Options`), how many outputs its network has, how it trains, and how a trained model answers:
+
+    def outputs(options: Options, classes: int) -> int
+    class Learner: as the protocol below; made by Learner(options, network, pictures, seed)
+    def scores(model: Model, tasks: Tasks) -> Tensor
+"""
+
+from collections.abc import Iterator
+from typing import NamedTuple, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from metantk.devices import generator
+
+
+class Moment(NamedTuple):
+    """A step of a training. Its draws come from generators that it names: a resumed training draws the same."""
+
+    seed: int
+    epoch: int
+    step: int
+
+    def generator(self, purpose: str) -> torch.Generator:
+        """On the CPU: the draws of a seed are the same on every device."""
+        return generator(purpose, *self)
+
+
+class Outcome(NamedTuple):
+    """What a step has seen.
+
+    Attributes:
+        loss: mean over what was predicted, in nats; on the device.
+        correct: number of right predictions; on the device.
+        seen: number of predictions.
+    """
+
+    loss: Tensor
+    correct: Tensor
+    seen: int
+
+
+class Learner(Protocol):
+    """How a network learns.
+
+    Attributes:
+        network: the backbone with its head.
+        extra: what else is learned, such as the scale of a head; kept with the model.
+        optimiser: of all parameters.
+        epochs: of the training.
+        steps: of an epoch.
+    """
+
+    network: nn.Module
+    extra: nn.Module | None
+    optimiser: torch.optim.Optimizer
+    epochs: int
+    steps: int
+
+    def learning_rate(self, epoch: int) -> float:
+        """Of the optimiser in an epoch, counted from 0."""
+
+    def numbers(self, epoch: int, first: int) -> Iterator[Tensor]:
+        """Numbers of the pictures of each step of an epoch, from step `first` on; on the CPU."""
+
+    def step(self, images: Tensor, labels: Tensor, moment: Moment) -> Outcome:
+        """Leave the gradients of a step in the parameters.
+
+        Args:
+            images: uint8 `(pictures, height, width, 3)`, on the device.
+            labels: int64 `(pictures,)`, on the device.
+        """

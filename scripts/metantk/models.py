@@ -1,0 +1,144 @@
+"""A trained model: its two files, its network, and the tasks that it is asked.
+
+`model.json` says all that uses a model (the architecture, the learner with its options, normalisation, classes,
+checksum of the weights), `model.safetensors` holds the weights: the network's by their names, what else the
+learner has learned under `learner.`.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import NamedTuple
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+from torch import Tensor, nn
+
+from metantk import backbones, plugins, transforms
+from metantk.options.base import Options, parse
+from metantk.storage import InputError, atomic_write, read_json, sha256_of, write_json
+
+DESCRIPTION, WEIGHTS = "model.json", "model.safetensors"
+EXTRA = "learner."
+# Pixels per forward pass: 512 pictures of 32 × 32, so that activations stay within some hundreds of MB.
+FORWARD_PIXELS = 512 * 32 * 32
+
+
+class Model(NamedTuple):
+    """A trained network and how it is used.
+
+    Attributes:
+        network: the backbone with its head, in evaluation mode.
+        learner: the learner's options.
+        module: the learner's module.
+        extra: what else was learned, by name.
+        mean, std: per channel, of pictures in 0..1.
+        facts: the content of model.json.
+    """
+
+    network: nn.Module
+    learner: Options
+    module: ModuleType
+    extra: dict[str, Tensor]
+    mean: list[float]
+    std: list[float]
+    facts: dict
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.network.parameters()).device
+
+    def prepare(self, images: Tensor) -> Tensor:
+        """uint8 `(pictures, height, width, 3)`, on any device, to what the network takes."""
+        return transforms.normalise(transforms.to_float(images.to(self.device)), self.mean, self.std)
+
+    @torch.inference_mode()
+    def features(self, pictures: Tensor) -> Tensor:
+        """Normalised `(pictures, 3, height, width)` to `(pictures, feature_dim)`, as many at once as fit."""
+        at_once = max(1, FORWARD_PIXELS // (pictures.shape[-1] * pictures.shape[-2]))
+        while True:
+            try:
+                return torch.cat([self.network.features(part) for part in pictures.split(at_once)])
+            except torch.OutOfMemoryError:
+                if at_once == 1:
+                    raise InputError("out of memory with a single picture: use a larger GPU or the CPU") from None
+                at_once //= 2
+
+    def scores(self, tasks: "Tasks") -> Tensor:
+        """How well each query fits each class, `(episodes, queries, ways)`, by the learner's own way.
+
+        Raises:
+            InputError: they are not finite.
+        """
+        scores = self.module.scores(self, tasks)
+        if not torch.isfinite(scores).all():
+            raise InputError("the model's scores are not finite: its weights are of no use; train again")
+        return scores
+
+
+@dataclass(frozen=True)
+class Tasks:
+    """Few-shot tasks of equal shape, each with supports of known and queries of unknown classes.
+
+    Attributes:
+        ways: classes of a task.
+        labels: int64 `(supports,)` in 0 .. ways - 1; the same for all tasks.
+        classifier: name of the classifier, for learners that leave it to the evaluation.
+        support_images, query_images: give normalised pictures `(episodes, supports or queries, 3, height, width)`.
+        support_features: gives features `(episodes, copies, features)` of augmented copies of the supports, and
+            their labels `(copies,)`.
+        query_features: gives features `(episodes, queries, features)`.
+    """
+
+    ways: int
+    labels: Tensor
+    classifier: str
+    support_images: Callable[[], Tensor]
+    query_images: Callable[[], Tensor]
+    support_features: Callable[[], tuple[Tensor, Tensor]]
+    query_features: Callable[[], Tensor]
+
+
+def save_model(folder: Path, network: nn.Module, extra: nn.Module | None, facts: dict) -> None:
+    """Write both files; the description, which says that the weights are whole, last."""
+    tensors = network.state_dict()
+    if extra is not None:
+        tensors |= {f"{EXTRA}{name}": tensor for name, tensor in extra.state_dict().items()}
+    weights = folder / WEIGHTS
+    with atomic_write(weights) as temporary:
+        temporary.write_bytes(save({name: tensor.contiguous().cpu() for name, tensor in tensors.items()}))
+    write_json(folder / DESCRIPTION, facts | {"weights_sha256": sha256_of(weights)})
+
+
+def load_model(folder: Path, device: torch.device) -> Model:
+    """Rebuild a trained model.
+
+    Raises:
+        InputError: a file is missing, damaged, or the two do not belong together.
+    """
+    description, weights = folder / DESCRIPTION, folder / WEIGHTS
+    facts = read_json(description)
+    try:
+        learner = facts["learner"]
+        module = plugins.load("learners", learner["kind"])
+        options = parse(module.Options, learner, where=f"{description}, learner")
+        network = backbones.build(facts["architecture"], facts["outputs"], where=str(description))
+        mean, std, expected = facts["mean"], facts["std"], facts["weights_sha256"]
+    except (KeyError, TypeError) as error:
+        raise InputError(f"{description}: describes no model ({error} is missing or wrong); train again") from None
+    if not weights.is_file():
+        raise InputError(f"{weights}: is missing; train again")
+    if sha256_of(weights) != expected:
+        raise InputError(f"{weights}: is not the file that {description} describes; train again")
+    try:
+        tensors = load_file(weights)
+        extra = {name.removeprefix(EXTRA): tensor for name, tensor in tensors.items() if name.startswith(EXTRA)}
+        network.load_state_dict({name: tensor for name, tensor in tensors.items() if not name.startswith(EXTRA)})
+    except (SafetensorError, RuntimeError) as error:
+        raise InputError(f"{weights}: does not fit {description} ({str(error).splitlines()[0]})") from None
+    network = network.to(device, memory_format=torch.channels_last).eval()
+    return Model(
+        network, options, module, {name: tensor.to(device) for name, tensor in extra.items()}, mean, std, facts
+    )

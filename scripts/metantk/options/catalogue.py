@@ -1,0 +1,81 @@
+"""What a configuration can name: kinds with their options, and the rows of the paper's Tables 1 and 2.
+
+Only the workflow imports this module: a stage knows the kinds that it was asked for and no others, so that adding
+one here reruns nothing. A kind is added by its module in metantk/backbones, criteria, searches or learners, and its
+line here; a kind of one's own is named in the configuration by the path of its .py file.
+"""
+
+import re
+
+from metantk.options.backbones.cells import CellsOptions
+from metantk.options.backbones.conv4 import Conv4Options
+from metantk.options.backbones.resnet12 import ResNet12Options
+from metantk.options.base import Options
+from metantk.options.criteria.linear_regions import LinearRegionsOptions
+from metantk.options.criteria.meta_ntk import MetaNtkOptions
+from metantk.options.criteria.ntk import NtkOptions
+from metantk.options.learners.rfs import RfsOptions
+from metantk.options.searches.fixed import FixedOptions
+from metantk.options.searches.given import GivenOptions
+from metantk.options.searches.prune import PruneOptions
+from metantk.options.searches.sample import SampleOptions
+
+KINDS: dict[str, dict[str, type[Options]]] = {
+    "backbones": {"cells": CellsOptions, "conv4": Conv4Options, "resnet12": ResNet12Options},
+    "searches": {"prune": PruneOptions, "sample": SampleOptions, "given": GivenOptions, "fixed": FixedOptions},
+    "learners": {"rfs": RfsOptions},
+}
+
+# The section of the configuration that holds a criterion's options; none where it has no options.
+CRITERIA: dict[str, str | None] = {
+    "meta_ntk_condition": "meta_ntk",
+    "ntk_condition": "ntk",
+    "ntk_spectral_entropy": "ntk",
+    "linear_regions": "linear_regions",
+}
+SECTIONS: dict[str, type[Options]] = {
+    "meta_ntk": MetaNtkOptions,
+    "ntk": NtkOptions,
+    "linear_regions": LinearRegionsOptions,
+}
+
+NAMED: dict[str, dict[str, dict]] = {
+    "backbones": {
+        "conv4": {"kind": "conv4"},
+        "resnet12": {"kind": "resnet12"},
+        "resnet12-flat": {"kind": "resnet12", "pool": "none"},  # as MetaOptNet has it
+    },
+    "searches": {
+        "metantk": {"kind": "prune", "criteria": ["meta_ntk_condition", "linear_regions"]},
+        "te-nas": {"kind": "prune", "criteria": ["ntk_condition", "linear_regions"]},
+        "linear-regions": {"kind": "prune", "criteria": ["linear_regions"]},
+        "random": {"kind": "sample"},
+        "fixed": {"kind": "fixed"},
+        "metanas-cells": {"kind": "given", "genotypes": ["metanas_in_v2"]},
+    },
+    "learners": {
+        "rfs": {"kind": "rfs"},
+        # RFS's own recipe for ResNet-12; the paper trains its cells with smaller rates.
+        "rfs-resnet12": {"kind": "rfs", "learning_rate": 0.05, "drop_rate": 0.1},
+    },
+}
+# What the tables call them; a search without a title leaves the row's name to the learner.
+TITLES: dict[str, dict[str, str]] = {
+    "searches": {
+        "metantk": "MetaNTK-NAS",
+        "te-nas": "TE-NAS",
+        "linear-regions": "Linear Region",
+        "random": "Random Cell",
+        "metanas-cells": "MetaNAS (retrained)",
+        "fixed": "",
+    },
+    "learners": {"rfs": "RFS", "rfs-resnet12": "RFS"},
+}
+CELLS = re.compile(r"(\d{1,3})cells-(\d{1,4})ch")
+
+
+def named(family: str, name: str) -> dict | None:
+    """The options that a built-in name stands for; `5cells-48ch` is a stack of 5 cells with 48 channels."""
+    if family == "backbones" and (match := CELLS.fullmatch(name)):
+        return {"kind": "cells", "cells": int(match[1]), "channels": int(match[2])}
+    return NAMED[family].get(name)

@@ -1,0 +1,231 @@
+"""The configuration of the workflow: rows of backbone × search × learner, and what their names stand for.
+
+`Config` is what config/config.yaml holds; workflow/schemas/ is generated from it (`make schema`). Imports no torch,
+except for the files of one's own kinds.
+"""
+
+from typing import Annotated, NamedTuple
+
+from pydantic import BeforeValidator, Field, PrivateAttr, model_validator
+
+from metantk import plugins
+from metantk.options import catalogue
+from metantk.options.base import Name, Options, Seed, parse
+from metantk.options.criteria.linear_regions import LinearRegionsOptions
+from metantk.options.criteria.meta_ntk import MetaNtkOptions
+from metantk.options.criteria.ntk import NtkOptions
+from metantk.options.dataset import DatasetOptions
+from metantk.options.evaluation import EvaluationOptions
+from metantk.options.theory import TheoryOptions
+from metantk.storage import InputError
+
+Names = Annotated[
+    list[Name],
+    BeforeValidator(lambda given: [given] if isinstance(given, str) else given),
+    Field(min_length=1),
+]
+Entry = dict[str, object]
+# How a configuration of earlier versions is written now.
+FORMER = {
+    "runs": "`runs` and `methods` are rows now: rows: [{backbone: 5cells-48ch, search: [metantk, random], learner: rfs}]",
+    "methods": "`methods` are the searches of a row now (see `rows`)",
+    "search": "`search` is written `searches: {prune: {repeat: ..., image_size: ...}}` now, with the criteria's options "
+    "in `criteria: {meta_ntk: ..., ntk: ..., linear_regions: ...}` and your own methods as entries of `searches`",
+    "training": "`training` is written `learners: {rfs: {epochs: ..., drop_rate: ...}}` now",
+    "trainability": "`trainability` is gone",
+}
+
+
+class RowOptions(Options):
+    """Rows of the tables: every backbone with every search and every learner of the lists."""
+
+    backbone: Names = Field(description="`5cells-48ch` and the like, `conv4`, `resnet12`, or an entry of `backbones`")
+    search: Names = Field(
+        ["fixed"],
+        description="how the cells are found: built in are " + ", ".join(catalogue.NAMED["searches"]) + "; "
+        "`fixed` for backbones in which there is nothing to find",
+    )
+    learner: Names = Field(
+        ["rfs"], description="how the network learns: built in are " + ", ".join(catalogue.NAMED["learners"])
+    )
+
+
+class CriteriaOptions(Options, extra="allow"):
+    """Options of the criteria of all searches; those of a criterion of your own stand under its file's name."""
+
+    meta_ntk: MetaNtkOptions = MetaNtkOptions()
+    ntk: NtkOptions = NtkOptions()
+    linear_regions: LinearRegionsOptions = LinearRegionsOptions()
+
+
+class Chain(NamedTuple):
+    """What one row of the tables is made of, by name."""
+
+    backbone: str
+    search: str
+    learner: str
+
+
+class Config(Options):
+    """The configuration of the workflow."""
+
+    results: str = Field("results", min_length=1, description="folder of all outputs")
+    datasets: dict[Name, DatasetOptions] = Field(min_length=1, description="name: source and options")
+    rows: list[RowOptions] = Field(
+        min_length=1, description="rows of the tables, `{backbone, search, learner}`; lists multiply"
+    )
+    seeds: list[Seed] = Field([0, 1, 2], min_length=1, description="independent searches and trainings per row")
+    backbones: dict[Name, Entry] = Field({}, description="backbones of your own: name: {kind, options}")
+    searches: dict[Name, Entry] = Field(
+        {},
+        description="searches of your own, `name: {kind, options}`; options for a built-in name; or, under a kind's "
+        "name such as `prune`, options for all searches of that kind",
+    )
+    learners: dict[Name, Entry] = Field({}, description="the same for learners")
+    criteria: CriteriaOptions = CriteriaOptions()
+    evaluation: EvaluationOptions = EvaluationOptions()
+    theory: TheoryOptions = TheoryOptions()
+    _resolved: dict[tuple[str, str], Options] = PrivateAttr(default_factory=dict)
+
+    @property
+    def chains(self) -> list[Chain]:
+        """Every combination of the rows, in their order."""
+        return [
+            Chain(backbone, search, learner)
+            for row in self.rows
+            for backbone in row.backbone
+            for search in row.search
+            for learner in row.learner
+        ]
+
+    @model_validator(mode="after")
+    def _names_are_known(self) -> "Config":
+        if len(set(self.seeds)) < len(self.seeds):
+            raise ValueError("seeds: one is listed twice")
+        if twice := [chain for chain in self.chains if self.chains.count(chain) > 1]:
+            raise ValueError(f"rows: {' × '.join(twice[0])} is listed twice")
+        try:
+            for family in catalogue.KINDS:
+                self._check_entries(family)
+            for chain in self.chains:
+                self._check_chain(chain)
+        except InputError as error:
+            raise ValueError(str(error)) from None
+        return self
+
+    def _check_entries(self, family: str) -> None:
+        kinds = catalogue.KINDS[family]
+        for name, entry in getattr(self, family).items():
+            built_in = catalogue.named(family, name)
+            kind = entry.get("kind", name if built_in is None else built_in["kind"])
+            if built_in is not None and kind != built_in["kind"]:
+                raise InputError(f"{family}.{name}: is built in with kind {built_in['kind']!r}; choose another name")
+            if family == "backbones" and built_in is not None:
+                raise InputError(f"{family}.{name}: is built in; choose another name")
+            if built_in is None and name in kinds and kind != name:
+                raise InputError(f"{family}.{name}: is the name of a kind; choose another name")
+            if "kind" not in entry and built_in is None and name not in kinds:
+                raise InputError(f"{family}.{name}: 'kind' is missing; choose from {', '.join(kinds)}, or a .py file")
+            options = self._options_class(family, kind)
+            for key in entry:
+                if key not in options.model_fields:
+                    raise InputError(f"{family}.{name}: unknown key '{key}'")
+
+    def _check_chain(self, chain: Chain) -> None:
+        backbone, search = self.backbone(chain.backbone), self.search(chain.search)
+        self.learner(chain.learner)
+        where = f"rows: backbone {chain.backbone}"
+        if backbone.searchable and search.kind == "fixed":
+            raise InputError(f"{where} takes a search; choose from {', '.join(catalogue.NAMED['searches'])}")
+        if not backbone.searchable and search.kind != "fixed":
+            raise InputError(f"{where} has nothing to find: leave out its search ({chain.search})")
+
+    def backbone(self, name: str) -> Options:
+        return self._resolve("backbones", name)
+
+    def learner(self, name: str) -> Options:
+        return self._resolve("learners", name)
+
+    def search(self, name: str) -> Options:
+        """The options of a search.
+
+        Options of criteria that it does not use are left out: changing them leaves its searches valid.
+        """
+        options = self._resolve("searches", name)
+        if "settings" not in type(options).model_fields:
+            return options
+        return options.model_copy(update={"settings": self._settings(options)})
+
+    def _settings(self, options: Options) -> dict[str, dict]:
+        """The sections of `criteria` that a search's criteria use, in full."""
+        settings = {}
+        for name in options.kinds.values():
+            section, kind = self._section(name)
+            if section is not None:
+                given = getattr(self.criteria, section, {})
+                parsed = given if isinstance(given, Options) else parse(kind, given, where=f"criteria.{section}")
+                settings[section] = parsed.model_dump()
+        return settings
+
+    @staticmethod
+    def _section(criterion: str) -> tuple[str | None, type[Options] | None]:
+        if criterion.endswith(".py"):
+            own = plugins.load("criteria", criterion).CRITERION
+            return (own.section, own.options)
+        if criterion not in catalogue.CRITERIA:
+            raise InputError(
+                f"unknown criterion {criterion!r}: choose from {', '.join(catalogue.CRITERIA)}, or a .py file"
+            )
+        section = catalogue.CRITERIA[criterion]
+        return section, catalogue.SECTIONS.get(section)
+
+    def _resolve(self, family: str, name: str) -> Options:
+        """The options that a name stands for: of its kind, then of the built-in name, then of its own entry."""
+        if (family, name) not in self._resolved:
+            entries = getattr(self, family)
+            own, built_in = entries.get(name), catalogue.named(family, name)
+            if own is None and built_in is None:
+                known = ", ".join([*catalogue.NAMED[family], *entries])
+                raise InputError(f"unknown {family} name {name!r}: choose from {known}")
+            kind = (built_in or {}).get("kind") or own.get("kind", name)
+            of_kind = entries.get(kind, {}) if kind != name else {}
+            values = merge(of_kind, built_in or {}, own or {}, {"kind": kind})
+            self._resolved[family, name] = parse(
+                self._options_class(family, kind), values, where=f"{family}.{name}"
+            )
+        return self._resolved[family, name]
+
+    @staticmethod
+    def _options_class(family: str, kind: object) -> type[Options]:
+        if isinstance(kind, str) and kind.endswith(".py"):
+            return plugins.load(family, kind).Options
+        if not isinstance(kind, str) or kind not in catalogue.KINDS[family]:
+            kinds = ", ".join(catalogue.KINDS[family])
+            raise InputError(f"{family}: unknown kind {kind!r}: choose from {kinds}, or the path of a .py file")
+        return catalogue.KINDS[family][kind]
+
+    def title(self, family: str, name: str) -> str:
+        """What the tables call it."""
+        return catalogue.TITLES.get(family, {}).get(name, name)
+
+
+def merge(*layers: dict) -> dict:
+    """Later layers over earlier ones; where both have an object, key by key."""
+    merged: dict = {}
+    for layer in layers:
+        for key, value in layer.items():
+            both = isinstance(value, dict) and isinstance(merged.get(key), dict)
+            merged[key] = merge(merged[key], value) if both else value
+    return merged
+
+
+def parse_config(values: dict) -> Config:
+    """Check a configuration.
+
+    Raises:
+        InputError: one line per problem of sections that earlier versions had, or one line for all else.
+    """
+    former = [f"configuration: {advice}" for key, advice in FORMER.items() if key in values]
+    if former:
+        raise InputError("\nerror: ".join(former))
+    return parse(Config, values, where="configuration")

@@ -1,0 +1,23 @@
+"""Options of the criteria that are summaries of the MetaNTK."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from metantk.options.base import Count, Options
+
+
+class MetaNtkOptions(Options):
+    """The kernel of Eqs. 10-11 and the tasks on which it is computed."""
+
+    kernel: Literal["maml", "anil"] = Field(
+        "maml", description="base kernel of the inner loop: the NTK (maml) or the last layer's NNGP (anil)"
+    )
+    time: Annotated[float, Field(gt=0)] | Literal["infinite"] = Field(
+        "infinite", description="λτ, inner learning rate × training time, dimensionless"
+    )
+    ridge: float = Field(1.0e-3, ge=0, description="ρ, added to the diagonal of the inverted support kernel")
+    tasks: Count = Field(3, description="few-shot tasks per kernel")
+    ways: int = Field(5, ge=1, description="classes per task, and outputs of the fresh head")
+    shots: Count = Field(1, description="support pictures per class")
+    queries: Count = Field(1, description="query pictures per class")

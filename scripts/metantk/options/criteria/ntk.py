@@ -1,0 +1,11 @@
+"""Options of the criteria that are summaries of the supervised network's NTK."""
+
+from pydantic import Field
+
+from metantk.options.base import Options
+
+
+class NtkOptions(Options):
+    """The supervised kernel of TE-NAS."""
+
+    pictures: int = Field(30, ge=2, description="pictures per kernel")

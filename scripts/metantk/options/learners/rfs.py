@@ -1,0 +1,50 @@
+"""Options of the RFS recipe: plain classification of all training classes."""
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from metantk.options.augmentation import AugmentationOptions
+from metantk.options.base import Count, Options
+
+
+class RfsOptions(Options):
+    """The RFS recipe: classification of all training classes (learner `rfs`)."""
+
+    kind: Literal["rfs"] = "rfs"
+    epochs: Count = Field(100, description="passes over the training split")
+    learning_rate: float = Field(0.02, gt=0, description="of SGD, before the first milestone")
+    milestones: list[Count] | None = Field(
+        None,
+        description="epochs after which the rate is multiplied by `decay`, each below `epochs`; null: after 60 and "
+        "80 % of them, rounded",
+    )
+    decay: float = Field(0.1, gt=0, le=1, description="factor on the learning rate at each milestone")
+    momentum: float = Field(0.9, ge=0, lt=1, description="of SGD")
+    weight_decay: float = Field(5.0e-4, ge=0, description="on all parameters")
+    batch_size: int = Field(64, ge=2, description="pictures per step; an incomplete last batch is dropped")
+    drop_rate: float = Field(
+        0.2, ge=0, lt=1, description="drop-path rate of cells, reached at the last epoch; dropping rate of ResNet-12"
+    )
+    precision: Literal["float32", "tf32"] = Field(
+        "float32", description="of the arithmetic; `tf32` is faster on NVIDIA GPUs and the same elsewhere"
+    )
+    augmentation: AugmentationOptions = AugmentationOptions()
+
+    @model_validator(mode="after")
+    def _milestones_ascend_and_pass(self) -> "RfsOptions":
+        milestones = self.milestones or []
+        if sorted(set(milestones)) != milestones:
+            raise ValueError("milestones must ascend")
+        if milestones and milestones[-1] >= self.epochs:
+            raise ValueError(
+                f"milestones: {milestones[-1]} is not below epochs, {self.epochs}: the rate would never fall"
+            )
+        return self
+
+    @property
+    def falls(self) -> list[int]:
+        """Epochs after which the rate falls."""
+        if self.milestones is not None:
+            return self.milestones
+        return sorted({round(share * self.epochs) for share in (0.6, 0.8)} - {0, self.epochs})

@@ -1,0 +1,13 @@
+"""Options of a backbone in which there is nothing to find."""
+
+from typing import ClassVar, Literal
+
+from metantk.options.base import Options
+
+
+class FixedOptions(Options):
+    """Nothing to find: the backbone's own dimensions say all (search `fixed`)."""
+
+    uses_device: ClassVar[bool] = False
+
+    kind: Literal["fixed"] = "fixed"

@@ -1,0 +1,82 @@
+"""What a search is given and what it hands over.
+
+Each search is a module of this package, or a .py file of one's own, that holds `Options` (a class of
+`metantk.options.base.Options`) and
+
+    find(problem: Problem, options: Options, seed: int, checkpoint: Checkpoint) -> Found
+"""
+
+from dataclasses import dataclass, field
+from typing import NamedTuple, Protocol
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from metantk.datasets.store import Split
+from metantk.options.base import Options
+
+
+class Problem(NamedTuple):
+    """All that a search looks at.
+
+    Attributes:
+        backbone: options of the backbone that is searched for (`cells`, `channels`).
+        train: the training split.
+        val: the validation split, with classes of its own.
+        mean, std: per channel, of pictures in 0..1.
+        device: where networks are evaluated.
+        bar: a progress bar; a search sets its `total` by `reset(total=...)` and calls `update`.
+    """
+
+    backbone: Options
+    train: Split
+    val: Split
+    mean: list[float]
+    std: list[float]
+    device: torch.device
+    bar: tqdm
+
+
+class Checkpoint(Protocol):
+    """Unfinished work: `kept` is what an earlier run that was ended has kept last (plain values and tensors)."""
+
+    kept: dict | None
+
+    def keep(self, state: dict) -> None:
+        """Replace what is kept."""
+
+
+@dataclass
+class Cost:
+    """Seconds, evaluations of networks, floating-point operations of a part of a search."""
+
+    seconds: float = 0.0
+    evaluations: int = 0
+    operations: int = 0
+
+
+@dataclass
+class Found:
+    """What a search hands over.
+
+    Attributes:
+        genotype: of the cells; None where there was nothing to find.
+        trace: one row for each thing measured or decided; search.csv.
+        costs: by part of the search.
+        facts: plain values for search.json.
+        arrays: tensors that belong to the architecture, such as a meta-trained mixed network; kept beside it.
+    """
+
+    genotype: dict | None
+    trace: pd.DataFrame = field(default_factory=pd.DataFrame)
+    costs: dict[str, Cost] = field(default_factory=dict)
+    facts: dict = field(default_factory=dict)
+    arrays: dict[str, Tensor] = field(default_factory=dict)
+
+
+def unscored(columns: list[str]) -> pd.DataFrame:
+    """The trace of a search that measures nothing."""
+    return pd.DataFrame(np.empty((0, len(columns))), columns=columns)

@@ -1,0 +1,24 @@
+"""A uniform draw of an architecture: the row "Random Cell" of Table 2."""
+
+import torch
+
+from metantk.devices import numpy_generator
+from metantk.options.searches.sample import SampleOptions as Options
+from metantk.searches.base import Checkpoint, Found, Problem
+from metantk.space.genotype import CELL_TYPES, KEPT_EDGES, SPACES, Space, to_genotype
+
+
+def find(problem: Problem, options: Options, seed: int, checkpoint: Checkpoint) -> Found:
+    return Found(random_genotype(SPACES[options.space], seed))
+
+
+def random_genotype(space: Space, seed: int) -> dict:
+    """A uniform draw: an operation for each edge, two inputs for each node."""
+    draws = numpy_generator("random genotype", seed)
+    masks = {cell: torch.zeros(len(space.edges), len(space.operations), dtype=torch.bool) for cell in CELL_TYPES}
+    for cell in CELL_TYPES:
+        for node in range(2, 2 + space.nodes):
+            for source in draws.choice(node, KEPT_EDGES, replace=False):
+                edge = space.edges.index((int(source), node))
+                masks[cell][edge, draws.integers(len(space.operations))] = True
+    return to_genotype(space, masks)

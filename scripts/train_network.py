@@ -1,0 +1,173 @@
+"""Train the network of an architecture on a data set by a learner.
+
+`rfs` is plain classification of all training classes (RFS; paper, section 6.1). `--learner KIND --help` lists a
+learner's options.
+
+Writes the weights (model.safetensors), all that is needed to use them (model.json) and the training curve
+(training.csv). A training that is asked to end keeps the last finished step, one that is killed the last finished
+epoch; started again, it goes on there, and on a CPU ends with the same bytes.
+
+Example:
+    python scripts/train_network.py --data results/glyphs/data --architecture my_search/architecture.json \\
+        --learner rfs --epochs 10 --output my_model
+"""
+
+import logging
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import torch
+
+from metantk import backbones, devices, plugins
+from metantk.backbones import count_macs, count_parameters
+from metantk.checkpoints import CheckpointFile, freeze, thaw
+from metantk.command_line import Ended, add_seed, make_parser, parse_kind, progress, run, signals_held
+from metantk.datasets.store import load_split, read_manifest
+from metantk.devices import generator
+from metantk.models import save_model
+from metantk.provenance import code_hash, provenance
+from metantk.storage import InputError, atomic_write, check_writable, read_json, sha256_of
+from metantk.training import Trainer, place
+
+log = logging.getLogger("metantk")
+
+
+def main() -> None:
+    parser = make_parser(__doc__, kinds={"learner": ("learners", "rfs")})
+    parser.add_argument("--data", required=True, type=Path, metavar="DIR", help="prepared data set")
+    parser.add_argument(
+        "--architecture", required=True, type=Path, metavar="FILE", help="output of search_architecture.py"
+    )
+    add_seed(parser)
+    parser.add_argument("--learner-name", metavar="NAME", help="of the learner in the tables [its kind]")
+    parser.add_argument(
+        "--output",
+        required=True,
+        type=Path,
+        metavar="DIR",
+        help="folder of model.safetensors, model.json, training.csv",
+    )
+    arguments = parser.parse_args()
+    options = parse_kind(arguments, "learner")
+    architecture = read_json(arguments.architecture)
+    manifest, train = read_manifest(arguments.data), load_split(arguments.data, "train")
+    module = plugins.load("learners", options.kind)
+    network = backbones.build(
+        architecture, module.outputs(options, len(train.class_names)), where=str(arguments.architecture)
+    )
+    check_writable(arguments.output)
+    device = devices.start()
+    network.initialise_(generator("initial weights", arguments.seed))
+    pictures = place(train, manifest, device)
+    learner = module.Learner(options, network.to(device), pictures, arguments.seed)
+    files = [
+        __file__,
+        plugins.module_file("backbones", architecture["kind"]),
+        *plugins.module_files("learners", options),
+    ]
+    checkpoint = CheckpointFile(
+        arguments.output,
+        "training",
+        {
+            "learner": options.model_dump(),
+            "seed": arguments.seed,
+            "architecture": architecture,
+            "code": code_hash(*files),
+            "data": sha256_of(arguments.data / "manifest.json"),
+        },
+    )
+    trainer = Trainer(learner, pictures, seed=arguments.seed)
+    seconds = _train(trainer, checkpoint)
+    facts = {
+        "architecture": architecture,
+        "learner": options.model_dump(),
+        "learner_name": arguments.learner_name or options.kind,
+        "outputs": network.head.out_features,
+        "classes": train.class_names,
+        "image_size": train.images.shape[1],
+        "mean": manifest["mean"],
+        "std": manifest["std"],
+        "feature_dim": network.feature_dim,
+        "parameters": count_parameters(network),
+        "backbone_parameters": count_parameters(network) - count_parameters(network.head),
+        "macs": count_macs(network, train.images.shape[1]),
+        "seconds": round(seconds, 3),
+        "peak_memory_mb": devices.peak_memory_mb(device),
+        **provenance(
+            *files, options=options.model_dump(), seed=arguments.seed, device=devices.describe_device(device)
+        ),
+    }
+    with atomic_write(arguments.output / "training.csv") as temporary:
+        pd.DataFrame(trainer.curve).to_csv(temporary, index=False)
+    save_model(arguments.output, network, learner.extra, facts)
+    checkpoint.remove()
+
+
+def _train(trainer: Trainer, checkpoint: CheckpointFile) -> float:
+    """Train what is left; the seconds spent on all of it, earlier attempts included."""
+    began = time.perf_counter()
+    if checkpoint.kept:
+        began -= _take_up(trainer, checkpoint.kept)
+        log.info("going on after epoch %d and %d steps", trainer.epoch, trainer.step)
+    epochs, steps = trainer.learner.epochs, trainer.learner.steps
+    kept = _freeze(trainer, began)
+    with progress(None, total=epochs * steps, initial=trainer.steps_done, what="training", unit="step") as bar:
+        while trainer.epoch < epochs:
+            try:
+                _train_epoch(trainer, bar.update)
+            except torch.OutOfMemoryError:
+                _save_memory(trainer)
+                _take_up(trainer, thaw(kept))
+                bar.update(trainer.steps_done - bar.n)
+                continue
+            except Ended:
+                checkpoint.write(_freeze(trainer, began))
+                raise
+            kept = _freeze(trainer, began)
+            checkpoint.write(kept)
+            last = trainer.curve[-1]
+            bar.set_postfix(epoch=last["epoch"], loss=f"{last['loss']:.3f}", accuracy=f"{last['accuracy']:.1f} %")
+    log.info("loss %.4f, training accuracy %.1f %%", trainer.curve[-1]["loss"], trainer.curve[-1]["accuracy"])
+    return time.perf_counter() - began
+
+
+def _train_epoch(trainer: Trainer, update: Callable[[int], None]) -> None:
+    """Train to the end of the epoch; a signal to end takes effect between two steps."""
+    with signals_held() as let_through:
+
+        def advance(count: int) -> None:
+            update(count)
+            let_through()
+
+        trainer.train_epoch(advance)
+
+
+def _save_memory(trainer: Trainer) -> None:
+    """Go on with less memory, once. A batch is not cut: batch normalisation would compute something else.
+
+    Raises:
+        InputError: that was done already.
+    """
+    network = trainer.learner.network
+    if network.recompute:
+        raise InputError(
+            "training: out of GPU memory: use a smaller batch, fewer channels or a larger GPU"
+        )
+    network.recompute = True
+    log.warning("out of GPU memory: from here on activations are computed twice instead of kept; results stay")
+
+
+def _freeze(trainer: Trainer, began: float) -> bytes:
+    return freeze({"trainer": trainer.state(), "seconds": time.perf_counter() - began})
+
+
+def _take_up(trainer: Trainer, kept: dict) -> float:
+    """Go back to a kept state; the seconds spent until then."""
+    trainer.load_state(kept["trainer"])
+    return kept["seconds"]
+
+
+if __name__ == "__main__":
+    run(main)
