@@ -20,6 +20,8 @@ import torch
 from safetensors.torch import save
 
 from metantk import devices
+from metantk.backbones.cells import Network
+from metantk.backbones.counting import count_macs, count_parameters
 from metantk.command_line import (
     Ended,
     add_run,
@@ -33,7 +35,6 @@ from metantk.command_line import (
 from metantk.config import TrainingOptions
 from metantk.datasets.store import load_split, read_manifest
 from metantk.space.genotype import read_genotype
-from metantk.space.network import Network, count_macs, count_parameters
 from metantk.storage import (
     InputError,
     atomic_write,
@@ -97,7 +98,7 @@ def main() -> None:
         "std": manifest["std"],
         "feature_dim": network.feature_dim,
         "parameters": count_parameters(network),
-        "backbone_parameters": count_parameters(network) - count_parameters(network.classifier),
+        "backbone_parameters": count_parameters(network) - count_parameters(network.head),
         "macs": count_macs(network, train.images.shape[1]),
         "seconds": round(seconds, 3),
         "peak_memory_mb": devices.peak_memory_mb(device),

@@ -18,12 +18,12 @@ from sklearn.svm import SVC
 from torch import Tensor
 
 from metantk import transforms
+from metantk.backbones.cells import Network
 from metantk.config import EvaluationOptions
 from metantk.datasets.store import Split
 from metantk.devices import generator
 from metantk.episodes import Episode, EpisodeSampler
 from metantk.space.genotype import check_genotype
-from metantk.space.network import Network
 from metantk.storage import InputError, read_json, sha256_of
 
 FORWARD_BATCH = 512  # pictures per forward pass

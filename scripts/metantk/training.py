@@ -10,10 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from metantk import devices, transforms
+from metantk.backbones.cells import Network
+from metantk.backbones.drop import Drop
 from metantk.config import TrainingOptions
 from metantk.datasets.store import Split, block_starts
 from metantk.devices import generator
-from metantk.space.network import Network
 
 log = logging.getLogger("metantk")
 SHARE_OF_FREE_MEMORY = 0.5  # of the device's, for pictures; the network and its activations need the rest
@@ -143,8 +144,9 @@ class Trainer:
         draws, drops = (generator(name, *moment, device=raw.device) for name in ("augmentation", "drop path"))
         images = transforms.augment(raw, self.options.augmentation, draws)
         images = transforms.normalise(images, pictures.mean, pictures.std)
-        drop_rate = self.options.drop_path * (self.epoch + 1) / self.options.epochs
-        outputs = self.network(images, drop_rate, drops)
+        progress = (self.epoch + 1) / self.options.epochs
+        steps = self.steps_done(self.steps_per_epoch(len(pictures.labels)))
+        outputs = self.network(images, Drop(self.options.drop_path, progress, steps, drops))
         loss = nn.functional.cross_entropy(outputs, labels)
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()
@@ -183,12 +185,6 @@ class Trainer:
         return self.epoch * steps_per_epoch + self.step
 
 
-@torch.no_grad()
 def initialise(network: Network, seed: int) -> None:
-    """Draw all weights as PyTorch's constructors do (uniform within ±1/√fan-in), from a generator of our own."""
-    draws = generator("initial weights", seed)
-    for module in network.modules():
-        if isinstance(module, nn.Conv2d | nn.Linear):
-            bound = module.weight[0].numel() ** -0.5
-            for parameter in module.parameters():
-                parameter.uniform_(-bound, bound, generator=draws)
+    """Draw all weights as the network's kind has it, from a generator of our own."""
+    network.initialise_(generator("initial weights", seed))

@@ -10,9 +10,9 @@ import pytest
 from PIL import Image
 from safetensors.torch import save_file
 
+from metantk.backbones.cells import Network
 from metantk.pruning import random_genotype
 from metantk.space.genotype import SPACES
-from metantk.space.network import Network
 from metantk.storage import sha256_of
 from metantk.training import initialise
 
