@@ -27,6 +27,5 @@ rule all:
     input:
         expand(rules.inspect_dataset.output, dataset=CONFIG.datasets),
         rules.aggregate_tables.output,
-        rules.verify_theory.output,
         expand(rules.draw_results.output, dataset=CONFIG.datasets),
         searched(rules.draw_searches.output),

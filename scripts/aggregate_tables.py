@@ -25,7 +25,9 @@ def main() -> None:
     parser.add_argument("--titles", default="{}", metavar="JSON", help="names of searches and learners in tables")
     parser.add_argument("--results", type=Path, metavar="DIR", help="of the workflow, for what its stages cost")
     parser.add_argument(
-        "--partial", action="store_true", help="leave out chains that are not finished, and name them in missing.csv"
+        "--partial",
+        action="store_true",
+        help="leave out chains that are not finished, and name them in missing.csv",
     )
     parser.add_argument("--output", required=True, type=Path, metavar="DIR", help="folder of the tables")
     arguments = parser.parse_args()

@@ -1,13 +1,13 @@
-"""Tell your own pictures apart with a trained backbone and a few examples of each class.
+"""Tell your own pictures apart with a trained model and a few examples of each class.
 
 The support folder holds a folder of pictures for each class (one is enough, five are better); the query folder
-holds the pictures to classify. Features of the frozen backbone, divided by their L2 norm, are classified by
-logistic regression, as in the evaluation.
+holds the pictures to classify. The model answers by its learner's own way, as in the
+evaluation; support pictures are taken as they are.
 
 Writes a CSV with one row per query: file, class, probability.
 
 Example:
-    python scripts/classify_images.py --backbone results/glyphs/3cells-4ch/metantk/seed0 \\
+    python scripts/classify_images.py --model results/glyphs/3cells-4ch/metantk/seed0/rfs \\
         --support my_examples --query my_pictures --output classes.csv
 """
 
@@ -16,34 +16,28 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from metantk import devices, transforms
+from metantk import devices
 from metantk.command_line import make_parser, run
 from metantk.datasets.folder import read_classes, read_pictures
-from metantk.evaluation import fit_classifier, load_backbone
+from metantk.models import DESCRIPTION, Model, Tasks, load_model
 from metantk.storage import InputError, atomic_write, read_json
 
 
 def main() -> None:
     parser = make_parser(__doc__)
-    parser.add_argument("--backbone", required=True, type=Path, metavar="DIR", help="output of train_genotype.py")
+    parser.add_argument("--model", required=True, type=Path, metavar="DIR", help="output of train_network.py")
     parser.add_argument("--support", required=True, type=Path, metavar="DIR", help="a folder per class")
     parser.add_argument("--query", required=True, type=Path, metavar="DIR", help="pictures to classify")
     parser.add_argument("--output", required=True, type=Path, metavar="CSV", help="file to write")
     arguments = parser.parse_args()
-    description = arguments.backbone / "backbone.json"
-    image_size = read_json(description).get("image_size")
+    image_size = read_json(arguments.model / DESCRIPTION).get("image_size")
     support = read_classes(arguments.support, image_size=image_size)
     if len(support.class_names) < 2:
         raise InputError(f"{arguments.support}: holds 1 class, but telling apart takes 2 or more")
     files, queries = read_pictures(arguments.query, image_size=image_size)
-    device = devices.start()
-    backbone = load_backbone(description, arguments.backbone / "backbone.safetensors", device)
-
-    def features(images):
-        return backbone.features(transforms.to_float(torch.from_numpy(images).to(device))).cpu().numpy()
-
-    classifier = fit_classifier("logistic_regression", features(support.images), support.labels)
-    probabilities = classifier.predict_proba(features(queries))
+    model = load_model(arguments.model, devices.start())
+    scores = model.scores(_task(model, support, torch.from_numpy(queries)))[0]
+    probabilities = torch.softmax(scores, dim=1).cpu().numpy()
     table = pd.DataFrame(
         {
             "file": [str(file) for file in files],
@@ -53,6 +47,21 @@ def main() -> None:
     )
     with atomic_write(arguments.output) as temporary:
         table.to_csv(temporary, index=False)
+
+
+def _task(model: Model, support, queries: torch.Tensor) -> Tasks:
+    """One task of these supports and queries, uint8 `(pictures, height, width, 3)`."""
+    labels = torch.from_numpy(support.labels).to(model.device)
+    supports, queries = (model.prepare(images) for images in (torch.from_numpy(support.images), queries))
+    return Tasks(
+        ways=len(support.class_names),
+        labels=labels,
+        classifier="logistic_regression",
+        support_images=lambda: supports[None],
+        query_images=lambda: queries[None],
+        support_features=lambda: (model.features(supports)[None], labels),
+        query_features=lambda: model.features(queries)[None],
+    )
 
 
 if __name__ == "__main__":

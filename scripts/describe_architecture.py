@@ -1,49 +1,100 @@
-"""Say how large the network of a genotype is: parameters, multiply-accumulates, feature size.
+"""Say how large a network is: parameters, multiply-accumulates, feature size.
 
-Example:
+It is given by a genotype (a file, or the name of a published one in config/genotypes/), by an architecture.json, or
+by the kind of a backbone that needs no search. What a flag says replaces what an architecture.json says.
+
+Examples:
     python scripts/describe_architecture.py my_search/genotype.json --cells 5 --channels 48 --classes 64 --json
+    python scripts/describe_architecture.py metanas_in_v2 --cells 8
+    python scripts/describe_architecture.py resnet12 --classes 351
+    python scripts/describe_architecture.py conv4 --classes 5 --image-size 32
 """
 
+import argparse
 import json
 from pathlib import Path
 
+from metantk import plugins
+from metantk.backbones import build
+from metantk.backbones.counting import count_macs, count_parameters
 from metantk.command_line import make_parser, run
-from metantk.config import RunOptions, parse
-from metantk.space.genotype import CELL_TYPES, read_genotype
-from metantk.space.network import Network, count_macs, count_parameters
-from metantk.storage import InputError
+from metantk.options.base import parse
+from metantk.space.genotype import CELL_TYPES, check_genotype, read_named
+from metantk.storage import InputError, read_json
+
+LARGEST_PICTURE = 1024  # pixels
 
 
 def main() -> None:
     parser = make_parser(__doc__)
-    parser.add_argument("genotype", type=Path, help="JSON or Genotype(...) text")
-    parser.add_argument("--cells", type=int, default=5, help="cells in the stack [5]")
-    parser.add_argument("--channels", type=int, default=48, help="channels after the stem [48]")
-    parser.add_argument("--classes", type=int, default=64, help="outputs of the classifier [64]")
-    parser.add_argument("--image-size", type=int, default=84, help="height and width of a picture, in pixels [84]")
+    parser.add_argument(
+        "architecture", help="genotype (JSON or Genotype(...) text), architecture.json, published cell, or backbone"
+    )
+    parser.add_argument("--cells", type=int, help="cells in the stack [5]")
+    parser.add_argument("--channels", type=int, help="channels after the stem [48], or filters of conv4 [32]")
+    parser.add_argument("--classes", type=int, default=64, help="outputs of the head [64]")
+    parser.add_argument("--image-size", type=int, help="height and width of a picture, in pixels [84]")
     parser.add_argument("--json", action="store_true", help="print JSON")
     arguments = parser.parse_args()
-    parse(RunOptions, {"cells": arguments.cells, "channels": arguments.channels}, where="options")
-    if min(arguments.classes, arguments.image_size) < 1:
-        raise InputError("options: classes and image-size must be at least 1")
-    genotype = read_genotype(arguments.genotype)
-    network = Network(genotype, cells=arguments.cells, channels=arguments.channels, classes=arguments.classes)
+    if arguments.classes < 1:
+        raise InputError("options: classes must be at least 1")
+    image_size = 84 if arguments.image_size is None else arguments.image_size
+    if not 1 <= image_size <= LARGEST_PICTURE:
+        raise InputError(f"options: image-size must be 1 to {LARGEST_PICTURE}")
+    architecture = _find_architecture(arguments, image_size)
+    network = build(architecture, arguments.classes, where=arguments.architecture)
     parameters = count_parameters(network)
     facts = {
         "parameters": parameters,
-        "backbone_parameters": parameters - count_parameters(network.classifier),
-        "macs": count_macs(network, arguments.image_size),
+        "backbone_parameters": parameters - count_parameters(network.head),
+        "macs": count_macs(network, architecture.get("image_size", image_size)),
         "feature_dim": network.feature_dim,
     }
-    print(json.dumps(facts) if arguments.json else _as_text(genotype, facts))
+    print(json.dumps(facts) if arguments.json else _as_text(architecture, facts))
 
 
-def _as_text(genotype: dict, facts: dict) -> str:
+def _find_architecture(arguments: argparse.Namespace, image_size: int) -> dict:
+    """The content of an architecture.json, from whatever was given."""
+    given = {"cells": arguments.cells, "channels": arguments.channels}
+    given = {key: value for key, value in given.items() if value is not None}
+    path = Path(arguments.architecture)
+    if (architecture := _read_architecture(path)) is not None:
+        if arguments.image_size is not None and "image_size" in architecture:
+            given["image_size"] = image_size
+        return architecture | given
+    if path.suffix == ".py" or (not path.is_file() and arguments.architecture in _unsearched()):
+        options = plugins.load("backbones", arguments.architecture).Options
+        return parse(options, {"kind": arguments.architecture, **given}, where="options").architecture(
+            image_size, None
+        )
+    genotype = read_named(arguments.architecture)
+    options = plugins.load("backbones", "cells").Options
+    return parse(options, {"cells": 5, "channels": 48, **given}, where="options").architecture(image_size, genotype)
+
+
+def _read_architecture(path: Path) -> dict | None:
+    """The content of an architecture.json; none where the path is something else."""
+    if path.suffix != ".json" or not path.is_file():
+        return None
+    content = read_json(path)
+    return content if isinstance(content, dict) and "kind" in content else None
+
+
+def _unsearched() -> list[str]:
+    """Kinds of backbones that need no genotype."""
+    return [kind for kind in plugins.kinds("backbones") if not plugins.load("backbones", kind).Options.searchable]
+
+
+def _as_text(architecture: dict, facts: dict) -> str:
     lines = []
-    for cell in CELL_TYPES:
-        lines.append(f"{cell} cell")
-        for number, node in enumerate(genotype[cell], start=2):
-            lines.append(f"  node {number} = " + " + ".join(f"{name}({source})" for name, source in node))
+    if architecture["kind"] == "cells":
+        genotype = check_genotype(architecture["genotype"])
+        for cell in CELL_TYPES:
+            lines.append(f"{cell} cell")
+            for number, node in enumerate(genotype[cell], start=2):
+                lines.append(f"  node {number} = " + " + ".join(f"{name}({source})" for name, source in node))
+    sizes = {key: value for key, value in architecture.items() if key not in ("genotype", "origin")}
+    lines += [f"{name.replace('_', ' '):20} {value!s:>14}" for name, value in sizes.items()]
     lines += [f"{name.replace('_', ' '):20} {value:>14,}" for name, value in facts.items()]
     return "\n".join(lines)
 

@@ -31,7 +31,9 @@ def main() -> None:
 
 def draw(chains: list[Path], tables: Path) -> dict[str, object]:
     """Figures by file name, without suffix."""
-    models = {folder: read_record(folder / "model.json", ModelDescription, stage="train_network") for folder in chains}
+    models = {
+        folder: read_record(folder / "model.json", ModelDescription, stage="train_network") for folder in chains
+    }
     datasets = {model.architecture.origin.dataset for model in models.values()}
     if len(datasets) > 1:
         raise InputError(f"chains of one data set expected, found {', '.join(sorted(datasets))}")

@@ -1,13 +1,13 @@
 """Say how much of a search is noise: repeat its first round with other draws and compare the ranks.
 
 For each criterion, and for common draws (all candidates share weights and pictures: the default of the search)
-and independent ones (each candidate has its own, as in the published code) at equal cost: Kendall's τ between
+and independent ones (each candidate has its own) at equal cost: Kendall's τ between
 repetitions. Choose `repeat` of the search where the curve is high enough for you.
 
 Writes rank_stability.csv and a figure, rank_stability.svg and .png.
 
 Example:
-    python scripts/measure_rank_stability.py --data results/glyphs/data --cells 3 --channels 4 \\
+    python scripts/measure_rank_stability.py --data results/glyphs/data --backbone cells --cells 3 --channels 4 \\
         --criteria '["meta_ntk_condition", "linear_regions"]' --image-size 12 --output my_stability
 """
 
@@ -15,45 +15,43 @@ import logging
 from pathlib import Path
 
 from metantk import devices
-from metantk.command_line import add_run, make_parser, parse_options, parse_run, progress, run
-from metantk.config import SearchOptions
-from metantk.criteria import Setting
-from metantk.datasets.store import load_split
+from metantk.command_line import add_seed, make_parser, parse_kind, progress, run
+from metantk.datasets.store import load_split, read_manifest
 from metantk.figures.rank_stability import draw_rank_stability
 from metantk.figures.style import save
 from metantk.rank_stability import measure_rank_stability, total_networks
+from metantk.searches.base import Problem
+from metantk.searches.prune import plan_of
 from metantk.storage import InputError, atomic_write, check_writable
 
 log = logging.getLogger("metantk")
 
 
 def main() -> None:
-    parser = make_parser(__doc__, SearchOptions)
+    parser = make_parser(__doc__, kinds={"backbone": ("backbones", "cells"), "search": ("searches", "prune")})
     parser.add_argument("--data", required=True, type=Path, metavar="DIR", help="prepared data set")
-    add_run(parser)
+    add_seed(parser)
     parser.add_argument("--independent-draws", type=int, default=6, help="2 or more; common ones at equal cost [6]")
     parser.add_argument("--output", required=True, type=Path, metavar="DIR", help="folder of the table and figure")
     arguments = parser.parse_args()
-    options = parse_options(SearchOptions, arguments)
-    run_options = parse_run(arguments)
+    backbone, options = (parse_kind(arguments, name) for name in ("backbone", "search"))
+    if options.kind != "prune":
+        raise InputError(f"options: a search of kind {options.kind} has no ranks; choose one of kind prune")
     if arguments.independent_draws < 2:
         raise InputError(
             f"options: --independent-draws {arguments.independent_draws} has nothing to compare; give 2 or more"
         )
-    if not options.weights:
-        raise InputError("options: criteria is empty: a uniform draw has no ranks")
-    train = load_split(arguments.data, "train")
+    manifest, train = read_manifest(arguments.data), load_split(arguments.data, "train")
     check_writable(arguments.output)
     device = devices.start()
-    devices.set_precision(options.precision)
-    setting = Setting(options, run_options.cells, run_options.channels, train, device, lambda networks: None)
-    total = total_networks(setting, arguments.independent_draws)
-    with progress(None, total=total, what="rank stability", unit="network") as bar:
-        setting = setting._replace(advance=bar.update)
-        table = measure_rank_stability(setting, arguments.seed, arguments.independent_draws)
+    with progress(None, total=0, what="rank stability", unit="network") as bar:
+        problem = Problem(backbone, train, train, manifest["mean"], manifest["std"], device, bar)
+        plan = plan_of(problem, options)
+        bar.reset(total=total_networks(plan, arguments.independent_draws))
+        table = measure_rank_stability(plan, arguments.seed, arguments.independent_draws)
     with atomic_write(arguments.output / "rank_stability.csv") as temporary:
         table.to_csv(temporary, index=False)
-    title = f"Kendall's τ between repetitions of the first round: {run_options.name}, seed {arguments.seed}"
+    title = f"Kendall's τ between repetitions of the first round: {backbone.title}, seed {arguments.seed}"
     save(draw_rank_stability(table, title), arguments.output / "rank_stability")
     log.info("\n%s", table[table["repeat"] == 1].to_string(index=False))
 

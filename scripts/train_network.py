@@ -21,7 +21,7 @@ import pandas as pd
 import torch
 
 from metantk import backbones, devices, plugins
-from metantk.backbones import count_macs, count_parameters
+from metantk.backbones.counting import count_macs, count_parameters
 from metantk.checkpoints import CheckpointFile, freeze, thaw
 from metantk.command_line import Ended, add_seed, make_parser, parse_kind, progress, run, signals_held
 from metantk.datasets.store import load_split, read_manifest
@@ -152,9 +152,7 @@ def _save_memory(trainer: Trainer) -> None:
     """
     network = trainer.learner.network
     if network.recompute:
-        raise InputError(
-            "training: out of GPU memory: use a smaller batch, fewer channels or a larger GPU"
-        )
+        raise InputError("training: out of GPU memory: use a smaller batch, fewer channels or a larger GPU")
     network.recompute = True
     log.warning("out of GPU memory: from here on activations are computed twice instead of kept; results stay")
 

@@ -20,7 +20,7 @@ from matplotlib.figure import Figure
 
 from metantk import devices
 from metantk.command_line import make_parser, parse_options, progress, run
-from metantk.config import TheoryOptions
+from metantk.options.theory import TheoryOptions
 from metantk.figures.style import save
 from metantk.storage import InputError, atomic_write, check_writable, provenance, write_json
 from metantk.theory import correlation, figures

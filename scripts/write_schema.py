@@ -11,7 +11,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from metantk.command_line import make_parser, run
-from metantk.config import Config
+from metantk.options.config import Config
 from metantk.storage import SCRIPTS, atomic_write
 
 SCHEMA = SCRIPTS.parent / "workflow" / "schemas" / "config.schema.json"

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import torch
+from metantk.pruning import Candidate, batch_masks
 from opacus.grad_sample import GradSampleModule
 from PIL import Image
 from reference import MixedNetwork, batch_norm, group_norm
@@ -18,7 +19,6 @@ from torchvision import transforms
 from metantk import criteria
 from metantk.criteria import Setting
 from metantk.devices import generator
-from metantk.pruning import Candidate, batch_masks
 from metantk.space.genotype import CELL_TYPES, cell_types
 from metantk.space.supernet import Supernet, initialise
 

@@ -13,7 +13,8 @@ import platform
 from collections.abc import Iterator
 from pathlib import Path
 
-SCRIPTS = Path(__file__).resolve().parent.parent
+from metantk.storage import SCRIPTS
+
 PACKAGES = ("numpy", "opacus", "pandas", "scikit-learn", "torch", "torchvision")
 
 

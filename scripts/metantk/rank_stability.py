@@ -1,7 +1,7 @@
 """How much of a search is noise: ranks of the first round from repeated draws, compared with each other.
 
-The published search draws new weights and pictures for each candidate; ours lets all candidates of a round share
-them. Both are repeated here, and Kendall's τ between repetitions says how far their ranks agree: 1 for the same
+Ours lets all candidates of a round share weights and pictures; others draw them for each candidate (see `draws` of
+the search's options). Each way is repeated here, and Kendall's τ between repetitions says how far their ranks agree: 1 for the same
 order every time, 0 for an order by chance.
 """
 
@@ -12,20 +12,21 @@ import numpy as np
 import pandas as pd
 from scipy.stats import kendalltau
 
-from metantk import pruning
-from metantk.criteria import Masks, Setting
-from metantk.pruning import Cost, Draw, Round
+from metantk.criteria.base import Masks
+from metantk.searches import prune
+from metantk.searches.base import Cost
+from metantk.searches.prune import Draw, Plan, Round
 
 STYLES = ("common", "independent")
 RANK_SUM = "rank_sum"
 COLUMNS = ["criterion", "draws", "repeat", "evaluations", "kendall_tau", "lowest", "highest", "pairs"]
 
 
-def measure_rank_stability(setting: Setting, seed: int, draws: int) -> pd.DataFrame:
+def measure_rank_stability(plan: Plan, seed: int, draws: int) -> pd.DataFrame:
     """Kendall's τ-b between repetitions of the first round, against what a repetition costs.
 
     Args:
-        setting: its `draws` and `repeat` have no effect.
+        plan: `draws` and `repeat` of its options have no effect.
         seed: of all draws.
         draws: independent draws per candidate; common ones are as many as can be had at that cost.
 
@@ -34,15 +35,15 @@ def measure_rank_stability(setting: Setting, seed: int, draws: int) -> pd.DataFr
         drawing, for each number of draws that a repetition averages over (`repeat`): networks that it evaluates,
         mean, lowest and highest τ over all pairs of repetitions that share no draw.
     """
-    masks = pruning.first_state(setting.space).masks
-    this = pruning.next_round(setting.space, masks)
+    masks = prune.first_state(plan.space).masks
+    this = prune.next_round(plan.space, masks)
     rows = []
     for style in STYLES:
-        styled = setting._replace(options=setting.options.model_copy(update={"draws": style}))
+        styled = plan._replace(options=plan.options.model_copy(update={"draws": style}))
         count = draws if style == "independent" else common_draws(draws, len(this.candidates))
         changes = _measure_changes(styled, this, masks, seed, count)
-        each = pruning.evaluations_of_draw(styled.options, len(this.candidates))
-        rows += _compare(setting, changes, style, each)
+        each = prune.evaluations_of_draw(styled.options, len(this.candidates))
+        rows += _compare(plan, changes, style, each)
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
@@ -51,36 +52,36 @@ def common_draws(independent: int, candidates: int) -> int:
     return independent * 2 * candidates // (1 + candidates)
 
 
-def total_networks(setting: Setting, draws: int) -> int:
+def total_networks(plan: Plan, draws: int) -> int:
     """Networks that are evaluated in all, for a progress bar."""
-    candidates = len(pruning.next_round(setting.space, pruning.first_state(setting.space).masks).candidates)
+    candidates = len(prune.next_round(plan.space, prune.first_state(plan.space).masks).candidates)
     common = common_draws(draws, candidates) * (1 + candidates)
-    return (draws * 2 * candidates + common) * len(setting.options.weights)
+    return (draws * 2 * candidates + common) * len(plan.criteria)
 
 
-def _measure_changes(setting: Setting, this: Round, masks: Masks, seed: int, count: int) -> dict[str, np.ndarray]:
+def _measure_changes(plan: Plan, this: Round, masks: Masks, seed: int, count: int) -> dict[str, np.ndarray]:
     """Relative changes by criterion, `(count, candidates)`."""
     changes = {}
-    for name in setting.options.weights:
+    for name, criterion in plan.criteria.items():
         draws: list[Draw] = [
-            pruning.measure_draw(setting, name, this.candidates, masks, (seed, 0, number), Cost())
+            prune.measure_draw(plan, name, this.candidates, masks, (seed, 0, number), Cost())
             for number in range(count)
         ]
-        changes[name] = pruning.score(name, draws, where=f"{setting.options.draws} draws").change
+        changes[name] = prune.score(criterion, draws, where=f"{plan.options.draws} draws, {name}").change
     return changes
 
 
-def _compare(setting: Setting, changes: dict[str, np.ndarray], style: str, each: int) -> Iterator[tuple]:
+def _compare(plan: Plan, changes: dict[str, np.ndarray], style: str, each: int) -> Iterator[tuple]:
     count = len(next(iter(changes.values())))
     for repeat in range(1, count // 2 + 1):
         repetitions = [slice(start, start + repeat) for start in range(0, count - repeat + 1, repeat)]
         scores = [
-            {name: pruning.mean_change(change[part]) for name, change in changes.items()} for part in repetitions
+            {name: prune.mean_change(change[part]) for name, change in changes.items()} for part in repetitions
         ]
         if len(changes) > 1:
             for score in scores:
-                _, ranks = pruning.removal_order(score, setting.options.weights)
-                score[RANK_SUM] = pruning.rank_sums(ranks, setting.options.weights)
+                _, ranks = prune.removal_order(score, plan.options.weights, prune.larger_is_better(plan))
+                score[RANK_SUM] = prune.rank_sums(ranks, plan.options.weights)
         for name in scores[0]:
             taus = [kendalltau(one[name], other[name]).statistic for one, other in combinations(scores, 2)]
             # NaN: all candidates alike in a repetition, so no order at all.

@@ -127,7 +127,9 @@ def read_episodes(path: Path, evaluation: Evaluation) -> pd.DataFrame:
         raise InputError(f"{path}: has other shots than evaluation.json; run {stage} again")
     for shots, group in table.groupby("shots"):
         if group["episode"].tolist() != list(range(evaluation.episodes)):
-            raise InputError(f"{path}: has not the {evaluation.episodes} episodes of {shots}-shot; run {stage} again")
+            raise InputError(
+                f"{path}: has not the {evaluation.episodes} episodes of {shots}-shot; run {stage} again"
+            )
         mean = evaluation.shots[str(shots)].accuracy_mean
         if not math.isclose(group["accuracy"].mean(), mean, abs_tol=1e-6):
             raise InputError(f"{path}: its {shots}-shot mean is not that of evaluation.json; run {stage} again")

@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+SCRIPTS = Path(__file__).resolve().parent.parent
 # What writing to an open file fails with when the disk, not the caller, is at fault.
 FULL = (errno.ENOSPC, errno.EDQUOT)
 DISK_ERRORS = (*FULL, errno.EROFS, errno.EIO)

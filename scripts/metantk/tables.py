@@ -239,7 +239,9 @@ def _our_row(group: pd.DataFrame, architecture, shots: list[int]) -> dict:
 
 def make_table2(summary: pd.DataFrame, groups: dict[tuple, list[Chain]]) -> pd.DataFrame:
     """The layout of Table 2: rows whose cells were found, what each was found with, accuracies by shots and backbone."""
-    found = {key: members[0] for key, members in groups.items() if members[0].model.architecture.genotype is not None}
+    found = {
+        key: members[0] for key, members in groups.items() if members[0].model.architecture.genotype is not None
+    }
     weights = {key: _weights(chain.search) for key, chain in found.items()}
     used = dict.fromkeys(criterion for of_row in weights.values() for criterion in of_row)
     columns = MARKS | {name: name for name in used if name not in MARKS}
@@ -285,9 +287,7 @@ def differences(summary: pd.DataFrame, groups: dict[tuple, list[Chain]]) -> pd.D
         if one[0] != other[0]:
             continue
         for shots in sorted(groups[one][0].episodes["shots"].unique()):
-            first, second = (
-                np.stack([chain.accuracies(shots) for chain in groups[key]]) for key in (one, other)
-            )
+            first, second = (np.stack([chain.accuracies(shots) for chain in groups[key]]) for key in (one, other))
             difference = first.mean() - second.mean()
             episodes = confidence_95(first.mean(0) - second.mean(0))
             seeds = welch_95(first.mean(1), second.mean(1))

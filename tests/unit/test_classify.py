@@ -7,12 +7,12 @@ import sys
 import numpy as np
 import pandas as pd
 import pytest
+from metantk.pruning import random_genotype
 from PIL import Image
 from safetensors.torch import save_file
 
-from metantk.pruning import random_genotype
+from metantk.backbones.cells import Network
 from metantk.space.genotype import SPACES
-from metantk.space.network import Network
 from metantk.storage import sha256_of
 from metantk.training import initialise
 

@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from metantk.pruning import Candidate, Round
 
 from metantk import pruning
 from metantk.config import SearchOptions
 from metantk.criteria import CRITERIA, Criterion, Measured, Setting
 from metantk.datasets.store import Split
-from metantk.pruning import Candidate, Round
 from metantk.space.genotype import CELL_TYPES, SPACES, check_genotype
 
 CASES = json.loads((Path(__file__).parents[1] / "fixtures" / "ranking_cases.json").read_text())

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 import torch
 from conftest import tiny_theory
+from metantk.pruning import random_genotype
 from scipy import stats
 
 import measure_trainability
@@ -20,7 +21,6 @@ from metantk.config import (
 )
 from metantk.criteria import CRITERIA
 from metantk.datasets.glyphs import make_glyphs
-from metantk.pruning import random_genotype
 from metantk.space.genotype import SPACES
 from metantk.storage import InputError
 from metantk.theory import correlation, trainability

@@ -16,6 +16,7 @@ THEORY = {"verify_theory", "measure_trainability"}
 ALL_RULES = {"prepare_dataset", "inspect_dataset", *STAGES, "aggregate_tables", "draw_figures", *THEORY}
 MODELS = {*STAGES, *THEORY}
 READS_DATA = {"prepare_dataset", "inspect_dataset", *STAGES, *THEORY}
+BACKBONES = {"train_genotype", "evaluate_episodes", "measure_trainability"}
 
 # Which rules' scripts import each file of scripts/, directly or not; written by hand, not computed.
 IMPORTERS = {
@@ -35,6 +36,13 @@ IMPORTERS = {
     "verify_theory.py": {"verify_theory"},
     "write_schema.py": set(),
     "metantk/__init__.py": ALL_RULES,
+    "metantk/backbones/__init__.py": BACKBONES,
+    "metantk/backbones/cells.py": BACKBONES,
+    "metantk/backbones/conv4.py": set(),
+    "metantk/backbones/counting.py": {"train_genotype"},
+    "metantk/backbones/drop.py": BACKBONES,
+    "metantk/backbones/recompute.py": BACKBONES,
+    "metantk/backbones/resnet12.py": set(),
     "metantk/command_line.py": ALL_RULES,
     "metantk/config.py": ALL_RULES,
     "metantk/container.py": set(),
@@ -68,12 +76,18 @@ IMPORTERS = {
     "metantk/kernels.py": {"search_architecture", *THEORY},
     "metantk/leases.py": MODELS,
     "metantk/linear_regions.py": {"search_architecture", "measure_trainability"},
+    "metantk/options/__init__.py": BACKBONES,
+    "metantk/options/backbones/__init__.py": BACKBONES,
+    "metantk/options/backbones/cells.py": BACKBONES,
+    "metantk/options/backbones/conv4.py": set(),
+    "metantk/options/backbones/resnet12.py": set(),
+    "metantk/options/base.py": BACKBONES,
+    "metantk/plugins.py": BACKBONES,
     "metantk/pruning.py": {"search_architecture", "measure_trainability"},
     "metantk/rank_stability.py": set(),
     "metantk/space/__init__.py": MODELS | {"draw_figures"},
     "metantk/space/genotype.py": MODELS | {"draw_figures"},
-    "metantk/space/network.py": {"train_genotype", "evaluate_episodes", "measure_trainability"},
-    "metantk/space/operations.py": {"train_genotype", "evaluate_episodes", "measure_trainability"},
+    "metantk/space/operations.py": BACKBONES,
     "metantk/space/supernet.py": {"search_architecture", *THEORY},
     "metantk/statistics.py": {"evaluate_episodes", "aggregate_tables", "draw_figures", "verify_theory"},
     "metantk/storage.py": ALL_RULES,
@@ -176,7 +190,7 @@ def test_every_file_of_scripts_is_behind_the_rules_that_import_it(repository):
         ("metantk/datasets/glyphs.py", "prepare_dataset"),
         ("metantk/pruning.py", "search_architecture"),
         ("metantk/kernels.py", "search_architecture"),
-        ("metantk/space/network.py", "train_genotype"),
+        ("metantk/backbones/cells.py", "train_genotype"),
         ("metantk/training.py", "train_genotype"),
         ("metantk/evaluation.py", "evaluate_episodes"),
         ("metantk/statistics.py", "evaluate_episodes"),

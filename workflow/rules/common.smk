@@ -49,6 +49,7 @@ localrules:
     draw_searches,
     tabulate_finished,
     inspect_dataset,
+    theory,
 
 
 wildcard_constraints:
@@ -98,7 +99,6 @@ NEEDS = {
     "draw_results": Needs(mb=2000, minutes=30),
     "draw_searches": Needs(mb=2000, minutes=30),
     "verify_theory": Needs(mb=4000, minutes=240),
-    "measure_trainability": Needs(mb=4000, minutes=480),
 }
 
 

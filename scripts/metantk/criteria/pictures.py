@@ -60,9 +60,7 @@ def draw_crops(setting: Setting, options: LinearRegionsOptions, key: Key) -> lis
         len(setting.train.labels), options.pictures, replace=options.pictures > len(setting.train.labels)
     )
     channels = torch.from_numpy(draws.integers(3, size=options.pictures)).to(setting.device)
-    pictures = transforms.random_crop(
-        _load(setting, numbers), options.crop_size, 0, generator("crops", *key)
-    )
+    pictures = transforms.random_crop(_load(setting, numbers), options.crop_size, 0, generator("crops", *key))
     pictures = transforms.normalise(pictures, REGIONS_MEAN, REGIONS_STD)
     pictures = pictures[torch.arange(len(pictures), device=setting.device), channels][:, None]
     return list(pictures.tensor_split(options.batches))

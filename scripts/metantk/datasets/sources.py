@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from metantk.config import DatasetOptions
+from metantk.options.dataset import DatasetOptions
 from metantk.datasets import cifar, folder, omniglot, ren, rfs, split_lists
 from metantk.datasets.glyphs import make_glyphs
 from metantk.datasets.published import PUBLISHED, check_counts

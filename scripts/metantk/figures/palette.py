@@ -24,7 +24,14 @@ MODELS = {
     "RFS": RowStyle("#56b4e9", "X"),
     "MAML": RowStyle("#e69f00", "p"),
 }
-OTHERS = [("#332288", "P"), ("#882255", "h"), ("#117733", "<"), ("#999933", ">"), ("#44aa99", "*"), ("#aa4499", "d")]
+OTHERS = [
+    ("#332288", "P"),
+    ("#882255", "h"),
+    ("#117733", "<"),
+    ("#999933", ">"),
+    ("#44aa99", "*"),
+    ("#aa4499", "d"),
+]
 
 # One hue per family: separable, dilated, plain, pooling.
 OPERATIONS = {

@@ -106,9 +106,7 @@ def _middle(column: tuple[float, float]) -> float:
     return column[0] + column[1] / 2
 
 
-def _draw_criterion(
-    axes: Axes, trace: pd.DataFrame, criterion: str, columns: Mapping, facts: Mapping
-) -> None:
+def _draw_criterion(axes: Axes, trace: pd.DataFrame, criterion: str, columns: Mapping, facts: Mapping) -> None:
     logarithmic = bool(facts.get("logarithmic"))
     candidates = _drawable(trace[criterion], logarithmic)
     unpruned = _drawable(trace.groupby("round")[f"{criterion}_unpruned"].mean(), logarithmic)

@@ -24,9 +24,9 @@ class Moment(NamedTuple):
     epoch: int
     step: int
 
-    def generator(self, purpose: str) -> torch.Generator:
-        """On the CPU: the draws of a seed are the same on every device."""
-        return generator(purpose, *self)
+    def generator(self, purpose: str, device: torch.device | str = "cpu") -> torch.Generator:
+        """On the CPU the draws of a seed are the same for every device that they go to."""
+        return generator(purpose, *self, device=device)
 
 
 class Outcome(NamedTuple):

@@ -14,7 +14,7 @@ from metantk.devices import generator
 from metantk.learners import linear
 from metantk.learners.base import Moment, Outcome
 from metantk.models import Model, Tasks
-from metantk.options.learners.rfs import RfsOptions as Options
+from metantk.options.learners.rfs import Options
 from metantk.training import Pictures
 
 CLASSIFIERS = {"logistic_regression": linear.logistic_regression, "svm": linear.hinge_loss}
@@ -59,7 +59,7 @@ class Learner:
             self.options.drop_rate,
             progress=(moment.epoch + 1) / self.epochs,
             step=moment.epoch * self.steps + moment.step,
-            generator=moment.generator("drop path"),
+            generator=moment.generator("drop path", images.device),
         )
         logits = self.network(pictures, drop)
         loss = nn.functional.cross_entropy(logits, labels)

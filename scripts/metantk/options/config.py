@@ -39,7 +39,9 @@ FORMER = {
 class RowOptions(Options):
     """Rows of the tables: every backbone with every search and every learner of the lists."""
 
-    backbone: Names = Field(description="`5cells-48ch` and the like, `conv4`, `resnet12`, or an entry of `backbones`")
+    backbone: Names = Field(
+        description="`5cells-48ch` and the like, `conv4`, `resnet12`, or an entry of `backbones`"
+    )
     search: Names = Field(
         ["fixed"],
         description="how the cells are found: built in are " + ", ".join(catalogue.NAMED["searches"]) + "; "
@@ -119,13 +121,17 @@ class Config(Options):
             built_in = catalogue.named(family, name)
             kind = entry.get("kind", name if built_in is None else built_in["kind"])
             if built_in is not None and kind != built_in["kind"]:
-                raise InputError(f"{family}.{name}: is built in with kind {built_in['kind']!r}; choose another name")
+                raise InputError(
+                    f"{family}.{name}: is built in with kind {built_in['kind']!r}; choose another name"
+                )
             if family == "backbones" and built_in is not None:
                 raise InputError(f"{family}.{name}: is built in; choose another name")
             if built_in is None and name in kinds and kind != name:
                 raise InputError(f"{family}.{name}: is the name of a kind; choose another name")
             if "kind" not in entry and built_in is None and name not in kinds:
-                raise InputError(f"{family}.{name}: 'kind' is missing; choose from {', '.join(kinds)}, or a .py file")
+                raise InputError(
+                    f"{family}.{name}: 'kind' is missing; choose from {', '.join(kinds)}, or a .py file"
+                )
             options = self._options_class(family, kind)
             for key in entry:
                 if key not in options.model_fields:

@@ -9,6 +9,7 @@ from metantk.options.base import Count, Options, Seed
 
 Classifier = Literal["logistic_regression", "svm"]
 
+
 class EvaluationOptions(Options):
     """Few-shot episodes on the test split (stage evaluate_episodes)."""
 

@@ -1,6 +1,6 @@
 """Nothing to find: the backbone's own dimensions say all."""
 
-from metantk.options.searches.fixed import FixedOptions as Options
+from metantk.options.searches.fixed import Options
 from metantk.searches.base import Checkpoint, Found, Problem
 
 

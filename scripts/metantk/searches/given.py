@@ -1,6 +1,6 @@
 """A genotype that is known beforehand: a file of one's own, or a published cell by name."""
 
-from metantk.options.searches.given import GivenOptions as Options
+from metantk.options.searches.given import Options
 from metantk.searches.base import Checkpoint, Found, Problem
 from metantk.space.genotype import read_named
 

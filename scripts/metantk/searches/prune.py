@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, replace
 from itertools import pairwise
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -21,9 +20,9 @@ import torch
 from metantk import devices
 from metantk.criteria.base import Criterion, Draws, Key, Masks, Setting, load_criterion, options_of
 from metantk.options.base import Options as AnyOptions
-from metantk.options.searches.prune import PruneOptions as Options
+from metantk.options.searches.prune import Options
 from metantk.searches.base import Checkpoint, Cost, Found, Problem
-from metantk.space.genotype import CELL_TYPES, KEPT_EDGES, SPACES, Space, to_genotype
+from metantk.space.genotype import CELL_TYPES, KEPT_EDGES, Space, to_genotype
 from metantk.space.supernet import full_masks
 
 log = logging.getLogger("metantk")
@@ -49,6 +48,23 @@ class Plan(NamedTuple):
         return self.setting.operations
 
 
+def plan_of(problem: Problem, options: Options) -> Plan:
+    """What a search of this problem measures; sets the precision of the device."""
+    devices.set_precision(options.precision)
+    setting = Setting(
+        options.space,
+        problem.backbone.cells,
+        problem.backbone.channels,
+        options.image_size,
+        options.initialisation,
+        options.precision,
+        problem.train,
+        problem.device,
+        problem.bar.update,
+    )
+    return make_plan(setting, options)
+
+
 def make_plan(setting: Setting, options: Options) -> Plan:
     """Load the criteria and check their options.
 
@@ -62,19 +78,7 @@ def make_plan(setting: Setting, options: Options) -> Plan:
 
 def find(problem: Problem, options: Options, seed: int, checkpoint: Checkpoint) -> Found:
     """Prune until a genotype is left."""
-    devices.set_precision(options.precision)
-    setting = Setting(
-        options.space,
-        problem.backbone.cells,
-        problem.backbone.channels,
-        options.image_size,
-        options.initialisation,
-        options.precision,
-        problem.train,
-        problem.device,
-        problem.bar.update,
-    )
-    plan = make_plan(setting, options)
+    plan = plan_of(problem, options)
     problem.bar.reset(total=total_work(plan.space, options))
     state = first_state(plan.space) if checkpoint.kept is None else State.from_json(checkpoint.kept)
     state = search(plan, seed, state, lambda state: checkpoint.keep(state.to_json()))
@@ -256,7 +260,8 @@ def _measure_published(plan: Plan, name: str, key: Key, masks: Masks, cost: Cost
     seed, number, _, candidate = key
     weights = (seed, number, candidate) if plan.criteria[name].weights_per_candidate else (seed, number)
     return [
-        _measure(plan, name, Draws(weights, key, head=(*key, side)), _only(masks, side), cost)[0] for side in range(2)
+        _measure(plan, name, Draws(weights, key, head=(*key, side)), _only(masks, side), cost)[0]
+        for side in range(2)
     ]
 
 

@@ -3,7 +3,7 @@
 import torch
 
 from metantk.devices import numpy_generator
-from metantk.options.searches.sample import SampleOptions as Options
+from metantk.options.searches.sample import Options
 from metantk.searches.base import Checkpoint, Found, Problem
 from metantk.space.genotype import CELL_TYPES, KEPT_EDGES, SPACES, Space, to_genotype
 

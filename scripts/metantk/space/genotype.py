@@ -10,10 +10,11 @@ import json
 from pathlib import Path
 from typing import NamedTuple
 
-from metantk.storage import InputError
+from metantk.storage import SCRIPTS, InputError
 
 CELL_TYPES = ("normal", "reduce")
 KEPT_EDGES = 2  # that a node keeps of all that lead to it
+PUBLISHED = SCRIPTS.parent / "config" / "genotypes"
 
 
 class Edge(NamedTuple):
@@ -92,6 +93,22 @@ def read_genotype(path: Path | str) -> dict:
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: cannot be read ({error})") from None
     return parse_genotype(text, where=str(path))
+
+
+def read_named(name_or_path: Path | str) -> dict:
+    """Read a genotype from a file, or a published one by its name in config/genotypes/.
+
+    Raises:
+        InputError: there is no such file or name, or it holds no valid genotype.
+    """
+    published = {path.stem: path for path in sorted(PUBLISHED.glob("*.json"))}
+    if Path(name_or_path).is_file():
+        return read_genotype(name_or_path)
+    if str(name_or_path) in published:
+        return read_genotype(published[str(name_or_path)])
+    raise InputError(
+        f"{name_or_path}: is neither a file nor the name of a published genotype ({', '.join(published)})"
+    )
 
 
 def parse_genotype(text: str, *, where: str = "genotype") -> dict:

@@ -399,7 +399,7 @@ class Fan(nn.Module):
 
 
 class SuperCell(nn.Module):
-    """One cell of the supernet; arguments as of `metantk.space.network.Cell`, and the remaining operations."""
+    """One cell of the supernet; arguments as of `metantk.backbones.cells.Cell`, and the remaining operations."""
 
     def __init__(
         self,

@@ -7,7 +7,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from metantk.config import TheoryNetworkOptions, TheoryOptions
+from metantk.options.theory import TheoryNetworkOptions, TheoryOptions
 from metantk.devices import generator
 from metantk.theory.kernels import (
     Pair,

@@ -7,7 +7,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from metantk.config import TheoryOptions
+from metantk.options.theory import TheoryOptions
 from metantk.devices import generator
 from metantk.statistics import confidence_95
 from metantk.theory.kernel_checks import ONE_STEP, make_inner_loops

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from metantk import transforms
+from metantk.backbones.cells import Network
 from metantk.config import (
     AugmentationOptions,
     EvaluationOptions,
@@ -25,7 +26,6 @@ from metantk.episodes import EpisodeSampler
 from metantk.evaluation import Backbone, evaluate
 from metantk.pruning import random_genotype
 from metantk.space.genotype import CELL_TYPES, SPACES, Edge
-from metantk.space.network import Network
 from metantk.theory.maml import InnerLoop, Tasks, meta_output, square_loss
 from metantk.training import Pictures, Trainer, initialise
 

@@ -9,7 +9,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from metantk.config import TheoryNetworkOptions, TheoryOptions
+from metantk.options.theory import TheoryNetworkOptions, TheoryOptions
 from metantk.devices import generator
 from metantk.theory.kernel_checks import FLOW, ONE_STEP, make_inner_loops, make_network, make_tasks
 from metantk.theory.kernels import (

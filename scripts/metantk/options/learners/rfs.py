@@ -5,10 +5,11 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from metantk.options.augmentation import AugmentationOptions
-from metantk.options.base import Count, Options
+from metantk.options.base import Count
+from metantk.options.base import Options as Base
 
 
-class RfsOptions(Options):
+class RfsOptions(Base):
     """The RFS recipe: classification of all training classes (learner `rfs`)."""
 
     kind: Literal["rfs"] = "rfs"
@@ -24,7 +25,10 @@ class RfsOptions(Options):
     weight_decay: float = Field(5.0e-4, ge=0, description="on all parameters")
     batch_size: int = Field(64, ge=2, description="pictures per step; an incomplete last batch is dropped")
     drop_rate: float = Field(
-        0.2, ge=0, lt=1, description="drop-path rate of cells, reached at the last epoch; dropping rate of ResNet-12"
+        0.2,
+        ge=0,
+        lt=1,
+        description="drop-path rate of cells, reached at the last epoch; dropping rate of ResNet-12",
     )
     precision: Literal["float32", "tf32"] = Field(
         "float32", description="of the arithmetic; `tf32` is faster on NVIDIA GPUs and the same elsewhere"
@@ -48,3 +52,6 @@ class RfsOptions(Options):
         if self.milestones is not None:
             return self.milestones
         return sorted({round(share * self.epochs) for share in (0.6, 0.8)} - {0, self.epochs})
+
+
+Options = RfsOptions

@@ -2,12 +2,15 @@
 
 from typing import ClassVar, Literal
 
-from metantk.options.base import Options
+from metantk.options.base import Options as Base
 
 
-class FixedOptions(Options):
+class FixedOptions(Base):
     """Nothing to find: the backbone's own dimensions say all (search `fixed`)."""
 
     uses_device: ClassVar[bool] = False
 
     kind: Literal["fixed"] = "fixed"
+
+
+Options = FixedOptions

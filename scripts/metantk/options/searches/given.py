@@ -4,10 +4,10 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from metantk.options.base import Options
+from metantk.options.base import Options as Base
 
 
-class GivenOptions(Options):
+class GivenOptions(Base):
     """A genotype that is known beforehand (search `given`)."""
 
     uses_device: ClassVar[bool] = False
@@ -18,3 +18,6 @@ class GivenOptions(Options):
         description="files, or names of published cells in config/genotypes/; seed k takes number k of the list, "
         "counted from 0 and round again",
     )
+
+
+Options = GivenOptions

@@ -5,7 +5,8 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Discriminator, Field, Tag
 
-from metantk.options.base import Count, Options
+from metantk.options.base import Count
+from metantk.options.base import Options as Base
 
 # A built-in criterion (a module of metantk.criteria), or the file of one's own.
 CriterionName = Annotated[str, Field(pattern=r"^([a-z0-9_]+|.+\.py)$", max_length=200)]
@@ -35,7 +36,7 @@ def _checked(criteria: list[WeightedCriterion]) -> list[WeightedCriterion]:
     return criteria
 
 
-class PruneOptions(Options):
+class PruneOptions(Base):
     """Algorithm 1: prune a supernet by the ranks of its operations (search `prune`)."""
 
     kind: Literal["prune"] = "prune"
@@ -80,3 +81,6 @@ class PruneOptions(Options):
     @property
     def parts(self) -> list[tuple[str, str]]:
         return [("criteria", kind) for kind in self.kinds.values()]
+
+
+Options = PruneOptions

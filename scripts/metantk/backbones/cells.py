@@ -1,12 +1,12 @@
-"""The network that a genotype describes: stem, stacked cells, global average pool, linear classifier."""
-
-import contextlib
-from collections.abc import Iterator
+"""The network that a genotype describes: stem, stacked cells, global average pool, linear head."""
 
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
+from metantk.backbones import recompute
+from metantk.backbones.drop import Drop
+from metantk.options.backbones.cells import Architecture as Architecture
+from metantk.options.backbones.cells import Options as Options
 from metantk.space.genotype import cell_types
 from metantk.space.operations import FactorizedReduction, Norm, ReluConvNorm, drop_path, make_operation
 
@@ -69,7 +69,7 @@ class Network(nn.Module):
         genotype: as in `metantk.space.genotype`.
         cells: cells in the stack.
         channels: after the stem; doubled by each reduction cell.
-        classes: outputs of the classifier.
+        classes: outputs of the head.
         norm: makes the normalisation of a number of channels.
     """
 
@@ -97,67 +97,42 @@ class Network(nn.Module):
             before, last = last, channels * len(genotype[kind])
             reduction_before = reduction
         self.feature_dim = last
-        self.classifier = nn.Linear(last, classes)
+        self.head = nn.Linear(last, classes)
         self.recompute = False
 
-    def features(self, images: Tensor, rate: float = 0.0, generator: torch.Generator | None = None) -> Tensor:
-        """`(pictures, 3, height, width)` to `(pictures, feature_dim)`; `rate` is the drop-path rate."""
+    def features(self, images: Tensor, drop: Drop | None = None) -> Tensor:
+        """`(pictures, 3, height, width)` to `(pictures, feature_dim)`; drop path follows the epochs."""
+        dropping = drop is not None and self.training and drop.rate > 0
+        rate = drop.rate * drop.progress if dropping else 0.0
         before = last = self.stem(images)
         for cell in self.cells:
             draws = None
-            if generator is not None and rate:
-                draws = torch.rand(len(cell.operations), len(images), generator=generator, device=images.device)
-            before, last = last, self._output_of(cell, before, last, rate, draws)
+            if dropping:
+                draws = torch.rand(
+                    len(cell.operations), len(images), generator=drop.generator, device=images.device
+                )
+            before, last = last, recompute.apply(cell, before, last, rate, draws, recompute=self.recompute)
         return last.mean((2, 3))
 
-    def _output_of(self, cell: Cell, *inputs: Tensor | float | None) -> Tensor:
-        if not (self.recompute and torch.is_grad_enabled()):
-            return cell(*inputs)
+    def forward(self, images: Tensor, drop: Drop | None = None) -> Tensor:
+        """The head's outputs, `(pictures, classes)`."""
+        return self.head(self.features(images, drop))
 
-        def contexts() -> tuple:
-            return contextlib.nullcontext(), _statistics_kept(cell)
-
-        # Draws come in from outside: the state of PyTorch's own generators does not matter.
-        return checkpoint(cell, *inputs, use_reentrant=False, preserve_rng_state=False, context_fn=contexts)
-
-    def forward(self, images: Tensor, rate: float = 0.0, generator: torch.Generator | None = None) -> Tensor:
-        """Logits, `(pictures, classes)`."""
-        return self.classifier(self.features(images, rate, generator))
-
-
-@contextlib.contextmanager
-def _statistics_kept(module: nn.Module) -> Iterator[None]:
-    """Within, running statistics of batches stay as they are: what passes has been counted before."""
-    norms = [norm for norm in module.modules() if isinstance(norm, nn.BatchNorm2d)]
-    kept = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
-    for norm in norms:
-        norm.momentum, norm.num_batches_tracked = 0.0, None
-    try:
-        yield
-    finally:
-        for norm, (momentum, count) in zip(norms, kept, strict=True):
-            norm.momentum, norm.num_batches_tracked = momentum, count
+    @torch.no_grad()
+    def initialise_(self, generator: torch.Generator) -> None:
+        """Draw all weights as PyTorch's constructors do, uniform within ±1/√fan-in."""
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d | nn.Linear):
+                bound = module.weight[0].numel() ** -0.5
+                for parameter in module.parameters():
+                    parameter.uniform_(-bound, bound, generator=generator)
 
 
-def count_parameters(module: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in module.parameters())
-
-
-def count_macs(network: Network, image_size: int) -> int:
-    """Multiply-accumulates of the convolutions and the classifier for one picture."""
-    total = 0
-
-    def count(module: nn.Module, inputs: tuple[Tensor], output: Tensor) -> None:
-        nonlocal total
-        weight = module.weight
-        total += weight.numel() * output[0, 0].numel() if isinstance(module, nn.Conv2d) else weight.numel()
-
-    hooks = [m.register_forward_hook(count) for m in network.modules() if isinstance(m, nn.Conv2d | nn.Linear)]
-    was_training = network.training
-    network.eval()
-    with torch.no_grad():
-        network(torch.zeros(1, 3, image_size, image_size, device=next(network.parameters()).device))
-    network.train(was_training)
-    for hook in hooks:
-        hook.remove()
-    return total
+def build(architecture: dict, outputs: int) -> Network:
+    """A stack of cells with `outputs` outputs; `architecture` as in `Architecture`."""
+    return Network(
+        architecture["genotype"],
+        cells=architecture["cells"],
+        channels=architecture["channels"],
+        classes=outputs,
+    )

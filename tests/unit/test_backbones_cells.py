@@ -1,25 +1,39 @@
 """Genotypes, the networks they describe, and their training."""
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import train_genotype
+from metantk.pruning import random_genotype
 from torch import nn
 
-import train_genotype
+from metantk import backbones
+from metantk.backbones.cells import Cell, Network
+from metantk.backbones.counting import count_macs, count_parameters
+from metantk.backbones.drop import Drop
 from metantk.config import AugmentationOptions, TrainingOptions
-from metantk.pruning import random_genotype
-from metantk.space.genotype import OPERATIONS, SPACES, cell_types, check_genotype, is_reduction, parse_genotype
-from metantk.space.network import Network, count_macs, count_parameters
+from metantk.devices import generator
+from metantk.space.genotype import (
+    OPERATIONS,
+    SPACES,
+    cell_types,
+    check_genotype,
+    is_reduction,
+    parse_genotype,
+    read_named,
+)
 from metantk.space.operations import FactorizedReduction, drop_path, make_operation
 from metantk.storage import InputError
 from metantk.training import Pictures, Trainer, initialise
 
-PUBLISHED = json.loads((Path(__file__).parents[1] / "fixtures" / "published_genotypes.json").read_text())[
-    "architectures"
-]
+FIXTURES = Path(__file__).parents[1] / "fixtures"
+PUBLISHED = json.loads((FIXTURES / "published_genotypes.json").read_text())["architectures"]
+RIVALS = json.loads((FIXTURES / "nas-rivals" / "cases.json").read_text())
+GENOTYPES = Path(__file__).parents[2] / "config" / "genotypes"
 GENOTYPE = check_genotype(PUBLISHED[0]["genotype"])
 
 
@@ -33,7 +47,7 @@ def test_published_architectures_have_the_published_parameters(entry):
         classes=expected["classes"],
     )
     assert count_parameters(network) == expected["total"]
-    assert count_parameters(network) - count_parameters(network.classifier) == expected["backbone"]
+    assert count_parameters(network) - count_parameters(network.head) == expected["backbone"]
 
 
 def test_mean_of_the_five_cell_architectures_is_that_of_table_1():
@@ -43,6 +57,116 @@ def test_mean_of_the_five_cell_architectures_is_that_of_table_1():
     ]
     assert len(sizes) == 3
     assert int(np.mean(sizes) / 1e4) / 100 == 1.77
+
+
+TRAINED = [case for case in RIVALS["metanas"]["discrete_params"] if case["feature_scale_rate"] == 2]
+
+
+@pytest.mark.parametrize("case", TRAINED, ids=lambda case: f"{case['cells']} cells, {case['classes']} classes")
+def test_metanas_retrained_has_the_sizes_of_table_1(case):
+    architecture = {"kind": "cells", "genotype": read_named(case["genotype"])}
+    sizes = {"cells": case["cells"], "channels": case["init_channels"]}
+    network = backbones.build({**architecture, **sizes}, case["classes"])
+    assert count_parameters(network) == case["params"]
+
+
+def count_elsewhere(genotype, stem, channels_before, plan, classes, *, pool_norms=True):
+    """Parameters where our cells stand in another network; `stem` of its stem, `plan` of (kind, channels)."""
+    total, before, last, reduction_before = stem, channels_before, channels_before, False
+    for kind, channels in plan:
+        reduction = kind == "reduce"
+        cell = Cell(
+            genotype[kind],
+            (before, last),
+            channels,
+            reduction=reduction,
+            reduction_before=reduction_before,
+            norm=nn.BatchNorm2d,
+        )
+        pools = sum("pool" in operation for node in genotype[kind] for operation, _ in node)
+        total += count_parameters(cell) - (0 if pool_norms else pools * 2 * channels)
+        before, last, reduction_before = last, channels * len(genotype[kind]), reduction
+    return total + (last + 1) * classes
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        *(case for case in RIVALS["metanas"]["discrete_params"] if case["feature_scale_rate"] == 1),
+        {**RIVALS["autometa"]["discrete_params"][0], "genotype": "autometa"},
+    ],
+    ids=lambda case: f"{case['genotype']}, {case['cells']} cells",
+)
+def test_published_cells_have_the_sizes_of_metanas_networks(case):
+    """MetaNAS never widens its network and has three times the channels after the stem."""
+    channels = case["init_channels"]
+    kinds = ["reduce" if cell in case["reduction_cells"] else "normal" for cell in range(case["cells"])]
+    stem = 3 * 9 * 3 * channels + 2 * 3 * channels
+    plan = [(kind, channels) for kind in kinds]
+    found = count_elsewhere(read_named(case["genotype"]), stem, 3 * channels, plan, case["classes"])
+    assert found == case["params"]
+
+
+@pytest.mark.parametrize(
+    ("name", "channels", "parameters"),
+    [("auto_maml_2", 16, 23_213), ("auto_maml_2", 8, 6_905), ("auto_maml_3", 16, 26_061)],
+)
+def test_published_cells_have_the_sizes_of_tnas_networks(name, channels, parameters):
+    """T-NAS: a stem of two convolutions, a normal and a reduction cell, no norms behind pools."""
+    half, full = 3 * channels // 2, 3 * channels
+    stem = 9 * 3 * half + 2 * half + 9 * half * full + 2 * full
+    plan = [("normal", channels), ("reduce", 2 * channels)]
+    assert count_elsewhere(read_named(name), stem, full, plan, 5, pool_norms=False) == parameters
+
+
+@pytest.mark.parametrize("path", sorted(GENOTYPES.glob("*.json")), ids=lambda path: path.stem)
+def test_published_cells_are_known_by_name_and_run(path):
+    genotype = read_named(path.stem)
+    assert genotype == read_named(path)
+    network = Network(genotype, cells=3, channels=4, classes=2)
+    assert network(torch.randn(2, 3, 12, 12)).shape == (2, 2)
+    assert f"`{path.stem}`" in (GENOTYPES / "README.md").read_text() or path.stem.startswith("metantk_")
+
+
+def test_published_cells_are_those_of_the_fixtures():
+    for entry in PUBLISHED:
+        name = re.sub(r"(mini|tiered)_(\d)cell \((\d)\)", r"metantk_\1_\2cell_\3", entry["name"])
+        assert read_named(name) == check_genotype(entry["genotype"])
+    autometa = RIVALS["autometa"]["genotype_as_transcribed_by_metanas_authors"]
+    assert read_named("autometa") == check_genotype(autometa)
+    assert read_named("auto_maml_2") == check_genotype(RIVALS["tnas"]["genotypes"]["AUTO_MAML_2"])
+
+
+def test_an_unknown_name_is_refused_with_those_that_there_are():
+    with pytest.raises(InputError, match=r"metanas_v3: is neither a file nor.*metanas_v1"):
+        read_named("metanas_v3")
+
+
+def test_drop_path_follows_the_training():
+    """Dropped at rate × progress, from draws of one row per operation, cell by cell."""
+    genotype = read_named("metanas_in_v2")
+    network = Network(genotype, cells=3, channels=4, classes=2).train()
+    images = torch.randn(5, 3, 8, 8)
+    found = network.features(images, Drop(0.8, 0.25, 7, generator("drop")))
+    draws = generator("drop")
+    before = last = network.stem(images)
+    for cell in network.cells:
+        rows = torch.rand(6, 5, generator=draws)
+        before, last = last, cell(before, last, 0.2, rows)
+    assert torch.equal(found, last.mean((2, 3)))
+    assert not torch.equal(found, network.features(images))
+
+
+def test_initial_weights_are_drawn_in_the_order_of_the_modules():
+    network = Network(GENOTYPE, cells=3, channels=4, classes=3)
+    initialise(network, 7)
+    draws = generator("initial weights", 7)
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            bound = module.weight[0].numel() ** -0.5
+            for parameter in module.parameters():
+                expected = torch.empty(parameter.shape).uniform_(-bound, bound, generator=draws)
+                assert torch.equal(parameter, expected)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,37 @@
+"""Networks that turn pictures into features, each kind in a module of its own.
+
+Each is an `nn.Module` with `features(images, drop=None)`, a linear `head`, `forward` = the head's outputs on the
+features, `feature_dim`, `recompute` (keep no activations for the backward pass, compute them again), and
+`initialise_(generator)`. A kind's module has `build(architecture, outputs)` and, free of torch, the classes
+`Architecture` (what builds the network) and `Options` (what a configuration says of it).
+"""
+
+from torch import nn
+
+from metantk import plugins
+from metantk.options.base import parse
+from metantk.storage import InputError
+
+PARTS = ("build", "Architecture", "Options")
+
+
+def build(architecture: dict, outputs: int, *, where: str = "architecture") -> nn.Module:
+    """The network that the content of an architecture.json describes, with `outputs` outputs of its head.
+
+    Args:
+        architecture: `kind` and what that kind's `Architecture` asks for; `origin` says where it comes from and
+            is ignored.
+        where: names the architecture in errors.
+
+    Raises:
+        InputError: the kind is unknown, or a value is missing, unknown or out of range.
+    """
+    if not isinstance(architecture, dict) or not isinstance(architecture.get("kind"), str):
+        raise InputError(f"{where}: expected an object with 'kind', the kind of the network")
+    kind = architecture["kind"]
+    module = plugins.load("backbones", kind)
+    for part in PARTS:
+        if not hasattr(module, part):
+            raise InputError(f"{where}: {kind!r} is no backbone: its module has no '{part}'")
+    values = {key: value for key, value in architecture.items() if key != "origin"}
+    return module.build(parse(module.Architecture, values, where=where).model_dump(), outputs)

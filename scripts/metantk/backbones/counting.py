@@ -1,0 +1,28 @@
+"""How large a network is, and how much it computes."""
+
+import torch
+from torch import Tensor, nn
+
+
+def count_parameters(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def count_macs(network: nn.Module, image_size: int) -> int:
+    """Multiply-accumulates of the convolutions and the head for one picture."""
+    total = 0
+
+    def count(module: nn.Module, inputs: tuple[Tensor], output: Tensor) -> None:
+        nonlocal total
+        weight = module.weight
+        total += weight.numel() * output[0, 0].numel() if isinstance(module, nn.Conv2d) else weight.numel()
+
+    hooks = [m.register_forward_hook(count) for m in network.modules() if isinstance(m, nn.Conv2d | nn.Linear)]
+    was_training = network.training
+    network.eval()
+    with torch.no_grad():
+        network(torch.zeros(1, 3, image_size, image_size, device=next(network.parameters()).device))
+    network.train(was_training)
+    for hook in hooks:
+        hook.remove()
+    return total

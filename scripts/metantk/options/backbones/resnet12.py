@@ -1,0 +1,60 @@
+"""Options of the backbone `resnet12`: the ResNet-12 of MetaOptNet and RFS. Imports no torch."""
+
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field
+
+from metantk.options.base import Options as Base
+from metantk.options.base import parse
+
+LARGE_PICTURE = 64  # pixels; the published block sizes are those of 84 and of 32 pixels
+Width = Annotated[int, Field(ge=1, le=8192)]
+Widths = Annotated[list[Width], Field(min_length=4, max_length=4)]
+BlockSize = Annotated[int, Field(ge=1, le=64)]
+Pool = Literal["average", "none"]
+
+
+class Architecture(Base):
+    """All that builds the network."""
+
+    kind: Literal["resnet12"]
+    widths: Widths = Field([64, 160, 320, 640], description="channels of the four stages")
+    pool: Pool = Field(
+        "average", description="average over the last map (RFS), or none: all of its pixels (MetaOptNet)"
+    )
+    image_size: int = Field(84, ge=16, le=1024, description="height and width of the pictures, in pixels")
+    block_size: BlockSize = Field(5, description="side of the squares that DropBlock zeroes, in pixels of the map")
+
+
+class ResNet12Options(Base):
+    """Four stages of three convolutions with a shortcut each."""
+
+    searchable: ClassVar[bool] = False
+
+    kind: Literal["resnet12"] = Field("resnet12", description="the ResNet-12 of MetaOptNet and RFS")
+    widths: Widths = Field([64, 160, 320, 640], description="channels of the four stages")
+    pool: Pool = Field(
+        "average", description="average over the last map (RFS), or none: all of its pixels (MetaOptNet)"
+    )
+    block_size: BlockSize | None = Field(
+        None, description="side of DropBlock's squares; null for 5, or 2 on pictures below 64 pixels"
+    )
+
+    @property
+    def title(self) -> str:
+        """For tables."""
+        return "ResNet-12"
+
+    def architecture(self, image_size: int, genotype: dict | None = None) -> dict:
+        """The content of architecture.json; there is no genotype.
+
+        Raises:
+            InputError: the pictures are too small or too large.
+        """
+        values = self.model_dump() | {"image_size": image_size}
+        if self.block_size is None:
+            values["block_size"] = 5 if image_size >= LARGE_PICTURE else 2
+        return parse(Architecture, values, where="backbone resnet12").model_dump()
+
+
+Options = ResNet12Options

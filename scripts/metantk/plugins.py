@@ -1,0 +1,103 @@
+"""Modules by family and kind: those of the house by name, a stranger's by the path of a file. Imports no torch.
+
+A kind is loaded only when it is asked for, so that a new one changes nothing for those that do not use it.
+"""
+
+import hashlib
+import importlib
+import importlib.util
+import re
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Literal
+
+from metantk.options.base import Options
+from metantk.storage import SCRIPTS, InputError
+
+Family = Literal["backbones", "criteria", "searches", "learners"]
+
+
+def load(family: Family, kind: str) -> ModuleType:
+    """The module of a kind; a file is run once, however often and by whichever path it is asked for.
+
+    Args:
+        family: where built-in kinds live, `metantk.<family>`.
+        kind: a built-in name, where "-" stands for "_" of the module's, or the path of a Python file (`.py`).
+
+    Raises:
+        InputError: there is no such kind or file, or the file fails while it is imported.
+    """
+    path = module_file(family, kind)
+    if not kind.endswith(".py"):
+        return importlib.import_module(f"metantk.{family}.{path.stem}")
+    path = path.resolve()
+    name = _name_of(family, path)
+    return sys.modules[name] if name in sys.modules else _run_file(path, name)
+
+
+def module_file(family: Family, kind: str) -> Path:
+    """The file behind a kind, which is not imported; a stranger's by the path given.
+
+    Raises:
+        InputError: there is no such kind or file.
+    """
+    if kind.endswith(".py"):
+        path = Path(kind)
+        if not path.is_file():
+            raise InputError(f"{family}: {kind}: no such file")
+        return path
+    path = SCRIPTS / "metantk" / family / f"{kind.replace('-', '_')}.py"
+    if not re.fullmatch("[a-z0-9_-]{1,60}", kind) or path.stem == "__init__" or not path.is_file():
+        raise InputError(
+            f"{family}: unknown kind {kind!r}; there are {', '.join(kinds(family))}, or the path of a .py file"
+        )
+    return path
+
+
+def module_files(family: Family, options: Options) -> list[Path]:
+    """The files behind a kind and behind the other kinds that its options name."""
+    return [module_file(family, options.kind), *(module_file(*part) for part in options.parts)]
+
+
+def options_class(family: Family, kind: object) -> type[Options]:
+    """The options of a kind; of a built-in one without loading its module.
+
+    Raises:
+        InputError: there is no such kind, or its module holds no options.
+    """
+    if not isinstance(kind, str):
+        raise InputError(f"{family}: 'kind' is {kind!r}, no text")
+    if kind.endswith(".py"):
+        own = load(family, kind)
+    else:
+        own = importlib.import_module(f"metantk.options.{family}.{module_file(family, kind).stem}")
+    if not isinstance(getattr(own, "Options", None), type):
+        raise InputError(f"{family}: {kind}: holds no class Options")
+    return own.Options
+
+
+def kinds(family: Family) -> list[str]:
+    """Names of the built-in kinds; where kinds have options, a module without them only helps others."""
+    folder, options = SCRIPTS / "metantk" / family, SCRIPTS / "metantk" / "options" / family
+    found = sorted(path.stem for path in folder.glob("*.py") if not path.stem.startswith("_"))
+    return [name for name in found if not options.is_dir() or (options / f"{name}.py").is_file()]
+
+
+def _name_of(family: str, path: Path) -> str:
+    """Of a stranger's module in sys.modules: no other module can have it."""
+    digest = hashlib.sha256(str(path).encode()).hexdigest()[:16]
+    return f"metantk_{family}_{re.sub(r'[^A-Za-z0-9_]', '_', path.stem)}_{digest}"
+
+
+def _run_file(path: Path, name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, path)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # before it runs: classes of the file look themselves up by it
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        del sys.modules[name]
+        problem = " ".join(f"{type(error).__name__}: {error}".split())
+        raise InputError(f"{path}: cannot be imported ({problem})") from error
+    return module
