@@ -27,5 +27,4 @@ rule all:
     input:
         expand(rules.inspect_dataset.output, dataset=CONFIG.datasets),
         rules.aggregate_tables.output,
-        rules.verify_theory.output,
         expand(rules.draw_figures.output, dataset=CONFIG.datasets, run=RUNS),

@@ -24,18 +24,19 @@ _MALLOPT = {
 }
 
 
-def start() -> torch.device:
+def start(*, cpu_only: bool = False) -> torch.device:
     """Set up this process, once, before the first large allocation, and pick its device.
 
     Threads are OMP_NUM_THREADS (Snakemake sets it to the rule's threads), else all processors. The device is
     METANTK_DEVICE if set, else a CUDA device that no other stage has leased, else Apple's mps, else the CPU.
+    With `cpu_only` it is the CPU whatever there is, and no CUDA device is leased.
     Deterministic algorithms are used wherever PyTorch has them.
     """
     keep_freed_memory()
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "0")) or _processors())
     torch.backends.cudnn.benchmark = False
     torch.backends.cudnn.deterministic = True
-    device = pick_device()
+    device = torch.device("cpu") if cpu_only else pick_device()
     log.info("device %s, %d threads, %s", describe_device(device), torch.get_num_threads(), _describe_place())
     return device
 

@@ -40,6 +40,7 @@ RUNS = {run.name: run for run in CONFIG.runs}
 # Seconds of work: on a cluster they run where Snakemake runs.
 localrules:
     all,
+    theory,
     aggregate_tables,
     draw_figures,
     inspect_dataset,
@@ -86,7 +87,6 @@ NEEDS = {
     "aggregate_tables": Needs(mb=2000, minutes=30),
     "draw_figures": Needs(mb=2000, minutes=30),
     "verify_theory": Needs(mb=4000, minutes=240),
-    "measure_trainability": Needs(mb=4000, minutes=480),
 }
 
 
@@ -182,10 +182,6 @@ def evaluation_options(wildcards):
 
 def theory_options(wildcards):
     return canonical_json(CONFIG.theory.model_dump())
-
-
-def trainability_options(wildcards):
-    return canonical_json(CONFIG.trainability.model_dump())
 
 
 def run_shape(wildcards):
