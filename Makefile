@@ -6,7 +6,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 export PYTHONNOUSERSITE := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run report container test bench wheels lint schema lock clean
+.PHONY: help setup run theory report container test bench wheels lint schema lock clean
 
 help:       ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' $(MAKEFILE_LIST) | expand -t 16
@@ -23,6 +23,9 @@ setup: .venv/ready  ## Make the environment .venv from the pins in envs/
 run: .venv/ready    ## Run the workflow in config/config.yaml and print its tables
 	@snakemake --cores $(CORES) --quiet reason --show-failed-logs
 	@python scripts/show_results.py results
+
+theory: .venv/ready ## Check the paper's theorems in numbers, into results/theory/theory.md
+	@snakemake --cores $(CORES) theory
 
 report: run         ## Write results/report.html: tables and figures in one page
 	@snakemake --cores $(CORES) --report results/report.html

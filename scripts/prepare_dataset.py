@@ -19,9 +19,9 @@ import logging
 from pathlib import Path
 
 from metantk.command_line import make_parser, parse_options, progress, run
-from metantk.options.dataset import DatasetOptions
 from metantk.datasets.sources import open_source
 from metantk.datasets.store import SPLITS, write_dataset
+from metantk.options.dataset import DatasetOptions
 from metantk.provenance import code_hash
 
 log = logging.getLogger("metantk")

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 import train_genotype
+from metantk.config import AugmentationOptions, TrainingOptions
 from metantk.pruning import random_genotype
 from torch import nn
 
@@ -15,7 +16,6 @@ from metantk import backbones
 from metantk.backbones.cells import Cell, Network
 from metantk.backbones.counting import count_macs, count_parameters
 from metantk.backbones.drop import Drop
-from metantk.config import AugmentationOptions, TrainingOptions
 from metantk.devices import generator
 from metantk.space.genotype import (
     OPERATIONS,

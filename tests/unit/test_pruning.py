@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from metantk.config import SearchOptions
 from metantk.pruning import Candidate, Round
 
 from metantk import pruning
-from metantk.config import SearchOptions
 from metantk.criteria import CRITERIA, Criterion, Measured, Setting
 from metantk.datasets.store import Split
 from metantk.space.genotype import CELL_TYPES, SPACES, check_genotype

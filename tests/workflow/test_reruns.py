@@ -12,11 +12,10 @@ from metantk.storage import local_modules
 METHODS = ("metantk", "linear-regions", "random")
 RUN = "glyphs/3cells-2ch"
 STAGES = ("search_architecture", "train_genotype", "evaluate_episodes")
-THEORY = {"verify_theory", "measure_trainability"}
+THEORY = {"verify_theory"}
 ALL_RULES = {"prepare_dataset", "inspect_dataset", *STAGES, "aggregate_tables", "draw_figures", *THEORY}
 MODELS = {*STAGES, *THEORY}
 READS_DATA = {"prepare_dataset", "inspect_dataset", *STAGES, *THEORY}
-BACKBONES = {"train_genotype", "evaluate_episodes", "measure_trainability"}
 
 # Which rules' scripts import each file of scripts/, directly or not; written by hand, not computed.
 IMPORTERS = {
@@ -28,7 +27,6 @@ IMPORTERS = {
     "evaluate_episodes.py": {"evaluate_episodes"},
     "inspect_dataset.py": {"inspect_dataset"},
     "measure_rank_stability.py": set(),
-    "measure_trainability.py": {"measure_trainability"},
     "prepare_dataset.py": {"prepare_dataset"},
     "search_architecture.py": {"search_architecture"},
     "show_results.py": set(),
@@ -36,19 +34,12 @@ IMPORTERS = {
     "verify_theory.py": {"verify_theory"},
     "write_schema.py": set(),
     "metantk/__init__.py": ALL_RULES,
-    "metantk/backbones/__init__.py": BACKBONES,
-    "metantk/backbones/cells.py": BACKBONES,
-    "metantk/backbones/conv4.py": set(),
-    "metantk/backbones/counting.py": {"train_genotype"},
-    "metantk/backbones/drop.py": BACKBONES,
-    "metantk/backbones/recompute.py": BACKBONES,
-    "metantk/backbones/resnet12.py": set(),
     "metantk/command_line.py": ALL_RULES,
     "metantk/config.py": ALL_RULES,
     "metantk/container.py": set(),
     "metantk/contact_sheet.py": {"inspect_dataset"},
     "metantk/costs.py": {"aggregate_tables"},
-    "metantk/criteria.py": {"search_architecture", "measure_trainability"},
+    "metantk/criteria.py": {"search_architecture"},
     "metantk/datasets/__init__.py": READS_DATA,
     "metantk/datasets/arrays.py": {"prepare_dataset"},
     "metantk/datasets/cifar.py": {"prepare_dataset"},
@@ -64,7 +55,7 @@ IMPORTERS = {
     "metantk/datasets/unpickle.py": {"prepare_dataset"},
     "metantk/devices.py": MODELS,
     "metantk/episodes.py": {"search_architecture", "evaluate_episodes", *THEORY},
-    "metantk/evaluation.py": {"evaluate_episodes", "measure_trainability"},
+    "metantk/evaluation.py": {"evaluate_episodes"},
     "metantk/figures/__init__.py": {"draw_figures", "verify_theory"},
     "metantk/figures/accuracies.py": {"draw_figures"},
     "metantk/figures/cells.py": {"draw_figures"},
@@ -75,37 +66,34 @@ IMPORTERS = {
     "metantk/figures/training_curves.py": {"draw_figures"},
     "metantk/kernels.py": {"search_architecture", *THEORY},
     "metantk/leases.py": MODELS,
-    "metantk/linear_regions.py": {"search_architecture", "measure_trainability"},
-    "metantk/options/__init__.py": BACKBONES,
-    "metantk/options/backbones/__init__.py": BACKBONES,
-    "metantk/options/backbones/cells.py": BACKBONES,
-    "metantk/options/backbones/conv4.py": set(),
-    "metantk/options/backbones/resnet12.py": set(),
-    "metantk/options/base.py": BACKBONES,
-    "metantk/plugins.py": BACKBONES,
-    "metantk/pruning.py": {"search_architecture", "measure_trainability"},
+    "metantk/linear_regions.py": {"search_architecture"},
+    "metantk/options/__init__.py": ALL_RULES,
+    "metantk/options/base.py": ALL_RULES,
+    "metantk/options/theory.py": ALL_RULES,
+    "metantk/pruning.py": {"search_architecture"},
     "metantk/rank_stability.py": set(),
     "metantk/space/__init__.py": MODELS | {"draw_figures"},
     "metantk/space/genotype.py": MODELS | {"draw_figures"},
-    "metantk/space/operations.py": BACKBONES,
+    "metantk/space/network.py": {"train_genotype", "evaluate_episodes"},
+    "metantk/space/operations.py": {"train_genotype", "evaluate_episodes"},
     "metantk/space/supernet.py": {"search_architecture", *THEORY},
     "metantk/statistics.py": {"evaluate_episodes", "aggregate_tables", "draw_figures", "verify_theory"},
     "metantk/storage.py": ALL_RULES,
     "metantk/tables.py": {"aggregate_tables", "draw_figures"},
     "metantk/theory/__init__.py": THEORY,
-    "metantk/theory/correlation.py": {"verify_theory"},
     "metantk/theory/figures.py": {"verify_theory"},
+    "metantk/theory/judgements.py": {"verify_theory"},
     "metantk/theory/kernel_checks.py": {"verify_theory"},
     "metantk/theory/kernels.py": {"verify_theory"},
     "metantk/theory/learner.py": {"verify_theory"},
     "metantk/theory/maml.py": THEORY,
+    "metantk/theory/measurements.py": {"verify_theory"},
     "metantk/theory/networks.py": THEORY,
     "metantk/theory/report.py": {"verify_theory"},
     "metantk/theory/tasks.py": {"verify_theory"},
-    "metantk/theory/trainability.py": {"measure_trainability"},
     "metantk/theory/training_checks.py": {"verify_theory"},
     "metantk/theory/verdicts.py": {"verify_theory"},
-    "metantk/training.py": {"train_genotype", "measure_trainability"},
+    "metantk/training.py": {"train_genotype"},
     "metantk/transforms.py": MODELS - {"verify_theory"},
 }
 
@@ -153,7 +141,6 @@ def set_key(configuration, path, value):
         ("evaluation.ways", 6, jobs_from("evaluate_episodes")),
         ("theory.times", [2], {"verify_theory theory"}),
         ("theory.learner.steps", 3, {"verify_theory theory"}),
-        ("trainability.epochs", 6, set()),
         ("seeds", [0, 1], jobs_from("search_architecture", seeds=[1])),
         ("methods", [*METHODS, "te-nas"], jobs_from("search_architecture", ["te-nas"])),
         ("methods", ["metantk", "random"], jobs_from("aggregate_tables")),
@@ -170,7 +157,7 @@ def test_a_changed_key_reruns_what_depends_on_it(finished, key, value, expected)
     configuration = finished.configuration
     set_key(configuration, key, value)
     finished.configure(configuration)
-    assert finished.planned() == expected
+    assert finished.planned("all", "theory") == expected
 
 
 def test_every_file_of_scripts_is_behind_the_rules_that_import_it(repository):
@@ -190,7 +177,7 @@ def test_every_file_of_scripts_is_behind_the_rules_that_import_it(repository):
         ("metantk/datasets/glyphs.py", "prepare_dataset"),
         ("metantk/pruning.py", "search_architecture"),
         ("metantk/kernels.py", "search_architecture"),
-        ("metantk/backbones/cells.py", "train_genotype"),
+        ("metantk/space/network.py", "train_genotype"),
         ("metantk/training.py", "train_genotype"),
         ("metantk/evaluation.py", "evaluate_episodes"),
         ("metantk/statistics.py", "evaluate_episodes"),
@@ -199,14 +186,13 @@ def test_every_file_of_scripts_is_behind_the_rules_that_import_it(repository):
         ("metantk/figures/style.py", "draw_figures"),
         ("metantk/theory/maml.py", None),
         ("metantk/theory/report.py", None),
-        ("metantk/theory/trainability.py", None),
     ],
 )
 def test_edited_code_reruns_the_rules_behind_which_it_stands(finished, module, first_rule):
     with (finished.path / "scripts" / module).open("a") as file:
         file.write("\n# edited\n")
     theory = {"verify_theory theory"} if "verify_theory" in IMPORTERS[module] else set()
-    assert finished.planned() == theory | (jobs_from(first_rule) if first_rule else set())
+    assert finished.planned("all", "theory") == theory | (jobs_from(first_rule) if first_rule else set())
 
 
 def test_code_that_no_rule_imports_reruns_nothing(finished):

@@ -4,11 +4,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from metantk.options.dataset import DatasetOptions
 from metantk.datasets import cifar, folder, omniglot, ren, rfs, split_lists
 from metantk.datasets.glyphs import make_glyphs
 from metantk.datasets.published import PUBLISHED, check_counts
 from metantk.datasets.store import SPLITS, Source, SplitStream, stream_split
+from metantk.options.dataset import DatasetOptions
 from metantk.storage import InputError
 
 # Of sources whose pictures have no size of their own, in pixels.

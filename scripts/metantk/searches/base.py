@@ -9,7 +9,6 @@ Each search is a module of this package, or a .py file of one's own, that holds 
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
-import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
@@ -71,12 +70,7 @@ class Found:
     """
 
     genotype: dict | None
-    trace: pd.DataFrame = field(default_factory=pd.DataFrame)
+    trace: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=["round", "stage"]))
     costs: dict[str, Cost] = field(default_factory=dict)
     facts: dict = field(default_factory=dict)
     arrays: dict[str, Tensor] = field(default_factory=dict)
-
-
-def unscored(columns: list[str]) -> pd.DataFrame:
-    """The trace of a search that measures nothing."""
-    return pd.DataFrame(np.empty((0, len(columns))), columns=columns)

@@ -1,6 +1,4 @@
-"""Figures of the theory in numbers: each statement's measurements against the width, the step or the criterion."""
-
-from collections.abc import Sequence
+"""Figures of the theory in numbers: each statement's measurements against the width or the step."""
 
 import matplotlib
 import numpy as np
@@ -120,23 +118,6 @@ def draw_learners(learners: pd.DataFrame, ways: int) -> Figure:
     axes.set(xlabel="accuracy (%), 95 % interval over test tasks", ylim=(len(summary) - 0.5, -0.5))
     axes.grid(axis="x")
     axes.legend()
-    return figure
-
-
-@matplotlib.rc_context(STYLE)
-def draw_trainability(table: pd.DataFrame, criteria: Sequence[str], outcomes: Sequence[str]) -> Figure:
-    """Statement 7: what training reached against each criterion, one dot per architecture."""
-    width, height = PANEL_WIDTH * len(criteria), PANEL_HEIGHT * len(outcomes)
-    figure = new_figure(
-        width, height, "Do the criteria tell how well an architecture trains?", layout="constrained"
-    )
-    for row, outcome in enumerate(outcomes):
-        for column, criterion in enumerate(criteria):
-            axes = figure.add_subplot(len(outcomes), len(criteria), row * len(criteria) + column + 1)
-            finite = table[np.isfinite(table[criterion])]
-            axes.scatter(finite[criterion], finite[outcome], s=14, color=COLOURS[row], linewidths=0)
-            axes.set(xscale="log", xlabel=criterion.replace("_", " "), ylabel=outcome.replace("_", " "))
-            axes.grid(axis="y")
     return figure
 
 

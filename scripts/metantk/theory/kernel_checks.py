@@ -1,14 +1,13 @@
 """Statements 1, 2 and 6: kernels at initialisation against the width (Eq. 5, Definition 2, Eqs. 10-11; ANIL)."""
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import pandas as pd
 import torch
 from torch import Tensor
 
-from metantk.options.theory import TheoryNetworkOptions, TheoryOptions
 from metantk.devices import generator
+from metantk.options.theory import TheoryNetworkOptions, TheoryOptions
 from metantk.theory.kernels import (
     Pair,
     all_inputs,
@@ -22,9 +21,7 @@ from metantk.theory.kernels import (
 from metantk.theory.maml import InnerLoop, Tasks
 from metantk.theory.networks import Network
 from metantk.theory.tasks import draw_tasks
-from metantk.theory.verdicts import FAILS, HOLDS, Verdict, judge_slope
 
-ROUNDING = 1e-9  # relative, float64: far above sums of a few hundred terms, far below any term of Eq. 11
 INNER_LOOPS = FLOW, ONE_STEP, ANIL = "MAML, flow", "MAML, one step", "ANIL, flow"
 
 
@@ -65,9 +62,7 @@ def _largest_support_eigenvalue(kernel: Tensor, tasks: Tasks) -> float:
     return max(float(torch.linalg.eigvalsh(kernel[block, block])[-1]) for block in blocks)
 
 
-def measure_kernels(
-    source: str, entry: TheoryNetworkOptions, options: TheoryOptions, advance: Callable[[], object]
-) -> pd.DataFrame:
+def measure_kernels(source: str, entry: TheoryNetworkOptions, options: TheoryOptions) -> pd.DataFrame:
     """One row per width, seed and inner loop; all distances are relative (Frobenius).
 
     Columns: `ntk_change` and `meta_change`, from the mean over seeds; `ntk_limit` and `meta_limit`, from the
@@ -88,7 +83,6 @@ def measure_kernels(
                 "printed_asymmetry": relative_distance(limits.printed.T, limits.printed),
             }
             tables.append(table.assign(**facts)[[*facts, *table]])
-            advance()
     return pd.concat(tables, ignore_index=True)
 
 
@@ -109,7 +103,7 @@ def _measure_width(
     """The columns of `measure_kernels` that change with the seed, one row per seed."""
     rows, ntks, defined = [], [], []
     for seed in range(seeds):
-        weights = network.draw(generator("theory weights", seed))
+        weights = network.draw(generator("theory weights", network.width, seed))
         kernels = empirical_kernels(network, weights, all_inputs(tasks))
         found = _MetaNtks.of(kernels, tasks, inner)
         ntks.append(kernels.ntk)
@@ -131,33 +125,3 @@ def _changes(kernels: list[Tensor]) -> list[float]:
     """Relative distance of each kernel from the mean of all."""
     mean = torch.stack(kernels).mean(0)
     return [relative_distance(kernel, mean) for kernel in kernels]
-
-
-def judge_kernels(table: pd.DataFrame) -> list[Verdict]:
-    """Statements 1 (slope −1/2), 2 and 6 (the formula's error falls; the printed Eq. 11 is not symmetric)."""
-    groups = list(table.groupby(["source", "network", "inner"], sort=False))
-    maml = [(key, group) for key, group in groups if key[2] != ANIL]
-    flows = [(key, group) for key, group in groups if key[2] == FLOW]
-    anil = [(key, group) for key, group in groups if key[2] == ANIL]
-    verdicts = []
-    for column, kernel in (("ntk_change", "NTK"), ("meta_change", "MetaNTK")):
-        for key, group in flows:
-            case = f"{kernel}, {key[0]}, {key[1]}"
-            verdicts.append(judge_slope("1", case, group, column, cases=2 * len(flows), as_expected=True))
-    for statement, chosen in (("2", maml), ("6", anil)):
-        for key, group in chosen:
-            verdicts.append(judge_slope(statement, ", ".join(key), group, "formula", cases=len(chosen)))
-    verdicts += [_judge_printed(", ".join(key), group) for key, group in maml]
-    return verdicts
-
-
-def _judge_printed(case: str, group: pd.DataFrame) -> Verdict:
-    """A kernel must be symmetric: the printed Eq. 11 holds if it is so to rounding with the limit's own Θ."""
-    asymmetry = group["printed_asymmetry"].iloc[0]
-    widest = group[group["width"] == group["width"].max()]
-    numbers = (
-        f"asymmetry {asymmetry:.2g} in the limit (transposed: {group['formula_asymmetry'].iloc[0]:.1g}); "
-        f"error {widest['printed'].median():.2g} (transposed: {widest['formula'].median():.2g}) "
-        f"at width {widest['width'].iloc[0]}"
-    )
-    return Verdict("2, as printed", case, HOLDS if asymmetry < ROUNDING else FAILS, numbers)

@@ -1,14 +1,12 @@
 """Statement 5: Eq. 12 as a few-shot learner in its own right, beside the meta-trained network."""
 
-from collections.abc import Callable
-
 import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
 
-from metantk.options.theory import TheoryOptions
 from metantk.devices import generator
+from metantk.options.theory import TheoryOptions
 from metantk.statistics import confidence_95
 from metantk.theory.kernel_checks import ONE_STEP, make_inner_loops
 from metantk.theory.kernels import (
@@ -23,7 +21,6 @@ from metantk.theory.kernels import (
 from metantk.theory.maml import InnerLoop, Tasks, centre, initial_outputs, outputs_of_each, stack_weights, train
 from metantk.theory.networks import Network
 from metantk.theory.tasks import draw_tasks
-from metantk.theory.verdicts import FAILS, HOLDS, Verdict
 
 SUPPORTS_ONLY = "G (Eq. 13): supports only, infinite width"
 INFINITE = "Eq. 12, infinite width"
@@ -33,7 +30,7 @@ TRAINED = "meta-trained network, as drawn"
 LEARNERS = (SUPPORTS_ONLY, INFINITE, FINITE, TRAINED_CENTRED, TRAINED)
 
 
-def measure_learners(options: TheoryOptions, advance: Callable[[], object]) -> pd.DataFrame:
+def measure_learners(options: TheoryOptions) -> pd.DataFrame:
     """Accuracy of each learner on each test task (glyphs, test classes): `learner`, `task`, `accuracy` in percent.
 
     All have the same inner step and have been meta-trained for the same time, ηt.
@@ -54,11 +51,8 @@ def measure_learners(options: TheoryOptions, advance: Callable[[], object]) -> p
 
     weights = network.draw(generator("theory weights", 0))
     outputs = {SUPPORTS_ONLY: adapted_regression(limit, tasks, inner)}
-    advance()
     outputs[INFINITE] = _regress(limit, tasks, inner, rate, options)
-    advance()
     outputs[FINITE] = _regress(empirical_kernels(network, weights, all_inputs(tasks)), tasks, inner, rate, options)
-    advance()
     several = stack_weights([weights])
     first = initial_outputs(network, several, tasks)
     for name, offset in (
@@ -69,7 +63,6 @@ def measure_learners(options: TheoryOptions, advance: Callable[[], object]) -> p
         learning = Tasks(*(part[:, : chosen.train_tasks] for part in own))
         trained, _ = train(network, several, learning, inner, rate=rate, steps=chosen.steps)
         outputs[name] = (outputs_of_each(network, trained, own, inner) - offset[0])[0]
-        advance()
     tables = [
         pd.DataFrame({"learner": name, "task": range(chosen.test_tasks), "accuracy": found})
         for name, found in (
@@ -101,26 +94,3 @@ def summarise_learners(table: pd.DataFrame) -> pd.DataFrame:
     """Mean accuracy and half its 95 % interval over test tasks, in percent, one row per learner."""
     groups = table.groupby("learner", sort=False)["accuracy"]
     return pd.DataFrame({"accuracy": groups.mean(), "ci95": groups.apply(confidence_95)}).reset_index()
-
-
-def judge_learners(table: pd.DataFrame, ways: int) -> list[Verdict]:
-    """Each predictor must be better than chance and, task by task, no worse than the network and than G alone.
-
-    Better: the 95 % interval of the mean lies above chance. No worse: the interval of the paired difference does
-    not lie below zero. G has seen no training task: where Eq. 12 is worse, meta-training did harm.
-    """
-    accuracies = {name: group["accuracy"].to_numpy() for name, group in table.groupby("learner")}
-    verdicts = []
-    for name in (INFINITE, FINITE):
-        found = accuracies[name]
-        mean, half = found.mean(), confidence_95(found)
-        better = mean - half > 100 / ways
-        numbers = f"{mean:.1f} ± {half:.1f} %, chance {100 / ways:.1f} %"
-        verdicts.append(Verdict("5", f"{name}: better than chance", HOLDS if better else FAILS, numbers))
-        for rival in (TRAINED_CENTRED, SUPPORTS_ONLY):
-            gain = found - accuracies[rival]
-            difference, spread = gain.mean(), confidence_95(gain)
-            numbers = f"difference {difference:+.1f} ± {spread:.1f}, the latter {accuracies[rival].mean():.1f} %"
-            verdict = HOLDS if difference + spread >= 0 else FAILS
-            verdicts.append(Verdict("5", f"{name}: no worse than {rival}", verdict, numbers))
-    return verdicts

@@ -54,19 +54,17 @@ STATEMENTS = {
         "ANIL's kernel: Eq. 11 with the NNGP in the inner loop",
         "relative error of Eq. 11 from Eq. 4 against the width; falls",
     ),
-    "7": (
-        "The condition number predicts trainability",
-        "Kendall's τ over random architectures, 95 % bootstrap interval for all pairs together",
-    ),
 }
 
 RULES = """\
 How verdicts are reached: a slope is that of log error against log width, one point per width and seed, with its
-confidence interval (95 % for all cases of a statement together). *Falls* means that the interval lies below zero;
-*slope −1/2* that it holds −1/2 and not zero. Where this is so only without the smallest widths, the verdict is
-*holds from width N*; where the interval holds both zero and −1/2, it is *undecided*. Bounds hold at a width if no
-seed exceeds them at any step. Networks are in NTK parametrisation: the 1/l of Eq. 4 and of Theorem 1's rates is
-part of the network.
+confidence interval. *Falls* means that the interval lies below zero; *slope −1/2* that it does and holds −1/2.
+Where this is so only without the smallest widths, the verdict is *holds from width N*. Intervals are 95 % for
+all cases of a statement and all such choices of widths together: of flat data, a statement holds in any case
+with a probability of 2.5 % at most. Only for −1/2 the interval is not widened for the choices, which would make
+it easier. Where nothing holds but −1/2 is in the interval over all widths, the verdict is *undecided*. Bounds
+hold at a width if no seed exceeds them at any step. Networks are in NTK parametrisation: the 1/l of Eq. 4 and
+of Theorem 1's rates is part of the network.
 """
 
 

@@ -1,7 +1,7 @@
 """Statements 3 and 4: meta-training at finite width against Theorem 1 (Eq. 6) and Theorem 2 (Eq. 12)."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from itertools import pairwise
 
 import numpy as np
@@ -9,8 +9,8 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from metantk.options.theory import TheoryNetworkOptions, TheoryOptions
 from metantk.devices import generator
+from metantk.options.theory import TheoryNetworkOptions, TheoryOptions
 from metantk.theory.kernel_checks import FLOW, ONE_STEP, make_inner_loops, make_network, make_tasks
 from metantk.theory.kernels import (
     adapted_regression,
@@ -31,7 +31,6 @@ from metantk.theory.maml import (
     train_by_flow,
 )
 from metantk.theory.networks import Network, Weights
-from metantk.theory.verdicts import Verdict, judge_slope, judge_widths
 
 SLOW_RATE = 0.1  # in η₀: Theorem 1 allows any rate below η₀, but its bound decays as if the rate were at least η₀/3
 FLOW_STEPS = 2  # Runge-Kutta steps of the meta-training's flow per step of rate η₀
@@ -82,9 +81,7 @@ class Limit:
         self.eta0 = 2 / float(eigenvalues[0] + eigenvalues[-1])
 
 
-def measure_convergence(
-    source: str, entry: TheoryNetworkOptions, options: TheoryOptions, advance: Callable[[], object]
-) -> pd.DataFrame:
+def measure_convergence(source: str, entry: TheoryNetworkOptions, options: TheoryOptions) -> pd.DataFrame:
     """Full-batch MAML (Algorithm 1): one row per width, seed, rate and step.
 
     Columns: `rate` (η in η₀), `loss`, `bound` (Eq. 6 with R the loss at the start), `eta0`, `smallest` (σ_min).
@@ -112,13 +109,15 @@ def measure_convergence(
                 }
                 bound = (1 - limit.eta0 * limit.smallest / 3) ** (2 * steps) * found[0]
                 tables.append(pd.DataFrame({**facts, "step": steps, "loss": found, "bound": bound}))
-        advance()
     return pd.concat(tables, ignore_index=True)
 
 
 def draw_networks(network: Network, seeds: int) -> Weights:
-    """Weights of `seeds` networks, one after the other along a first axis."""
-    return stack_weights([network.draw(generator("theory weights", seed)) for seed in range(seeds)])
+    """Weights of `seeds` networks, one after the other along a first axis.
+
+    Each width draws its own: a fit against the width takes its points to be independent.
+    """
+    return stack_weights([network.draw(generator("theory weights", network.width, seed)) for seed in range(seeds)])
 
 
 def _zeros(tasks: Tasks, networks: int) -> tuple[Tensor, Tensor]:
@@ -155,29 +154,12 @@ def summarise_bounds(curves: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def judge_bounds(bounds: pd.DataFrame, options: TheoryOptions) -> list[Verdict]:
-    """Statement 3: by width, whether the bound held for all seeds; at the slow rate, at the largest width."""
-    verdicts = []
-    for key, group in bounds.groupby(["source", "network", "rate"], sort=False):
-        source, network, rate = key
-        held = group.groupby("width")["held"].all()
-        needed = group.groupby("width")["smallest_r"].max()
-        parts = [f"{width}: {needed[width]:.3g}" for width in held.index]
-        numbers = (
-            f"η₀σ_min = {(group['eta0'] * group['smallest']).iloc[0]:.2g}; "
-            f"smallest R in starting losses by width: {', '.join(parts)}"
-        )
-        statement = "3" if rate == options.rate else "3, slow rate"
-        verdicts.append(judge_widths(statement, f"{source}, {network}, η = {rate:g} η₀", held, numbers))
-    return verdicts
-
-
 def measure_regression(
-    source: str, entry: TheoryNetworkOptions, options: TheoryOptions, advance: Callable[[], object]
+    source: str, entry: TheoryNetworkOptions, width: int, options: TheoryOptions
 ) -> pd.DataFrame:
-    """Outputs of meta-trained networks on test tasks against kernel regression with the limit's kernels.
+    """Outputs of meta-trained networks of one width on test tasks against kernel regression in the limit.
 
-    One row per width, seed, time and prediction. Columns: `outputs` (the network's, as drawn or with its initial
+    One row per seed, time and prediction. Columns: `outputs` (the network's, as drawn or with its initial
     outputs subtracted), `rates` (infinitesimal: both loops by flow; finite: one inner step, η = rate · η₀),
     `prediction` (Eq. 12, or Eq. 8 with the network's own F_0), `decay` (of the residual in the prediction),
     `time` (steps, of rate η₀ for the flow), `error` (relative distance over all test tasks).
@@ -186,26 +168,21 @@ def measure_regression(
     test_tasks = make_tasks(source, options, "test", options.test_tasks)
     tasks = Tasks(*(torch.cat(pair) for pair in zip(train_tasks, test_tasks, strict=True)))
     trained = len(train_tasks.query)
-    nominal = make_network(entry, options, 1)
-    nominal = make_network(entry, options, 1)
-    flow_limit = Limit(nominal, tasks, trained, options, FLOW)
-    step_limit = Limit(nominal, tasks, trained, options, ONE_STEP)
+    network = make_network(entry, options, width)
+    flow_limit = Limit(network, tasks, trained, options, FLOW)
+    step_limit = Limit(network, tasks, trained, options, ONE_STEP)
+    weights = draw_networks(network, options.seeds)
+    offset = initial_outputs(network, weights, tasks)
     rows = []
-    for width in entry.trained_widths:
-        network = make_network(entry, options, width)
-        weights = draw_networks(network, options.seeds)
-        offset = initial_outputs(network, weights, tasks)
-        for outputs, rates in RUNS:
-            limit = flow_limit if rates == INFINITESIMAL else step_limit
-            shift = offset if outputs == CENTRED else _zeros(tasks, options.seeds)
-            history = _train(network, weights, centre(tasks, shift), trained, limit, rates, options)
-            facts = {"source": source, "network": network.name, "width": width}
-            facts |= {"outputs": outputs, "rates": rates}
-            for time in sorted(options.times):
-                found, before = history[time] - shift[0], history[0] - shift[0]
-                for row in _compare(found, before, time, tasks, trained, limit, rates, options):
-                    rows.append(facts | row)
-        advance()
+    for outputs, rates in RUNS:
+        limit = flow_limit if rates == INFINITESIMAL else step_limit
+        shift = offset if outputs == CENTRED else _zeros(tasks, options.seeds)
+        history = _train(network, weights, centre(tasks, shift), trained, limit, rates, options)
+        facts = {"source": source, "network": network.name, "width": width, "outputs": outputs, "rates": rates}
+        for time in sorted(options.times):
+            found, before = history[time] - shift[0], history[0] - shift[0]
+            for row in _compare(found, before, time, tasks, trained, limit, rates, options):
+                rows.append(facts | row)
     return pd.DataFrame(rows)
 
 
@@ -254,16 +231,3 @@ def _compare(
                     "time": time,
                     "error": error if math.isfinite(error) else math.inf,
                 }
-
-
-def judge_regression(table: pd.DataFrame) -> list[Verdict]:
-    """Statement 4: whether the error falls with the width, for each time."""
-    verdicts = []
-    for statement, wanted in COMPARISONS.items():
-        chosen = table[(table[list(wanted)] == pd.Series(wanted)).all(axis=1)]
-        groups = list(chosen.groupby(["source", "network", "time"], sort=False))
-        for (source, network, time), group in groups:
-            verdicts.append(
-                judge_slope(statement, f"{source}, {network}, t = {time}", group, "error", cases=len(groups))
-            )
-    return verdicts

@@ -1,7 +1,8 @@
 """Verdicts from measurements by stated rules: slopes against the width with their intervals, and one line each.
 
-No threshold is tuned: a slope is judged by its confidence interval, at 95 % for all cases of a statement together
-(Bonferroni), a bound by whether a single loss exceeds it.
+No threshold is tuned: a slope is judged by its confidence interval, at 95 % for all cases of a statement and all
+choices of widths together (Bonferroni), a bound by whether a single loss exceeds it. Where nothing falls, a
+statement therefore holds in any of its cases with a probability of at most 2.5 %.
 """
 
 from collections.abc import Sequence
@@ -39,11 +40,13 @@ class Slope(NamedTuple):
 
     Attributes:
         value: the slope.
-        half_width: of its confidence interval (t distribution).
+        half_width: of its confidence interval (t distribution), for all cases and choices of widths together.
+        single_half_width: of the narrower one for all cases, but this choice of widths alone.
     """
 
     value: float
     half_width: float
+    single_half_width: float
 
     def __str__(self) -> str:
         return f"slope {self.value:.2f} ± {self.half_width:.2f}"
@@ -54,29 +57,31 @@ class Slope(NamedTuple):
 
     @property
     def is_expected(self) -> bool:
-        """Whether the interval holds −1/2 and not zero: it must tell the two apart."""
-        return self.falls and self._holds(EXPECTED_SLOPE)
+        """Whether it is −1/2 and tells that from zero.
+
+        A choice of widths must make neither easier: zero is to lie outside the wide interval, −1/2 within the
+        narrow one.
+        """
+        return self.falls and abs(self.value - EXPECTED_SLOPE) <= self.single_half_width
 
     @property
-    def tells_nothing(self) -> bool:
-        """Whether the interval holds both zero and −1/2."""
-        return self._holds(0) and self._holds(EXPECTED_SLOPE)
-
-    def _holds(self, value: float) -> bool:
-        return abs(self.value - value) <= self.half_width
+    def may_be_expected(self) -> bool:
+        return abs(self.value - EXPECTED_SLOPE) <= self.half_width
 
 
-def fit_slope(widths: Sequence[float], values: Sequence[float], *, cases: int = 1) -> Slope:
+def fit_slope(widths: Sequence[float], values: Sequence[float], *, cases: int = 1, choices: int = 1) -> Slope:
     """Slope of log value against log width; one point per width and seed.
 
-    The interval is 95 % for `cases` such slopes together. A value that is zero or not finite makes it infinite.
+    The interval is 95 % for `cases` such slopes, each for `choices` of its widths, together. A value that is zero
+    or not finite makes it infinite.
     """
     widths, values = np.asarray(widths, float), np.asarray(values, float)
     if not (np.isfinite(values) & (values > 0)).all():
-        return Slope(float("nan"), float("inf"))
+        return Slope(float("nan"), float("inf"), float("inf"))
     line = stats.linregress(np.log(widths), np.log(values))
-    quantile = stats.t.ppf(1 - (1 - CONFIDENCE) / (2 * cases), len(widths) - 2)
-    return Slope(float(line.slope), float(quantile * line.stderr))
+    tails = np.array([cases * choices, cases]) * 2
+    wide, narrow = line.stderr * stats.t.ppf(1 - (1 - CONFIDENCE) / tails, len(widths) - 2)
+    return Slope(float(line.slope), float(wide), float(narrow))
 
 
 def judge_slope(
@@ -84,17 +89,19 @@ def judge_slope(
 ) -> Verdict:
     """Whether `column` falls with `width`; `as_expected`: with slope −1/2.
 
-    Where it does not over all widths, the smallest ones are left out, one by one, while three remain.
+    Where it does not over all widths, the smallest ones are left out, one by one, while three remain: these are
+    the choices that the intervals are corrected for.
     """
     widths = sorted(table["width"].unique())
-    overall = fit_slope(table["width"], table[column], cases=cases)
-    for number in range(len(widths) - FEWEST_WIDTHS + 1):
+    choices = len(widths) - FEWEST_WIDTHS + 1
+    overall = fit_slope(table["width"], table[column], cases=cases, choices=choices)
+    for number in range(choices):
         part = table[table["width"] >= widths[number]]
-        slope = fit_slope(part["width"], part[column], cases=cases)
+        slope = fit_slope(part["width"], part[column], cases=cases, choices=choices)
         if slope.is_expected if as_expected else slope.falls:
             verdict = HOLDS if number == 0 else f"{HOLDS} from width {widths[number]}"
             return Verdict(statement, case, verdict, f"{slope}; {_ends(part, column)}")
-    verdict = UNDECIDED if overall.tells_nothing else FAILS
+    verdict = UNDECIDED if overall.may_be_expected else FAILS
     return Verdict(statement, case, verdict, f"{overall}; {_ends(table, column)}")
 
 
