@@ -32,7 +32,7 @@ class Part(NamedTuple):
 
 
 def list_parts(options: TheoryOptions) -> list[Part]:
-    """The parts of all tables: one for each source and network; `regression`, the longest, has one for each width."""
+    """The parts of all tables: one for each source and network, or one for each width, where that takes long."""
     parts = [Part("learners", "glyphs", partial(measure_learners, options))]
     for source in options.sources:
         for number, entry in enumerate(options.networks):
