@@ -47,7 +47,7 @@ def draw_accuracies(
         axes.set_title(f"{shot}-shot", pad=6 if chance is None else 13)
     if chance is not None:
         _draw_chance(panels, chance)
-    panels[0].set_yticks(range(len(styles)), [style.name for style in styles.values()])
+    panels[0].set_yticks(range(len(styles)), list(styles))
     panels[0].set_ylim(len(styles) - 0.5, -0.5)
     handles = _accuracy_legend(summary, per_seed is not None)
     figure.legend(handles=handles, loc="outside lower left", ncols=len(handles), handlelength=1.6)
@@ -198,7 +198,7 @@ def _cost_legend(summary: pd.DataFrame, styles: Mapping) -> list[Line2D]:
     parameters = summary.set_index("row")["params"]
     handles = []
     for row, style in styles.items():
-        label = f"{style.name}, {_short_count(parameters[row])}" if parameters[row] > 0 else style.name
+        label = f"{row}, {_short_count(parameters[row])}" if parameters[row] > 0 else row
         marks = {"color": style.colour, "marker": style.marker, "markersize": 5, "linestyle": "none"}
         handles.append(Line2D([], [], label=label, **marks))
     return handles
