@@ -1,0 +1,252 @@
+"""Linear classifiers of few-shot episodes: those of many episodes are fitted together, on any device.
+
+They are fitted to features and answer queries with scores; nothing here is differentiated. `support` is
+`(..., supports, features)`, `query` `(..., queries, features)` and `labels`, numbers from 0 to ways - 1, either
+`(..., supports)` or `(supports,)` for all episodes alike. Copies of a picture count as supports of their own.
+"""
+
+import math
+from collections.abc import Callable
+from itertools import combinations
+from typing import NamedTuple
+
+import torch
+from sklearn.preprocessing import StandardScaler
+from sklearn.svm import SVC
+from torch import Tensor
+from torch.nn import functional
+
+from metantk.storage import InputError
+
+TOLERANCE = 1e-10  # of the gradient's norm, relative to that at zero, or to 1 where that is less
+NEWTON_STEPS = 100  # at most; features of length 1 need 5 to 7
+STEP_HALVINGS = 40  # at most, of a Newton step that does not lower the objective
+CONJUGATE_STEPS = 500  # at most in a Newton step; features of length 1 need 3 to 6
+CONJUGATE_RESIDUAL = 0.03  # of a Newton step's linear system, relative
+SUPPORTS_TOGETHER = 2048  # on a CPU: few enough episodes that their matrices stay in the processor's cache
+
+Smoother = Callable[[Tensor], Tensor]
+
+
+class Episodes(NamedTuple):
+    """Many episodes along one axis."""
+
+    support: Tensor  # (episodes, supports, features)
+    labels: Tensor  # (episodes, supports)
+    query: Tensor  # (episodes, queries, features)
+
+
+@torch.inference_mode()
+def logistic_regression(
+    support: Tensor, labels: Tensor, query: Tensor, *, ways: int, penalty: float = 1.0
+) -> Tensor:
+    """Scores of multinomial logistic regressions, `(..., queries, ways)` in float64; a query's sum to zero.
+
+    Weights W and bias minimise 1/2 |W|^2 + penalty * (sum of the supports' cross-entropies), the bias unpenalised:
+    scikit-learn's `LogisticRegression(C=penalty)`, with which RFS classifies (facts from its published code). Two
+    classes are no exception here; scikit-learn has one vector of weights for them, and needs `C=2 * penalty`.
+    The minimiser is found up to `TOLERANCE`, so more exactly than with scikit-learn's default tolerance. A device
+    without float64 (mps) leaves the work, and the scores, to the CPU.
+
+    Raises:
+        InputError: shapes or labels do not fit together, a class has no support, or a feature is not finite.
+        RuntimeError: a fit did not come to its end.
+    """
+    batch_shape, episodes = _flatten(support, labels, query, ways)
+    count, supports, _ = episodes.support.shape
+    together = max(1, SUPPORTS_TOGETHER // supports) if episodes.support.device.type == "cpu" else count
+    parts = zip(*(tensor.split(together) for tensor in episodes), strict=True)
+    scores = torch.cat([_logistic_scores(Episodes(*part), ways, penalty) for part in parts])
+    return scores.view(*batch_shape, *scores.shape[1:])
+
+
+@torch.inference_mode()
+def hinge_loss(support: Tensor, labels: Tensor, query: Tensor, *, ways: int, penalty: float = 1.0) -> Tensor:
+    """Votes of pairwise support vector machines, `(..., queries, ways)` in float64; the first of equals wins.
+
+    The paper's classifier of some 1-shot cases: features are standardised over an episode's supports, then each
+    pair of classes has a linear SVM and a vote. These are scikit-learn's `StandardScaler` and
+    `SVC(kernel="linear", C=penalty)`, one episode after the other: libsvm stops within 1e-3 of the optimality
+    conditions, and queries near a boundary get their votes from where it stopped. An exact solver would be another
+    classifier.
+
+    Raises:
+        InputError: shapes or labels do not fit together, a class has no support, or a feature is not finite.
+    """
+    batch_shape, episodes = _flatten(support, labels, query, ways)
+    votes = torch.zeros(*episodes.query.shape[:-1], ways, dtype=torch.float64)
+    each = zip(*(part.numpy(force=True) for part in episodes), strict=True)
+    for number, (features, classes, asked) in enumerate(each):
+        scaler = StandardScaler().fit(features)
+        machine = SVC(kernel="linear", C=penalty, decision_function_shape="ovo")
+        machine.fit(scaler.transform(features), classes)
+        decisions = torch.from_numpy(machine.decision_function(scaler.transform(asked)))
+        if ways == 2:
+            decisions = -decisions[:, None]  # with two classes, scikit-learn turns libsvm's sign
+        for (first, second), decision in zip(combinations(range(ways), 2), decisions.unbind(1), strict=True):
+            votes[number, :, first] += decision > 0
+            votes[number, :, second] += decision <= 0
+    return votes.view(*batch_shape, *votes.shape[1:]).to(episodes.support.device)
+
+
+@torch.inference_mode()
+def nearest_centroid(support: Tensor, labels: Tensor, query: Tensor, *, ways: int) -> Tensor:
+    """Cosines between queries and the means of the classes' supports, `(..., queries, ways)` in float64.
+
+    Raises:
+        InputError: shapes or labels do not fit together, a class has no support, or a feature is not finite.
+    """
+    batch_shape, episodes = _flatten(support, labels, query, ways)
+    classes = functional.one_hot(episodes.labels, ways).mT.double()
+    centroids = classes @ episodes.support.double() / classes.sum(dim=2, keepdim=True)
+    scores = functional.normalize(episodes.query.double(), dim=2) @ functional.normalize(centroids, dim=2).mT
+    return scores.view(*batch_shape, *scores.shape[1:])
+
+
+def _logistic_scores(episodes: Episodes, ways: int, penalty: float) -> Tensor:
+    support, query = episodes.support.double(), episodes.query.double()
+    targets = functional.one_hot(episodes.labels, ways).mT.to(support.dtype)
+    coefficients, values = _fit(_smoother(support, penalty / ways), targets, penalty)
+    weight = coefficients @ support
+    centre = support.mean(dim=1, keepdim=True)
+    return query @ weight.mT + (values.mean(dim=2, keepdim=True) - weight @ centre.mT).mT
+
+
+def _smoother(support: Tensor, stiffness: float) -> Smoother:
+    """Product with stiffness * K (1 + stiffness * K)^-1 + 11^T / supports, K the Gram matrix of centred supports.
+
+    From `(episodes, ways, supports)` to the same, through a matrix of supports × supports, or of supports ×
+    features where features are much fewer.
+    """
+    supports, features = support.shape[1:]
+    if 2 * features < supports:
+        centred = support - support.mean(dim=1, keepdim=True)
+        inner = stiffness * centred.mT @ centred
+        inner.diagonal(dim1=1, dim2=2).add_(1)
+        factor = torch.linalg.cholesky(inner)
+        root = torch.linalg.solve_triangular(factor, math.sqrt(stiffness) * centred.mT, upper=False)
+        root = functional.pad(root, (0, 0, 0, 1), value=1 / math.sqrt(supports))
+        return lambda values: values @ root.mT @ root
+    gram = support @ support.mT
+    gram -= gram.mean(dim=1, keepdim=True)
+    gram -= gram.mean(dim=2, keepdim=True)
+    gram *= stiffness
+    gram.diagonal(dim1=1, dim2=2).add_(1)
+    smooth = 1 / supports - torch.cholesky_inverse(torch.linalg.cholesky(gram))
+    smooth.diagonal(dim1=1, dim2=2).add_(1)
+    return lambda values: values @ smooth
+
+
+def _fit(smooth: Smoother, targets: Tensor, penalty: float) -> tuple[Tensor, Tensor]:
+    """The minimiser by Newton's method: coefficients and values, both `(episodes, ways, supports)`.
+
+    With centred supports x and their Gram matrix K, the weights are `coefficients @ x` and the values, the
+    supports' scores, are `coefficients @ K + bias`. Coefficients of a class sum to zero, and K takes a constant to
+    zero, so that `values.mean()` is the bias, and one array holds a gradient in both: its sum is the bias'
+    gradient, the rest are coefficients of the weights'. Norms are those of the inverse of the Hessian at zero,
+    where all classes are equally likely: a product with `smooth`.
+
+    Each episode stops for itself: one at its end stays as it is while others go on.
+    """
+    coefficients, values = torch.zeros_like(targets), torch.zeros_like(targets)
+    objective, shares = _objective(coefficients, values, targets, penalty)
+    start = penalty * (shares - targets)
+    stiffness = penalty / targets.shape[1]
+    allowed = TOLERANCE**2 * (_dot(start, smooth(start)) / stiffness).clamp(min=1)
+    for _ in range(NEWTON_STEPS):
+        gradient = coefficients + penalty * (shares - targets)
+        step, change, square = _newton_step(smooth, gradient, shares, penalty, allowed)
+        if (square <= allowed).all():
+            return coefficients, values
+        slope = _dot(gradient, change)
+        bound = objective + 1e-12 * objective  # rounding may hide the gain of the last steps
+        length = torch.ones_like(slope)
+        for _ in range(STEP_HALVINGS):
+            trial = coefficients + length * step, values + length * change
+            reached, shares = _objective(*trial, targets, penalty)
+            is_lower = reached <= bound + 1e-4 * length * slope
+            if is_lower.all():
+                break
+            length = torch.where(is_lower, length, length / 2)
+        (coefficients, values), objective = trial, reached
+    raise RuntimeError(
+        f"logistic regression: {int((square > allowed).sum())} of {len(square)} episodes are not at their minimum"
+        f" after {NEWTON_STEPS} Newton steps; are their features of length 1?"
+    )
+
+
+def _objective(coefficients: Tensor, values: Tensor, targets: Tensor, penalty: float) -> tuple[Tensor, Tensor]:
+    """What is minimised, `(episodes, 1, 1)`, and the classes' shares (softmax)."""
+    log_shares = functional.log_softmax(values, dim=1)
+    return _dot(coefficients, values) / 2 - penalty * _dot(targets, log_shares), log_shares.exp()
+
+
+def _newton_step(
+    smooth: Smoother, gradient: Tensor, shares: Tensor, penalty: float, allowed: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """A Newton step of the coefficients, its change of the values, and the gradient's squared norm.
+
+    By conjugate gradients, preconditioned with the Hessian at zero. Where the gradient is within what is allowed,
+    the step is zero.
+    """
+    stiffness = penalty / shares.shape[1]
+    weighted_shares = penalty * shares
+    step, change = torch.zeros_like(gradient), torch.zeros_like(gradient)
+    residual = -gradient
+    smoothed = smooth(residual)
+    direction, moved = residual - smoothed, smoothed / stiffness
+    size = square = _dot(residual, moved)
+    goal = torch.maximum(CONJUGATE_RESIDUAL**2 * square, allowed)
+    for _ in range(CONJUGATE_STEPS):
+        running = size > goal
+        if not running.any():
+            break
+        bent = weighted_shares * moved
+        bent -= shares * bent.sum(dim=1, keepdim=True)
+        bent += direction
+        length = torch.where(running, size / _dot(moved, bent), 0.0)
+        step += length * direction
+        change += length * moved
+        residual -= length * bent
+        smoothed = smooth(residual)
+        last, size = size, _dot(residual, smoothed) / stiffness
+        ratio = torch.where(running, size / last, 0.0)
+        direction = residual - smoothed + ratio * direction
+        moved = smoothed / stiffness + ratio * moved
+    return step, change, square
+
+
+def _dot(left: Tensor, right: Tensor) -> Tensor:
+    """Inner products of two `(episodes, ways, supports)`, as `(episodes, 1, 1)`."""
+    return (left * right).sum(dim=(1, 2), keepdim=True)
+
+
+def _flatten(support: Tensor, labels: Tensor, query: Tensor, ways: int) -> tuple[torch.Size, Episodes]:
+    """The episodes along one axis, and the axes that they had; on the CPU where the device has no float64.
+
+    Raises:
+        InputError: shapes or labels do not fit together, a class has no support, or a feature is not finite.
+    """
+    shapes = f"support {tuple(support.shape)}, labels {tuple(labels.shape)}, query {tuple(query.shape)}"
+    *batch_shape, supports, _ = support.shape
+    if query.shape[:-2] != support.shape[:-2] or query.shape[-1] != support.shape[-1]:
+        raise InputError(f"linear classifier: {shapes}: the queries do not fit the supports")
+    if labels.shape not in (support.shape[:-1], support.shape[-2:-1]):
+        raise InputError(f"linear classifier: {shapes}: the labels do not fit the supports")
+    if labels.numel() and not 0 <= int(labels.min()) <= int(labels.max()) < ways:
+        found = f"{int(labels.min())} to {int(labels.max())}"
+        raise InputError(f"linear classifier: labels of {ways} ways must be 0 to {ways - 1}, found {found}")
+    if not functional.one_hot(labels, ways).any(dim=-2).all():
+        raise InputError(f"linear classifier: each of the {ways} ways needs a support in each episode")
+    for name, features in (("support", support), ("query", query)):
+        if not features.isfinite().all():
+            wrong = int((~features.isfinite()).any(dim=-1).sum())
+            raise InputError(f"linear classifier: {wrong} {name} pictures have features that are not finite")
+    if support.device.type == "mps":
+        support, labels, query = support.cpu(), labels.cpu(), query.cpu()
+    count = math.prod(batch_shape)
+    return torch.Size(batch_shape), Episodes(
+        support.reshape(count, *support.shape[-2:]),
+        labels.expand(*batch_shape, supports).reshape(count, supports),
+        query.reshape(count, *query.shape[-2:]),
+    )
