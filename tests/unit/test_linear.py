@@ -155,6 +155,16 @@ def test_long_features(scale, features):
         torch.testing.assert_close(scores[number], expected, rtol=1e-6, atol=1e-6)
 
 
+@pytest.mark.parametrize("penalty", [1.0, 50.0])
+def test_few_dimensions_of_many(penalty):
+    """Supports that depend on each other, though there are more features than supports."""
+    support, labels, query = draw(3, [6, 6, 6], 4)
+    turn = torch.linalg.qr(torch.randn(40, 4, generator=torch.Generator().manual_seed(1)).double()).Q.T
+    scores = logistic_regression(support @ turn, labels, query @ turn, ways=3, penalty=penalty)
+    expected = logistic_regression(support, labels, query, ways=3, penalty=penalty)
+    torch.testing.assert_close(scores, expected, rtol=1e-7, atol=1e-7)
+
+
 def test_float32_features_lose_nothing():
     support, labels, query = (part.float() if part.is_floating_point() else part for part in draw(5, [5] * 5, 40))
     scores = logistic_regression(support, labels, query, ways=5)

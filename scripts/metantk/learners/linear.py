@@ -298,7 +298,8 @@ def _flatten(support: Tensor, labels: Tensor, query: Tensor, ways: int) -> tuple
     if not functional.one_hot(labels, ways).any(dim=-2).all():
         raise InputError(f"linear classifier: each of the {ways} ways needs a support in each episode")
     for name, features in (("support", support), ("query", query)):
-        if not features.isfinite().all():
+        # The sum, which takes far less time, tells nearly always: it is finite only if all are.
+        if not features.sum().isfinite() and not features.isfinite().all():
             wrong = int((~features.isfinite()).any(dim=-1).sum())
             raise InputError(f"linear classifier: {wrong} {name} pictures have features that are not finite")
     if support.device.type == "mps":
