@@ -6,7 +6,6 @@ They are fitted to features and answer queries with scores; nothing here is diff
 """
 
 import math
-from collections.abc import Callable
 from itertools import combinations
 from typing import NamedTuple
 
@@ -24,8 +23,6 @@ STEP_HALVINGS = 40  # at most, of a Newton step that does not lower the objectiv
 CONJUGATE_STEPS = 500  # at most in a Newton step; features of length 1 need 3 to 6
 CONJUGATE_RESIDUAL = 0.03  # of a Newton step's linear system, relative
 SUPPORTS_TOGETHER = 2048  # on a CPU: few enough episodes that their matrices stay in the processor's cache
-
-Smoother = Callable[[Tensor], Tensor]
 
 
 class Episodes(NamedTuple):
@@ -106,118 +103,180 @@ def nearest_centroid(support: Tensor, labels: Tensor, query: Tensor, *, ways: in
 def _logistic_scores(episodes: Episodes, ways: int, penalty: float) -> Tensor:
     support, query = episodes.support.double(), episodes.query.double()
     targets = functional.one_hot(episodes.labels, ways).mT.to(support.dtype)
-    coefficients, values = _fit(_smoother(support, penalty / ways), targets, penalty)
-    weight = coefficients @ support
+    space = (BySupports if support.shape[1] <= support.shape[2] else ByFeatures)(support, penalty / ways)
+    position, values = _fit(space, targets, penalty)
+    weight = space.weight(position)
     centre = support.mean(dim=1, keepdim=True)
     return query @ weight.mT + (values.mean(dim=2, keepdim=True) - weight @ centre.mT).mT
 
 
-def _smoother(support: Tensor, stiffness: float) -> Smoother:
-    """Product with stiffness * K (1 + stiffness * K)^-1 + 11^T / supports, K the Gram matrix of centred supports.
+class BySupports:
+    """Weights as combinations of supports: matrices of supports × supports, where features are no fewer.
 
-    From `(episodes, ways, supports)` to the same, through a matrix of supports × supports, or of supports ×
-    features where features are much fewer.
+    A position p, `(episodes, ways, supports)`, stands for the weights `p @ x` with the centred supports x, whose
+    Gram matrix K takes constants to zero. So the mean of a gradient is free to stand for the bias.
     """
-    supports, features = support.shape[1:]
-    if 2 * features < supports:
+
+    def __init__(self, support: Tensor, stiffness: float) -> None:
+        self.support, self.stiffness = support, stiffness
+        gram = support @ support.mT
+        gram -= gram.mean(dim=1, keepdim=True)
+        gram -= gram.mean(dim=2, keepdim=True)
+        gram *= stiffness
+        gram.diagonal(dim1=1, dim2=2).add_(1)
+        # K (1 + stiffness * K)^-1 and, for the bias, a mean, divided by the stiffness.
+        self.smooth = 1 / support.shape[1] - torch.cholesky_inverse(torch.linalg.cholesky(gram))
+        self.smooth.diagonal(dim1=1, dim2=2).add_(1)
+        self.smooth /= stiffness
+
+    def start(self, targets: Tensor) -> Tensor:
+        return torch.zeros_like(targets)
+
+    def solve(self, gradient: Tensor) -> tuple[Tensor, Tensor]:
+        values = gradient @ self.smooth
+        return gradient - self.stiffness * values, values
+
+    def gradient(self, position: Tensor, values: Tensor, pull: Tensor) -> Tensor:
+        return position + pull
+
+    def dot(self, gradient: Tensor, position: Tensor, values: Tensor) -> Tensor:
+        return _dot(gradient, values)
+
+    def energy(self, position: Tensor, values: Tensor) -> Tensor:
+        return _dot(position, values)
+
+    def weight(self, position: Tensor) -> Tensor:
+        return position @ self.support
+
+
+class ByFeatures:
+    """Weights and bias in coordinates in which the Hessian at zero is one: matrices of features × supports.
+
+    `root` takes a position, `(episodes, ways, features + 1)`, to the values. With fewer features than supports, K
+    would be singular, and `BySupports` would drown in the rounding of what K does not see.
+    """
+
+    def __init__(self, support: Tensor, stiffness: float) -> None:
+        self.stiffness = stiffness
+        supports = support.shape[1]
         centred = support - support.mean(dim=1, keepdim=True)
         inner = stiffness * centred.mT @ centred
         inner.diagonal(dim1=1, dim2=2).add_(1)
-        factor = torch.linalg.cholesky(inner)
-        root = torch.linalg.solve_triangular(factor, math.sqrt(stiffness) * centred.mT, upper=False)
-        root = functional.pad(root, (0, 0, 0, 1), value=1 / math.sqrt(supports))
-        return lambda values: values @ root.mT @ root
-    gram = support @ support.mT
-    gram -= gram.mean(dim=1, keepdim=True)
-    gram -= gram.mean(dim=2, keepdim=True)
-    gram *= stiffness
-    gram.diagonal(dim1=1, dim2=2).add_(1)
-    smooth = 1 / supports - torch.cholesky_inverse(torch.linalg.cholesky(gram))
-    smooth.diagonal(dim1=1, dim2=2).add_(1)
-    return lambda values: values @ smooth
+        self.factor = torch.linalg.cholesky(inner)
+        root = torch.linalg.solve_triangular(self.factor, centred.mT, upper=False)
+        self.root = functional.pad(root, (0, 0, 0, 1), value=(supports * stiffness) ** -0.5)
+
+    def start(self, targets: Tensor) -> Tensor:
+        return targets.new_zeros(*targets.shape[:2], self.root.shape[1])
+
+    def solve(self, gradient: Tensor) -> tuple[Tensor, Tensor]:
+        return gradient, gradient @ self.root
+
+    def gradient(self, position: Tensor, values: Tensor, pull: Tensor) -> Tensor:
+        return position + (pull - self.stiffness * values) @ self.root.mT
+
+    def dot(self, gradient: Tensor, position: Tensor, values: Tensor) -> Tensor:
+        return _dot(gradient, position)
+
+    def energy(self, position: Tensor, values: Tensor) -> Tensor:
+        return _dot(position, position) - self.stiffness * _dot(values, values)
+
+    def weight(self, position: Tensor) -> Tensor:
+        return torch.linalg.solve_triangular(self.factor, position[..., :-1], upper=False, left=False)
 
 
-def _fit(smooth: Smoother, targets: Tensor, penalty: float) -> tuple[Tensor, Tensor]:
-    """The minimiser by Newton's method: coefficients and values, both `(episodes, ways, supports)`.
+def _fit(space: BySupports | ByFeatures, targets: Tensor, penalty: float) -> tuple[Tensor, Tensor]:
+    """The minimiser by Newton's method: its position in the space, and its values.
 
-    With centred supports x and their Gram matrix K, the weights are `coefficients @ x` and the values, the
-    supports' scores, are `coefficients @ K + bias`. Coefficients of a class sum to zero, and K takes a constant to
-    zero, so that `values.mean()` is the bias, and one array holds a gradient in both: its sum is the bias'
-    gradient, the rest are coefficients of the weights'. Norms are those of the inverse of the Hessian at zero,
-    where all classes are equally likely: a product with `smooth`.
+    Values `(episodes, ways, supports)` are the supports' scores; features being centred, their mean is the bias.
+    A space has five verbs: `solve` a system with the Hessian at zero, where all classes are equally likely, for a
+    position and its values; the `gradient` of |weights|^2 / 2 plus a function whose derivatives by the values are
+    `pull`, or that Hessian's product; the inner product `dot` of a gradient and a position; the `energy`
+    |weights|^2; the `weight` `(episodes, ways, features)` of a position. A gradient's norm is by the inverse of the
+    Hessian at zero.
 
     Each episode stops for itself: one at its end stays as it is while others go on.
     """
-    coefficients, values = torch.zeros_like(targets), torch.zeros_like(targets)
-    objective, shares = _objective(coefficients, values, targets, penalty)
-    start = penalty * (shares - targets)
-    stiffness = penalty / targets.shape[1]
-    allowed = TOLERANCE**2 * (_dot(start, smooth(start)) / stiffness).clamp(min=1)
+    position, values = space.start(targets), torch.zeros_like(targets)
+    objective, shares = _objective(space, position, values, targets, penalty)
+    allowed = None
     for _ in range(NEWTON_STEPS):
-        gradient = coefficients + penalty * (shares - targets)
-        step, change, square = _newton_step(smooth, gradient, shares, penalty, allowed)
-        if (square <= allowed).all():
-            return coefficients, values
-        slope = _dot(gradient, change)
+        gradient = space.gradient(position, values, penalty * (shares - targets))
+        step, change = space.solve(-gradient)
+        square = -space.dot(gradient, step, change)
+        if allowed is None:
+            allowed = TOLERANCE**2 * square.clamp(min=1)
+        running = square > allowed
+        if not running.any():
+            return position, values
+        step, change = _newton_step(space, gradient, step, change, shares, penalty, running)
+        slope = space.dot(gradient, step, change)
         bound = objective + 1e-12 * objective  # rounding may hide the gain of the last steps
         length = torch.ones_like(slope)
         for _ in range(STEP_HALVINGS):
-            trial = coefficients + length * step, values + length * change
-            reached, shares = _objective(*trial, targets, penalty)
+            trial = position + length * step, values + length * change
+            reached, shares = _objective(space, *trial, targets, penalty)
             is_lower = reached <= bound + 1e-4 * length * slope
             if is_lower.all():
                 break
             length = torch.where(is_lower, length, length / 2)
-        (coefficients, values), objective = trial, reached
+        (position, values), objective = trial, reached
     raise RuntimeError(
-        f"logistic regression: {int((square > allowed).sum())} of {len(square)} episodes are not at their minimum"
-        f" after {NEWTON_STEPS} Newton steps; are their features of length 1?"
+        f"logistic regression: {int(running.sum())} of {len(running)} episodes are not at their minimum after"
+        f" {NEWTON_STEPS} Newton steps; are their features of length 1?"
     )
 
 
-def _objective(coefficients: Tensor, values: Tensor, targets: Tensor, penalty: float) -> tuple[Tensor, Tensor]:
+def _objective(
+    space: BySupports | ByFeatures, position: Tensor, values: Tensor, targets: Tensor, penalty: float
+) -> tuple[Tensor, Tensor]:
     """What is minimised, `(episodes, 1, 1)`, and the classes' shares (softmax)."""
     log_shares = functional.log_softmax(values, dim=1)
-    return _dot(coefficients, values) / 2 - penalty * _dot(targets, log_shares), log_shares.exp()
+    return space.energy(position, values) / 2 - penalty * _dot(targets, log_shares), log_shares.exp()
 
 
 def _newton_step(
-    smooth: Smoother, gradient: Tensor, shares: Tensor, penalty: float, allowed: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
-    """A Newton step of the coefficients, its change of the values, and the gradient's squared norm.
+    space: BySupports | ByFeatures,
+    gradient: Tensor,
+    direction: Tensor,
+    moved: Tensor,
+    shares: Tensor,
+    penalty: float,
+    running: Tensor,
+) -> tuple[Tensor, Tensor]:
+    """A Newton step and its change of the values; zero where an episode is not running.
 
-    By conjugate gradients, preconditioned with the Hessian at zero. Where the gradient is within what is allowed,
-    the step is zero.
+    By conjugate gradients, preconditioned with the Hessian at zero; `direction` and `moved` are its solution.
     """
-    stiffness = penalty / shares.shape[1]
     weighted_shares = penalty * shares
-    step, change = torch.zeros_like(gradient), torch.zeros_like(gradient)
-    residual = -gradient
-    smoothed = smooth(residual)
-    direction, moved = residual - smoothed, smoothed / stiffness
-    size = square = _dot(residual, moved)
-    goal = torch.maximum(CONJUGATE_RESIDUAL**2 * square, allowed)
+    is_open = running
+    step, change = torch.zeros_like(gradient), torch.zeros_like(shares)
+    residual, solved, solved_values = -gradient, direction, moved
+    size = space.dot(residual, direction, moved)
+    goal = CONJUGATE_RESIDUAL**2 * size
     for _ in range(CONJUGATE_STEPS):
-        running = size > goal
-        if not running.any():
-            break
-        bent = weighted_shares * moved
-        bent -= shares * bent.sum(dim=1, keepdim=True)
-        bent += direction
-        length = torch.where(running, size / _dot(moved, bent), 0.0)
+        pull = weighted_shares * moved
+        pull -= shares * pull.sum(dim=1, keepdim=True)
+        bent = space.gradient(direction, moved, pull)
+        length = torch.where(running, size / space.dot(bent, direction, moved), 0.0)
         step += length * direction
         change += length * moved
-        residual -= length * bent
-        smoothed = smooth(residual)
-        last, size = size, _dot(residual, smoothed) / stiffness
+        residual = residual - length * bent
+        solved, solved_values = space.solve(residual)
+        last, size = size, space.dot(residual, solved, solved_values)
+        running = running & (size > goal)
+        if not running.any():
+            break
         ratio = torch.where(running, size / last, 0.0)
-        direction = residual - smoothed + ratio * direction
-        moved = smoothed / stiffness + ratio * moved
-    return step, change, square
+        direction = solved + ratio * direction
+        moved = solved_values + ratio * moved
+    # One step more along the residual, which costs no product: what K does not see of the residual (supports that
+    # depend on each other) is invisible to the iteration; left to itself it would grow, and rounding with it.
+    return step + is_open * solved, change + is_open * solved_values
 
 
 def _dot(left: Tensor, right: Tensor) -> Tensor:
-    """Inner products of two `(episodes, ways, supports)`, as `(episodes, 1, 1)`."""
+    """Inner products of two `(episodes, ways, n)`, as `(episodes, 1, 1)`."""
     return (left * right).sum(dim=(1, 2), keepdim=True)
 
 
@@ -239,7 +298,8 @@ def _flatten(support: Tensor, labels: Tensor, query: Tensor, ways: int) -> tuple
     if not functional.one_hot(labels, ways).any(dim=-2).all():
         raise InputError(f"linear classifier: each of the {ways} ways needs a support in each episode")
     for name, features in (("support", support), ("query", query)):
-        if not features.isfinite().all():
+        # The sum, which takes far less time, tells nearly always: it is finite only if all are.
+        if not features.sum().isfinite() and not features.isfinite().all():
             wrong = int((~features.isfinite()).any(dim=-1).sum())
             raise InputError(f"linear classifier: {wrong} {name} pictures have features that are not finite")
     if support.device.type == "mps":
