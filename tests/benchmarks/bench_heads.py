@@ -1,8 +1,8 @@
 """The support vector head against qpth, the solver of the published code: forward and backward, in one run.
 
-Both sides get the same features in float32 and the same number of threads, and take turns. qpth solves in float32
-with 15 iterations, as published; ours in float64 inside. Seconds are the least of all turns. `largest_difference` is
-between the two sides' logits, relative to the largest logit.
+Both sides get the same features in float32 and the same number of threads, and take turns. qpth solves in
+float32 with 15 iterations, as published; ours in float64 inside. Seconds are the least of all turns.
+`largest_difference` is between the logits of both sides, relative to the largest logit.
 
 qpth is not part of the environment. Install it somewhere else and name the place; without it nothing is measured:
 

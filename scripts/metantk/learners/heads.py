@@ -147,7 +147,7 @@ def _solve_dual(gram: Tensor, own: Tensor, penalty: float) -> tuple[Tensor, Syst
             for _ in range(_CORRECTIONS):
                 system = _factor_free(hessian, free)
                 dual, corrected = _correct(hessian, target, bound, free, system, rounding)
-                settles = _all((corrected == free) & torch.isfinite(dual)) & ~is_solved
+                settles = _all((corrected == free) & torch.isfinite(dual))
                 solution = torch.where(settles, dual, solution)
                 is_solved = is_solved | settles
                 if bool(is_solved.all()):
@@ -199,7 +199,7 @@ def _correct(
     """The solution with these variables free and the others at their bounds; the free variables as it has them."""
     count = free.sum(-1, keepdim=True)
     dual = torch.where(free, 0, bound)
-    for _ in range(2):  # the second removes the rounding of the explicit inverses
+    for _ in range(3):  # the later ones remove the rounding of the explicit inverses
         dual = dual - torch.where(free, dual.sum(-1, keepdim=True) / count, 0)  # rows sum to 0
         dual = dual + _solve(system, target - hessian @ dual)
     gradient = target - hessian @ dual
