@@ -1,8 +1,7 @@
 """The inner loop that MAML, ANIL and MAML++ share: gradient descent on a task's supports, as a function of weights.
 
 A network is an `nn.Module` with `features(images)`, a linear `head` and `forward(images)`; its parameters are read,
-never changed. The same code runs one task, or several tasks in one pass with the adapted weights stacked on a first
-axis. Whether batch normalisation uses a batch's own statistics is the network's mode: `train()` or `eval()`.
+never changed. Whether batch normalisation uses a batch's own statistics is its mode: `train()` or `eval()`.
 """
 
 from collections.abc import Callable, Collection, Iterator, Mapping
@@ -10,7 +9,7 @@ from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call, vmap
+from torch.func import functional_call
 from torch.nn import functional
 from torch.nn.modules.batchnorm import _NormBase
 
@@ -92,55 +91,34 @@ class _Features(nn.Module):
 
 
 class Stateless:
-    """A network as functions of its weights, for one task or for several with the adapted weights stacked.
+    """A network as functions of its weights.
 
     Running averages of batch normalisation, in training mode, move in `buffers`, copies of the network's.
 
     Attributes:
-        weights: all parameters by name; those in `adapted` are `(tasks, ...)` where tasks are stacked.
+        weights: all parameters by name.
         adapted: names of the parameters that the inner loop moves.
-        buffers: all buffers by name; `(tasks, ...)` where tasks are stacked.
+        buffers: all buffers by name.
     """
 
-    def __init__(self, network: nn.Module, adapt: Adapt, tasks: int | None = None) -> None:
+    def __init__(self, network: nn.Module, adapt: Adapt) -> None:
         self.network = network
         self.adapted = adapted_names(network, adapt)
         self.weights: Weights = dict(network.named_parameters())
         self.buffers = {name: buffer.detach().clone() for name, buffer in network.named_buffers()}
-        self.stacked = tasks is not None
-        if tasks is not None:
-            for name in self.adapted:
-                self.weights[name] = self.weights[name].expand(tasks, *self.weights[name].shape)
-            self.buffers = {name: torch.stack([buffer] * tasks) for name, buffer in self.buffers.items()}
 
     def logits(self, weights: Weights, images: Tensor) -> Tensor:
-        """`([tasks,] pictures, 3, height, width)` to `([tasks,] pictures, ways)`."""
-        return self._call(self.network, weights, images)
+        """`(pictures, 3, height, width)` to `(pictures, ways)`."""
+        return functional_call(self.network, weights | self.buffers, (images,))
 
     def features(self, weights: Weights, images: Tensor) -> Tensor:
-        """`([tasks,] pictures, 3, height, width)` to `([tasks,] pictures, feature_dim)`."""
-        return self._call(_Features(self.network), weights, images, "network.")
+        """`(pictures, 3, height, width)` to `(pictures, feature_dim)`."""
+        state = {f"network.{name}": value for name, value in (weights | self.buffers).items()}
+        return functional_call(_Features(self.network), state, (images,))
 
     def head(self, weights: Weights, features: Tensor) -> Tensor:
-        """`([tasks,] pictures, feature_dim)` to `([tasks,] pictures, ways)`."""
-        return features @ weights["head.weight"].mT + weights["head.bias"].unsqueeze(-2)
-
-    def _call(self, module: nn.Module, weights: Weights, images: Tensor, prefix: str = "") -> Tensor:
-        def call(weights: Weights, buffers: Weights, images: Tensor) -> Tensor:
-            state = {prefix + name: value for name, value in (weights | buffers).items()}
-            return functional_call(module, state, (images,))
-
-        if not self.stacked:
-            return call(weights, self.buffers, images)
-        # Weights without an axis of tasks stay as they are: one ordinary convolution serves all tasks.
-        axes = {name: 0 if name in self.adapted else None for name in weights}
-        return vmap(call, in_dims=(axes, 0, 0))(weights, self.buffers, images)
-
-
-def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
-    """Mean over a task's pictures: `(..., pictures, ways)` and `(..., pictures)` to `(...)`."""
-    each = functional.cross_entropy(logits.flatten(0, -2), labels.flatten(), reduction="none")
-    return each.view(labels.shape).mean(-1)
+        """`(pictures, feature_dim)` to `(pictures, ways)`."""
+        return functional.linear(features, weights["head.weight"], weights["head.bias"])
 
 
 def descend(
@@ -160,7 +138,7 @@ def descend(
                 moving = {name: weights[name].detach().requires_grad_() for name in adapted}
             # A cell need not use both of its inputs: what stands before an unused one has no gradient.
             slopes = torch.autograd.grad(
-                loss(weights | moving).sum(),
+                loss(weights | moving),
                 list(moving.values()),
                 create_graph=second_order,
                 allow_unused=True,
@@ -184,26 +162,26 @@ def adapt_and_answer(
     """Logits of the adapted network on the queries, after each of the numbers of steps that are asked for.
 
     Args:
-        support: `([tasks,] supports, 3, height, width)`.
-        labels: int64 `([tasks,] supports)`.
-        query: `([tasks,] queries, 3, height, width)`.
+        support: `(supports, 3, height, width)`.
+        labels: int64 `(supports)`.
+        query: `(queries, 3, height, width)`.
         after: numbers of steps, 0 to `inner.steps`.
 
     Returns:
-        In the order of the steps, `([tasks,] queries, ways)` each.
+        In the order of the steps, `(queries, ways)` each.
     """
     answer = network.logits
     if inner.adapt == "head":
         if inner.joint_statistics:
-            both = network.features(network.weights, torch.cat([support, query], dim=-4))
-            support, query = both.split([support.shape[-4], query.shape[-4]], dim=-2)
+            both = network.features(network.weights, torch.cat([support, query]))
+            support, query = both.split([len(support), len(query)])
         else:
             support = network.features(network.weights, support)
             query = network.features(network.weights, query)
         answer = network.head
 
     def loss(weights: Weights) -> Tensor:
-        return cross_entropy(answer(weights, support), labels)
+        return functional.cross_entropy(answer(weights, support), labels)
 
     steps = descend(loss, network.weights, network.adapted, inner)
     return [answer(weights, query) for number, weights in enumerate(steps) if number in after]
