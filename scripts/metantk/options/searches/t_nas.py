@@ -1,0 +1,51 @@
+"""Options of the T-NAS search. Defaults: as published for 5-way 5-shot mini-ImageNet. Imports no torch."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from metantk.options.base import Count, Options
+
+Rate = Annotated[float, Field(ge=0)]
+
+
+class TNasOptions(Options):
+    """First-order MAML on weights and architecture together."""
+
+    kind: Literal["t-nas"] = Field("t-nas", description="the search")
+    variant: Literal["t-nas", "auto-maml"] = Field(
+        "t-nas", description="whether tasks adapt the architecture, or share one that is learned beside (auto-maml)"
+    )
+    space: Literal["few-shot", "darts"] = Field(
+        "few-shot",
+        description="what a cell can be made of; darts includes T-NAS's operation none during the search",
+    )
+    layout: Literal["t-nas", "few-shot"] = Field(
+        "t-nas",
+        description="how the network of the search stacks cells: T-NAS's own way (a normal and a reduction cell "
+        "behind poolings), or as the backbone that is searched for",
+    )
+    channels: Count | None = Field(16, description="channels of the network of the search; null: as the backbone")
+    image_size: Count | None = Field(None, description="pixels; pictures are resized to it; null: left as they are")
+    ways: Annotated[int, Field(ge=2)] = Field(5, description="classes per task")
+    shots: Count = Field(5, description="support pictures per class")
+    queries: Count = Field(15, description="query pictures per class")
+    epochs: Count = Field(10, description="times that tasks_per_epoch are trained on and validated")
+    tasks_per_epoch: Count = Field(5000, description="training tasks per epoch")
+    tasks: Count = Field(4, description="tasks per meta-step")
+    steps: Count = Field(5, description="steps per task while training")
+    weight_inner_rate: Rate = Field(0.1, description="rate of the weights within a task (published code: 0.01)")
+    theta_inner_rate: Rate = Field(30.0, description="rate of the architecture within a task; unused by auto-maml")
+    weight_rate: Rate = Field(1e-3, description="Adam's rate of the weights between tasks")
+    theta_rate: Rate | None = Field(
+        None, description="Adam's rate of the architecture between tasks; null: 0.001, or 0.0003 for auto-maml"
+    )
+    theta_decay: Rate = Field(1e-3, description="L2 penalty of the architecture's parameters")
+    validation_tasks: Count = Field(100, description="validation tasks after each epoch; the best epoch is kept")
+    validation_steps: Count = Field(10, description="steps per validation task")
+
+    @model_validator(mode="after")
+    def _an_epoch_is_whole(self) -> "TNasOptions":
+        if self.tasks_per_epoch % self.tasks:
+            raise ValueError(f"tasks_per_epoch ({self.tasks_per_epoch}) is no multiple of tasks ({self.tasks})")
+        return self

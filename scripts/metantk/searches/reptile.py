@@ -1,0 +1,79 @@
+"""Reptile (Nichol et al. 2018): learn a task by plain steps, then move the meta-parameters its way."""
+
+from collections.abc import Callable, Iterable
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+
+def snapshot(tensors: Iterable[Tensor]) -> list[Tensor]:
+    return [tensor.detach().clone() for tensor in tensors]
+
+
+@torch.no_grad()
+def restore(tensors: Iterable[Tensor], kept: list[Tensor]) -> None:
+    for tensor, value in zip(tensors, kept, strict=True):
+        tensor.copy_(value)
+
+
+def reptile_step(groups: list[tuple[list[Tensor], float]], tasks: int, learn: Callable[[int], None]) -> None:
+    """One meta-step: each group moves by its rate times the mean over tasks of (learned - meta).
+
+    Args:
+        groups: tensors that are learned in place, and their meta-rate.
+        learn: learns the task of a number; every task begins at the same meta-parameters, bit for bit.
+    """
+    tensors = [tensor for group, _ in groups for tensor in group]
+    rates = [rate for group, rate in groups for _ in group]
+    meta = snapshot(tensors)
+    displacements = [torch.zeros_like(value) for value in meta]
+    for task in range(tasks):
+        learn(task)
+        with torch.no_grad():
+            for total, tensor, value in zip(displacements, tensors, meta, strict=True):
+                total += tensor - value
+        restore(tensors, meta)
+    with torch.no_grad():
+        for tensor, total, rate in zip(tensors, displacements, rates, strict=True):
+            tensor.add_(total, alpha=rate / tasks)
+
+
+def make_adam(parameters: Iterable[Tensor], rate: float, decay: float = 0.0) -> torch.optim.Adam:
+    """Adam without a first moment, as Reptile learns tasks; `decay` is folded into the gradient (L2)."""
+    return torch.optim.Adam(parameters, lr=rate, betas=(0.0, 0.999), weight_decay=decay)
+
+
+def step_on(loss: Tensor, optimiser: torch.optim.Adam) -> None:
+    """One step of the optimiser; parameters that the loss does not reach stay as they are."""
+    parameters = [parameter for group in optimiser.param_groups for parameter in group["params"]]
+    gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
+    for parameter, gradient in zip(parameters, gradients, strict=True):
+        parameter.grad = gradient
+    optimiser.step()
+    optimiser.zero_grad()
+
+
+def draw_batch(labels: Tensor, size: int, generator: torch.Generator) -> Tensor:
+    """Numbers of `size` pictures, drawn with replacement; `generator` is on the CPU."""
+    return torch.randint(len(labels), (size,), generator=generator).to(labels.device)
+
+
+def learn_weights(
+    network: Callable[[Tensor], Tensor],
+    optimiser: torch.optim.Adam,
+    images: Tensor,
+    labels: Tensor,
+    *,
+    steps: int,
+    batch: int,
+    generator: torch.Generator,
+) -> None:
+    """Learn a task: `steps` steps, each on a batch of its own.
+
+    Args:
+        network: pictures to logits.
+    """
+    for _ in range(steps):
+        chosen = draw_batch(labels, batch, generator)
+        step_on(functional.cross_entropy(network(images[chosen]), labels[chosen]), optimiser)

@@ -1,0 +1,70 @@
+"""Few-shot tasks of a split as tensors on the device, the same whatever ran before them."""
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from metantk.datasets.store import Split
+from metantk.devices import numpy_generator
+from metantk.episodes import EpisodeSampler
+from metantk.searches.base import Setting
+from metantk.transforms import normalise, resize, to_float
+
+
+class Task(NamedTuple):
+    """A task's pictures, normalised, `(ways * shots, 3, height, width)`, and labels in 0..ways - 1, class by class.
+
+    The queries are `(ways * queries, ...)`.
+    """
+
+    support: Tensor
+    support_labels: Tensor
+    query: Tensor
+    query_labels: Tensor
+
+
+class TaskSource:
+    """Draws tasks from a split.
+
+    Args:
+        image_size: to which pictures are resized on the device; None leaves them.
+        where: names the split in errors.
+        numbers: of the pictures that are used, `(pictures,)`; None uses all.
+
+    Raises:
+        InputError: too few classes, or too few pictures in a class.
+    """
+
+    def __init__(
+        self,
+        setting: Setting,
+        split: Split,
+        *,
+        ways: int,
+        shots: int,
+        queries: int,
+        image_size: int | None,
+        where: str,
+        numbers: np.ndarray | None = None,
+    ) -> None:
+        self.numbers = np.arange(len(split.labels)) if numbers is None else numbers
+        labels = split.labels[self.numbers]
+        self.sampler = EpisodeSampler(labels, ways=ways, shots=shots, queries=queries, where=where)
+        self.images, self.image_size = split.images, image_size
+        self.mean, self.std, self.device = setting.mean, setting.std, setting.device
+
+    def draw(self, *key: int | str) -> Task:
+        """The task of a key, such as `(seed, meta-epoch, number)`."""
+        episode = self.sampler.draw(numpy_generator("search task", *key))
+        return Task(*self._read(episode.support), *self._read(episode.query))
+
+    def _read(self, numbers: np.ndarray) -> tuple[Tensor, Tensor]:
+        """Pictures and labels of `(ways, n)` numbers, which may be none."""
+        raw = torch.from_numpy(np.ascontiguousarray(self.images[self.numbers[numbers.ravel()]]))
+        images = to_float(raw.to(self.device))
+        if self.image_size is not None:
+            images = resize(images, self.image_size)
+        labels = torch.arange(len(numbers), device=self.device).repeat_interleave(numbers.shape[1])
+        return normalise(images, self.mean, self.std).contiguous(), labels
