@@ -1,6 +1,12 @@
-"""What every search takes and gives."""
+"""What a search is given and what it hands over.
 
-from dataclasses import dataclass
+Each search is a module of this package, or a .py file of one's own, that holds `Options` (a class of
+`metantk.options.base.Options`) and
+
+    find(problem: Problem, options: Options, seed: int, checkpoint: Checkpoint) -> Found
+"""
+
+from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
 import pandas as pd
@@ -9,20 +15,22 @@ from torch import Tensor
 from tqdm import tqdm
 
 from metantk.datasets.store import Split
+from metantk.options.base import Options
 
 
-class Setting(NamedTuple):
+class Problem(NamedTuple):
     """All that a search looks at.
 
     Attributes:
-        cells, channels: of the backbone that is searched for.
-        train, val: parts of the data set.
-        mean, std: of the training pictures, per channel, of values in 0..1.
-        bar: progress; a search sets its total and moves it on.
+        backbone: options of the backbone that is searched for (`cells`, `channels`).
+        train: the training split.
+        val: the validation split, with classes of its own.
+        mean, std: per channel, of pictures in 0..1.
+        device: where networks are evaluated.
+        bar: a progress bar; a search sets its `total` by `reset(total=...)` and calls `update`.
     """
 
-    cells: int
-    channels: int
+    backbone: Options
     train: Split
     val: Split
     mean: list[float]
@@ -32,39 +40,37 @@ class Setting(NamedTuple):
 
 
 class Checkpoint(Protocol):
-    """What a killed run leaves to the next.
-
-    Attributes:
-        kept: of an earlier run, plain values and tensors; None where there is none.
-    """
+    """Unfinished work: `kept` is what an earlier run that was ended has kept last (plain values and tensors)."""
 
     kept: dict | None
 
     def keep(self, state: dict) -> None:
-        """Write the state at once, whole or not at all."""
+        """Replace what is kept."""
 
 
 @dataclass
 class Cost:
-    """What a part of a search has cost; of what its evaluations are, the search says."""
+    """Seconds, evaluations of networks, floating-point operations of a part of a search."""
 
     seconds: float = 0.0
     evaluations: int = 0
     operations: int = 0
 
 
-class Found(NamedTuple):
-    """What a search gives.
+@dataclass
+class Found:
+    """What a search hands over.
 
     Attributes:
-        trace: search.csv, what was measured and decided, a row per event.
+        genotype: of the cells; None where there was nothing to find.
+        trace: one row for each thing measured or decided; search.csv.
         costs: by part of the search.
-        extra: further facts for search.json, plain values.
-        weights: what was learned on the way and can be used later, by name; None where nothing was.
+        facts: plain values for search.json.
+        arrays: tensors that belong to the architecture, such as a meta-trained mixed network; kept beside it.
     """
 
-    genotype: dict
-    trace: pd.DataFrame
-    costs: dict[str, Cost]
-    extra: dict
-    weights: dict[str, Tensor] | None = None
+    genotype: dict | None
+    trace: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=["round", "stage"]))
+    costs: dict[str, Cost] = field(default_factory=dict)
+    facts: dict = field(default_factory=dict)
+    arrays: dict[str, Tensor] = field(default_factory=dict)
