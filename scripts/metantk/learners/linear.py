@@ -20,9 +20,9 @@ from torch.nn import functional
 from metantk.storage import InputError
 
 TOLERANCE = 1e-10  # of the gradient's norm, relative to that at zero, or to 1 where that is less
-NEWTON_STEPS = 100  # at most; features of length 1 need 5 to 7
+NEWTON_STEPS = 100  # at most; features of length 1 need 5 or 6
 STEP_HALVINGS = 40  # at most, of a Newton step that does not lower the objective
-CONJUGATE_STEPS = 500  # at most in a Newton step; features of length 1 need 3 to 6
+CONJUGATE_STEPS = 500  # at most in a Newton step; features of length 1 need 2 or 3
 CONJUGATE_RESIDUAL = 0.03  # of a Newton step's linear system, relative
 SUPPORTS_TOGETHER = 2048  # on a CPU: few enough episodes that their matrices stay in the processor's cache
 
