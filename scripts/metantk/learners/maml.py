@@ -147,7 +147,9 @@ def scores(model: Model, tasks: Tasks) -> Tensor:
     """
     options = model.learner
     if tasks.ways != options.ways:
-        raise InputError(f"the model was trained on {options.ways}-way tasks and cannot answer {tasks.ways}-way ones")
+        raise InputError(
+            f"the model was trained on {options.ways}-way tasks and cannot answer {tasks.ways}-way ones"
+        )
     network, rate = _network_for(model, len(tasks.labels) // tasks.ways)
     support, query = tasks.support_images(), tasks.query_images()
     labels = tasks.labels.expand(len(support), -1)

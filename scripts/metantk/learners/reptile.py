@@ -62,7 +62,8 @@ class Learner:
         chosen = devices.upload(chosen, images.device)
         tasks = torch.arange(sampler.tasks, device=images.device)[:, None]
         batches = [
-            part.unflatten(1, (options.inner_steps, options.batch)) for part in (pictures[tasks, chosen], own[tasks, chosen])
+            part.unflatten(1, (options.inner_steps, options.batch))
+            for part in (pictures[tasks, chosen], own[tasks, chosen])
         ]
         losses, right = reptile_displacement(self.network, *batches, self.inner)
         return Outcome(losses[:, -1].mean(), right[:, -1].sum(), sampler.tasks * options.batch)
@@ -78,7 +79,9 @@ def scores(model: Model, tasks: Tasks) -> Tensor:
     """
     options = model.learner
     if tasks.ways != options.ways:
-        raise InputError(f"the model was trained on {options.ways}-way tasks and cannot answer {tasks.ways}-way ones")
+        raise InputError(
+            f"the model was trained on {options.ways}-way tasks and cannot answer {tasks.ways}-way ones"
+        )
     each = zip(tasks.support_images(), tasks.query_images(), strict=True)
     return torch.stack([_adapted(model, support, tasks.labels, query) for support, query in each])
 

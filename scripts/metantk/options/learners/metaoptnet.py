@@ -25,7 +25,10 @@ class MetaOptNetOptions(Base):
     penalty: float = Field(0.1, gt=0, description="C of the support vector machine")
     ridge: float = Field(50.0, gt=0, description="λ of the ridge regression")
     label_smoothing: float = Field(
-        0.1, ge=0, lt=1, description="share of the target that goes to the other classes (published: 0 off miniImageNet)"
+        0.1,
+        ge=0,
+        lt=1,
+        description="share of the target that goes to the other classes (published: 0 off miniImageNet)",
     )
     learning_rate: float = Field(0.1, gt=0, description="of SGD with Nesterov momentum, before the first milestone")
     milestones: list[Count] | None = Field(
