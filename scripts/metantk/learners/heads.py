@@ -142,12 +142,13 @@ def _solve_dual(gram: Tensor, own: Tensor, penalty: float) -> tuple[Tensor, Syst
             for _ in range(steps):
                 point = _interior_step(hessian, target, *point)
             _, slack, multiplier = point
-            guess = (slack > multiplier) | (slack == slack.amax(-1, keepdim=True))  # a row has a free variable
+            # In each row at least one is free; all are where the steps broke down, so that NaN cannot settle.
+            guess = (slack > multiplier) | ~(slack < slack.amax(-1, keepdim=True))
             free = torch.where(is_solved, free, guess)
             for _ in range(_CORRECTIONS):
                 system = _factor_free(hessian, free)
                 dual, corrected = _correct(hessian, target, bound, free, system, rounding)
-                settles = _all((corrected == free) & torch.isfinite(dual))
+                settles = _all(corrected == free)
                 solution = torch.where(settles, dual, solution)
                 is_solved = is_solved | settles
                 if bool(is_solved.all()):
