@@ -62,7 +62,8 @@ def ridge_logits(support: Tensor, labels: Tensor, query: Tensor, *, ways: int, r
     features = support.double()
     identity = torch.eye(features.shape[-2], dtype=features.dtype, device=features.device)
     matrix = features @ features.mT + ridge * identity
-    return _logits(features, query, 2 * torch.linalg.solve_ex(matrix, _one_hot(labels, ways).double())[0])
+    factor = torch.linalg.cholesky_ex(matrix)[0]
+    return _logits(features, query, torch.cholesky_solve(2 * _one_hot(labels, ways).double(), factor))
 
 
 def _logits(features: Tensor, query: Tensor, dual: Tensor) -> Tensor:
