@@ -1,6 +1,6 @@
 """Searches by meta-training as small as they come, and a checkpoint that kills them, for tests."""
 
-import copy
+import io
 
 import numpy as np
 import torch
@@ -38,20 +38,22 @@ class Interrupted(Exception):
 
 
 class Memory:
-    """A checkpoint in memory; `kills_at` is the number of the state that is kept and then ends the search."""
+    """A checkpoint as a file in memory; `kills_at` is the number of the state that is kept and ends the search."""
 
     def __init__(self, kept: dict | None = None, kills_at: int | None = None) -> None:
-        self.kept, self.kills_at, self.calls = copy.deepcopy(kept), kills_at, 0
+        self.kept, self.kills_at, self.calls = kept, kills_at, 0
 
     def keep(self, state: dict) -> None:
-        self.kept, self.calls = copy.deepcopy(state), self.calls + 1
+        file = io.BytesIO()
+        torch.save(state, file)
+        file.seek(0)
+        self.kept, self.calls = torch.load(file, weights_only=True), self.calls + 1
         if self.calls == self.kills_at:
             raise Interrupted
 
 
-def assert_resumes(search, options, *, kills_at: list[int]) -> Found:
-    """A search that is killed at these states, one run after the other, ends as one that is not."""
-    whole = search.find(make_setting(), options, 0, Memory())
+def assert_resumes(search, options, whole: Found, *, kills_at: list[int]) -> None:
+    """A search of seed 0 that is killed at these states, run after run, ends as the `whole` that was not."""
     kept = None
     for number in kills_at:
         checkpoint = Memory(kept, number)
@@ -74,4 +76,3 @@ def assert_resumes(search, options, *, kills_at: list[int]) -> Found:
     assert (whole.weights is None) == (resumed.weights is None)
     for name, value in (whole.weights or {}).items():
         assert torch.equal(resumed.weights[name], value), name
-    return whole

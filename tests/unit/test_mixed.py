@@ -83,6 +83,11 @@ def test_mixed_network_of_t_nas_has_the_published_parameters(case):
     assert [[len(T_NAS_SPACE.edges), len(T_NAS_SPACE.operations)]] * 2 == case["theta_shapes"]
 
 
+def test_network_has_no_state_but_its_parameters():
+    """Statistics of batches are never kept, so what is restored between tasks is all there is."""
+    assert not list(MixedNetwork(T_NAS_SPACE, t_nas_layout(4), 3).buffers())
+
+
 def test_order_of_operations_is_the_published_one():
     assert list(METANAS_SPACE.operations) == METANAS["op_order"]
     assert set(METANAS_SPACE.operations) == set(SPACES["few-shot"].operations)

@@ -169,6 +169,7 @@ class MixedCell(nn.Module):
             rate, draws: of drop path; draws are uniform, `(edges, operations, pictures)`.
         """
         states = [self.preprocess[0](before), self.preprocess[1](last)]
+        weights = [row.unbind() for row in (mixture.inputs[:, None] * mixture.operations).unbind()]
         nodes: list[list[Tensor]] = [[] for _ in range(self.space.nodes)]
         for number, edge in enumerate(self.space.edges):
             if edge.input == 0 and edge.node > 2:
@@ -181,7 +182,7 @@ class MixedCell(nn.Module):
                 output = operation(states[edge.input])
                 if draws is not None and not isinstance(operation, nn.Identity):
                     output = drop_path(output, rate, draws[number, k])
-                nodes[edge.node - 2].append(mixture.inputs[number] * mixture.operations[number, k] * output)
+                nodes[edge.node - 2].append(weights[number][k] * output)
         return torch.cat([*states[2:], sum(nodes[-1])], dim=1)
 
 
