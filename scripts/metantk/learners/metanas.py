@@ -97,7 +97,7 @@ class Learner:
         for tensor, total, rate in zip(self.moving, moved, rates, strict=True):
             tensor.grad = -rate / options.tasks * total
         loss = torch.tensor(sum(losses) / len(losses), device=device)
-        return Outcome(loss, torch.zeros((), dtype=torch.int64, device=device), options.tasks * options.batch)
+        return Outcome(loss, None, options.tasks * options.batch)
 
 
 def task_learner(network: nn.Module, options: Options, seed: int, device: torch.device) -> TaskLearner:
