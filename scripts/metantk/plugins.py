@@ -68,6 +68,16 @@ def module_files(family: Family, options: Options) -> list[Path]:
     return [module_file(family, options.kind), *(module_file(*part) for part in options.parts)]
 
 
+def options_file(family: Family, kind: str) -> Path:
+    """The file behind a kind's options alone; of a stranger's kind all is in one file.
+
+    Raises:
+        InputError: there is no such kind or file.
+    """
+    path = module_file(family, kind)
+    return path if kind.endswith(".py") else SCRIPTS / "metantk" / "options" / family / path.name
+
+
 def options_class(family: Family, kind: object) -> type[Options]:
     """The options of a kind; of a built-in one without loading its module.
 
