@@ -37,7 +37,7 @@ def jobs_from(rule, folders=None):
     jobs = set(TABLES)
     for stage in STAGES[STAGES.index(rule) :]:
         for folder in folders:
-            *place, seed, learner = folder.split("/")
+            *place, seed, _ = folder.split("/")
             if stage == "search_architecture":
                 jobs.add(f"{stage} {'/'.join([*place, seed])}")
                 if place[-1] != "fixed":
@@ -90,7 +90,7 @@ BEHIND = {
     ("prepare", "theory"): "metantk/datasets/glyphs.py",
     ("prepare", *SEARCHES, *LEARNED, "theory"): "metantk/provenance.py",
     ("inspect",): "inspect_dataset.py metantk/contact_sheet.py",
-    (*SEARCHES, *LEARNED): "metantk/checkpoints.py metantk/options/backbones/__init__.py",
+    (*SEARCHES, *LEARNED): "metantk/checkpoints.py",
     (*SEARCHES, *LEARNED, "theory"): "metantk/devices.py metantk/leases.py",
     SEARCHES: """
         search_architecture.py metantk/searches/__init__.py metantk/searches/base.py
@@ -113,6 +113,7 @@ BEHIND = {
     (*SEARCHED, *OF_CELLS, "draw_searches", "theory"): "metantk/space/__init__.py metantk/space/genotype.py",
     LEARNED: """
         metantk/backbones/__init__.py metantk/backbones/drop.py metantk/backbones/recompute.py
+        metantk/options/backbones/__init__.py
         metantk/learners/__init__.py metantk/learners/base.py metantk/learners/linear.py metantk/learners/rfs.py
         metantk/models.py metantk/options/learners/__init__.py metantk/options/learners/rfs.py
         metantk/training.py

@@ -28,8 +28,8 @@ Names = Annotated[
 Entry = dict[str, object]
 # How a configuration of earlier versions is written now.
 FORMER = {
-    "runs": "`runs` and `methods` are rows now: rows: [{backbone: 5cells-48ch, search: [metantk, random], learner: rfs}]",
-    "methods": "`methods` are the searches of a row now (see `rows`)",
+    "runs": "`runs` is written `rows: [{backbone: 5cells-48ch, search: [metantk, random], learner: rfs}]` now",
+    "methods": "`methods` is written as the `search` of a row now, `rows: [{backbone: ..., search: [metantk, random]}]`",
     "search": "`search` is written `searches: {prune: {repeat: ..., image_size: ...}}` now, with the criteria's options "
     "in `criteria: {meta_ntk: ..., ntk: ..., linear_regions: ...}` and your own methods as entries of `searches`",
     "training": "`training` is written `learners: {rfs: {epochs: ..., drop_rate: ...}}` now",
