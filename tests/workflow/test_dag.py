@@ -62,7 +62,7 @@ TITLES = [
     "TE-NAS",
     "Linear Region",
     "Random Cell",
-    "MetaNAS (retrained)",
+    "MetaNAS (published cells, retrained)",
     "MetaNTK-NAS (published cells)",
 ]
 

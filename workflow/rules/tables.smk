@@ -42,7 +42,7 @@ rule aggregate_tables:
         " --output $(dirname {output.summary:q}) 2> {log:q}"
 
 
-# `make tables`: what is finished so far, at any time; what is missing is named in missing.csv.
+# `make tables`: what is finished so far, at any time; what is missing is named here and in missing.csv.
 rule tabulate_finished:
     log:
         f"{RESULTS}/logs/tabulate_finished.log",
@@ -64,4 +64,4 @@ rule tabulate_finished:
         "Tabulate what is finished"
     shell:
         "python {params.script} {params.chains:q} --partial --results {params.results:q}"
-        " --titles {params.titles:q} --output {params.tables:q} 2> {log:q}"
+        " --titles {params.titles:q} --output {params.tables:q} 2>&1 | tee {log:q} >&2"
