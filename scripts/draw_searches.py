@@ -39,7 +39,8 @@ def draw(folder: Path, titles: dict[str, str]) -> dict[str, object]:
     """Figures of one search by file name, without suffix."""
     architecture = read_record(folder / "architecture.json", Architecture, stage="search_architecture")
     report = read_record(folder / "search.json", SearchReport, stage="search_architecture")
-    trace = read_table(folder / "search.csv", [], stage="search_architecture")
+    columns = ["round", "stage", *report.criteria] if report.criteria else []  # of a search without rounds, any
+    trace = read_table(folder / "search.csv", columns, stage="search_architecture")
     origin = architecture.origin
     title = f"{titles.get(origin.search) or origin.search}, seed {origin.seed}: {origin.dataset}, {origin.backbone}"
     genotype = check_genotype(architecture.genotype, where=str(folder / "architecture.json"))
