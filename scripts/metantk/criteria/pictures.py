@@ -1,4 +1,4 @@
-"""Pictures that criteria look at: few-shot tasks, plain batches, tiny crops; drawn by key from the training split."""
+"""Pictures that criteria look at: few-shot tasks, plain batches, tiny crops; drawn by key from the train split."""
 
 import numpy as np
 import torch

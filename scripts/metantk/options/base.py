@@ -1,5 +1,6 @@
 """What the options of all stages are made of: strict types, ranges, and errors of one line. Imports no torch."""
 
+import reprlib
 from typing import Annotated, ClassVar, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -25,6 +26,9 @@ class Options(BaseModel):
 
 
 T = TypeVar("T", bound=Options)
+# What was found instead is shown as far as it fits into a line.
+_found = reprlib.Repr()
+_found.maxlevel, _found.maxstring, _found.maxother, _found.maxlong = 3, 100, 100, 100
 
 
 def parse(options: type[T], values: object, *, where: str) -> T:
@@ -49,5 +53,5 @@ def explain(problem: dict) -> str:
     message = problem["msg"].removeprefix("Value error, ")
     if not place:
         return message
-    given = "" if problem["type"] == "value_error" else f" (found {problem['input']!r})"
+    given = "" if problem["type"] == "value_error" else f" (found {_found.repr(problem['input'])})"
     return f"'{place}': {message[0].lower()}{message[1:]}{given}"

@@ -27,10 +27,12 @@ Names = Annotated[
 Entry = dict[str, object]
 # How a configuration of earlier versions is written now.
 FORMER = {
-    "runs": "`runs` and `methods` are rows now: rows: [{backbone: 5cells-48ch, search: [metantk, random], learner: rfs}]",
+    "runs": "`runs` and `methods` are rows now: "
+    "rows: [{backbone: 5cells-48ch, search: [metantk, random], learner: rfs}]",
     "methods": "`methods` are the searches of a row now (see `rows`)",
-    "search": "`search` is written `searches: {prune: {repeat: ..., image_size: ...}}` now, with the criteria's options "
-    "in `criteria: {meta_ntk: ..., ntk: ..., linear_regions: ...}` and your own methods as entries of `searches`",
+    "search": "`search` is written `searches: {prune: {repeat: ..., image_size: ...}}` now, with the criteria's "
+    "options in `criteria: {meta_ntk: ..., ntk: ..., linear_regions: ...}` and your own methods as entries of "
+    "`searches`",
     "training": "`training` is written `learners: {rfs: {epochs: ..., drop_rate: ...}}` now",
     "trainability": "`trainability` is gone",
 }
@@ -80,8 +82,8 @@ class Config(Options):
     backbones: dict[Name, Entry] = Field({}, description="backbones of your own: name: {kind, options}")
     searches: dict[Name, Entry] = Field(
         {},
-        description="searches of your own, `name: {kind, options}`; options for a built-in name; or, under a kind's "
-        "name such as `prune`, options for all searches of that kind",
+        description="searches of your own, `name: {kind, options}`; options for a built-in name; or, under a "
+        "kind's name such as `prune`, options for all searches of that kind",
     )
     learners: dict[Name, Entry] = Field({}, description="the same for learners")
     criteria: CriteriaOptions = CriteriaOptions()
