@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from metantk.linear_regions import count_regions, regions_of_candidates
+from metantk.criteria.linear_regions import count_regions, regions_of_candidates
 from reference import MixedNetwork, batch_norm
 from test_kernels import make_candidates
 from torch import nn
