@@ -81,6 +81,10 @@ def _add_flags(group: argparse._ArgumentGroup, options: type[Options], prefix: s
             default = "" if field.is_required() else f" [{field.get_default(call_default_factory=True)}]"
             text = f"{field.description}{default}".replace("%", "%%")
             flag = f"--{name.replace('_', '-')}"
+            if (
+                flag in group._option_string_actions
+            ):  # a search may have cells of its own, apart from the backbone's
+                flag = f"--{prefix}-{flag.removeprefix('--')}"
             group.add_argument(flag, dest=f"option:{prefix}:{name}", metavar="VALUE", help=text)
 
 

@@ -34,7 +34,6 @@ TINY = {
     "batch": 6,
     "alpha_rate": 0.1,
     "prune_every": 5,
-    "adaptation": {"steps": 4, "batch": 6},
 }
 
 
@@ -264,7 +263,8 @@ def test_tensors_are_all_that_is_learned():
 
 
 def test_adaptation_to_a_task_learns_it_and_leaves_no_trace():
-    options = tiny(adaptation={"steps": 16, "batch": 12, "threshold": 0.05}, weight_rate=0.02)
+    options = tiny(weight_rate=0.02)
+    adaptation = Adaptation(steps=16, batch=12, threshold=0.05)
     setting = make_setting()
     learner = make_learner(options, setting.cells, setting.channels, 0, setting.device)
     task = draw_task(7, queries=4)
@@ -272,7 +272,7 @@ def test_adaptation_to_a_task_learns_it_and_leaves_no_trace():
 
     def adapt():
         draws = make_draws(torch.device("cpu"), "test")
-        return adapt_to_task(learner, task.support, task.support_labels, task.query, options.adaptation, draws)
+        return adapt_to_task(learner, task.support, task.support_labels, task.query, adaptation, draws)
 
     first, second = adapt(), adapt()
     assert torch.equal(first.logits, second.logits)
