@@ -20,7 +20,7 @@ import draw_results
 import draw_searches
 from metantk import tables
 from metantk.criteria.base import load_criterion
-from metantk.figures import accuracies, cells, palette, search_trace, style, training_curves
+from metantk.figures import accuracies, cells, palette, search_curves, search_trace, style, training_curves
 from metantk.options import catalogue
 from metantk.storage import InputError
 
@@ -416,7 +416,7 @@ def test_empty_trace_says_so(tmp_path):
     figure = search_trace.draw_search_trace(make_trace(0).iloc[:0], "random cell")
     texts = svg_texts(figure, tmp_path)
     assert "random cell" in texts
-    assert any(re.search("without a search", text) for text in texts)
+    assert any(re.search("Nothing was measured", text) for text in texts)
 
 
 # --- Training curves -------------------------------------------------------------------------------------
@@ -530,6 +530,30 @@ def test_cost_of_one_row_fits_its_axis(seconds):
         assert sum(low <= tick <= high for tick in axes.get_xticks()) >= 1
 
 
+# --- Searches that train ---------------------------------------------------------------------------------
+
+
+def test_searches_that_train_are_drawn_by_what_they_measured():
+    epochs = pd.DataFrame(
+        {"epoch": [0, 1, 2], "loss": [3.0, 2.0, 1.0], "accuracy": [20.0, np.nan, 60.0], "more": 1}
+    )
+    axes = search_curves.draw_search_curves(epochs, "a search").axes
+    assert [a.get_ylabel() for a in axes] == ["loss (nats)", "accuracy (%)"]
+    assert axes[0].lines[0].get_ydata().tolist() == [3, 2, 1]
+    assert axes[1].lines[0].get_xdata().tolist() == [0, 2]  # nothing was measured in between
+    assert axes[1].get_xlabel() == "epoch"
+
+
+def test_what_was_predicted_stands_beside_what_was_measured():
+    candidates = pd.DataFrame(
+        {"candidate": range(4), "score": [0.3, 0.4, 0.5, 0.6], "predicted": [np.nan, 0.5, 0.4, 0.6]}
+    )
+    (axes,) = search_curves.draw_search_curves(candidates, "a search").axes
+    measured, predicted = axes.lines
+    assert measured.get_ydata().tolist() == [0.3, 0.4, 0.5, 0.6]
+    assert np.array_equal(predicted.get_ydata(), candidates["predicted"], equal_nan=True)
+
+
 # --- Programs --------------------------------------------------------------------------------------------
 
 
@@ -589,6 +613,6 @@ def test_searches_without_cells_and_with_damaged_traces_are_named(finished):
     with pytest.raises(InputError, match=r"architecture\.json"):
         draw_searches.draw(finished[-1].parent, {})
     trace = finished[0].parent / "search.csv"
-    trace.write_text("round,stage\n0,operations\n")
-    with pytest.raises(InputError, match=r"search\.csv: lacks the columns .*run search_architecture again"):
+    trace.write_text("round,stage,removed\n0,operations,True\n")
+    with pytest.raises(InputError, match=r"search\.csv: lacks the columns cell, .*run search_architecture again"):
         draw_searches.draw(finished[0].parent, {})
