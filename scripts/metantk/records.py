@@ -65,6 +65,18 @@ class ModelDescription(Record):
     peak_memory_mb: dict[str, Positive] = {}
 
 
+class TrainedModel(Record):
+    """What the users of a model read of model.json."""
+
+    architecture: dict
+    learner: dict
+    outputs: int = Field(ge=1, le=10**6)
+    image_size: int | None = Field(None, ge=1, le=1024)
+    mean: list[float] = Field(min_length=3, max_length=3)
+    std: list[Annotated[float, Field(gt=0)]] = Field(min_length=3, max_length=3)
+    weights_sha256: Text
+
+
 class ShotResult(Record):
     accuracy_mean: Percent
     ci95: Positive

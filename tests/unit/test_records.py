@@ -1,4 +1,4 @@
-"""The files between stages: what is wrong with one is said in one line, with the file and the stage to run again."""
+"""The files between stages: what is wrong with one is said in a line, with the file and the stage to run again."""
 
 import json
 
