@@ -5,7 +5,7 @@ import torch
 from torchvision.transforms.v2 import functional as reference
 
 from metantk import transforms
-from metantk.config import AugmentationOptions
+from metantk.options.augmentation import AugmentationOptions
 
 
 @pytest.fixture
