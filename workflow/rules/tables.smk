@@ -21,6 +21,7 @@ rule aggregate_tables:
         f"{RESULTS}/logs/aggregate_tables.log",
     benchmark:
         f"{RESULTS}/benchmarks/aggregate_tables.tsv"
+    localrule: True
     conda:
         ENVIRONMENT
     container:
@@ -44,14 +45,15 @@ rule aggregate_tables:
 
 # `make tables`: what is finished so far, at any time; what is missing is named in missing.csv.
 rule tabulate_finished:
-    threads: 1
-    resources:
-        mem_mb=memory("tabulate_finished"),
-        runtime=minutes("tabulate_finished"),
+    localrule: True
     conda:
         ENVIRONMENT
     container:
         IMAGE
+    threads: 1
+    resources:
+        mem_mb=memory("tabulate_finished"),
+        runtime=minutes("tabulate_finished"),
     params:
         script=SCRIPTS / "aggregate_tables.py",
         chains=all_chains(CHAIN),
