@@ -15,6 +15,8 @@ from metantk.storage import InputError
 
 log = logging.getLogger("metantk")
 
+# Kernels and fits need float64, which Apple's mps has not.
+DEVICES = ("cpu", "cuda")
 # glibc's mallopt parameters and values: keep freed memory instead of giving it back page by page. Without
 # this, page faults take most of the time of a kernel on a CPU (measured: up to ten times slower).
 _MALLOPT = {
@@ -29,7 +31,7 @@ def start(*, uses_device: bool = True) -> torch.device:
 
     Threads are OMP_NUM_THREADS (Snakemake sets it to the rule's threads), else all processors. The device is
     METANTK_DEVICE if set, else a CUDA device that no other stage has leased, else the CPU; and the CPU for a stage
-    that computes nothing on a GPU, which leases none. (Apple's mps has no float64, which kernels and fits need.)
+    that computes nothing on a GPU, which leases none.
     Deterministic algorithms are used wherever PyTorch has them.
     """
     keep_freed_memory()
@@ -69,13 +71,21 @@ def keep_freed_memory() -> None:
 
 
 def pick_device() -> torch.device:
+    """The device of this process (see `start`).
+
+    Raises:
+        InputError: METANTK_DEVICE is none of `DEVICES`, or not there.
+    """
     wish = os.environ.get("METANTK_DEVICE")
     if wish:
         try:
-            torch.empty(0, device=wish)
+            device = torch.device(wish)
+            if device.type not in DEVICES:
+                raise InputError(f"METANTK_DEVICE={wish}: only {' and '.join(DEVICES)} are supported")
+            torch.empty(0, device=device)
         except (RuntimeError, AssertionError) as error:
             raise InputError(f"METANTK_DEVICE={wish}: no such device here ({str(error).splitlines()[0]})") from None
-        return torch.device(wish)
+        return device
     uuids = visible_devices()
     if not uuids:
         return torch.device("cpu")

@@ -1,7 +1,6 @@
 """Sources that are fetched: a job of its own where Snakemake runs, and none for folders and glyphs."""
 
 import re
-import subprocess
 
 import pytest
 import yaml
@@ -31,10 +30,10 @@ def house(copy_of_house) -> House:
 
 
 def dry_run(house: House, *arguments: str) -> str:
-    """What a run would do; messages hide whether a job is local, so they are taken out."""
+    """What a run would do; jobs with a message do not show their rule, so messages are taken out."""
     for path in house.path.glob("workflow/rules/*.smk"):
         path.write_text(re.sub(r'    message:\n        ".*"\n', "", path.read_text()))
-    run: subprocess.CompletedProcess = house.snakemake("--dry-run", *arguments)
+    run = house.snakemake("--dry-run", *arguments)
     assert run.returncode == 0, run.stdout + run.stderr
     return run.stdout + run.stderr
 
@@ -43,17 +42,28 @@ def manifests() -> list[str]:
     return [f"results/{name}/data/manifest.json" for name in DATASETS]
 
 
-def test_only_fetched_sources_have_a_download_and_it_is_local(house):
+def test_only_fetched_sources_have_a_download(house):
     printed = dry_run(house, *manifests())
-    jobs = re.findall(r"^((?:local)?rule) (\w+):\n(?:    .*\n)*?    wildcards: dataset=(\w+)$", printed, re.M)
-    downloads = {(kind, dataset) for kind, rule, dataset in jobs if rule == "download_dataset"}
-    assert downloads == {("localrule", name) for name in ("small", "coarse", "letters")}
-    assert {(kind, dataset) for kind, rule, dataset in jobs if rule == "prepare_dataset"} == {
-        ("rule", name) for name in DATASETS
+    jobs = re.findall(r"^rule (\w+):\n(?:    .*\n)*?    wildcards: dataset=(\w+)$", printed, re.M)
+    fetched = ("small", "coarse", "letters")
+    assert set(jobs) == {
+        *(("download_dataset", name) for name in fetched),
+        *(("prepare_dataset", name) for name in DATASETS),
     }
-    for name in ("small", "coarse", "letters"):
+    for name in fetched:
         prepare = re.search(rf"rule prepare_dataset:\n    input: (.*)\n    output: results/{name}/", printed)
         assert prepare[1] == f"results/{name}/download/files.json"
+
+
+def test_downloads_run_where_snakemake_does_and_preparations_on_the_nodes(house):
+    (house.path / "asking.smk").write_text(
+        'include: "Snakefile"\n\nprint("local:", *sorted(workflow._localrules), file=sys.stderr)\n'
+    )
+    run = house.snakemake("--snakefile", "asking.smk", "--list-rules")
+    assert run.returncode == 0, run.stderr
+    local = re.search("^local: (.*)$", run.stderr, re.M)[1].split()
+    seconds = ["aggregate_tables", "draw_results", "draw_searches", "inspect_dataset", "tabulate_finished"]
+    assert local == sorted(["download_dataset", *seconds])
 
 
 def test_a_download_that_is_done_again_prepares_nothing_again(house):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 
 import pytest
@@ -22,6 +23,8 @@ rule read_name:
     input: "shots/letters/data/manifest.json"
     output: "name.txt"
     shell: "grep letters {{input}} > {{output}}"
+
+print("local:", *workflow._localrules)
 """
 CONFIGURATION = {
     "results": "shots",
@@ -46,6 +49,7 @@ def assert_it_runs(project: House) -> None:
     assert dry.returncode == 0, dry.stderr
     for stage in STAGES:
         assert f"\nfew_shot_{stage} " in dry.stdout + dry.stderr
+    assert "few_shot_download_dataset" in re.search("^local: (.*)$", dry.stdout, re.M)[1].split()
     run = project.snakemake("--cores", 1)
     logs = [path.read_text() for path in project.path.glob("shots/logs/**/*.log")]
     assert run.returncode == 0, "\n".join([run.stderr, *logs])
