@@ -4,6 +4,7 @@ import ctypes
 import logging
 import os
 import platform
+import re
 import resource
 import sys
 
@@ -85,13 +86,41 @@ def pick_device() -> torch.device:
             torch.empty(0, device=device)
         except (RuntimeError, AssertionError) as error:
             raise InputError(f"METANTK_DEVICE={wish}: no such device here ({str(error).splitlines()[0]})") from None
+        if device.type == "cuda":
+            check_kernels(device)
         return device
     uuids = visible_devices()
     if not uuids:
         return torch.device("cpu")
     number = leases.take(uuids) if leases.is_needed(len(uuids)) else 0
     torch.cuda.set_device(number)
-    return torch.device("cuda", number)
+    device = torch.device("cuda", number)
+    check_kernels(device)
+    return device
+
+
+def check_kernels(device: torch.device) -> None:
+    """Complain of a GPU that this build of PyTorch has no kernels for, before the first of them fails.
+
+    A binary (`sm_75`) runs on GPUs of its major version and the same or a later minor one; an intermediate form
+    (`compute_120`) is compiled for any later GPU.
+
+    Raises:
+        InputError: none of the build's architectures fits the GPU.
+    """
+    found = torch.cuda.get_device_capability(device)
+    architectures = [
+        (kind, (int(digits[:-1]), int(digits[-1])))
+        for kind, digits in re.findall(r"(sm|compute)_(\d+)", " ".join(torch.cuda.get_arch_list()))
+    ]
+    fits = [built <= found and (kind == "compute" or built[0] == found[0]) for kind, built in architectures]
+    if architectures and not any(fits):
+        name = torch.cuda.get_device_name(device)
+        raise InputError(
+            f"{name} is sm_{found[0]}{found[1]}, for which PyTorch {torch.__version__} "
+            f"has no kernels ({', '.join(torch.cuda.get_arch_list())}); README.md, Older GPUs, says which has, and "
+            "METANTK_DEVICE=cpu does without"
+        )
 
 
 def visible_devices() -> list[str]:
