@@ -26,6 +26,7 @@ rule draw_searches:
         f"{RESULTS}/logs/draw_searches/{{dataset}}/{{backbone}}/{{search}}.log",
     benchmark:
         f"{RESULTS}/benchmarks/draw_searches/{{dataset}}/{{backbone}}/{{search}}.tsv"
+    localrule: True
     conda:
         ENVIRONMENT
     container:
@@ -73,6 +74,7 @@ rule draw_results:
         f"{RESULTS}/logs/draw_results/{{dataset}}.log",
     benchmark:
         f"{RESULTS}/benchmarks/draw_results/{{dataset}}.tsv"
+    localrule: True
     conda:
         ENVIRONMENT
     container:
