@@ -4,7 +4,10 @@ rule search_architecture:
         # Large files: the manifest holds their checksums, so their own times need not count.
         arrays=ancient(
             expand(
-                f"{DATA}/{{part}}/{{array}}.npy", part=["train", "val"], array=["images", "labels"], allow_missing=True
+                f"{DATA}/{{part}}/{{array}}.npy",
+                part=["train", "val"],
+                array=["images", "labels"],
+                allow_missing=True,
             )
         ),
     output:
@@ -26,7 +29,7 @@ rule search_architecture:
         runtime=minutes("search_architecture"),
     params:
         script=SCRIPTS / "search_architecture.py",
-        code=code("search_architecture.py", backbone="backbones", search="searches"),
+        code=code("search_architecture.py", shape_of="backbone", search="searches"),
         backbone=options("backbones", "backbone"),
         search=options("searches", "search"),
     message:
@@ -62,7 +65,7 @@ rule measure_rank_stability:
         runtime=minutes("measure_rank_stability"),
     params:
         script=SCRIPTS / "measure_rank_stability.py",
-        code=code("measure_rank_stability.py", backbone="backbones", search="searches"),
+        code=code("measure_rank_stability.py", shape_of="backbone", search="searches"),
         backbone=options("backbones", "backbone"),
         search=options("searches", "search"),
     message:

@@ -26,9 +26,10 @@ class Options(BaseModel):
 
 
 T = TypeVar("T", bound=Options)
-# What was found instead is shown as far as it fits into a line.
-_found = reprlib.Repr()
-_found.maxlevel, _found.maxstring, _found.maxother, _found.maxlong = 3, 100, 100, 100
+LONGEST_LINE, LONGEST_VALUE = 500, 60  # characters of an error, and of a value that it shows
+# Looks into a value only as far as is shown: it may be huge.
+_glance = reprlib.Repr()
+_glance.maxlevel, _glance.maxstring, _glance.maxother, _glance.maxlong = 3, LONGEST_VALUE, LONGEST_VALUE, LONGEST_VALUE
 
 
 def parse(options: type[T], values: object, *, where: str) -> T:
@@ -40,12 +41,23 @@ def parse(options: type[T], values: object, *, where: str) -> T:
     try:
         return options.model_validate(values)
     except ValidationError as error:
-        problems = "; ".join(explain(problem) for problem in error.errors())
-        raise InputError(f"{where}: {problems}") from None
+        raise InputError(shorten(f"{where}: {explain_all(error.errors())}", LONGEST_LINE)) from None
+
+
+def explain_all(problems: list[dict]) -> str:
+    """As many problems as fit in a line, and the number of the others."""
+    told, room = [], LONGEST_LINE - 100  # for what stands before, and the number
+    for number, problem in enumerate(problems):
+        text = explain(problem)
+        if told and len(text) > room:
+            return "; ".join([*told, f"and {len(problems) - number} more"])
+        told.append(text)
+        room -= len(text)
+    return "; ".join(told)
 
 
 def explain(problem: dict) -> str:
-    place = ".".join(str(part) for part in problem["loc"])
+    place = ".".join(shorten(str(part), LONGEST_VALUE) for part in problem["loc"])
     if problem["type"] == "extra_forbidden":
         return f"unknown key '{place}'"
     if problem["type"] == "missing":
@@ -53,5 +65,12 @@ def explain(problem: dict) -> str:
     message = problem["msg"].removeprefix("Value error, ")
     if not place:
         return message
-    given = "" if problem["type"] == "value_error" else f" (found {_found.repr(problem['input'])})"
+    given = "" if problem["type"] == "value_error" else f" (found {shorten(_glance.repr(problem['input']), LONGEST_VALUE)})"
     return f"'{place}': {message[0].lower()}{message[1:]}{given}"
+
+
+def shorten(text: str, length: int) -> str:
+    """In one line, its middle left out where it is too long."""
+    text = " ".join(text.split())
+    kept = (length - 3) // 2
+    return text if len(text) <= length else f"{text[:kept]}...{text[-kept:]}"

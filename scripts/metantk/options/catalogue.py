@@ -77,6 +77,14 @@ NAMED: dict[str, dict[str, dict]] = {
         "random": {"kind": "sample"},
         "fixed": {"kind": "fixed"},
         "metanas-cells": {"kind": "given", "genotypes": ["metanas_in_v2"]},
+        **{
+            f"metantk-cells-{dataset}-{cells}": {
+                "kind": "given",
+                "genotypes": [f"metantk_{dataset}_{cells}cell_{seed}" for seed in (1, 2, 3)],
+            }
+            for dataset in ("mini", "tiered")
+            for cells in (5, 8)
+        },
         "metanas": {"kind": "metanas"},
         "t-nas": {"kind": "t-nas"},
         "auto-maml": {"kind": "t-nas", "variant": "auto-maml"},
@@ -113,6 +121,10 @@ TITLES: dict[str, dict[str, str]] = {
         "te-nas": "TE-NAS",
         "linear-regions": "Linear Region",
         "random": "Random Cell",
+        **dict.fromkeys(
+            [f"metantk-cells-{dataset}-{cells}" for dataset in ("mini", "tiered") for cells in (5, 8)],
+            "MetaNTK-NAS (published cells)",
+        ),
         "metanas-cells": "MetaNAS (published cells, retrained)",
         "metanas": "MetaNAS (retrained)",
         "t-nas": "T-NAS",

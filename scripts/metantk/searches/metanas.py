@@ -271,7 +271,7 @@ def find(problem: Problem, options: MetaNasOptions, seed: int, checkpoint: Check
         problem.bar.update(1)
         state = {"epoch": finished, "rows": rows, "costs": {name: asdict(cost) for name, cost in costs.items()}}
         pacer.keep(lambda state=state: state | {"tensors": learner.tensors()})
-    return Found(learner.genotype(), pd.DataFrame(rows), costs, _facts(learner))
+    return Found(learner.genotype(), pd.DataFrame(rows), costs, _facts(learner), learner.tensors())
 
 
 def _meta_step(

@@ -197,7 +197,7 @@ def find(problem: Problem, options: TNasOptions, seed: int, checkpoint: Checkpoi
         progress.end_epoch(accuracy, genotypes, learner)
         keep()
     learner.load_tensors(progress.best)
-    return Found(learner.genotype(), pd.DataFrame(progress.rows), progress.costs, _facts(learner))
+    return Found(learner.genotype(), pd.DataFrame(progress.rows), progress.costs, _facts(learner), progress.best)
 
 
 def _tasks_of(
