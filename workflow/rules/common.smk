@@ -281,7 +281,12 @@ def theory_options(wildcards):
     return canonical_json(CONFIG.theory.model_dump())
 
 
+def title_of_search(wildcards):
+    """What a figure calls the one search that it shows: a new row redraws no other."""
+    return canonical_json({"searches": {wildcards.search: CONFIG.title("searches", wildcards.search)}})
+
+
 def titles(wildcards):
-    """What tables and figures call searches and learners."""
+    """What tables call searches and learners."""
     named = {"searches": SEARCHES, "learners": LEARNERS}
     return canonical_json({family: {n: CONFIG.title(family, n) for n in names} for family, names in named.items()})

@@ -39,7 +39,7 @@ rule draw_searches:
         script=SCRIPTS / "draw_searches.py",
         code=code("draw_searches.py"),
         searches=each_seed(SEARCH),
-        titles=titles,
+        titles=title_of_search,
     message:
         "Draw the searches of {wildcards.dataset} {wildcards.backbone} by {wildcards.search}"
     shell:
