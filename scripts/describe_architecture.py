@@ -6,6 +6,7 @@ by the kind of a backbone that needs no search. What a flag says replaces what a
 Examples:
     python scripts/describe_architecture.py my_search/genotype.json --cells 5 --channels 48 --classes 64 --json
     python scripts/describe_architecture.py metanas_in_v2 --cells 8
+    python scripts/describe_architecture.py auto_maml_2 --layout t-nas --cells 2 --channels 16 --classes 5
     python scripts/describe_architecture.py resnet12 --classes 351
     python scripts/describe_architecture.py conv4 --classes 5 --image-size 32
 """
@@ -32,6 +33,7 @@ def main() -> None:
     )
     parser.add_argument("--cells", type=int, help="cells in the stack [5]")
     parser.add_argument("--channels", type=int, help="channels after the stem [48], or filters of conv4 [32]")
+    parser.add_argument("--layout", help="how cells are stacked: few-shot, metanas or t-nas [few-shot]")
     parser.add_argument("--classes", type=int, default=64, help="outputs of the head [64]")
     parser.add_argument("--image-size", type=int, help="height and width of a picture, in pixels [84]")
     parser.add_argument("--json", action="store_true", help="print JSON")
@@ -55,7 +57,7 @@ def main() -> None:
 
 def _find_architecture(arguments: argparse.Namespace, image_size: int) -> dict:
     """The content of an architecture.json, from whatever was given."""
-    given = {"cells": arguments.cells, "channels": arguments.channels}
+    given = {"cells": arguments.cells, "channels": arguments.channels, "layout": arguments.layout}
     given = {key: value for key, value in given.items() if value is not None}
     path = Path(arguments.architecture)
     if (architecture := _read_architecture(path)) is not None:

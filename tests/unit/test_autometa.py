@@ -11,7 +11,7 @@ import torch
 from small_meta_search import Memory, assert_resumes, make_problem
 from torch.nn import functional
 
-from metantk.backbones.cells import Network
+from metantk.backbones.cells import stack
 from metantk.backbones.initial import uniform_
 from metantk.devices import generator
 from metantk.options.base import parse
@@ -86,7 +86,7 @@ def test_equal_forms_are_equal_networks(seed):
         for b in range(3)
     )
     one, other = (
-        Network(genotype_of(form, space), cells=1, channels=4, classes=2, norm=batch_norm)
+        stack(genotype_of(form, space), cells=1, channels=4, classes=2, norm=batch_norm)
         for form in (cell, canonical(cell))
     )
     other.stem.load_state_dict(one.stem.state_dict())
@@ -252,7 +252,7 @@ def test_meta_rate_is_a_cosine():
 
 def make_trainee(**changes) -> Trainee:
     cell = (((0, 0), (1, 6)),)  # skip_connect, conv_3x3
-    network = Network(genotype_of(cell, SPACES["few-shot"]), cells=2, channels=4, classes=3, norm=batch_norm)
+    network = stack(genotype_of(cell, SPACES["few-shot"]), cells=2, channels=4, classes=3, norm=batch_norm)
     uniform_(network, generator("initial weights", 0))
     return Trainee(network, tiny(**changes), 0)
 
@@ -344,7 +344,7 @@ def test_parameters_are_those_of_the_network_without_its_head(found):
     row = found.trace.iloc[-1]
     nodes = json.loads(row["genotype"])
     genotype = dict.fromkeys(("normal", "reduce"), nodes)
-    network = Network(genotype, cells=2, channels=4, classes=9)
+    network = stack(genotype, cells=2, channels=4, classes=9)
     assert row["parameters"] == sum(p.numel() for n, p in network.named_parameters() if "head" not in n)
 
 

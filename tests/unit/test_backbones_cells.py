@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from metantk import backbones
-from metantk.backbones.cells import Cell, Network
+from metantk.backbones.cells import Cell, stack
 from metantk.backbones.counting import count_macs, count_parameters
 from metantk.backbones.drop import Drop
 from metantk.devices import generator
@@ -37,7 +37,7 @@ GENOTYPE = check_genotype(PUBLISHED[0]["genotype"])
 @pytest.mark.parametrize("entry", [e for e in PUBLISHED if e.get("parameters")], ids=lambda e: e["name"])
 def test_published_architectures_have_the_published_parameters(entry):
     expected = entry["parameters"]
-    network = Network(
+    network = stack(
         check_genotype(entry["genotype"]),
         cells=entry["cells"],
         channels=expected["channels"],
@@ -50,7 +50,7 @@ def test_published_architectures_have_the_published_parameters(entry):
 def test_mean_of_the_five_cell_architectures_is_that_of_table_1():
     chosen = [e for e in PUBLISHED if e["name"].startswith("mini_5cell")]
     sizes = [
-        count_parameters(Network(check_genotype(e["genotype"]), cells=5, channels=48, classes=64)) for e in chosen
+        count_parameters(stack(check_genotype(e["genotype"]), cells=5, channels=48, classes=64)) for e in chosen
     ]
     assert len(sizes) == 3
     assert int(np.mean(sizes) / 1e4) / 100 == 1.77
@@ -120,7 +120,7 @@ def test_published_cells_have_the_sizes_of_tnas_networks(name, channels, paramet
 def test_published_cells_are_known_by_name_and_run(path):
     genotype = read_named(path.stem)
     assert genotype == read_named(path)
-    network = Network(genotype, cells=3, channels=4, classes=2)
+    network = stack(genotype, cells=3, channels=4, classes=2)
     assert network(torch.randn(2, 3, 12, 12)).shape == (2, 2)
     assert f"`{path.stem}`" in (GENOTYPES / "README.md").read_text() or path.stem.startswith("metantk_")
 
@@ -142,7 +142,7 @@ def test_an_unknown_name_is_refused_with_those_that_there_are():
 def test_drop_path_follows_the_training():
     """Dropped at rate × progress, from draws of one row per operation, cell by cell."""
     genotype = read_named("metanas_in_v2")
-    network = Network(genotype, cells=3, channels=4, classes=2).train()
+    network = stack(genotype, cells=3, channels=4, classes=2).train()
     images = torch.randn(5, 3, 8, 8)
     found = network.features(images, Drop(0.8, 0.25, 7, generator("drop")))
     draws = generator("drop")
@@ -155,7 +155,7 @@ def test_drop_path_follows_the_training():
 
 
 def test_initial_weights_are_drawn_in_the_order_of_the_modules():
-    network = Network(GENOTYPE, cells=3, channels=4, classes=3)
+    network = stack(GENOTYPE, cells=3, channels=4, classes=3)
     network.initialise_(generator("initial weights", 7))
     draws = generator("initial weights", 7)
     for module in network.modules():
@@ -197,7 +197,7 @@ def test_macs_of_a_network_counted_by_hand():
         "Genotype(normal=[('skip_connect', 0), ('skip_connect', 1)] * 1, normal_concat=[2],"
         " reduce=[('skip_connect', 0), ('skip_connect', 1)], reduce_concat=[2])".replace(" * 1", "")
     )
-    network = Network(genotype, cells=3, channels=2, classes=5)
+    network = stack(genotype, cells=3, channels=2, classes=5)
     stem, first = 3 * 9 * 2 * 64, 2 * (2 * 2) * 64
     second = 2 * (2 * 4) * 64 + 2 * (4 * 4) * 16  # aligning both inputs at 8×8, two reductions to 4×4
     third = (2 * 8) * 16 + (4 * 8) * 16 + 2 * (8 * 8) * 4  # the older input is 8×8: a factorised reduction
@@ -253,6 +253,6 @@ def test_drop_path_drops_whole_pictures_and_keeps_the_mean():
 @pytest.mark.parametrize("seed", range(5))
 def test_random_genotypes_of_both_spaces_run(seed):
     for space in SPACES.values():
-        network = Network(random_genotype(space, seed), cells=5, channels=4, classes=3)
+        network = stack(random_genotype(space, seed), cells=5, channels=4, classes=3)
         assert network(torch.randn(2, 3, 12, 12)).shape == (2, 3)
         assert network.feature_dim == 4 * 4 * space.nodes

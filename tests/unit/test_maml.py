@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from metantk.backbones.cells import Network
+from metantk.backbones.cells import stack
 from metantk.learners.adaptation import adapted_names
 from metantk.learners.maml import (
     cosine_rate,
@@ -96,7 +96,7 @@ def make(kind: str, ways: int = 3, dtype: torch.dtype = torch.float64) -> nn.Mod
         case "conv4":
             network = Conv4(4, side=16, ways=ways)
         case "cells":
-            network = Network(GENOTYPE, cells=3, channels=4, classes=ways)
+            network = stack(GENOTYPE, cells=3, channels=4, classes=ways)
         case "plain":
             network = Plain(ways)
     for parameter in network.parameters():

@@ -15,7 +15,7 @@ from metantk.backbones.initial import uniform_
 from metantk.devices import generator
 from metantk.searches.decoding import decode_edges, decode_pairs, to_genotype
 from metantk.space.genotype import CELL_TYPES, SPACES, Space
-from metantk.space.layouts import Layout, StackedNetwork, few_shot_layout, metanas_layout, t_nas_layout
+from metantk.space.layouts import Layout, few_shot_layout, metanas_layout, t_nas_layout
 from metantk.space.mixed import (
     METANAS_SPACE,
     NONE,
@@ -112,7 +112,7 @@ DISCRETE = [(METANAS["genotypes"][case["genotype"]], case) for case in METANAS["
 
 @pytest.mark.parametrize(("genotype", "case"), DISCRETE, ids=lambda v: str(v.get("params", "")))
 def test_discrete_networks_of_metanas_and_autometa_have_the_published_parameters(genotype, case):
-    network = StackedNetwork(genotype, layout_of(case), classes=case["classes"])
+    network = Network(genotype, layout_of(case), classes=case["classes"])
     assert count_parameters(network) == case["params"]
 
 
@@ -121,7 +121,7 @@ def test_discrete_networks_of_t_nas_have_the_published_parameters(case):
     layout = t_nas_layout(case["init_channels"])
     layout = layout._replace(kinds=layout.kinds[-case["cells"] :], channels=layout.channels[-case["cells"] :])
     genotype = TNAS["genotypes"][case["genotype"]]
-    network = StackedNetwork(genotype, layout, classes=case["classes"], pools_are_normed=False)
+    network = Network(genotype, layout, classes=case["classes"])
     assert count_parameters(network) == case["params"]
 
 
@@ -294,7 +294,7 @@ def test_one_hot_mixture_of_pairs_is_the_decoded_network(name, seed):
     logits = {kind: (draws.normal(size=(9, 7)), draws.normal(size=10)) for kind in CELL_TYPES}
     genotype = to_genotype({kind: decode_pairs(*logits[kind], space) for kind in CELL_TYPES}, space)
     mixed = make_mixed(space, layout)
-    discrete = StackedNetwork(genotype, layout, classes=3, norm=batch_norm).double()
+    discrete = Network(genotype, layout._replace(pools_are_normed=True), classes=3, norm=batch_norm).double()
     copy_weights(mixed, discrete, genotype)
     # So sharp that the softmaxes are one and zero to the last digit.
     arch = {
@@ -311,18 +311,11 @@ def test_one_hot_mixture_of_edges_is_the_decoded_network(name, seed):
     nodes = {kind: decode_edges(draws.random((14, 8)), space, excluded=NONE) for kind in CELL_TYPES}
     genotype = to_genotype(nodes, space)
     mixed = make_mixed(space, layout)
-    discrete = StackedNetwork(genotype, layout, classes=3, norm=batch_norm).double()
+    # The mixed network's poolings have norms in every layout.
+    discrete = Network(genotype, layout._replace(pools_are_normed=True), classes=3, norm=batch_norm).double()
     copy_weights(mixed, discrete, genotype)
     arch = {kind: one_hot(nodes[kind], space) for kind in CELL_TYPES}
     torch.testing.assert_close(mixed(random_images(), arch), discrete(random_images()))
-
-
-def test_stack_in_the_layout_of_the_paper_is_the_network_of_the_paper():
-    genotype = METANAS["genotypes"]["metanas_v1"]
-    stacked = StackedNetwork(genotype, few_shot_layout(5, 4), classes=3).double()
-    network = Network(genotype, cells=5, channels=4, classes=3).double()
-    network.load_state_dict(stacked.state_dict())
-    torch.testing.assert_close(stacked(random_images()), network(random_images()), rtol=0, atol=0)
 
 
 def test_plain_sum_counts_every_input_once():

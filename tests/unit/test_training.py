@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 import train_network
 from metantk import transforms
-from metantk.backbones.cells import Network
+from metantk.backbones.cells import stack
 from metantk.backbones.counting import count_parameters
 from metantk.backbones.drop import Drop
 from metantk.checkpoints import CheckpointFile
@@ -44,7 +44,7 @@ def make_pictures(images_on_device: bool = True) -> Pictures:
 
 def make_trainer(seed: int = 0, pictures: Pictures | None = None, **changes) -> Trainer:
     options = RfsOptions(**{"epochs": 4, "milestones": [2, 3], "batch_size": 8, "learning_rate": 0.05, **changes})
-    network = Network(GENOTYPE, cells=3, channels=4, classes=3)
+    network = stack(GENOTYPE, cells=3, channels=4, classes=3)
     network.initialise_(generator("initial weights", seed))
     pictures = pictures or make_pictures()
     return Trainer(Learner(options, network, pictures, seed), pictures, seed=seed)

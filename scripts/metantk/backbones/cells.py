@@ -8,7 +8,7 @@ from metantk.backbones.drop import Drop
 from metantk.backbones.initial import uniform_
 from metantk.options.backbones.cells import Architecture as Architecture
 from metantk.options.backbones.cells import Options as Options
-from metantk.space.genotype import cell_types
+from metantk.space.layouts import Layout, few_shot_layout, make_layout, make_stem
 from metantk.space.operations import FactorizedReduction, Norm, ReluConvNorm, drop_path, make_operation
 
 
@@ -45,6 +45,11 @@ class Cell(nn.Module):
             for name, source in node
         )
 
+    def remove_norms_of_pools(self) -> None:
+        for number, operation in enumerate(self.operations):
+            if isinstance(operation, nn.Sequential) and isinstance(operation[0], nn.AvgPool2d | nn.MaxPool2d):
+                self.operations[number] = operation[0]
+
     def forward(self, before: Tensor, last: Tensor, rate: float = 0.0, draws: Tensor | None = None) -> Tensor:
         """The cell's output; `draws`, uniform `(operations, pictures)`, say what drop path drops."""
         states = [self.preprocess[0](before), self.preprocess[1](last)]
@@ -68,33 +73,30 @@ class Network(nn.Module):
 
     Args:
         genotype: as in `metantk.space.genotype`.
-        cells: cells in the stack.
-        channels: after the stem; doubled by each reduction cell.
+        layout: how cells are stacked.
         classes: outputs of the head.
         norm: makes the normalisation of a number of channels.
     """
 
-    def __init__(
-        self, genotype: dict, *, cells: int, channels: int, classes: int, norm: Norm = nn.BatchNorm2d
-    ) -> None:
+    def __init__(self, genotype: dict, layout: Layout, *, classes: int, norm: Norm = nn.BatchNorm2d) -> None:
         super().__init__()
-        self.stem = nn.Sequential(nn.Conv2d(3, channels, 3, padding=1, bias=False), norm(channels))
-        before, last = channels, channels
+        self.stem = make_stem(layout, norm)
+        before = last = layout.stem_channels[-1]
         reduction_before = False
         self.cells = nn.ModuleList()
-        for kind in cell_types(cells):
+        for kind, channels in zip(layout.kinds, layout.channels, strict=True):
             reduction = kind == "reduce"
-            channels *= 2 if reduction else 1
-            self.cells.append(
-                Cell(
-                    genotype[kind],
-                    (before, last),
-                    channels,
-                    reduction=reduction,
-                    reduction_before=reduction_before,
-                    norm=norm,
-                )
+            cell = Cell(
+                genotype[kind],
+                (before, last),
+                channels,
+                reduction=reduction,
+                reduction_before=reduction_before,
+                norm=norm,
             )
+            if not layout.pools_are_normed:
+                cell.remove_norms_of_pools()
+            self.cells.append(cell)
             before, last = last, channels * len(genotype[kind])
             reduction_before = reduction
         self.feature_dim = last
@@ -123,11 +125,12 @@ class Network(nn.Module):
         uniform_(self, generator)
 
 
+def stack(genotype: dict, *, cells: int, channels: int, classes: int, norm: Norm = nn.BatchNorm2d) -> Network:
+    """A network in the paper's layout: `channels` after the stem, doubled by each reduction cell."""
+    return Network(genotype, few_shot_layout(cells, channels), classes=classes, norm=norm)
+
+
 def build(architecture: dict, outputs: int) -> Network:
     """A stack of cells with `outputs` outputs; `architecture` as in `Architecture`."""
-    return Network(
-        architecture["genotype"],
-        cells=architecture["cells"],
-        channels=architecture["channels"],
-        classes=outputs,
-    )
+    layout = make_layout(architecture["layout"], cells=architecture["cells"], channels=architecture["channels"])
+    return Network(architecture["genotype"], layout, classes=outputs)

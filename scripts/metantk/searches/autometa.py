@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from metantk.backbones.cells import Network
+from metantk.backbones.cells import Network, stack
 from metantk.backbones.counting import count_parameters
 from metantk.backbones.initial import uniform_
 from metantk.devices import generator, numpy_generator
@@ -139,7 +139,7 @@ class _Scorer:
             self.problem.bar.update(self.options.iterations)
             return self.known[name]
         genotype = genotype_of(cell, self.space)
-        network = Network(
+        network = stack(
             genotype, cells=self.cells, channels=self.channels, classes=self.options.ways, norm=batch_norm
         )
         uniform_(network, generator("initial weights", self.seed))

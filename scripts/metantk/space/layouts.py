@@ -2,10 +2,8 @@
 
 from typing import NamedTuple
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
-from metantk.backbones.cells import Cell
 from metantk.space.genotype import CELL_TYPES, cell_types
 from metantk.space.operations import Norm
 
@@ -18,11 +16,13 @@ class Layout(NamedTuple):
             pictures; of two, each is followed by a pooling that halves it.
         kinds: "normal" or "reduce", by cell.
         channels: of each node, by cell.
+        pools_are_normed: whether poolings within cells are followed by a norm; not so in T-NAS's networks.
     """
 
     stem_channels: tuple[int, ...]
     kinds: tuple[str, ...]
     channels: tuple[int, ...]
+    pools_are_normed: bool = True
 
 
 def few_shot_layout(cells: int, channels: int) -> Layout:
@@ -44,7 +44,22 @@ def metanas_layout(channels: int, cells: int, reductions: tuple[int, ...]) -> La
 
 def t_nas_layout(channels: int) -> Layout:
     """T-NAS's own: two convolutions with pooling, a normal cell, a reduction cell of twice the channels."""
-    return Layout((3 * channels // 2, 3 * channels), CELL_TYPES, (channels, 2 * channels))
+    stem = (3 * channels // 2, 3 * channels)
+    return Layout(stem, CELL_TYPES, (channels, 2 * channels), pools_are_normed=False)
+
+
+def make_layout(name: str, *, cells: int, channels: int) -> Layout:
+    """The layout of a trained network by its name.
+
+    Args:
+        name: "few-shot" (the paper's), "metanas" or "t-nas", which has two cells always.
+    """
+    if name == "few-shot":
+        return few_shot_layout(cells, channels)
+    if name == "t-nas":
+        return t_nas_layout(channels)
+    reductions = tuple(number for number, kind in enumerate(cell_types(cells)) if kind == "reduce")
+    return metanas_layout(channels, cells, reductions)
 
 
 def make_stem(layout: Layout, norm: Norm) -> nn.Sequential:
@@ -62,62 +77,3 @@ def make_stem(layout: Layout, norm: Norm) -> nn.Sequential:
         norm(second),
         nn.MaxPool2d(2),
     )
-
-
-class StackedNetwork(nn.Module):
-    """The network of a genotype in any layout; in `few_shot_layout` it is `metantk.backbones.cells.Network`.
-
-    Args:
-        pools_are_normed: whether poolings are followed by a norm, as in the paper's space; not so in T-NAS's.
-    """
-
-    def __init__(
-        self,
-        genotype: dict,
-        layout: Layout,
-        *,
-        classes: int,
-        norm: Norm = nn.BatchNorm2d,
-        pools_are_normed: bool = True,
-    ) -> None:
-        super().__init__()
-        self.stem = make_stem(layout, norm)
-        before = last = layout.stem_channels[-1]
-        reduction_before = False
-        self.cells = nn.ModuleList()
-        for kind, channels in zip(layout.kinds, layout.channels, strict=True):
-            cell = Cell(
-                genotype[kind],
-                (before, last),
-                channels,
-                reduction=kind == "reduce",
-                reduction_before=reduction_before,
-                norm=norm,
-            )
-            if not pools_are_normed:
-                _remove_norms_of_pools(cell)
-            self.cells.append(cell)
-            before, last = last, channels * len(genotype[kind])
-            reduction_before = kind == "reduce"
-        self.feature_dim = last
-        self.head = nn.Linear(last, classes)
-
-    def features(self, images: Tensor, rate: float = 0.0, generator: torch.Generator | None = None) -> Tensor:
-        """`(pictures, 3, height, width)` to `(pictures, feature_dim)`; `rate` is the drop-path rate."""
-        before = last = self.stem(images)
-        for cell in self.cells:
-            draws = None
-            if rate:
-                draws = torch.rand(len(cell.operations), len(images), generator=generator, device=images.device)
-            before, last = last, cell(before, last, rate, draws)
-        return last.mean((2, 3))
-
-    def forward(self, images: Tensor, rate: float = 0.0, generator: torch.Generator | None = None) -> Tensor:
-        """Logits, `(pictures, classes)`."""
-        return self.head(self.features(images, rate, generator))
-
-
-def _remove_norms_of_pools(cell: Cell) -> None:
-    for number, operation in enumerate(cell.operations):
-        if isinstance(operation, nn.Sequential) and isinstance(operation[0], nn.AvgPool2d | nn.MaxPool2d):
-            cell.operations[number] = operation[0]

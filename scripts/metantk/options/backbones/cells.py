@@ -2,7 +2,7 @@
 
 from typing import ClassVar, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from metantk.options.base import Options as Base
 from metantk.options.base import parse
@@ -11,6 +11,18 @@ from metantk.storage import InputError
 
 CELLS = Field(ge=2, le=100, description="stacked cells; those at 1/3 and 2/3 of the depth are reduction cells")
 CHANNELS = Field(ge=1, le=4096, description="channels after the stem; each reduction cell doubles them")
+LAYOUT = Field(
+    "few-shot",
+    description="how cells are stacked: the paper's way; MetaNAS's (a stem of three times the channels, which are "
+    "never doubled); or T-NAS's (behind two poolings a normal cell, and a reduction cell of twice the channels)",
+)
+Layout = Literal["few-shot", "metanas", "t-nas"]
+
+
+def check_cells(layout: str, cells: int) -> None:
+    """Refuse a depth that the layout does not have."""
+    if layout == "t-nas" and cells != 2:
+        raise ValueError(f"layout t-nas has 2 cells, not {cells}")
 
 
 class Architecture(Base):
@@ -20,6 +32,12 @@ class Architecture(Base):
     genotype: dict = Field(description="as in metantk.space.genotype")
     cells: int = CELLS
     channels: int = CHANNELS
+    layout: Layout = LAYOUT
+
+    @model_validator(mode="after")
+    def _depth_fits(self) -> "Architecture":
+        check_cells(self.layout, self.cells)
+        return self
 
     @field_validator("genotype")
     @classmethod
@@ -38,11 +56,18 @@ class CellsOptions(Base):
     kind: Literal["cells"] = Field("cells", description="a stack of cells that a search finds")
     cells: int = CELLS
     channels: int = CHANNELS
+    layout: Layout = LAYOUT
+
+    @model_validator(mode="after")
+    def _depth_fits(self) -> "CellsOptions":
+        check_cells(self.layout, self.cells)
+        return self
 
     @property
     def title(self) -> str:
         """For tables."""
-        return f"Cells, {self.channels} channels"
+        stacked = "" if self.layout == "few-shot" else f", {self.layout} layout"
+        return f"Cells, {self.channels} channels{stacked}"
 
     def architecture(self, image_size: int, genotype: dict | None) -> dict:
         """The content of architecture.json; cells take pictures of any size.
@@ -52,7 +77,7 @@ class CellsOptions(Base):
         """
         if genotype is None:
             raise InputError("backbone cells: needs a genotype, and none was found or given")
-        values = {"kind": self.kind, "genotype": genotype, "cells": self.cells, "channels": self.channels}
+        values = self.model_dump() | {"genotype": genotype}
         return parse(Architecture, values, where="backbone cells").model_dump()
 
 
