@@ -57,7 +57,7 @@ lint: .venv/ready   ## Check style: ruff, snakefmt, snakemake --lint
 	@snakefmt --check Snakefile workflow
 	@snakemake --lint
 
-schema: .venv/ready ## Write workflow/schemas/ anew from scripts/metantk/config.py
+schema: .venv/ready ## Write workflow/schemas/ anew from scripts/metantk/options/
 	@python scripts/write_schema.py
 
 lock:               ## Resolve envs/requirements.in into exact pins, for pip and conda alike (needs uv)

@@ -14,7 +14,7 @@ def main() -> None:
     parser = make_parser(__doc__)
     parser.add_argument("results", type=Path, help="the workflow's results folder")
     results = parser.parse_args().results
-    for name in ("summary", "table2"):
+    for name in ("table2", "table1"):
         path = results / "tables" / f"{name}.md"
         if not path.is_file():
             raise InputError(f"{path}: is missing; run the workflow first")

@@ -32,10 +32,10 @@ sys.path.insert(0, str(HERE.parents[2] / "scripts"))
 sys.path.insert(0, str(HERE.parents[1]))
 
 import literal
+from metantk.config import SearchOptions
 from reference import MixedNetwork, group_norm
 
 from metantk import criteria, devices, pruning
-from metantk.config import SearchOptions
 from metantk.criteria import Setting
 from metantk.datasets.store import Split
 from metantk.kernels import empirical_kernels
