@@ -59,8 +59,9 @@ def _task(model: Model, support, queries: torch.Tensor) -> Tasks:
         classifier="logistic_regression",
         support_images=lambda: supports[None],
         query_images=lambda: queries[None],
-        support_features=lambda: (model.features(supports)[None], labels),
+        support_features=lambda: model.features(supports)[None],
         query_features=lambda: model.features(queries)[None],
+        augmented_features=lambda: (model.features(supports)[None], labels),
     )
 
 

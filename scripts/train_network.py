@@ -29,7 +29,7 @@ from metantk.devices import generator
 from metantk.models import save_model
 from metantk.provenance import code_hash, provenance
 from metantk.storage import InputError, atomic_write, check_writable, read_json, sha256_of
-from metantk.training import Trainer, place
+from metantk.training import CURVE, Trainer, place
 
 log = logging.getLogger("metantk")
 
@@ -100,7 +100,7 @@ def main() -> None:
         ),
     }
     with atomic_write(arguments.output / "training.csv") as temporary:
-        pd.DataFrame(trainer.curve).to_csv(temporary, index=False)
+        pd.DataFrame(trainer.curve, columns=CURVE).to_csv(temporary, index=False)
     save_model(arguments.output, network, learner.extra, facts)
     checkpoint.remove()
 
@@ -129,7 +129,8 @@ def _train(trainer: Trainer, checkpoint: CheckpointFile) -> float:
             checkpoint.write(kept)
             last = trainer.curve[-1]
             bar.set_postfix(epoch=last["epoch"], loss=f"{last['loss']:.3f}", accuracy=f"{last['accuracy']:.1f} %")
-    log.info("loss %.4f, training accuracy %.1f %%", trainer.curve[-1]["loss"], trainer.curve[-1]["accuracy"])
+    for last in trainer.curve[-1:]:
+        log.info("loss %.4f, training accuracy %.1f %%", last["loss"], last["accuracy"])
     return time.perf_counter() - began
 
 

@@ -100,8 +100,9 @@ class Asked:
             classifier=options.classifier_of(shots),
             support_images=lambda: self.pool.prepared(support),
             query_images=lambda: self.pool.prepared(self.query),
-            support_features=lambda: (self.copies()[:, :, :shots].flatten(1, 3), labels),
+            support_features=lambda: self.pool.features(support),
             query_features=lambda: self.pool.features(self.query),
+            augmented_features=lambda: (self.copies()[:, :, :shots].flatten(1, 3), labels),
         )
 
     def copies(self) -> Tensor:

@@ -87,9 +87,9 @@ class Tasks:
         labels: int64 `(supports,)` in 0 .. ways - 1; the same for all tasks.
         classifier: name of the classifier, for learners that leave it to the evaluation.
         support_images, query_images: give normalised pictures `(episodes, supports or queries, 3, height, width)`.
-        support_features: gives features `(episodes, copies, features)` of augmented copies of the supports, and
+        support_features, query_features: give features `(episodes, supports or queries, features)`.
+        augmented_features: gives features of augmented copies of the supports `(episodes, copies, features)`, and
             their labels `(copies,)`.
-        query_features: gives features `(episodes, queries, features)`.
     """
 
     ways: int
@@ -97,8 +97,9 @@ class Tasks:
     classifier: str
     support_images: Callable[[], Tensor]
     query_images: Callable[[], Tensor]
-    support_features: Callable[[], tuple[Tensor, Tensor]]
+    support_features: Callable[[], Tensor]
     query_features: Callable[[], Tensor]
+    augmented_features: Callable[[], tuple[Tensor, Tensor]]
 
 
 def save_model(folder: Path, network: nn.Module, extra: nn.Module | None, facts: dict) -> None:

@@ -16,6 +16,7 @@ from metantk.learners.base import Learner, Moment
 from metantk.storage import InputError
 
 log = logging.getLogger("metantk")
+CURVE = ["epoch", "learning_rate", "loss", "accuracy"]  # columns of training.csv
 SHARE_OF_FREE_MEMORY = 0.5  # of the device's, for pictures; the network and its activations need the rest
 
 

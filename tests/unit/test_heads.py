@@ -98,7 +98,8 @@ def largest_residual(gram, labels, dual, penalty):
         slack = penalty * np.eye(ways)[own] - dual[i]
         descent = np.eye(ways)[own] - gram[i] @ dual - dual[i]
         multiplier = descent - descent[slack.argmax()]  # no bound holds there
-        worst = max(worst, abs(dual[i].sum()), -slack.min(), -multiplier.min(), (abs(multiplier * slack)).max())
+        residuals = abs(dual[i].sum()), -slack.min(), -multiplier.min(), abs(multiplier * slack).max()
+        worst = np.max([worst, *residuals])  # NaN if one is
     return worst
 
 

@@ -204,6 +204,16 @@ def test_chunks_change_nothing(chunk, monkeypatch):
     torch.testing.assert_close(logistic_regression(support, labels, query, ways=2), expected, rtol=0, atol=1e-9)
 
 
+def test_threads_are_given_back():
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        logistic_regression(*draw(1, [1, 1], 3), ways=2)
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(threads)
+
+
 def test_unfinished_fit_is_an_error(monkeypatch):
     support, labels, query = draw(7, [5, 5], 20)
     support[2:5] = 0  # at their minimum from the beginning

@@ -62,7 +62,8 @@ def ridge_logits(support: Tensor, labels: Tensor, query: Tensor, *, ways: int, r
     features = support.double()
     identity = torch.eye(features.shape[-2], dtype=features.dtype, device=features.device)
     matrix = features @ features.mT + ridge * identity
-    return _logits(features, query, 2 * torch.linalg.solve_ex(matrix, _one_hot(labels, ways).double())[0])
+    factor = torch.linalg.cholesky_ex(matrix)[0]
+    return _logits(features, query, torch.cholesky_solve(2 * _one_hot(labels, ways).double(), factor))
 
 
 def _logits(features: Tensor, query: Tensor, dual: Tensor) -> Tensor:
@@ -142,12 +143,13 @@ def _solve_dual(gram: Tensor, own: Tensor, penalty: float) -> tuple[Tensor, Syst
             for _ in range(steps):
                 point = _interior_step(hessian, target, *point)
             _, slack, multiplier = point
-            guess = (slack > multiplier) | (slack == slack.amax(-1, keepdim=True))  # a row has a free variable
+            # In each row at least one is free; all are where the steps broke down, so that NaN cannot settle.
+            guess = (slack > multiplier) | ~(slack < slack.amax(-1, keepdim=True))
             free = torch.where(is_solved, free, guess)
             for _ in range(_CORRECTIONS):
                 system = _factor_free(hessian, free)
                 dual, corrected = _correct(hessian, target, bound, free, system, rounding)
-                settles = _all((corrected == free) & torch.isfinite(dual))
+                settles = _all(corrected == free)
                 solution = torch.where(settles, dual, solution)
                 is_solved = is_solved | settles
                 if bool(is_solved.all()):

@@ -5,7 +5,9 @@ They are fitted to features and answer queries with scores; nothing here is diff
 `(..., supports)` or `(supports,)` for all episodes alike. Copies of a picture count as supports of their own.
 """
 
+import contextlib
 import math
+from collections.abc import Iterator
 from itertools import combinations
 from typing import NamedTuple
 
@@ -18,9 +20,9 @@ from torch.nn import functional
 from metantk.storage import InputError
 
 TOLERANCE = 1e-10  # of the gradient's norm, relative to that at zero, or to 1 where that is less
-NEWTON_STEPS = 100  # at most; features of length 1 need 5 to 7
+NEWTON_STEPS = 100  # at most; features of length 1 need 5 or 6
 STEP_HALVINGS = 40  # at most, of a Newton step that does not lower the objective
-CONJUGATE_STEPS = 500  # at most in a Newton step; features of length 1 need 3 to 6
+CONJUGATE_STEPS = 500  # at most in a Newton step; features of length 1 need 2 or 3
 CONJUGATE_RESIDUAL = 0.03  # of a Newton step's linear system, relative
 SUPPORTS_TOGETHER = 2048  # on a CPU: few enough episodes that their matrices stay in the processor's cache
 
@@ -53,7 +55,8 @@ def logistic_regression(
     count, supports, _ = episodes.support.shape
     together = max(1, SUPPORTS_TOGETHER // supports) if episodes.support.device.type == "cpu" else count
     parts = zip(*(tensor.split(together) for tensor in episodes), strict=True)
-    scores = torch.cat([_logistic_scores(Episodes(*part), ways, penalty) for part in parts])
+    with _one_thread():
+        scores = torch.cat([_logistic_scores(Episodes(*part), ways, penalty) for part in parts])
     return scores.view(*batch_shape, *scores.shape[1:])
 
 
@@ -98,6 +101,17 @@ def nearest_centroid(support: Tensor, labels: Tensor, query: Tensor, *, ways: in
     centroids = classes @ episodes.support.double() / classes.sum(dim=2, keepdim=True)
     scores = functional.normalize(episodes.query.double(), dim=2) @ functional.normalize(centroids, dim=2).mT
     return scores.view(*batch_shape, *scores.shape[1:])
+
+
+@contextlib.contextmanager
+def _one_thread() -> Iterator[None]:
+    """On a CPU, threads wait for each other at each small matrix; on a busy one, longer than they work."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _logistic_scores(episodes: Episodes, ways: int, penalty: float) -> Tensor:

@@ -11,13 +11,14 @@ not there.
 
 import copy
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from metantk import devices
 from metantk.learners.adaptation import (
     Adapt,
     InnerLoop,
@@ -28,7 +29,169 @@ from metantk.learners.adaptation import (
     adapted_names,
     check,
 )
+from metantk.learners.base import Moment, Outcome
+from metantk.learners.episodic import TaskSampler, prepare, steps_of_epoch
+from metantk.models import Model, Tasks
+from metantk.options.learners.maml import Options
 from metantk.storage import InputError
+from metantk.training import Pictures
+
+
+def outputs(options: Options, classes: int) -> int:
+    return options.ways
+
+
+class Networks(nn.Module):
+    """What is learned beside the first network: those of further numbers of shots, and learned inner rates.
+
+    Attributes:
+        networks: by number of shots.
+        rates: by number of shots, by name of the parameter with `|` for `.`, `(steps,)` each.
+    """
+
+    def __init__(self, network: nn.Module, options: Options) -> None:
+        super().__init__()
+        self.networks = nn.ModuleDict({str(shots): copy.deepcopy(network) for shots in options.shots[1:]})
+        self.rates = nn.ModuleDict()
+        if options.learned_rates:
+            for shots in options.shots:
+                rates = initial_rates(
+                    network, steps=options.inner_steps, rate=options.inner_rate, adapt=options.adapt
+                )
+                self.rates[str(shots)] = nn.ParameterDict({_key(name): rate for name, rate in rates.items()})
+
+    def rate_of(self, shots: int, otherwise: float) -> Rate:
+        if str(shots) not in self.rates:
+            return otherwise
+        return {name.replace("|", "."): rate for name, rate in self.rates[str(shots)].items()}
+
+
+def _key(name: str) -> str:
+    return name.replace(".", "|")  # a dot would mean a module within
+
+
+class Learner:
+    """Adam on the loss of adapted networks; one network for each number of shots, all trained side by side."""
+
+    def __init__(self, options: Options, network: nn.Module, pictures: Pictures, seed: int) -> None:
+        devices.set_precision(options.precision)
+        self.options, self.network, self.pictures = options, network, pictures
+        self.epochs, self.steps = options.epochs, options.steps
+        self.samplers = [
+            TaskSampler(
+                pictures, seed, tasks=options.tasks, ways=options.ways, shots=shots, queries=options.queries
+            )
+            for shots in options.shots
+        ]
+        self.extra = Networks(network, options)
+        self.networks = [network, *self.extra.networks.values()]
+        self.parameters = [*network.parameters(), *self.extra.parameters()]
+        self.optimiser = torch.optim.Adam(self.parameters, lr=options.learning_rate)
+
+    def learning_rate(self, epoch: int) -> float:
+        if self.options.schedule == "constant":
+            return self.options.learning_rate
+        return cosine_rate(epoch, epochs=self.epochs, rate=self.options.learning_rate)
+
+    def numbers(self, epoch: int, first: int) -> Iterator[Tensor]:
+        return steps_of_epoch(self.samplers, epoch, first, self.steps)
+
+    def step(self, images: Tensor, labels: Tensor, moment: Moment) -> Outcome:
+        """Tasks go backward one by one, so that memory holds the graph of a single one."""
+        pictures = prepare(images, self.pictures, self.options.augmentation, moment)
+        parts = pictures.split([sampler.size for sampler in self.samplers])
+        outcomes = [
+            self._learn(*each, moment.epoch) for each in zip(self.networks, self.samplers, parts, strict=True)
+        ]
+        nn.utils.clip_grad_value_(self.parameters, self.options.clip)
+        losses, correct, seen = zip(*outcomes, strict=True)
+        return Outcome(torch.stack(losses).mean(), torch.stack(correct).sum(), sum(seen))
+
+    def _learn(self, network: nn.Module, sampler: TaskSampler, pictures: Tensor, epoch: int) -> Outcome:
+        """Leave the mean gradient over the tasks of one number of shots in its network."""
+        options = self.options
+        support, query = sampler.split(pictures)
+        support_labels = sampler.labels(sampler.shots, pictures.device)
+        query_labels = sampler.labels(sampler.queries, pictures.device)
+        network.train()
+        step_weights = None
+        if epoch < options.multi_step_epochs:
+            step_weights = multi_step_weights(epoch, steps=options.inner_steps, epochs=options.multi_step_epochs)
+        losses, correct = [], []
+        for task in range(sampler.tasks):
+            one = slice(task, task + 1)
+            loss, logits = tasks_loss(
+                network,
+                support[one],
+                support_labels[one],
+                query[one],
+                query_labels[one],
+                steps=options.inner_steps,
+                rate=self.extra.rate_of(sampler.shots, options.inner_rate),
+                first_order=options.first_order or epoch < options.first_order_epochs,
+                adapt=options.adapt,
+                joint_statistics=options.joint_statistics,
+                step_weights=step_weights,
+            )
+            (loss[0] / sampler.tasks).backward()
+            losses.append(loss[0].detach())
+            correct.append((logits.detach().argmax(-1) == query_labels[one]).sum())
+        return Outcome(torch.stack(losses).mean(), torch.stack(correct).sum(), query_labels.numel())
+
+
+def scores(model: Model, tasks: Tasks) -> Tensor:
+    """One for the class that the adapted network names and zero for others, or NIL's votes.
+
+    Raises:
+        InputError: the tasks have not as many classes as those of the training.
+    """
+    options = model.learner
+    if tasks.ways != options.ways:
+        raise InputError(
+            f"the model was trained on {options.ways}-way tasks and cannot answer {tasks.ways}-way ones"
+        )
+    network, rate = _network_for(model, len(tasks.labels) // tasks.ways)
+    support, query = tasks.support_images(), tasks.query_images()
+    labels = tasks.labels.expand(len(support), -1)
+    if options.answer == "nil":
+        return _nil(network, support, labels, query, options)
+    named = predict(
+        network,
+        support,
+        labels,
+        query,
+        steps=options.test_steps,
+        rate=rate,
+        adapt=options.adapt,
+        transductive=options.transductive,
+        joint_statistics=options.joint_statistics,
+    )
+    return functional.one_hot(named, tasks.ways).double()
+
+
+def _network_for(model: Model, shots: int) -> tuple[nn.Module, Rate]:
+    """The network that was trained with the nearest number of shots, and its inner rates."""
+    options = model.learner
+    nearest = min(options.shots, key=lambda trained: abs(trained - shots))
+    extra = Networks(model.network, options).to(model.device)
+    extra.load_state_dict(model.extra)
+    network = model.network if nearest == options.shots[0] else extra.networks[str(nearest)]
+    return network, extra.rate_of(nearest, options.inner_rate)
+
+
+@torch.no_grad()
+def _nil(network: nn.Module, support: Tensor, labels: Tensor, query: Tensor, options: Options) -> Tensor:
+    """Supports and queries of an episode pass the body apart, or normalised together."""
+    network = copy.deepcopy(network).train(options.transductive)
+
+    def features(support: Tensor, query: Tensor) -> tuple[Tensor, Tensor]:
+        if options.joint_statistics:
+            return network.features(torch.cat([support, query])).split([len(support), len(query)])
+        return network.features(support), network.features(query)
+
+    each = [features(*episode) for episode in zip(support, query, strict=True)]
+    supports, queries = (torch.stack(part) for part in zip(*each, strict=True))
+    return nil_scores(supports, labels, queries, ways=options.ways)
 
 
 def task_loss(

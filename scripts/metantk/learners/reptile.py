@@ -1,5 +1,7 @@
 """Reptile: train on a task's batches, then move towards where that led ("facts", from boschresearch/metanas)."""
 
+import copy
+from collections.abc import Iterator
 from typing import Literal
 
 import torch
@@ -7,7 +9,98 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.optim import SGD, Adam, Optimizer
 
+from metantk import devices
+from metantk.devices import generator
+from metantk.learners.base import Moment, Outcome
+from metantk.learners.episodic import TaskSampler, prepare, steps_of_epoch
+from metantk.learners.maml import cosine_rate
+from metantk.models import Model, Tasks
+from metantk.options.learners.reptile import Options
 from metantk.storage import InputError
+from metantk.training import Pictures
+
+
+def outputs(options: Options, classes: int) -> int:
+    return options.ways
+
+
+class Learner:
+    """Each outer step goes a share of the way to where the tasks' own trainings lead, on average."""
+
+    extra = None
+
+    def __init__(self, options: Options, network: nn.Module, pictures: Pictures, seed: int) -> None:
+        devices.set_precision(options.precision)
+        self.options, self.network, self.pictures = options, network, pictures
+        self.epochs, self.steps = options.epochs, options.steps
+        self.sampler = TaskSampler(
+            pictures, seed, tasks=options.tasks, ways=options.ways, shots=options.shots, queries=0
+        )
+        self.optimiser = torch.optim.SGD(network.parameters(), lr=options.learning_rate)
+        self.inner = inner_optimiser(
+            network, options.inner_optimiser, rate=options.inner_rate, weight_decay=options.weight_decay
+        )
+
+    def learning_rate(self, epoch: int) -> float:
+        if self.options.schedule == "constant":
+            return self.options.learning_rate
+        return cosine_rate(epoch, epochs=self.epochs, rate=self.options.learning_rate)
+
+    def numbers(self, epoch: int, first: int) -> Iterator[Tensor]:
+        return steps_of_epoch([self.sampler], epoch, first, self.steps)
+
+    def step(self, images: Tensor, labels: Tensor, moment: Moment) -> Outcome:
+        """Each task takes batches of its pictures, drawn with replacement; the loss is that of its last batches.
+
+        Its optimiser begins anew, so that a resumed training needs no state of it.
+        """
+        options, sampler = self.options, self.sampler
+        pictures, _ = sampler.split(prepare(images, self.pictures, None, moment))
+        own = sampler.labels(sampler.shots, images.device)
+        shape = (sampler.tasks, options.inner_steps * options.batch)
+        chosen = torch.randint(pictures.shape[1], shape, generator=moment.generator("reptile batches"))
+        chosen = devices.upload(chosen, images.device)
+        tasks = torch.arange(sampler.tasks, device=images.device)[:, None]
+        batches = [
+            part.unflatten(1, (options.inner_steps, options.batch))
+            for part in (pictures[tasks, chosen], own[tasks, chosen])
+        ]
+        losses, right = reptile_displacement(self.network, *batches, self.inner)
+        return Outcome(losses[:, -1].mean(), right[:, -1].sum(), sampler.tasks * options.batch)
+
+
+def scores(model: Model, tasks: Tasks) -> Tensor:
+    """Logits of the network trained on each task's supports, `(episodes, queries, ways)`.
+
+    Batches are drawn with replacement, no larger than the support; all queries pass the network at once.
+
+    Raises:
+        InputError: the tasks have not as many classes as those of the training.
+    """
+    options = model.learner
+    if tasks.ways != options.ways:
+        raise InputError(
+            f"the model was trained on {options.ways}-way tasks and cannot answer {tasks.ways}-way ones"
+        )
+    each = zip(tasks.support_images(), tasks.query_images(), strict=True)
+    return torch.stack([_adapted(model, support, tasks.labels, query) for support, query in each])
+
+
+def _adapted(model: Model, support: Tensor, labels: Tensor, query: Tensor) -> Tensor:
+    """Logits of the queries of one task, `(queries, ways)`."""
+    options = model.learner
+    network = copy.deepcopy(model.network).train(options.transductive)
+    optimiser = inner_optimiser(
+        network, options.inner_optimiser, rate=options.inner_rate, weight_decay=options.weight_decay
+    )
+    draws = generator("reptile test", len(labels))
+    for _ in range(options.test_steps):
+        chosen = torch.randint(len(labels), (min(options.batch, len(labels)),), generator=draws).to(labels.device)
+        optimiser.zero_grad()
+        functional.cross_entropy(network(support[chosen]), labels[chosen]).backward()
+        optimiser.step()
+    with torch.no_grad():
+        return network(query)
 
 
 def inner_optimiser(
@@ -28,7 +121,7 @@ def inner_optimiser(
 
 def reptile_displacement(
     network: nn.Module, images: Tensor, labels: Tensor, optimiser: Optimizer, *, keep_moments: bool = False
-) -> Tensor:
+) -> tuple[Tensor, Tensor]:
     """Train on each task in turn from the same weights, and write minus the mean displacement to `.grad`.
 
     Plain SGD of rate 1 then moves the weights to the mean of the tasks' weights. Weights and buffers (running
@@ -42,22 +135,25 @@ def reptile_displacement(
             else each task starts with none.
 
     Returns:
-        The loss before each step, `(tasks, steps)`.
+        The loss before each step and how many of its batch were right, `(tasks, steps)` each.
     """
     parameters = list(network.parameters())
     state = [*parameters, *network.buffers()]
     start = [tensor.detach().clone() for tensor in state]
     moved = [torch.zeros_like(parameter) for parameter in parameters]
     losses = torch.zeros(labels.shape[:2], dtype=start[0].dtype, device=labels.device)
+    right = torch.zeros(labels.shape[:2], dtype=torch.int64, device=labels.device)
     for task in range(len(images)):
         if not keep_moments:
             optimiser.state.clear()
         for step in range(images.shape[1]):
             optimiser.zero_grad()
-            loss = functional.cross_entropy(network(images[task, step]), labels[task, step])
+            logits = network(images[task, step])
+            loss = functional.cross_entropy(logits, labels[task, step])
             loss.backward()
             optimiser.step()
             losses[task, step] = loss.detach()
+            right[task, step] = (logits.detach().argmax(1) == labels[task, step]).sum()
         with torch.no_grad():
             for total, parameter, begin in zip(moved, parameters, start, strict=False):
                 total += parameter - begin
@@ -65,4 +161,4 @@ def reptile_displacement(
                 tensor.copy_(begin)
     for parameter, total in zip(parameters, moved, strict=True):
         parameter.grad = -total / len(images)
-    return losses
+    return losses, right

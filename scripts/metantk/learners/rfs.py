@@ -69,6 +69,6 @@ class Learner:
 
 def scores(model: Model, tasks: Tasks) -> Tensor:
     """Of the linear classifier of each task on features divided by their L2 norm, `(episodes, queries, ways)`."""
-    support, labels = tasks.support_features()
+    support, labels = tasks.augmented_features()
     support, query = (nn.functional.normalize(part, dim=-1) for part in (support, tasks.query_features()))
     return CLASSIFIERS[tasks.classifier](support, labels, query, ways=tasks.ways)

@@ -14,6 +14,10 @@ from metantk.options.base import Options
 from metantk.options.criteria.linear_regions import LinearRegionsOptions
 from metantk.options.criteria.meta_ntk import MetaNtkOptions
 from metantk.options.criteria.ntk import NtkOptions
+from metantk.options.learners.maml import MamlOptions
+from metantk.options.learners.metaoptnet import MetaOptNetOptions
+from metantk.options.learners.none import NoneOptions
+from metantk.options.learners.reptile import ReptileOptions
 from metantk.options.learners.rfs import RfsOptions
 from metantk.options.searches.fixed import FixedOptions
 from metantk.options.searches.given import GivenOptions
@@ -23,7 +27,13 @@ from metantk.options.searches.sample import SampleOptions
 KINDS: dict[str, dict[str, type[Options]]] = {
     "backbones": {"cells": CellsOptions, "conv4": Conv4Options, "resnet12": ResNet12Options},
     "searches": {"prune": PruneOptions, "sample": SampleOptions, "given": GivenOptions, "fixed": FixedOptions},
-    "learners": {"rfs": RfsOptions},
+    "learners": {
+        "rfs": RfsOptions,
+        "maml": MamlOptions,
+        "reptile": ReptileOptions,
+        "metaoptnet": MetaOptNetOptions,
+        "none": NoneOptions,
+    },
 }
 
 # The section of the configuration that holds a criterion's options; none where it has no options.
@@ -57,6 +67,23 @@ NAMED: dict[str, dict[str, dict]] = {
         "rfs": {"kind": "rfs"},
         # RFS's own recipe for ResNet-12; the paper trains its cells with smaller rates.
         "rfs-resnet12": {"kind": "rfs", "learning_rate": 0.05, "drop_rate": 0.1},
+        "maml": {"kind": "maml"},
+        "maml-first-order": {"kind": "maml", "first_order": True},
+        "maml-plus-plus": {
+            "kind": "maml",
+            "adapt": "all",
+            "test_steps": 5,
+            "multi_step_epochs": 15,
+            "learned_rates": True,
+            "schedule": "cosine",
+        },
+        "anil": {"kind": "maml", "adapt": "head"},
+        # Trained as ANIL, tested without a head: the paper's row ANIL.
+        "nil": {"kind": "maml", "adapt": "head", "answer": "nil"},
+        "reptile": {"kind": "reptile"},
+        "metaoptnet": {"kind": "metaoptnet"},
+        "metaoptnet-ridge": {"kind": "metaoptnet", "head": "ridge"},
+        "none": {"kind": "none"},
     },
 }
 # What the tables call them; a search without a title leaves the row's name to the learner.
@@ -69,7 +96,19 @@ TITLES: dict[str, dict[str, str]] = {
         "metanas-cells": "MetaNAS (retrained)",
         "fixed": "",
     },
-    "learners": {"rfs": "RFS", "rfs-resnet12": "RFS"},
+    "learners": {
+        "rfs": "RFS",
+        "rfs-resnet12": "RFS",
+        "maml": "MAML",
+        "maml-first-order": "MAML (first order)",
+        "maml-plus-plus": "MAML++",
+        "anil": "ANIL",
+        "nil": "ANIL (NIL test)",
+        "reptile": "Reptile",
+        "metaoptnet": "MetaOptNet",
+        "metaoptnet-ridge": "MetaOptNet (ridge)",
+        "none": "Untrained",
+    },
 }
 CELLS = re.compile(r"(\d{1,3})cells-(\d{1,4})ch")
 

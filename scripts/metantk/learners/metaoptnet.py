@@ -1,0 +1,102 @@
+"""MetaOptNet: features that a convex classifier of each task can use; gradients go through its solution.
+
+Lee et al., "Meta-learning with differentiable convex optimization", 2019. The published code keeps the epoch that is
+best on validation episodes; here, as for all learners, the last one is used.
+"""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+
+from metantk import devices
+from metantk.backbones.drop import Drop
+from metantk.learners import heads
+from metantk.learners.base import Moment, Outcome
+from metantk.learners.episodic import TaskSampler, prepare, steps_of_epoch
+from metantk.models import Model, Tasks
+from metantk.options.learners.metaoptnet import Options
+from metantk.training import Pictures
+
+
+def outputs(options: Options, classes: int) -> int:
+    """Of the network's own head, which is not used."""
+    return options.ways
+
+
+class Scale(nn.Module):
+    """The learned factor of the logits."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(()))
+
+
+class Learner:
+    """Stochastic gradient descent with Nesterov momentum on the loss of tasks' queries."""
+
+    def __init__(self, options: Options, network: nn.Module, pictures: Pictures, seed: int) -> None:
+        devices.set_precision(options.precision)
+        self.options, self.network, self.pictures = options, network, pictures
+        self.epochs, self.steps = options.epochs, options.steps
+        self.sampler = TaskSampler(
+            pictures, seed, tasks=options.tasks, ways=options.ways, shots=options.shots, queries=options.queries
+        )
+        self.extra = Scale().to(pictures.device)
+        self.optimiser = torch.optim.SGD(
+            [*network.parameters(), *self.extra.parameters()],
+            lr=options.learning_rate,
+            momentum=options.momentum,
+            nesterov=True,
+            weight_decay=options.weight_decay,
+        )
+
+    def learning_rate(self, epoch: int) -> float:
+        return self.options.learning_rate * self.options.factor(epoch)
+
+    def numbers(self, epoch: int, first: int) -> Iterator[Tensor]:
+        return steps_of_epoch([self.sampler], epoch, first, self.steps)
+
+    def step(self, images: Tensor, labels: Tensor, moment: Moment) -> Outcome:
+        """Supports and queries pass the network apart, each with statistics of their own (published code)."""
+        sampler, device = self.sampler, images.device
+        drop = Drop(
+            self.options.drop_rate,
+            progress=(moment.epoch + 1) / self.epochs,
+            step=moment.epoch * self.steps + moment.step,
+            generator=moment.generator("drop", device),
+        )
+        pictures = prepare(images, self.pictures, self.options.augmentation, moment)
+        support, query = (
+            self.network.features(part.flatten(0, 1), drop).unflatten(0, part.shape[:2])
+            for part in sampler.split(pictures)
+        )
+        logits = self.extra.scale * task_logits(
+            self.options, support, sampler.labels(sampler.shots, device), query, ways=sampler.ways
+        )
+        targets = sampler.labels(sampler.queries, device).flatten()
+        loss = smoothed_cross_entropy(logits.flatten(0, 1), targets, self.options.label_smoothing)
+        loss.backward()
+        correct = (logits.detach().flatten(0, 1).argmax(1) == targets).sum()
+        return Outcome(loss.detach(), correct, len(targets))
+
+
+def task_logits(options: Options, support: Tensor, labels: Tensor, query: Tensor, *, ways: int) -> Tensor:
+    """Of the classifier of each task, `(tasks, queries, ways)`, without the scale."""
+    if options.head == "svm":
+        return heads.svm_logits(support, labels, query, ways=ways, penalty=options.penalty)
+    return heads.ridge_logits(support, labels, query, ways=ways, ridge=options.ridge)
+
+
+def smoothed_cross_entropy(logits: Tensor, labels: Tensor, smoothing: float) -> Tensor:
+    """Mean cross-entropy with 1 - smoothing for the true class and the rest shared among the others."""
+    others = smoothing / (logits.shape[1] - 1)
+    targets = torch.full_like(logits, others).scatter_(1, labels[:, None], 1 - smoothing)
+    return -(targets * logits.log_softmax(1)).sum(1).mean()
+
+
+def scores(model: Model, tasks: Tasks) -> Tensor:
+    """Scaled logits of the classifier of each task, `(episodes, queries, ways)`; supports are not augmented."""
+    support, query = tasks.support_features(), tasks.query_features()
+    labels = tasks.labels.expand(len(support), -1)
+    return model.extra["scale"] * task_logits(model.learner, support, labels, query, ways=tasks.ways)

@@ -1,0 +1,35 @@
+"""No learning: the network as it was drawn, or as it came with its weights. The yardstick of all that learn."""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+
+from metantk.learners.base import Moment, Outcome
+from metantk.learners.rfs import scores as scores
+from metantk.options.learners.none import Options
+from metantk.training import Pictures
+
+
+def outputs(options: Options, classes: int) -> int:
+    return classes
+
+
+class Learner:
+    """Has no steps."""
+
+    extra = None
+    epochs = steps = 0
+
+    def __init__(self, options: Options, network: nn.Module, pictures: Pictures, seed: int) -> None:
+        self.network = network
+        self.optimiser = torch.optim.SGD(network.parameters(), lr=0.0)
+
+    def learning_rate(self, epoch: int) -> float:
+        return 0.0
+
+    def numbers(self, epoch: int, first: int) -> Iterator[Tensor]:
+        return iter(())
+
+    def step(self, images: Tensor, labels: Tensor, moment: Moment) -> Outcome:
+        raise NotImplementedError("a learner without epochs takes no step")
