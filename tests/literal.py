@@ -8,7 +8,6 @@ from collections.abc import Iterator
 
 import numpy as np
 import torch
-from metantk.pruning import Candidate, batch_masks
 from opacus.grad_sample import GradSampleModule
 from PIL import Image
 from reference import MixedNetwork, batch_norm, group_norm
@@ -16,9 +15,9 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
-from metantk import criteria
-from metantk.criteria import Setting
+from metantk.criteria import pictures as engine
 from metantk.devices import generator
+from metantk.searches.prune import Candidate, Plan, batch_masks
 from metantk.space.genotype import CELL_TYPES, cell_types
 from metantk.space.supernet import Supernet, initialise
 
@@ -101,15 +100,15 @@ def _patterns(network: nn.Module, batches: list[Tensor]) -> Tensor:
 class CropsThroughPillow(Dataset):
     """One channel of a random crop of a resized picture, picture by picture, as the published loader makes them."""
 
-    def __init__(self, setting: Setting) -> None:
-        options = setting.options
-        self.images = setting.train.images
+    def __init__(self, plan: Plan) -> None:
+        size = plan.setting.image_size
+        self.images = plan.setting.train.images
         self.transform = transforms.Compose(
             [
-                transforms.Resize((options.image_size, options.image_size)),
-                transforms.RandomCrop(options.linear_regions.crop_size),
+                transforms.Resize((size, size)),
+                transforms.RandomCrop(plan.settings["linear_regions"].crop_size),
                 transforms.ToTensor(),
-                transforms.Normalize(criteria.REGIONS_MEAN, criteria.REGIONS_STD),
+                transforms.Normalize(engine.REGIONS_MEAN, engine.REGIONS_STD),
             ]
         )
 
@@ -122,40 +121,39 @@ class CropsThroughPillow(Dataset):
         return picture[channel : channel + 1]
 
 
-def crops(setting: Setting) -> list[Tensor]:
+def crops(plan: Plan) -> list[Tensor]:
     """The batches of one count of regions, each picture through Pillow."""
-    options = setting.options.linear_regions
-    numbers = torch.randint(len(setting.train.images), (options.pictures,)).tolist()
-    loader = DataLoader(
-        CropsThroughPillow(setting), batch_size=options.pictures // options.batches, sampler=numbers
-    )
+    options = plan.settings["linear_regions"]
+    numbers = torch.randint(len(plan.setting.train.images), (options.pictures,)).tolist()
+    loader = DataLoader(CropsThroughPillow(plan), batch_size=options.pictures // options.batches, sampler=numbers)
     return list(loader)
 
 
 class Networks:
     """Weights for all networks of a draw: the engine's supernet and thin net, from which plain ones are cut."""
 
-    def __init__(self, setting: Setting, key: tuple[int, ...], masks: dict[str, Tensor]) -> None:
-        space, scheme = setting.space, setting.options.initialisation
-        self.setting = setting
-        self.wide = Supernet(
-            space, masks, cell_types(setting.cells), setting.channels, outputs=setting.options.meta_ntk.ways
+    def __init__(self, plan: Plan, key: tuple[int, ...], masks: dict[str, Tensor]) -> None:
+        setting = plan.setting
+        self.space, self.dtype = setting.operations, setting.dtype
+        outputs = plan.settings["meta_ntk_condition"].ways
+        self.wide = Supernet(self.space, masks, cell_types(setting.cells), setting.channels, outputs=outputs)
+        initialise(self.wide, setting.initialisation, generator("weights", *key))
+        self.wide.to(self.dtype)
+        self.thin = Supernet(
+            self.space, masks, list(CELL_TYPES), 1, outputs=None, norm="batch", inputs=1, stem=False
         )
-        initialise(self.wide, scheme, generator("weights", *key))
-        self.wide.to(setting.dtype)
-        self.thin = Supernet(space, masks, list(CELL_TYPES), 1, outputs=None, norm="batch", inputs=1, stem=False)
-        initialise(self.thin, scheme, generator("thin weights", *key))
-        self.thin.to(setting.dtype)
+        initialise(self.thin, setting.initialisation, generator("thin weights", *key))
+        self.thin.to(self.dtype)
 
     def plain(self, masks: dict[str, Tensor]) -> MixedNetwork:
-        return MixedNetwork(self.wide, self.setting.space, masks, norm=group_norm).to(self.setting.dtype)
+        return MixedNetwork(self.wide, self.space, masks, norm=group_norm).to(self.dtype)
 
     def plain_thin(self, masks: dict[str, Tensor]) -> MixedNetwork:
-        return MixedNetwork(self.thin, self.setting.space, masks, norm=batch_norm).to(self.setting.dtype)
+        return MixedNetwork(self.thin, self.space, masks, norm=batch_norm).to(self.dtype)
 
 
-def meta_ntk_condition(setting: Setting, network: MixedNetwork, pictures: Tensor) -> float:
-    options = setting.options.meta_ntk
+def meta_ntk_condition(plan: Plan, network: MixedNetwork, pictures: Tensor) -> float:
+    options = plan.settings["meta_ntk_condition"]
     ntk, nngp = (kernel.double() for kernel in kernels(network, pictures))
     kernel = meta_ntk(
         ntk,
@@ -169,16 +167,17 @@ def meta_ntk_condition(setting: Setting, network: MixedNetwork, pictures: Tensor
 
 
 def measure_round(
-    setting: Setting, candidates: list[Candidate], masks: dict[str, Tensor], key: tuple[int, ...]
+    plan: Plan, candidates: list[Candidate], masks: dict[str, Tensor], key: tuple[int, ...]
 ) -> Iterator[tuple[float, float]]:
     """C and R of the unpruned network, then of each candidate, from the engine's weights and pictures."""
-    networks = Networks(setting, key, masks)
-    pictures, batches = criteria._draw_tasks(setting, key), criteria._draw_crops(setting, key)
+    networks = Networks(plan, key, masks)
+    pictures = engine.draw_tasks(plan.setting, plan.settings["meta_ntk_condition"], key)
+    batches = engine.draw_crops(plan.setting, plan.settings["linear_regions"], key)
     batch = batch_masks(masks, candidates)
     for number in range(1 + len(candidates)):
         mask = {kind: batch[kind][number] for kind in CELL_TYPES}
         yield (
-            meta_ntk_condition(setting, networks.plain(mask), pictures),
+            meta_ntk_condition(plan, networks.plain(mask), pictures),
             regions(networks.plain_thin(mask), batches),
         )
 

@@ -65,7 +65,7 @@ class Draws(NamedTuple):
     Attributes:
         weights: of the network's weights.
         pictures: of the pictures and their augmentation.
-        head: of the head's weights, where they are drawn apart from the body's.
+        head: of the heads' weights, where each candidate has a head of its own, drawn apart from the body.
     """
 
     weights: Key
@@ -114,6 +114,19 @@ class Criterion(NamedTuple):
     section: str | None = None
     options: type[Options] | None = None
     weights_per_candidate: bool = False
+
+    def published_draws(self, key: Key) -> Draws:
+        """Of the two networks of a pair, as the authors' program draws them.
+
+        Weights are the same for all repeats of a round (thin networks: of a candidate), pictures are a pair's own,
+        and each of its two networks has a fresh head.
+
+        Args:
+            key: (seed, round, repeat, candidate).
+        """
+        seed, number, _, candidate = key
+        weights = (seed, number, candidate) if self.weights_per_candidate else (seed, number)
+        return Draws(weights, key, head=key)
 
     @property
     def facts(self) -> dict:

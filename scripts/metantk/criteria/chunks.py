@@ -1,7 +1,7 @@
 """Many candidates through one supernet: kernels, chunks that fit the device, chunks side by side on a CPU.
 
-Candidates go through in chunks: on a GPU one after another, and kernels stay there until the last one; on a CPU side
-by side, one thread each.
+Candidates go through in chunks: on a GPU one after another, and kernels stay there until the last one; on a CPU
+side by side, one thread each.
 """
 
 import copy
@@ -37,12 +37,13 @@ CPU_MEMORY_SHARE = 0.5  # of all there is, for the chunks that go side by side
 def kernels_of_candidates(
     setting: Setting, draws: Draws, masks: Masks, pictures: Tensor, *, outputs: int
 ) -> Kernels:
-    """Build one supernet, draw its weights, and compute the kernels of all candidates; the result on the CPU."""
+    """Build one supernet, draw its weights, and compute the kernels of all candidates; the result on the CPU.
+
+    Candidates that have heads of their own (`draws.head`) go through one by one.
+    """
     remaining = union(masks)
     network = Supernet(setting.operations, remaining, cell_types(setting.cells), setting.channels, outputs=outputs)
     initialise(network, setting.initialisation, generator("weights", *draws.weights))
-    if draws.head is not None:
-        initialise(network.head, setting.initialisation, generator("head", *draws.head))
     network.to(setting.device, setting.dtype)
     numbers = pictures[:, 0].numel() * setting.channels
     operations = sum(int(mask.sum()) for mask in remaining.values())
@@ -50,9 +51,18 @@ def kernels_of_candidates(
     size = _chunk_size(setting, numbers=numbers, bytes_each=bytes_each)
     workers = _workers(setting, size * bytes_each)
     masks = {kind: mask.to(setting.device) for kind, mask in masks.items()}
-    chunks = over_chunks(
-        setting, network, masks, size, workers, lambda own, chunk: empirical_kernels(own, pictures, chunk)
-    )
+
+    def measure(own: Supernet, chunk: Masks) -> Kernels:
+        return empirical_kernels(own, pictures, chunk)
+
+    if draws.head is None:
+        chunks = over_chunks(setting, network, masks, size, workers, measure)
+    else:
+        chunks = []
+        for number in range(len(masks["normal"])):
+            initialise(network.head, setting.initialisation, generator("head", *draws.head, number))
+            alone = {kind: mask[number : number + 1] for kind, mask in masks.items()}
+            chunks += over_chunks(setting, network, alone, 1, 1, measure)
     ntk, nngp = (torch.cat([getattr(chunk, name) for chunk in chunks]).cpu() for name in ("ntk", "nngp"))
     return Kernels(ntk, nngp, sum(chunk.operations for chunk in chunks))
 

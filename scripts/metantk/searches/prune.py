@@ -132,7 +132,7 @@ def removal_order(
     """Candidates from the first to remove to the last, and their ranks by criterion.
 
     Args:
-        scores: by criterion, the mean relative change of each candidate. What lowers a condition number most by
+        scores: by criterion, the mean change of each candidate. What lowers a condition number most by
             its absence, or raises the regions most, goes first. Ties in the sum of ranks: the order of the first
             criterion decides (published code).
         weights: by criterion, the factor of its ranks in the sum.
@@ -218,7 +218,7 @@ class Score(NamedTuple):
 
     Attributes:
         unpruned, pruned: values with and without the candidate.
-        change: (unpruned - pruned) / unpruned, rounded to 3 decimals (published code).
+        change: see `compare`; for most criteria (unpruned - pruned) / |unpruned|, to 3 decimals (published code).
     """
 
     unpruned: np.ndarray
@@ -237,36 +237,14 @@ def measure_draw(plan: Plan, name: str, candidates: list[Candidate], masks: Mask
         values = _measure(plan, name, Draws.of(key), batch_masks(masks, candidates), cost)
         draw = Draw([values[0]] * len(candidates), values[1:])
     else:
-        measure_pair = _measure_independent if plan.options.draws == "independent" else _measure_published
+        draws_of = Draws.of if plan.options.draws == "independent" else plan.criteria[name].published_draws
         pairs = [
-            measure_pair(plan, name, (*key, number), batch_masks(masks, [candidate]), cost)
+            _measure(plan, name, draws_of((*key, number)), batch_masks(masks, [candidate]), cost)
             for number, candidate in enumerate(candidates)
         ]
         draw = Draw(*(list(column) for column in zip(*pairs, strict=True)))
     cost.seconds += time.perf_counter() - began
     return draw
-
-
-def _measure_independent(plan: Plan, name: str, key: Key, masks: Masks, cost: Cost) -> list[float]:
-    return _measure(plan, name, Draws.of(key), masks, cost)
-
-
-def _measure_published(plan: Plan, name: str, key: Key, masks: Masks, cost: Cost) -> list[float]:
-    """The two networks of a pair as the authors' program draws them.
-
-    Weights are the same for all repeats of a round (thin networks: of a candidate), pictures are a pair's own,
-    and each of its two networks has a fresh head.
-    """
-    seed, number, _, candidate = key
-    weights = (seed, number, candidate) if plan.criteria[name].weights_per_candidate else (seed, number)
-    return [
-        _measure(plan, name, Draws(weights, key, head=(*key, side)), _only(masks, side), cost)[0]
-        for side in range(2)
-    ]
-
-
-def _only(masks: Masks, number: int) -> Masks:
-    return {cell: mask[number : number + 1] for cell, mask in masks.items()}
 
 
 def _measure(plan: Plan, name: str, draws: Draws, masks: Masks, cost: Cost) -> list[float]:
@@ -278,7 +256,7 @@ def _measure(plan: Plan, name: str, draws: Draws, masks: Masks, cost: Cost) -> l
 
 def score(criterion: Criterion, draws: list[Draw], *, where: str) -> Score:
     """Compare the networks with and without each candidate; `where` names round and criterion in the log."""
-    unpruned, pruned = (np.array([getattr(draw, side) for draw in draws]) for side in Draw._fields)
+    unpruned, pruned = (np.array([getattr(draw, side) for draw in draws], np.float64) for side in Draw._fields)
     if len(np.unique(pruned)) == 1 < pruned.shape[1]:
         log.warning("%s: all candidates are alike, so it decides nothing; give it more pictures", where)
     return Score(unpruned, pruned, compare(criterion, unpruned, pruned, where=where))
