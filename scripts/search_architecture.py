@@ -49,7 +49,7 @@ def main() -> None:
     device = devices.start(uses_device=search.uses_device)
     files = [
         __file__,
-        plugins.module_file("backbones", backbone.kind),
+        plugins.options_file("backbones", backbone.kind),  # no search runs the network that is trained later
         *plugins.module_files("searches", search),
     ]
     checkpoint = CheckpointFile(

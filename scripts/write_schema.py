@@ -11,6 +11,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from metantk.command_line import make_parser, run
+from metantk.options import catalogue
 from metantk.options.config import Config
 from metantk.storage import SCRIPTS, atomic_write
 
@@ -41,17 +42,25 @@ def key_table() -> str:
     return "\n".join(rows + list(_rows(Config, ""))) + "\n"
 
 
-def _rows(options: type[BaseModel], prefix: str):
+def _rows(options: type[BaseModel], prefix: str, *, of_kind: str = ""):
     for name, field in options.model_fields.items():
+        if of_kind and name in ("kind", "settings"):  # the workflow fills in the settings, from `criteria`
+            continue
         key = f"{prefix}{name}"
-        nested = _nested(field.annotation)
-        if nested is not None:
-            kind, inner = nested
-            if kind:
-                yield f"| `{key}` | {_default(field)} | {field.description} |"
-            yield from _rows(inner, f"{key}{kind}.")
-        else:
-            yield f"| `{key}` | {_default(field)} | {field.description} |"
+        continued, inner = _nested(field.annotation) or ("", None)
+        if continued or inner is None:
+            yield f"| `{key}`{of_kind} | {_default(field)} | {field.description} |"
+        if inner is not None:
+            yield from _rows(inner, f"{key}{continued}.", of_kind=of_kind)
+        if not prefix and name in catalogue.KINDS:
+            yield from _rows_of_kinds(name)
+
+
+def _rows_of_kinds(family: str):
+    """The options of every kind, which entries of the section `family` may have."""
+    for kind, options in catalogue.KINDS[family].items():
+        yield f"| `{family}.NAME.kind: {kind}` | | {(options.__doc__ or '').splitlines()[0]} |"
+        yield from _rows(options, f"{family}.NAME.", of_kind=f" ({kind})")
 
 
 def _default(field: FieldInfo) -> str:

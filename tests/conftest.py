@@ -27,20 +27,22 @@ JOB_STATS = re.compile(r"^Job stats:\njob +count\n[- ]+\n(.*?)\ntotal ", re.M | 
 
 
 def tiny_configuration() -> dict:
-    """All stages and three kinds of methods, as small as they come: half a minute on two cores."""
+    """All stages, three searches of cells and a backbone without one, as small as they come."""
     return {
-        "datasets": {"glyphs": {"source": "glyphs", "image_size": 12, "images_per_class": 25}},
-        "runs": [{"cells": 3, "channels": 2}],
-        "methods": ["metantk", "linear-regions", "random"],
+        "datasets": {"glyphs": {"source": "glyphs", "image_size": 16, "images_per_class": 25}},
+        "rows": [
+            {"backbone": "3cells-2ch", "search": ["metantk", "linear-regions", "random"], "learner": "rfs"},
+            {"backbone": "conv4-2", "learner": "rfs"},
+        ],
         "seeds": [0],
-        "search": {
-            "repeat": 1,
-            "image_size": 8,
+        "backbones": {"conv4-2": {"kind": "conv4", "channels": 2}},
+        "searches": {"prune": {"repeat": 1, "image_size": 8}},
+        "criteria": {
             "meta_ntk": {"ways": 2, "tasks": 2},
             "linear_regions": {"pictures": 60, "batches": 1},
             "ntk": {"pictures": 6},
         },
-        "training": {"epochs": 1},
+        "learners": {"rfs": {"epochs": 1}},
         "evaluation": {"episodes": 4, "queries": 3, "copies": 1},
         "theory": tiny_theory(),
     }
@@ -97,7 +99,8 @@ class House:
     def jobs(self, *arguments: object) -> set[str]:
         """The jobs of a run, each as `<rule> <folder of its outputs, below results/>`.
 
-        They are read from the printed commands and compared with the printed counts, so that none is overlooked.
+        Searches of a backbone are drawn into one folder: their jobs' names end in `/<search>`. Jobs are read from
+        the printed commands and compared with the printed counts, so that none is overlooked.
         """
         finished = self.snakemake("--printshellcmds", *arguments)
         printed = finished.stdout + finished.stderr
@@ -107,6 +110,8 @@ class House:
         jobs = set()
         for script, is_file, output in COMMAND.findall(printed):
             folder = Path(output).parent if is_file else Path(output)
+            if script == "draw_searches":
+                folder /= re.fullmatch(r"cells_(.+)_seed\d+\.svg", Path(output).name)[1]
             jobs.add(f"{script} {folder.relative_to('results')}")
         counts = dict(line.split() for line in stats[1].splitlines()) if stats else {}
         for target in ("all", "theory"):

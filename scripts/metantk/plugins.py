@@ -16,6 +16,14 @@ from metantk.options.base import Options
 from metantk.storage import SCRIPTS, InputError
 
 Family = Literal["backbones", "criteria", "searches", "learners"]
+# What a module of one's own must hold, and what its Options must say.
+HOLDS: dict[Family, tuple[str, ...]] = {
+    "backbones": ("Options", "Architecture", "build"),
+    "criteria": ("CRITERION",),
+    "searches": ("Options", "find"),
+    "learners": ("Options", "Learner", "outputs", "scores"),
+}
+SAYS: dict[Family, tuple[str, ...]] = {"backbones": ("searchable", "title", "architecture")}
 
 
 def load(family: Family, kind: str) -> ModuleType:
@@ -60,6 +68,16 @@ def module_files(family: Family, options: Options) -> list[Path]:
     return [module_file(family, options.kind), *(module_file(*part) for part in options.parts)]
 
 
+def options_file(family: Family, kind: str) -> Path:
+    """The file behind a kind's options alone; of a stranger's kind all is in one file.
+
+    Raises:
+        InputError: there is no such kind or file.
+    """
+    path = module_file(family, kind)
+    return path if kind.endswith(".py") else SCRIPTS / "metantk" / "options" / family / path.name
+
+
 def options_class(family: Family, kind: object) -> type[Options]:
     """The options of a kind; of a built-in one without loading its module.
 
@@ -68,20 +86,37 @@ def options_class(family: Family, kind: object) -> type[Options]:
     """
     if not isinstance(kind, str):
         raise InputError(f"{family}: 'kind' is {kind!r}, no text")
-    if kind.endswith(".py"):
-        own = load(family, kind)
-    else:
-        own = importlib.import_module(f"metantk.options.{family}.{module_file(family, kind).stem}")
-    if not isinstance(getattr(own, "Options", None), type):
-        raise InputError(f"{family}: {kind}: holds no class Options")
-    return own.Options
+    if not kind.endswith(".py"):
+        return importlib.import_module(f"metantk.options.{family}.{module_file(family, kind).stem}").Options
+    found = load_whole(family, kind).Options
+    if not (isinstance(found, type) and issubclass(found, Options)):
+        raise InputError(f"{family}: {kind}: its Options is no class of metantk.options.base.Options")
+    lacking = [name for name in SAYS.get(family, ()) if not hasattr(found, name)]
+    if lacking or "kind" not in found.model_fields:
+        raise InputError(f"{family}: {kind}: its class Options has no '{[*lacking, 'kind'][0]}'")
+    return found
+
+
+def load_whole(family: Family, kind: str) -> ModuleType:
+    """As `load`, of a module that holds all that its family asks for.
+
+    Raises:
+        InputError: something is missing.
+    """
+    module = load(family, kind)
+    lacking = [name for name in HOLDS[family] if not hasattr(module, name)]
+    if lacking:
+        raise InputError(f"{family}: {kind}: holds no '{lacking[0]}'")
+    return module
 
 
 def kinds(family: Family) -> list[str]:
-    """Names of the built-in kinds; where kinds have options, a module without them only helps others."""
-    folder, options = SCRIPTS / "metantk" / family, SCRIPTS / "metantk" / "options" / family
-    found = sorted(path.stem for path in folder.glob("*.py") if not path.stem.startswith("_"))
-    return [name for name in found if not options.is_dir() or (options / f"{name}.py").is_file()]
+    """Names of the built-in kinds; a module without options, or that holds no criterion, only helps others."""
+    options = SCRIPTS / "metantk" / "options" / family
+    found = sorted((SCRIPTS / "metantk" / family).glob("[!_]*.py"))
+    if family == "criteria":
+        return [path.stem for path in found if "\nCRITERION = " in path.read_text(encoding="utf-8")]
+    return [path.stem for path in found if not options.is_dir() or (options / path.name).is_file()]
 
 
 def _name_of(family: str, path: Path) -> str:

@@ -2,7 +2,7 @@
 
 A stage's code is its script, every module that it imports, and the modules of the kinds that it was asked for
 (`metantk.plugins`), with what those import. It is hashed by its syntax trees without docstrings: comments,
-formatting and documentation change nothing.
+formatting and documentation, of options too, change nothing.
 """
 
 import ast
@@ -59,13 +59,18 @@ def _files_of_module(name: str) -> Iterator[Path]:
 
 @functools.cache
 def _tree_of(path: Path) -> bytes:
-    """The syntax tree of a file as text, without docstrings; kept, because many jobs share their modules."""
+    """The syntax tree of a file as text, without docstrings and the descriptions of options.
+
+    Kept, because many jobs share their modules.
+    """
     tree = ast.parse(path.read_bytes())
     for node in ast.walk(tree):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and node.body:
             first = node.body[0]
             if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant):
                 node.body = node.body[1:]
+        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "Field":
+            node.keywords = [keyword for keyword in node.keywords if keyword.arg != "description"]
     return ast.dump(tree).encode()
 
 

@@ -91,7 +91,9 @@ def test_equal_forms_are_equal_networks(seed):
     other.stem.load_state_dict(one.stem.state_dict())
     other.cells[0].preprocess.load_state_dict(one.cells[0].preprocess.state_dict())
     for parameter in (*one.cells[0].operations.parameters(), *other.cells[0].operations.parameters()):
-        torch.nn.init.constant_(parameter, 0.1)  # a cell alone is a reduction: its skips have weights
+        torch.nn.init.constant_(
+            parameter, 0.1
+        )  # a single cell is a reduction: its skips have weights, its nodes 8 channels
     images = torch.randn(4, 3, 8, 8, generator=torch.Generator().manual_seed(0))
     features = [network.features(images).view(4, 3, 8) for network in (one, other)]
     torch.testing.assert_close(features[0].sum(1), features[1].sum(1))

@@ -1,121 +1,175 @@
 """Reruns: after a change exactly the jobs that depend on it run again."""
 
 import os
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import tiny_configuration
 from PIL import Image
 
-from metantk.storage import local_modules
+from metantk import plugins
+from metantk.options.config import parse_config
+from metantk.provenance import local_modules
 
-METHODS = ("metantk", "linear-regions", "random")
-RUN = "glyphs/3cells-2ch"
-STAGES = ("search_architecture", "train_genotype", "evaluate_episodes")
-THEORY = {"verify_theory"}
-ALL_RULES = {"prepare_dataset", "inspect_dataset", *STAGES, "aggregate_tables", "draw_figures", *THEORY}
-MODELS = {*STAGES, *THEORY}
-READS_DATA = {"prepare_dataset", "inspect_dataset", *STAGES, *THEORY}
+CELLS, CONV4 = "glyphs/3cells-2ch", "glyphs/conv4-2"
+PRUNED, SEARCHED = ("metantk", "linear-regions"), ("metantk", "linear-regions", "random")
+DRAWN = {f"draw_searches figures/{CELLS}/{search}" for search in SEARCHED}
+RESULTS = {"draw_results figures/glyphs"}
+TABLES = {"aggregate_tables tables", *RESULTS}
+THEORY = {"verify_theory theory"}
+INSPECTED = {"inspect_dataset figures/glyphs"}
+STAGES = ("search_architecture", "train_network", "evaluate_episodes")
 
-# Which rules' scripts import each file of scripts/, directly or not; written by hand, not computed.
-IMPORTERS = {
-    "aggregate_tables.py": {"aggregate_tables"},
-    "build_container.py": set(),
-    "classify_images.py": set(),
-    "describe_architecture.py": set(),
-    "draw_figures.py": {"draw_figures"},
-    "evaluate_episodes.py": {"evaluate_episodes"},
-    "inspect_dataset.py": {"inspect_dataset"},
-    "measure_rank_stability.py": set(),
-    "prepare_dataset.py": {"prepare_dataset"},
-    "search_architecture.py": {"search_architecture"},
-    "show_results.py": set(),
-    "train_genotype.py": {"train_genotype"},
-    "verify_theory.py": {"verify_theory"},
-    "write_schema.py": set(),
-    "metantk/__init__.py": ALL_RULES,
-    "metantk/command_line.py": ALL_RULES,
-    "metantk/config.py": ALL_RULES,
-    "metantk/container.py": set(),
-    "metantk/contact_sheet.py": {"inspect_dataset"},
-    "metantk/costs.py": {"aggregate_tables"},
-    "metantk/criteria.py": {"search_architecture"},
-    "metantk/datasets/__init__.py": READS_DATA,
-    "metantk/datasets/arrays.py": {"prepare_dataset"},
-    "metantk/datasets/cifar.py": {"prepare_dataset"},
-    "metantk/datasets/folder.py": {"prepare_dataset"},
-    "metantk/datasets/glyphs.py": {"prepare_dataset", *THEORY},
-    "metantk/datasets/omniglot.py": {"prepare_dataset"},
-    "metantk/datasets/published.py": {"prepare_dataset"},
-    "metantk/datasets/ren.py": {"prepare_dataset"},
-    "metantk/datasets/rfs.py": {"prepare_dataset"},
-    "metantk/datasets/sources.py": {"prepare_dataset"},
-    "metantk/datasets/split_lists.py": {"prepare_dataset"},
-    "metantk/datasets/store.py": READS_DATA,
-    "metantk/datasets/unpickle.py": {"prepare_dataset"},
-    "metantk/devices.py": MODELS,
-    "metantk/episodes.py": {"search_architecture", "evaluate_episodes", *THEORY},
-    "metantk/evaluation.py": {"evaluate_episodes"},
-    "metantk/figures/__init__.py": {"draw_figures", "verify_theory"},
-    "metantk/figures/accuracies.py": {"draw_figures"},
-    "metantk/figures/cells.py": {"draw_figures"},
-    "metantk/figures/palette.py": {"draw_figures"},
-    "metantk/figures/rank_stability.py": set(),
-    "metantk/figures/search_trace.py": {"draw_figures"},
-    "metantk/figures/style.py": {"draw_figures", "verify_theory"},
-    "metantk/figures/training_curves.py": {"draw_figures"},
-    "metantk/kernels.py": {"search_architecture", *THEORY},
-    "metantk/leases.py": MODELS,
-    "metantk/linear_regions.py": {"search_architecture"},
-    "metantk/options/__init__.py": ALL_RULES,
-    "metantk/options/base.py": ALL_RULES,
-    "metantk/options/theory.py": ALL_RULES,
-    "metantk/pruning.py": {"search_architecture"},
-    "metantk/rank_stability.py": set(),
-    "metantk/space/__init__.py": MODELS | {"draw_figures"},
-    "metantk/space/genotype.py": MODELS | {"draw_figures"},
-    "metantk/space/network.py": {"train_genotype", "evaluate_episodes"},
-    "metantk/space/operations.py": {"train_genotype", "evaluate_episodes"},
-    "metantk/space/supernet.py": {"search_architecture", *THEORY},
-    "metantk/statistics.py": {"evaluate_episodes", "aggregate_tables", "draw_figures", "verify_theory"},
-    "metantk/storage.py": ALL_RULES,
-    "metantk/tables.py": {"aggregate_tables", "draw_figures"},
-    "metantk/theory/__init__.py": THEORY,
-    "metantk/theory/figures.py": {"verify_theory"},
-    "metantk/theory/judgements.py": {"verify_theory"},
-    "metantk/theory/kernel_checks.py": {"verify_theory"},
-    "metantk/theory/kernels.py": {"verify_theory"},
-    "metantk/theory/learner.py": {"verify_theory"},
-    "metantk/theory/maml.py": THEORY,
-    "metantk/theory/measurements.py": {"verify_theory"},
-    "metantk/theory/networks.py": THEORY,
-    "metantk/theory/report.py": {"verify_theory"},
-    "metantk/theory/tasks.py": {"verify_theory"},
-    "metantk/theory/training_checks.py": {"verify_theory"},
-    "metantk/theory/verdicts.py": {"verify_theory"},
-    "metantk/training.py": {"train_genotype"},
-    "metantk/transforms.py": MODELS - {"verify_theory"},
+
+def chains(searches=SEARCHED, *, conv4=True, seeds=(0,), cells=CELLS, learner="rfs"):
+    """Folders of trained networks."""
+    folders = [f"{cells}/{search}" for search in searches] + [f"{CONV4}/fixed"] * conv4
+    return [f"{folder}/seed{seed}/{learner}" for folder in folders for seed in seeds]
+
+
+def jobs_from(rule, folders=None):
+    """The jobs of a rule for some chains, and everything downstream of them."""
+    folders = chains() if folders is None else folders
+    if rule == "prepare_dataset":
+        return {"prepare_dataset glyphs/data", *INSPECTED} | jobs_from("search_architecture", folders)
+    jobs = set(TABLES)
+    for stage in STAGES[STAGES.index(rule) :]:
+        for folder in folders:
+            *place, seed, learner = folder.split("/")
+            if stage == "search_architecture":
+                jobs.add(f"{stage} {'/'.join([*place, seed])}")
+                if place[-1] != "fixed":
+                    jobs.add(f"draw_searches figures/{'/'.join(place)}")
+            else:
+                jobs.add(f"{stage} {folder}")
+    return jobs
+
+
+ALL = jobs_from("prepare_dataset") | THEORY
+SEARCHES = ("metantk", "linear-regions", "random", "fixed")
+OF_CELLS, OF_CONV4 = ("train cells", "evaluate cells"), ("train conv4", "evaluate conv4")
+TRAINED = ("train cells", "train conv4")
+EVALUATED = ("evaluate cells", "evaluate conv4")
+LEARNED = (*TRAINED, *EVALUATED)
+FIGURES = ("draw_searches", "draw_results")
+READERS = ("prepare", "inspect", *SEARCHES, *LEARNED, "theory")
+EVERYTHING = (*READERS, "aggregate", *FIGURES)
+
+# Behind which jobs of the tiny configuration each file of scripts/ stands; written by hand, not computed.
+# Searches are called by their names, trainings and evaluations by the backbone.
+BEHIND = {
+    (): """
+        build_container.py classify_images.py describe_architecture.py measure_rank_stability.py show_results.py
+        write_schema.py metantk/container.py metantk/rank_stability.py
+        metantk/options/config.py metantk/options/catalogue.py
+        metantk/backbones/resnet12.py metantk/options/backbones/resnet12.py
+        metantk/criteria/ntk_condition.py metantk/criteria/ntk_spectral_entropy.py metantk/options/criteria/ntk.py
+        metantk/figures/rank_stability.py
+        metantk/learners/adaptation.py metantk/learners/heads.py metantk/learners/maml.py
+        metantk/learners/reptile.py
+        metantk/options/searches/autometa.py metantk/options/searches/given.py
+        metantk/options/searches/metanas.py metantk/options/searches/t_nas.py
+        metantk/searches/autometa.py metantk/searches/decoding.py metantk/searches/fomaml.py
+        metantk/searches/given.py metantk/searches/metanas.py metantk/searches/pacing.py
+        metantk/searches/predictor.py metantk/searches/progressive.py metantk/searches/reptile.py
+        metantk/searches/t_nas.py metantk/searches/tasks.py metantk/space/layouts.py metantk/space/mixed.py
+    """,
+    EVERYTHING: """
+        metantk/__init__.py metantk/command_line.py metantk/options/__init__.py metantk/options/base.py
+        metantk/plugins.py metantk/storage.py
+    """,
+    READERS: "metantk/datasets/__init__.py metantk/datasets/store.py",
+    ("prepare",): """
+        prepare_dataset.py metantk/options/dataset.py metantk/datasets/arrays.py metantk/datasets/cifar.py
+        metantk/datasets/folder.py metantk/datasets/omniglot.py metantk/datasets/published.py
+        metantk/datasets/ren.py metantk/datasets/rfs.py metantk/datasets/sources.py
+        metantk/datasets/split_lists.py metantk/datasets/unpickle.py
+    """,
+    ("prepare", "theory"): "metantk/datasets/glyphs.py",
+    ("prepare", *SEARCHES, *LEARNED, "theory"): "metantk/provenance.py",
+    ("inspect",): "inspect_dataset.py metantk/contact_sheet.py",
+    (*SEARCHES, *LEARNED): "metantk/checkpoints.py metantk/options/backbones/__init__.py",
+    (*SEARCHES, *LEARNED, "theory"): "metantk/devices.py metantk/leases.py",
+    SEARCHES: """
+        search_architecture.py metantk/searches/__init__.py metantk/searches/base.py
+        metantk/options/searches/__init__.py
+    """,
+    PRUNED: """
+        metantk/searches/prune.py metantk/options/searches/prune.py metantk/criteria/__init__.py
+        metantk/criteria/base.py metantk/criteria/chunks.py metantk/criteria/linear_regions.py
+        metantk/criteria/pictures.py metantk/options/criteria/__init__.py
+        metantk/options/criteria/linear_regions.py
+    """,
+    ("metantk",): "metantk/criteria/meta_ntk_condition.py metantk/options/criteria/meta_ntk.py",
+    ("random",): "metantk/searches/sample.py metantk/options/searches/sample.py",
+    ("fixed",): "metantk/searches/fixed.py metantk/options/searches/fixed.py",
+    (*PRUNED, "theory"): "metantk/kernels.py metantk/space/supernet.py",
+    (*PRUNED, *EVALUATED, "theory"): "metantk/episodes.py",
+    (*PRUNED, *LEARNED): "metantk/transforms.py metantk/options/augmentation.py",
+    (*SEARCHED, *OF_CELLS): "metantk/options/backbones/cells.py",
+    ("fixed", *OF_CONV4): "metantk/options/backbones/conv4.py",
+    (*SEARCHED, *OF_CELLS, "draw_searches", "theory"): "metantk/space/__init__.py metantk/space/genotype.py",
+    LEARNED: """
+        metantk/backbones/__init__.py metantk/backbones/drop.py metantk/backbones/recompute.py
+        metantk/learners/__init__.py metantk/learners/base.py metantk/learners/linear.py metantk/learners/rfs.py
+        metantk/models.py metantk/options/learners/__init__.py metantk/options/learners/rfs.py
+        metantk/training.py
+    """,
+    OF_CELLS: "metantk/backbones/cells.py metantk/space/operations.py",
+    OF_CONV4: "metantk/backbones/conv4.py",
+    TRAINED: "train_network.py metantk/backbones/counting.py",
+    EVALUATED: "evaluate_episodes.py metantk/evaluation.py metantk/options/evaluation.py",
+    (*EVALUATED, "aggregate", *FIGURES, "theory"): "metantk/statistics.py",
+    ("aggregate",): "aggregate_tables.py metantk/costs.py",
+    ("aggregate", *FIGURES): "metantk/records.py metantk/tables.py",
+    ("draw_searches",): "draw_searches.py metantk/figures/cells.py metantk/figures/search_trace.py",
+    ("draw_results",): "draw_results.py metantk/figures/accuracies.py metantk/figures/training_curves.py",
+    FIGURES: "metantk/figures/palette.py",
+    (*FIGURES, "theory"): "metantk/figures/__init__.py metantk/figures/style.py",
+    ("theory",): """
+        verify_theory.py metantk/options/theory.py metantk/theory/__init__.py metantk/theory/figures.py
+        metantk/theory/judgements.py metantk/theory/kernel_checks.py metantk/theory/kernels.py
+        metantk/theory/learner.py metantk/theory/maml.py metantk/theory/measurements.py
+        metantk/theory/networks.py metantk/theory/report.py metantk/theory/tasks.py
+        metantk/theory/training_checks.py metantk/theory/verdicts.py
+    """,
 }
 
 
-def jobs_of(rule, methods=METHODS, seeds=(0,), run=RUN):
-    return {f"{rule} {run}/{method}/seed{seed}" for method in methods for seed in seeds}
-
-
-def jobs_from(rule, methods=METHODS, seeds=(0,), run=RUN):
-    """The jobs of a rule for some methods and seeds, and everything downstream of them."""
-    figures = {f"draw_figures figures/{run}"}
-    if rule == "draw_figures":
-        return figures
-    if rule == "aggregate_tables":
-        return figures | {"aggregate_tables tables"}
-    if rule == "prepare_dataset":
-        dataset = run.split("/")[0]
-        readers = {f"inspect_dataset figures/{dataset}"} | jobs_from("search_architecture", methods, seeds, run)
-        return {f"prepare_dataset {dataset}/data"} | readers
-    stages = STAGES[STAGES.index(rule) :]
-    jobs = set().union(*(jobs_of(stage, methods, seeds, run) for stage in stages))
-    return jobs | jobs_from("aggregate_tables", run=run)
+def test_every_file_of_scripts_is_behind_the_jobs_that_use_it(repository):
+    scripts = repository / "scripts"
+    config = parse_config(tiny_configuration())
+    cells, conv4 = (plugins.module_files("backbones", config.backbone(name)) for name in ("3cells-2ch", "conv4-2"))
+    shapes = dict.fromkeys(SEARCHED, "cells") | {"fixed": "conv4"}
+    rfs = plugins.module_files("learners", config.learner("rfs"))
+    files = {
+        "prepare": ["prepare_dataset.py"],
+        "inspect": ["inspect_dataset.py"],
+        **{
+            search: [
+                "search_architecture.py",
+                plugins.options_file("backbones", shape),
+                *plugins.module_files("searches", config.search(search)),
+            ]
+            for search, shape in shapes.items()
+        },
+        "train cells": ["train_network.py", *cells, *rfs],
+        "train conv4": ["train_network.py", *conv4, *rfs],
+        "evaluate cells": ["evaluate_episodes.py", *cells, *rfs],
+        "evaluate conv4": ["evaluate_episodes.py", *conv4, *rfs],
+        "aggregate": ["aggregate_tables.py"],
+        "draw_searches": ["draw_searches.py"],
+        "draw_results": ["draw_results.py"],
+        "theory": ["verify_theory.py"],
+    }
+    behind = {job: set(local_modules(*(scripts / file for file in own))) for job, own in files.items()}
+    found = {
+        path.relative_to(scripts).as_posix(): {job for job, modules in behind.items() if path in modules}
+        for path in scripts.rglob("*.py")
+    }
+    assert found == {file: set(jobs) for jobs, listed in BEHIND.items() for file in listed.split()}
 
 
 def set_key(configuration, path, value):
@@ -125,30 +179,54 @@ def set_key(configuration, path, value):
     configuration[last] = value
 
 
+def row(searches, learner="rfs", backbone="3cells-2ch"):
+    return {"backbone": backbone, "search": searches, "learner": learner}
+
+
+CONV4_ROW = {"backbone": "conv4-2", "learner": "rfs"}
+ONLY_METANTK = chains(["metantk"], conv4=False)
+ONLY_PRUNED = chains(PRUNED, conv4=False)
+
+
 @pytest.mark.parametrize(
     ("key", "value", "expected"),
     [
         ("datasets.glyphs.images_per_class", 26, jobs_from("prepare_dataset")),
-        ("search.repeat", 2, jobs_from("search_architecture", ["metantk", "linear-regions"])),
-        ("search.linear_regions.pictures", 61, jobs_from("search_architecture", ["metantk", "linear-regions"])),
-        ("search.meta_ntk.ridge", 0.01, jobs_from("search_architecture", ["metantk"])),
-        ("search.ntk.pictures", 7, set()),
-        ("training.learning_rate", 0.5, jobs_from("train_genotype")),
-        ("training.augmentation.flip", False, jobs_from("train_genotype")),
+        ("searches.prune.repeat", 2, jobs_from("search_architecture", ONLY_PRUNED)),
+        ("searches.metantk", {"repeat": 2}, jobs_from("search_architecture", ONLY_METANTK)),
+        ("searches.unused", {"kind": "prune", "criteria": ["ntk_condition"]}, set()),
+        ("criteria.linear_regions.pictures", 61, jobs_from("search_architecture", ONLY_PRUNED)),
+        ("criteria.meta_ntk.ridge", 0.01, jobs_from("search_architecture", ONLY_METANTK)),
+        ("criteria.ntk.pictures", 7, set()),
+        ("backbones.conv4-2.channels", 3, jobs_from("search_architecture", chains([]))),
+        ("backbones.unused", {"kind": "resnet12"}, set()),
+        ("learners.rfs.learning_rate", 0.5, jobs_from("train_network")),
+        ("learners.rfs.augmentation.flip", False, jobs_from("train_network")),
+        ("learners.rfs-resnet12", {"learning_rate": 0.1}, set()),
         ("evaluation.episodes", 5, jobs_from("evaluate_episodes")),
         ("evaluation.seed", 1, jobs_from("evaluate_episodes")),
         # More classes per episode than any other stage asks for.
         ("evaluation.ways", 6, jobs_from("evaluate_episodes")),
-        ("theory.times", [2], {"verify_theory theory"}),
-        ("theory.learner.steps", 3, {"verify_theory theory"}),
-        ("seeds", [0, 1], jobs_from("search_architecture", seeds=[1])),
-        ("methods", [*METHODS, "te-nas"], jobs_from("search_architecture", ["te-nas"])),
-        ("methods", ["metantk", "random"], jobs_from("aggregate_tables")),
+        ("theory.times", [2], THEORY),
+        ("theory.learner.steps", 3, THEORY),
+        # Searches are drawn for all seeds at once.
+        ("seeds", [0, 1], jobs_from("search_architecture", chains(seeds=[1]))),
+        # A row more, or fewer.
         (
-            "runs",
-            [{"cells": 3, "channels": 2}, {"cells": 2, "channels": 2}],
-            # The old run's figures are drawn from the tables, which the new run changes.
-            jobs_from("search_architecture", run="glyphs/2cells-2ch") | jobs_from("draw_figures"),
+            "rows",
+            [row([*SEARCHED, "te-nas"]), CONV4_ROW],
+            jobs_from("search_architecture", chains(["te-nas"], conv4=False)),
+        ),
+        ("rows", [row(["metantk", "random"]), CONV4_ROW], TABLES),
+        (
+            "rows",
+            [row(SEARCHED), CONV4_ROW, row("random", backbone="2cells-2ch")],
+            jobs_from("search_architecture", chains(["random"], conv4=False, cells="glyphs/2cells-2ch")),
+        ),
+        (
+            "rows",
+            [row(SEARCHED, learner=["rfs", "rfs-resnet12"]), CONV4_ROW],
+            jobs_from("train_network", chains(conv4=False, learner="rfs-resnet12")),
         ),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
@@ -160,72 +238,136 @@ def test_a_changed_key_reruns_what_depends_on_it(finished, key, value, expected)
     assert finished.planned("all", "theory") == expected
 
 
-def test_every_file_of_scripts_is_behind_the_rules_that_import_it(repository):
-    scripts = repository / "scripts"
-    behind = {rule: set(local_modules(scripts / f"{rule}.py")) for rule in ALL_RULES}
-    found = {
-        path.relative_to(scripts).as_posix(): {rule for rule, modules in behind.items() if path in modules}
-        for path in scripts.rglob("*.py")
-    }
-    assert found == IMPORTERS
+def edit_code(house, *files):
+    for file in files:
+        path = house.path / "scripts" / file
+        path.write_text(path.read_text() + "\nedited = 1\n")
 
 
 @pytest.mark.parametrize(
-    ("module", "first_rule"),
+    ("module", "expected"),
     [
-        ("metantk/storage.py", "prepare_dataset"),
-        ("metantk/datasets/glyphs.py", "prepare_dataset"),
-        ("metantk/pruning.py", "search_architecture"),
-        ("metantk/kernels.py", "search_architecture"),
-        ("metantk/space/network.py", "train_genotype"),
-        ("metantk/training.py", "train_genotype"),
-        ("metantk/evaluation.py", "evaluate_episodes"),
-        ("metantk/statistics.py", "evaluate_episodes"),
-        ("metantk/tables.py", "aggregate_tables"),
-        ("metantk/figures/cells.py", "draw_figures"),
-        ("metantk/figures/style.py", "draw_figures"),
-        ("metantk/theory/maml.py", None),
-        ("metantk/theory/report.py", None),
+        ("metantk/storage.py", ALL),
+        ("metantk/datasets/store.py", ALL),
+        ("metantk/datasets/omniglot.py", jobs_from("prepare_dataset")),
+        ("metantk/searches/base.py", jobs_from("search_architecture")),
+        ("metantk/searches/prune.py", jobs_from("search_architecture", ONLY_PRUNED)),
+        ("metantk/searches/sample.py", jobs_from("search_architecture", chains(["random"], conv4=False))),
+        ("metantk/criteria/meta_ntk_condition.py", jobs_from("search_architecture", ONLY_METANTK)),
+        ("metantk/options/criteria/meta_ntk.py", jobs_from("search_architecture", ONLY_METANTK)),
+        ("metantk/kernels.py", jobs_from("search_architecture", ONLY_PRUNED) | THEORY),
+        ("metantk/backbones/conv4.py", jobs_from("train_network", chains([]))),
+        ("metantk/backbones/cells.py", jobs_from("train_network", chains(conv4=False))),
+        ("metantk/learners/rfs.py", jobs_from("train_network")),
+        ("metantk/training.py", jobs_from("train_network")),
+        ("metantk/evaluation.py", jobs_from("evaluate_episodes")),
+        ("metantk/statistics.py", jobs_from("evaluate_episodes") | DRAWN | THEORY),
+        ("metantk/contact_sheet.py", INSPECTED),
+        ("metantk/tables.py", TABLES | DRAWN),
+        ("metantk/figures/cells.py", DRAWN),
+        ("metantk/figures/accuracies.py", RESULTS),
+        ("metantk/figures/style.py", DRAWN | RESULTS | THEORY),
+        ("metantk/theory/report.py", THEORY),
     ],
 )
-def test_edited_code_reruns_the_rules_behind_which_it_stands(finished, module, first_rule):
-    with (finished.path / "scripts" / module).open("a") as file:
-        file.write("\n# edited\n")
-    theory = {"verify_theory theory"} if "verify_theory" in IMPORTERS[module] else set()
-    assert finished.planned("all", "theory") == theory | (jobs_from(first_rule) if first_rule else set())
+def test_edited_code_reruns_the_jobs_behind_which_it_stands(finished, module, expected):
+    edit_code(finished, module)
+    assert finished.planned("all", "theory") == expected
 
 
-def test_code_that_no_rule_imports_reruns_nothing(finished):
-    unused = [name for name, rules in IMPORTERS.items() if not rules]
-    for name in unused:
-        with (finished.path / "scripts" / name).open("a") as file:
-            file.write("\n# edited\n")
-    assert unused
-    assert finished.planned() == set()
+def test_code_that_no_job_uses_reruns_nothing(finished):
+    edit_code(finished, *BEHIND[()].split())
+    assert finished.planned("all", "theory") == set()
+
+
+def add_kind(house, family, name, like):
+    """A new built-in kind: its module, its options, and its line in the catalogue."""
+    library = house.path / "scripts" / "metantk"
+    for folder in (library / family, library / "options" / family):
+        source = (folder / f"{like}.py").read_text()
+        (folder / f"{name}.py").write_text(
+            source.replace(f"{family}.{like}", f"{family}.{name}").replace(f'"{like}"', f'"{name}"')
+        )
+    add_lines(
+        house,
+        f"from metantk.options.{family}.{name} import Options as New{family}",
+        f'KINDS["{family}"]["{name}"] = New{family}',
+        f'NAMED["{family}"]["{name}"] = {{"kind": "{name}"}}',
+        f'TITLES.setdefault("{family}", {{}})["{name}"] = "New"',
+    )
+
+
+def add_lines(house, *lines):
+    catalogue = house.path / "scripts" / "metantk" / "options" / "catalogue.py"
+    catalogue.write_text("\n".join([catalogue.read_text(), *lines, ""]))
+
+
+def test_what_is_added_reruns_nothing_that_is_finished(finished):
+    """A backbone, a search, a learner, a criterion and a figure; the first four are used, too."""
+    library = finished.path / "scripts" / "metantk"
+    add_kind(finished, "backbones", "newnet", like="conv4")
+    add_kind(finished, "searches", "newsearch", like="sample")
+    add_kind(finished, "learners", "newlearner", like="rfs")
+    criterion = (library / "criteria" / "ntk_condition.py").read_text()
+    (library / "criteria" / "newcriterion.py").write_text(criterion)
+    add_lines(
+        finished,
+        'CRITERIA["newcriterion"] = "ntk"',
+        'NAMED["searches"]["by-new"] = {"kind": "prune", "criteria": ["newcriterion"]}',
+    )
+    (library / "figures" / "new.py").write_text("drawn = 1\n")
+    assert finished.planned("all", "theory") == set()
+    configuration = finished.configuration
+    configuration["rows"] += [
+        row(["newsearch", "by-new"]),
+        {"backbone": "newnet", "learner": "newlearner"},
+    ]
+    finished.configure(configuration)
+    added = [f"{CELLS}/{search}/seed0/rfs" for search in ("newsearch", "by-new")]
+    added.append("glyphs/newnet/fixed/seed0/newlearner")
+    assert finished.planned("all", "theory") == jobs_from("search_architecture", added)
+
+
+def test_another_title_redraws_tables_and_figures_only(finished):
+    add_lines(finished, 'TITLES["searches"]["metantk"] = "Another title"')
+    assert finished.planned("all", "theory") == TABLES | DRAWN
 
 
 def test_touching_everything_reruns_nothing(finished):
     files = [path for path in finished.path.rglob("*") if path.is_file() and ".snakemake" not in path.parts]
-    assert any(path.name == "genotype.json" for path in files)
+    assert any(path.name == "architecture.json" for path in files)
     for path in files:
         os.utime(path)
-    assert finished.planned() == set()
+    assert finished.planned("all", "theory") == set()
+
+
+def test_comments_formatting_and_documentation_of_code_rerun_nothing(finished):
+    changed = 0
+    for path in finished.path.glob("scripts/**/*.py"):
+        text = path.read_text()
+        new = "# a comment\n\n" + re.sub(r'\A"""', '"""Other words. ', text)
+        new = new.replace('description="', 'description="Other words. ').replace(" = Field(", " = Field(  # why\n")
+        changed += new.count("Other words. ")
+        path.write_text(new + "\n\n# another\n")
+    assert changed > 200
+    assert finished.planned("all", "theory") == set()
 
 
 def test_comments_and_the_order_of_keys_rerun_nothing(finished):
     configuration = finished.configuration
-    configuration["search"] = dict(reversed(configuration["search"].items()))
+    configuration["criteria"] = dict(reversed(configuration["criteria"].items()))
     finished.configure(dict(reversed(configuration.items())))
     with (finished.path / "config" / "config.yaml").open("a") as file:
         file.write("# a comment\n")
-    assert finished.planned() == set()
+    assert finished.planned("all", "theory") == set()
 
 
 def test_a_default_that_is_written_out_reruns_nothing(finished):
     configuration = finished.configuration
-    set_key(configuration, "training.momentum", 0.9)
+    set_key(configuration, "learners.rfs.momentum", 0.9)
+    set_key(configuration, "searches.metantk", {"kind": "prune", "draws": "common"})
     finished.configure(configuration)
-    assert finished.planned() == set()
+    assert finished.planned("all", "theory") == set()
 
 
 @pytest.mark.parametrize(
@@ -233,8 +375,8 @@ def test_a_default_that_is_written_out_reruns_nothing(finished):
     [
         ("--cores", 1),
         ("--cores", 8, "--resources", "gpu=4", "mem_mb=1000"),
-        ("--set-threads", "train_genotype=2", "search_architecture=2"),
-        ("--set-resources", "train_genotype:mem_mb=1", "evaluate_episodes:runtime=1", "search_architecture:gpu=0"),
+        ("--set-threads", "train_network=2", "search_architecture=2"),
+        ("--set-resources", "train_network:mem_mb=1", "evaluate_episodes:runtime=1", "search_architecture:gpu=0"),
     ],
     ids=lambda arguments: " ".join(map(str, arguments)),
 )
@@ -242,16 +384,23 @@ def test_resources_rerun_nothing(finished, arguments):
     assert finished.planned(*arguments) == set()
 
 
+def test_threads_and_resources_of_the_rules_rerun_nothing(finished):
+    rules = finished.path / "workflow" / "rules"
+    for path in rules.glob("*.smk"):
+        path.write_text(path.read_text().replace("threads: 1", "threads: 2").replace("Needs(mb=", "Needs(mb=1"))
+    assert finished.planned("all", "theory") == set()
+
+
 def test_a_run_after_a_change_runs_those_jobs_and_then_nothing(finished):
     configuration = finished.configuration
     set_key(configuration, "evaluation.episodes", 5)
     finished.configure(configuration)
-    kept = [*finished.path.glob("results/**/genotype.json"), *finished.path.glob("results/**/backbone.safetensors")]
+    kept = [*finished.path.glob("results/**/architecture.json"), *finished.path.glob("results/**/model.*")]
     before = [(path.read_bytes(), path.stat().st_mtime_ns) for path in kept]
-    assert len(kept) == 2 * len(METHODS)
+    assert len(kept) == 3 * len(chains())
     assert finished.jobs("--cores", 2) == jobs_from("evaluate_episodes")
     assert [(path.read_bytes(), path.stat().st_mtime_ns) for path in kept] == before
-    episodes = (finished.path / f"results/{RUN}/random/seed0/episodes.csv").read_text()
+    episodes = (finished.path / f"results/{CELLS}/random/seed0/rfs/episodes.csv").read_text()
     assert len(episodes.splitlines()) == 1 + 5 * 2  # one header; five episodes of 1 and of 5 shots
     assert finished.planned() == set()
 
@@ -268,7 +417,7 @@ def photos(tiny_house):
             for picture in range(2):
                 save_picture(folder / part / f"{part}{number}" / f"{picture}.png", value=10 * number + picture)
     configuration = tiny_house.configuration
-    configuration["datasets"] = {"photos": {"source": "photos", "image_size": 12}}
+    configuration["datasets"] = {"photos": {"source": "photos", "image_size": 16}}
     tiny_house.configure(configuration)
     assert tiny_house.jobs("--cores", 1, MANIFEST) == {"prepare_dataset photos/data"}
     assert tiny_house.planned(MANIFEST) == set()

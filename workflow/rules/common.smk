@@ -134,11 +134,11 @@ def code_of(*files):
     return metantk.provenance.code_hash(*files)
 
 
-def code(script, **families):
+def code(script, shape_of=None, **families):
     """The function of a rule's `code`: an edit of what a job runs reruns it, one of comments or of other kinds not.
 
     `families` says which kinds a job runs besides the script, by their families: `search="searches"` for the search
-    that its wildcard names.
+    that its wildcard names. `shape_of` is the wildcard of a backbone of which a job reads the options only.
     """
     path = SCRIPTS / script
 
@@ -147,6 +147,9 @@ def code(script, **families):
         for wildcard, family in families.items():
             options = options_of(family, wildcards[wildcard])
             files += metantk.plugins.module_files(family, options)
+        if shape_of:
+            kind = CONFIG.backbone(wildcards[shape_of]).kind
+            files.append(metantk.plugins.options_file("backbones", kind))
         return code_of(*files)
 
     return needed

@@ -26,7 +26,7 @@ rule search_architecture:
         runtime=minutes("search_architecture"),
     params:
         script=SCRIPTS / "search_architecture.py",
-        code=code("search_architecture.py", backbone="backbones", search="searches"),
+        code=code("search_architecture.py", shape_of="backbone", search="searches"),
         backbone=options("backbones", "backbone"),
         search=options("searches", "search"),
     message:
@@ -62,7 +62,7 @@ rule measure_rank_stability:
         runtime=minutes("measure_rank_stability"),
     params:
         script=SCRIPTS / "measure_rank_stability.py",
-        code=code("measure_rank_stability.py", backbone="backbones", search="searches"),
+        code=code("measure_rank_stability.py", shape_of="backbone", search="searches"),
         backbone=options("backbones", "backbone"),
         search=options("searches", "search"),
     message:

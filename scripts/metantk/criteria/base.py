@@ -6,6 +6,7 @@ equal weights and pictures.
 """
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -139,8 +140,10 @@ class Criterion(NamedTuple):
 
 
 def load_criterion(name: str) -> Criterion:
-    """The built-in criterion of that name, or the one in a .py file."""
-    return plugins.load("criteria", name).CRITERION
+    """The built-in criterion of that name, or the one in a .py file, whose section is named as the file."""
+    criterion = plugins.load_whole("criteria", name).CRITERION
+    own_section = Path(name).stem if criterion.options else None
+    return criterion._replace(section=criterion.section or own_section)
 
 
 def options_of(criterion: Criterion, settings: dict[str, dict]) -> Options | None:

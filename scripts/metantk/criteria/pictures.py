@@ -1,4 +1,7 @@
-"""Pictures that criteria look at: few-shot tasks, plain batches, tiny crops; drawn by key from the training split."""
+"""Pictures that criteria look at: few-shot tasks, plain batches, tiny crops; drawn by key from the training split.
+
+Options of single criteria are not imported here: an edit of one would search with all of them again.
+"""
 
 import numpy as np
 import torch
@@ -8,8 +11,7 @@ from metantk import transforms
 from metantk.criteria.base import Key, Setting
 from metantk.devices import generator, numpy_generator
 from metantk.episodes import EpisodeSampler
-from metantk.options.criteria.linear_regions import LinearRegionsOptions
-from metantk.options.criteria.meta_ntk import MetaNtkOptions
+from metantk.options.base import Options
 from metantk.storage import InputError
 
 # Normalisation of the pictures in the published search: CIFAR-10's for kernels, miniImageNet's for regions.
@@ -19,8 +21,12 @@ REGIONS_STD = [70.68188272 / 255, 68.27635443 / 255, 72.54505529 / 255]
 CROP_PADDING = 4  # pixels, before the random crop
 
 
-def draw_tasks(setting: Setting, options: MetaNtkOptions, key: Key) -> Tensor:
-    """Pictures of the few-shot tasks: all queries task by task, then all supports."""
+def draw_tasks(setting: Setting, options: Options, key: Key) -> Tensor:
+    """Pictures of the few-shot tasks: all queries task by task, then all supports.
+
+    Args:
+        options: with `tasks`, `ways`, `shots` and `queries`.
+    """
     sampler = EpisodeSampler(
         setting.train.labels,
         ways=options.ways,
@@ -45,8 +51,11 @@ def draw_batch(setting: Setting, count: int, key: Key) -> Tensor:
     return transforms.normalise(pictures, KERNEL_MEAN, KERNEL_STD)
 
 
-def draw_crops(setting: Setting, options: LinearRegionsOptions, key: Key) -> list[Tensor]:
+def draw_crops(setting: Setting, options: Options, key: Key) -> list[Tensor]:
     """Batches of small one-channel parts of pictures, `(pictures, 1, crop_size, crop_size)` each.
+
+    Args:
+        options: with `pictures`, `batches` and `crop_size`.
 
     Raises:
         InputError: crops are larger than the pictures.

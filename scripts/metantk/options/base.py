@@ -25,6 +25,7 @@ class Options(BaseModel):
 
 
 T = TypeVar("T", bound=Options)
+LONGEST_LINE, LONGEST_VALUE = 500, 60  # characters of an error, and of a value that it shows
 
 
 def parse(options: type[T], values: object, *, where: str) -> T:
@@ -36,12 +37,23 @@ def parse(options: type[T], values: object, *, where: str) -> T:
     try:
         return options.model_validate(values)
     except ValidationError as error:
-        problems = "; ".join(explain(problem) for problem in error.errors())
-        raise InputError(f"{where}: {problems}") from None
+        raise InputError(shorten(f"{where}: {explain_all(error.errors())}", LONGEST_LINE)) from None
+
+
+def explain_all(problems: list[dict]) -> str:
+    """As many problems as fit in a line, and the number of the others."""
+    told, room = [], LONGEST_LINE - 100  # for what stands before, and the number
+    for number, problem in enumerate(problems):
+        text = explain(problem)
+        if told and len(text) > room:
+            return "; ".join([*told, f"and {len(problems) - number} more"])
+        told.append(text)
+        room -= len(text)
+    return "; ".join(told)
 
 
 def explain(problem: dict) -> str:
-    place = ".".join(str(part) for part in problem["loc"])
+    place = ".".join(shorten(str(part), LONGEST_VALUE) for part in problem["loc"])
     if problem["type"] == "extra_forbidden":
         return f"unknown key '{place}'"
     if problem["type"] == "missing":
@@ -49,5 +61,12 @@ def explain(problem: dict) -> str:
     message = problem["msg"].removeprefix("Value error, ")
     if not place:
         return message
-    given = "" if problem["type"] == "value_error" else f" (found {problem['input']!r})"
+    given = "" if problem["type"] == "value_error" else f" (found {shorten(repr(problem['input']), LONGEST_VALUE)})"
     return f"'{place}': {message[0].lower()}{message[1:]}{given}"
+
+
+def shorten(text: str, length: int) -> str:
+    """In one line, its middle left out where it is too long."""
+    text = " ".join(text.split())
+    kept = (length - 3) // 2
+    return text if len(text) <= length else f"{text[:kept]}...{text[-kept:]}"

@@ -62,6 +62,14 @@ NAMED: dict[str, dict[str, dict]] = {
         "random": {"kind": "sample"},
         "fixed": {"kind": "fixed"},
         "metanas-cells": {"kind": "given", "genotypes": ["metanas_in_v2"]},
+        **{
+            f"metantk-cells-{dataset}-{cells}": {
+                "kind": "given",
+                "genotypes": [f"metantk_{dataset}_{cells}cell_{seed}" for seed in (1, 2, 3)],
+            }
+            for dataset in ("mini", "tiered")
+            for cells in (5, 8)
+        },
     },
     "learners": {
         "rfs": {"kind": "rfs"},
@@ -94,6 +102,10 @@ TITLES: dict[str, dict[str, str]] = {
         "linear-regions": "Linear Region",
         "random": "Random Cell",
         "metanas-cells": "MetaNAS (retrained)",
+        **dict.fromkeys(
+            [f"metantk-cells-{dataset}-{cells}" for dataset in ("mini", "tiered") for cells in (5, 8)],
+            "MetaNTK-NAS (published cells)",
+        ),
         "fixed": "",
     },
     "learners": {

@@ -4,6 +4,7 @@
 except for the files of one's own kinds.
 """
 
+from pathlib import Path
 from typing import Annotated, NamedTuple
 
 from pydantic import BeforeValidator, Field, PrivateAttr, model_validator
@@ -111,6 +112,7 @@ class Config(Options):
                 self._check_entries(family)
             for chain in self.chains:
                 self._check_chain(chain)
+            self._check_criteria()
         except InputError as error:
             raise ValueError(str(error)) from None
         return self
@@ -134,6 +136,8 @@ class Config(Options):
                 )
             options = self._options_class(family, kind)
             for key in entry:
+                if key == "settings":
+                    raise InputError(f"{family}.{name}: options of criteria stand in the section `criteria`")
                 if key not in options.model_fields:
                     raise InputError(f"{family}.{name}: unknown key '{key}'")
 
@@ -145,6 +149,15 @@ class Config(Options):
             raise InputError(f"{where} takes a search; choose from {', '.join(catalogue.NAMED['searches'])}")
         if not backbone.searchable and search.kind != "fixed":
             raise InputError(f"{where} has nothing to find: leave out its search ({chain.search})")
+
+    def _check_criteria(self) -> None:
+        """Each section of `criteria` belongs to a criterion: a built-in one, or one that a search names."""
+        defaults = catalogue.KINDS["searches"].keys()  # entries of these names need be no whole searches
+        names = self.searches.keys() - defaults | {chain.search for chain in self.chains}
+        sections = {section for name in sorted(names) for section in getattr(self.search(name), "settings", {})}
+        if unknown := sorted((self.criteria.model_extra or {}).keys() - sections):
+            known = ", ".join([*catalogue.SECTIONS, *sorted(sections - catalogue.SECTIONS.keys())])
+            raise InputError(f"criteria: unknown key '{unknown[0]}'; no search uses it (there are {known})")
 
     def backbone(self, name: str) -> Options:
         return self._resolve("backbones", name)
@@ -176,8 +189,13 @@ class Config(Options):
     @staticmethod
     def _section(criterion: str) -> tuple[str | None, type[Options] | None]:
         if criterion.endswith(".py"):
-            own = plugins.load("criteria", criterion).CRITERION
-            return (own.section, own.options)
+            own, name = plugins.load_whole("criteria", criterion).CRITERION, Path(criterion).stem
+            if name in catalogue.CRITERIA:
+                raise InputError(f"criteria: {criterion}: {name} is built in; choose another name for the file")
+            section = own.section or (own.options and name)
+            if catalogue.SECTIONS.get(section, own.options) is not own.options:
+                raise InputError(f"criteria: {criterion}: its section {section!r} is built in; choose another")
+            return section, own.options
         if criterion not in catalogue.CRITERIA:
             raise InputError(
                 f"unknown criterion {criterion!r}: choose from {', '.join(catalogue.CRITERIA)}, or a .py file"
@@ -204,7 +222,7 @@ class Config(Options):
     @staticmethod
     def _options_class(family: str, kind: object) -> type[Options]:
         if isinstance(kind, str) and kind.endswith(".py"):
-            return plugins.load(family, kind).Options
+            return plugins.options_class(family, kind)
         if not isinstance(kind, str) or kind not in catalogue.KINDS[family]:
             kinds = ", ".join(catalogue.KINDS[family])
             raise InputError(f"{family}: unknown kind {kind!r}: choose from {kinds}, or the path of a .py file")
