@@ -2,8 +2,8 @@
 
     PYTHONPATH=tests:scripts python tests/benchmarks/bench_workflow.py 16 128 512
 
-makes campaigns of so many chains (2 data sets × 2 backbones × 4 searches × seeds), runs nothing, and puts empty files
-in the place of results for the second measurement.
+makes campaigns of so many chains (2 data sets × 2 backbones × 4 searches × seeds), runs nothing, and puts empty
+files in the place of results for the second measurement.
 """
 
 import re
