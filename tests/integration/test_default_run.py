@@ -2,7 +2,7 @@
 
 import csv
 import json
-import time
+import os
 from pathlib import Path
 
 import pandas as pd
@@ -39,18 +39,24 @@ SUMMARY_COLUMNS = [
 TABLES = ("summary", "table1", "table2", "differences", "costs")
 SEARCH_FILES = ("architecture.json", "search.csv", "search.json")
 CHAIN_FILES = ("model.safetensors", "model.json", "training.csv", "episodes.csv", "evaluation.json")
-SECONDS = 600  # on two cores
+CORES, SECONDS = 2, 600
 
 
 @pytest.fixture(scope="module")
 def house(default_house):
     """The default configuration, run to the end."""
-    began = time.monotonic()
-    run = default_house.snakemake("--cores", 2)
-    default_house.seconds = time.monotonic() - began
+    began = seconds_of_children()
+    run = default_house.snakemake("--cores", CORES)
+    default_house.processor_seconds = seconds_of_children() - began
     logs = "\n".join(path.read_text() for path in sorted(default_house.path.glob("results/logs/**/*.log")))
     assert run.returncode == 0, f"{run.stderr}\n{logs}"
     return default_house
+
+
+def seconds_of_children() -> float:
+    """Of processors: what else the machine does lengthens a run by the clock, but hardly this."""
+    spent = os.times()
+    return spent.children_user + spent.children_system
 
 
 @pytest.fixture(scope="module")
@@ -162,7 +168,7 @@ def test_seeds_and_searches_find_more_than_one_architecture(searched, with_cells
 
 
 def test_it_takes_minutes_on_two_cores(house):
-    assert house.seconds < SECONDS
+    assert house.processor_seconds < CORES * SECONDS
 
 
 def test_memory_stays_below_4_gib(results, searched, chains):

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from metantk.space.network import Network
 from small_meta_search import Memory, assert_resumes, make_setting
 from torch.nn import functional
 
@@ -22,7 +23,6 @@ from metantk.searches.reptile import snapshot
 from metantk.searches.tasks import TaskSource
 from metantk.space.genotype import SPACES, check_genotype
 from metantk.space.mixed import batch_norm
-from metantk.space.network import Network
 from metantk.training import initialise
 
 CASES = json.loads((Path(__file__).parents[1] / "fixtures" / "nas-rivals" / "cases.json").read_text())["autometa"]

@@ -2,8 +2,8 @@
 
 import pytest
 import yaml
-
 from metantk.config import METHODS, Config, SearchOptions, parse
+
 from metantk.storage import InputError
 
 SMALL = """

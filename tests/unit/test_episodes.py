@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 import torch
+from metantk.config import AugmentationOptions, EvaluationOptions
 from scipy import stats
 from torch import nn
 
-from metantk.config import AugmentationOptions, EvaluationOptions
 from metantk.datasets.store import Split
 from metantk.episodes import EpisodeSampler
 from metantk.evaluation import Backbone, evaluate, fit_classifier

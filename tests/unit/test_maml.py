@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from metantk.space.network import Network
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -23,7 +24,6 @@ from metantk.learners.maml import (
 )
 from metantk.learners.reptile import inner_optimiser, reptile_displacement
 from metantk.space.genotype import check_genotype
-from metantk.space.network import Network
 from metantk.storage import InputError
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from metantk.space.network import Network, count_parameters
 from torch import nn
 from torch.nn import functional
 
@@ -25,7 +26,6 @@ from metantk.space.mixed import (
     softmax_mixture,
     surviving,
 )
-from metantk.space.network import Network, count_parameters
 from metantk.training import initialise
 
 CASES = json.loads((Path(__file__).parents[1] / "fixtures" / "nas-rivals" / "cases.json").read_text())

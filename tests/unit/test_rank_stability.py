@@ -4,8 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-
 from metantk.config import SearchOptions
+
 from metantk.criteria import CRITERIA, Criterion, Measured, Setting
 from metantk.datasets.store import Split
 from metantk.devices import numpy_generator

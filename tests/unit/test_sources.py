@@ -9,10 +9,10 @@ import zipfile
 
 import numpy as np
 import pytest
+from metantk.config import DatasetOptions
 from PIL import Image
 from torchvision.datasets import CIFAR100, Omniglot
 
-from metantk.config import DatasetOptions
 from metantk.datasets import cifar, omniglot, published
 from metantk.datasets.sources import open_source
 from metantk.datasets.store import SPLITS, gather, write_dataset

@@ -5,9 +5,9 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
+from metantk.config import METHODS
 
 from metantk import tables
-from metantk.config import METHODS
 from metantk.storage import InputError
 
 
