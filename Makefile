@@ -1,12 +1,13 @@
 # `make run` and `make test` need python3 (3.11 or newer, with venv), and nothing else.
 PYTHON ?= python3
 CORES  ?= $(shell getconf _NPROCESSORS_ONLN)
+CONFIG ?= config/config.yaml
 BIN    := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export PYTHONNOUSERSITE := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run theory report container test bench wheels lint schema lock clean
+.PHONY: help setup run tables theory report container test bench wheels lint schema lock clean
 
 help:       ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' $(MAKEFILE_LIST) | expand -t 16
@@ -20,15 +21,18 @@ setup: .venv/ready  ## Make the environment .venv from the pins in envs/
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --requirement envs/requirements.txt
 	@touch $@
 
-run: .venv/ready    ## Run the workflow in config/config.yaml and print its tables
-	@snakemake --cores $(CORES) --quiet reason --show-failed-logs
-	@python scripts/show_results.py results
+run: .venv/ready    ## Run the workflow in config/config.yaml (or CONFIG=...) and print its tables
+	@snakemake --cores $(CORES) --quiet reason --show-failed-logs --rerun-incomplete --configfile $(CONFIG)
+	@python scripts/show_results.py --configfile $(CONFIG)
+
+tables: .venv/ready ## Tabulate what is finished so far (CONFIG=...), and name what is missing
+	@snakemake --cores 1 --quiet all --nolock --configfile $(CONFIG) tabulate_finished
 
 theory: .venv/ready ## Check the paper's theorems in numbers, into results/theory/theory.md
-	@snakemake --cores $(CORES) theory
+	@snakemake --cores $(CORES) --configfile $(CONFIG) theory
 
 report: run         ## Write results/report.html: tables and figures in one page
-	@snakemake --cores $(CORES) --report results/report.html
+	@snakemake --cores $(CORES) --configfile $(CONFIG) --report results/report.html
 
 container: .venv/ready ## Build the Apptainer image containers/metantk-VERSION.sif (DEFINITION=, MIRROR=)
 	@python scripts/build_container.py $(if $(DEFINITION),--definition $(DEFINITION)) $(if $(MIRROR),--mirror $(MIRROR))
@@ -43,6 +47,8 @@ bench: .venv/ready  ## Time the search and the input pipeline against the usual 
 	@python tests/benchmarks/bench_search.py --parts kernel --channels 48
 	@python tests/benchmarks/bench_search.py --parts kernel regions round search small
 	@python tests/benchmarks/bench_input_pipeline.py
+	@OMP_NUM_THREADS=1 python tests/benchmarks/bench_classifiers.py
+	@OMP_NUM_THREADS=1 python tests/benchmarks/bench_heads.py
 
 # Not torch and torchvision: a machine with a GPU has its own.
 GPU_PACKAGES := opacus opt-einsum scipy pydantic pydantic-core annotated-types typing-inspection typing-extensions \

@@ -5,7 +5,7 @@ ntk_condition + linear_regions TE-NAS; `sample` is a uniform draw, `given` a gen
 `fixed` belongs to backbones in which there is nothing to find. `--search KIND --help` lists a search's options.
 
 Writes the architecture (architecture.json: all that builds the network), the trace (search.csv: what was measured
-and decided) and the cost (search.json). A search that is ended goes on where it has kept its state last, and finds
+and decided) and the cost (search.json); what a search has meta-trained on the way is in search.safetensors. A search that is ended goes on where it has kept its state last, and finds
 the same architecture.
 
 Example:
@@ -16,6 +16,8 @@ Example:
 import logging
 import time
 from pathlib import Path
+
+from safetensors.torch import save
 
 from metantk import devices, plugins
 from metantk.checkpoints import CheckpointFile
@@ -140,6 +142,9 @@ def _write(output: Path, found: Found, report: dict, architecture: dict) -> None
     """Write all outputs; the architecture, which other stages wait for, last."""
     with atomic_write(output / "search.csv") as temporary:
         found.trace.to_csv(temporary, index=False)
+    if found.arrays:
+        with atomic_write(output / "search.safetensors") as temporary:
+            temporary.write_bytes(save({name: tensor.contiguous() for name, tensor in found.arrays.items()}))
     write_json(output / "search.json", report)
     write_json(output / "architecture.json", architecture)
 

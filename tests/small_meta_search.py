@@ -7,7 +7,8 @@ import torch
 from tqdm import tqdm
 
 from metantk.datasets.store import Split
-from metantk.searches.base import Found, Setting
+from metantk.options.backbones.cells import CellsOptions
+from metantk.searches.base import Found, Problem
 
 
 def make_split(seed: int, classes: int = 4, pictures: int = 12) -> Split:
@@ -19,11 +20,10 @@ def make_split(seed: int, classes: int = 4, pictures: int = 12) -> Split:
     return Split(images, labels, [f"class {label}" for label in range(classes)])
 
 
-def make_setting() -> Setting:
+def make_problem() -> Problem:
     """2 cells of 4 channels."""
-    return Setting(
-        cells=2,
-        channels=4,
+    return Problem(
+        backbone=CellsOptions(cells=2, channels=4),
         train=make_split(0),
         val=make_split(1),
         mean=[0.5, 0.5, 0.5],
@@ -58,21 +58,21 @@ def assert_resumes(search, options, whole: Found, *, kills_at: list[int]) -> Non
     for number in kills_at:
         checkpoint = Memory(kept, number)
         try:
-            search.find(make_setting(), options, 0, checkpoint)
+            search.find(make_problem(), options, 0, checkpoint)
         except Interrupted:
             kept = checkpoint.kept
         else:
             raise AssertionError(f"the search ended before it was killed at state {number}")
-    resumed = search.find(make_setting(), options, 0, Memory(kept))
+    resumed = search.find(make_problem(), options, 0, Memory(kept))
     assert resumed.genotype == whole.genotype
     assert resumed.trace.equals(whole.trace)
-    assert resumed.extra == whole.extra
+    assert resumed.facts == whole.facts
     for name, cost in whole.costs.items():
         if name != "predictor":  # fitted anew on the same scores
             assert (resumed.costs[name].evaluations, resumed.costs[name].operations) == (
                 cost.evaluations,
                 cost.operations,
             )
-    assert (whole.weights is None) == (resumed.weights is None)
-    for name, value in (whole.weights or {}).items():
-        assert torch.equal(resumed.weights[name], value), name
+    assert resumed.arrays.keys() == whole.arrays.keys()
+    for name, value in whole.arrays.items():
+        assert torch.equal(resumed.arrays[name], value), name

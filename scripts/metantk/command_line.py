@@ -8,7 +8,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import TypeVar
+from typing import NoReturn, TypeVar
 
 from pydantic import BaseModel
 from tqdm import tqdm
@@ -20,6 +20,13 @@ from metantk.storage import InputError, read_json
 log = logging.getLogger("metantk")
 ENDING = (signal.SIGTERM, signal.SIGINT)
 T = TypeVar("T", bound=Options)
+
+
+class Parser(argparse.ArgumentParser):
+    """Its errors are one line, as all others are, without the usage."""
+
+    def error(self, message: str) -> NoReturn:
+        raise InputError(f"{message}; --help says more")
 
 
 def make_parser(
@@ -35,7 +42,7 @@ def make_parser(
     Raises:
         InputError: a kind that there is not.
     """
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
     if options is not None:
@@ -81,6 +88,10 @@ def _add_flags(group: argparse._ArgumentGroup, options: type[Options], prefix: s
             default = "" if field.is_required() else f" [{field.get_default(call_default_factory=True)}]"
             text = f"{field.description}{default}".replace("%", "%%")
             flag = f"--{name.replace('_', '-')}"
+            if (
+                flag in group._option_string_actions
+            ):  # a search may have cells of its own, apart from the backbone's
+                flag = f"--{prefix}-{flag.removeprefix('--')}"
             group.add_argument(flag, dest=f"option:{prefix}:{name}", metavar="VALUE", help=text)
 
 

@@ -94,7 +94,7 @@ class Trainer:
         # Pictures come as height × width × channels; convolutions are faster when weights lie the same way.
         learner.network.to(memory_format=torch.channels_last)
         self.learner, self.pictures, self.seed = learner, pictures, seed
-        self.epoch = self.step = self.seen = 0
+        self.epoch = self.step = self.seen = self.counted = 0
         self.curve: list[dict] = []
         # Summed on the device: reading a number would wait for the device at every step.
         self.loss_sum = torch.zeros((), dtype=torch.float64, device=pictures.device)
@@ -109,6 +109,7 @@ class Trainer:
             "epoch": self.epoch,
             "step": self.step,
             "seen": self.seen,
+            "counted": self.counted,
             "curve": self.curve,
             "loss_sum": self.loss_sum,
             "correct": self.correct,
@@ -119,7 +120,8 @@ class Trainer:
         if self.learner.extra is not None:
             self.learner.extra.load_state_dict(state["extra"])
         self.learner.optimiser.load_state_dict(state["optimiser"])
-        self.epoch, self.step, self.seen = state["epoch"], state["step"], state["seen"]
+        self.epoch, self.step = state["epoch"], state["step"]
+        self.seen, self.counted = state["seen"], state["counted"]
         self.curve = list(state["curve"])
         self.loss_sum.copy_(state["loss_sum"])
         self.correct.copy_(state["correct"])
@@ -141,7 +143,9 @@ class Trainer:
             outcome = learner.step(images, labels, Moment(self.seed, self.epoch, self.step))
             learner.optimiser.step()
             self.loss_sum += outcome.loss * outcome.seen
-            self.correct += outcome.correct
+            if outcome.correct is not None:
+                self.correct += outcome.correct
+                self.counted += outcome.seen
             self.seen += outcome.seen
             self.step += 1
             advance(1)
@@ -154,8 +158,8 @@ class Trainer:
                 f"training: the loss is not finite in epoch {self.epoch + 1}, with a learning rate of {rate:g}:"
                 " use a lower one"
             )
-        accuracy = 100 * int(self.correct) / self.seen
-        self.epoch, self.step, self.seen = self.epoch + 1, 0, 0
+        accuracy = 100 * int(self.correct) / self.counted if self.counted else math.nan
+        self.epoch, self.step, self.seen, self.counted = self.epoch + 1, 0, 0, 0
         self.curve.append({"epoch": self.epoch, "learning_rate": rate, "loss": loss, "accuracy": accuracy})
         self.loss_sum.zero_()
         self.correct.zero_()

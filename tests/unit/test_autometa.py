@@ -8,10 +8,12 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from metantk.space.network import Network
-from small_meta_search import Memory, assert_resumes, make_setting
+from small_meta_search import Memory, assert_resumes, make_problem
 from torch.nn import functional
 
+from metantk.backbones.cells import Network
+from metantk.backbones.initial import uniform_
+from metantk.devices import generator
 from metantk.options.base import parse
 from metantk.options.searches.autometa import FILLED
 from metantk.searches import autometa, pacing
@@ -23,7 +25,6 @@ from metantk.searches.reptile import snapshot
 from metantk.searches.tasks import TaskSource
 from metantk.space.genotype import SPACES, check_genotype
 from metantk.space.mixed import batch_norm
-from metantk.training import initialise
 
 CASES = json.loads((Path(__file__).parents[1] / "fixtures" / "nas-rivals" / "cases.json").read_text())["autometa"]
 TINY = {
@@ -91,9 +92,7 @@ def test_equal_forms_are_equal_networks(seed):
     other.stem.load_state_dict(one.stem.state_dict())
     other.cells[0].preprocess.load_state_dict(one.cells[0].preprocess.state_dict())
     for parameter in (*one.cells[0].operations.parameters(), *other.cells[0].operations.parameters()):
-        torch.nn.init.constant_(
-            parameter, 0.1
-        )  # a single cell is a reduction: its skips have weights, its nodes 8 channels
+        torch.nn.init.constant_(parameter, 0.1)  # a cell alone is a reduction: its skips have weights
     images = torch.randn(4, 3, 8, 8, generator=torch.Generator().manual_seed(0))
     features = [network.features(images).view(4, 3, 8) for network in (one, other)]
     torch.testing.assert_close(features[0].sum(1), features[1].sum(1))
@@ -254,13 +253,13 @@ def test_meta_rate_is_a_cosine():
 def make_trainee(**changes) -> Trainee:
     cell = (((0, 0), (1, 6)),)  # skip_connect, conv_3x3
     network = Network(genotype_of(cell, SPACES["few-shot"]), cells=2, channels=4, classes=3, norm=batch_norm)
-    initialise(network, 0)
+    uniform_(network, generator("initial weights", 0))
     return Trainee(network, tiny(**changes), 0)
 
 
 def make_tasks(queries: int = 0) -> TaskSource:
-    setting = make_setting()
-    return TaskSource(setting, setting.train, ways=3, shots=4, queries=queries, image_size=None, where="test")
+    problem = make_problem()
+    return TaskSource(problem, problem.train, ways=3, shots=4, queries=queries, image_size=None, where="test")
 
 
 def test_training_step_is_reptile_written_out():
@@ -310,7 +309,7 @@ def test_score_learns_each_task_from_the_same_start_and_leaves_no_trace():
 
 @pytest.fixture(scope="module")
 def found() -> Found:
-    return autometa.find(make_setting(), tiny(), 0, Memory())
+    return autometa.find(make_problem(), tiny(), 0, Memory())
 
 
 def test_search_finds_one_cell_for_both_types(found):
@@ -319,21 +318,21 @@ def test_search_finds_one_cell_for_both_types(found):
     assert len(found.genotype["normal"]) == 3
     assert found.trace["blocks"].tolist() == [1, 1, 1, 2, 2, 3, 3]
     assert found.trace["predicted"].isna().tolist() == [True] * 3 + [False] * 4
-    assert found.extra["candidates"] == [3, 2, 2]
+    assert found.facts["candidates"] == [3, 2, 2]
     last = found.trace[found.trace["blocks"] == 3]
     assert json.loads(last["genotype"].loc[last["score"].idxmax()]) == found.genotype["normal"]
-    assert found.extra["best_score"] == last["score"].max()
+    assert found.facts["best_score"] == last["score"].max()
     assert found.costs["training"].evaluations == 7 * 2 * 2 * 2
     assert found.costs["validation"].evaluations == 7 * 2 * 3
     assert found.costs["training"].operations > 0
     assert found.costs["predictor"].evaluations == 4
-    assert found.weights is None
+    assert found.arrays == {}
 
 
 def test_what_the_paper_leaves_open_is_listed(found):
-    assert found.extra["filled"].keys() == {*FILLED, "blocks", "predictor"}
-    assert found.extra["filled"] | {"beam": 2, "blocks": 3, "cells": 2, "channels": 4} == found.extra["filled"]
-    assert json.loads(json.dumps(found.extra)) == found.extra
+    assert found.facts["filled"].keys() == {*FILLED, "blocks", "predictor"}
+    assert found.facts["filled"] | {"beam": 2, "blocks": 3, "cells": 2, "channels": 4} == found.facts["filled"]
+    assert json.loads(json.dumps(found.facts)) == found.facts
 
 
 def test_killed_search_ends_the_same(found):
@@ -346,12 +345,12 @@ def test_parameters_are_those_of_the_network_without_its_head(found):
     nodes = json.loads(row["genotype"])
     genotype = dict.fromkeys(("normal", "reduce"), nodes)
     network = Network(genotype, cells=2, channels=4, classes=9)
-    assert row["parameters"] == sum(p.numel() for n, p in network.named_parameters() if "classifier" not in n)
+    assert row["parameters"] == sum(p.numel() for n, p in network.named_parameters() if "head" not in n)
 
 
 def test_search_of_the_other_space_at_a_size_of_its_own():
     options = tiny(space="darts", cells=1, channels=2, image_size=8, first_level=2, beam=1, iterations=1)
-    found = autometa.find(make_setting(), options, 0, Memory())
+    found = autometa.find(make_problem(), options, 0, Memory())
     assert len(check_genotype(found.genotype)["normal"]) == 4
-    assert found.extra["candidates"] == [2, 1, 1, 1]
-    assert found.extra["filled"]["channels"] == 2
+    assert found.facts["candidates"] == [2, 1, 1, 1]
+    assert found.facts["filled"]["channels"] == 2

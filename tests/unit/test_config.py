@@ -1,34 +1,44 @@
-"""Options: strictness, messages, and what each method's search depends on."""
+"""Options: strictness, messages, what names stand for, and what each search and learner depends on."""
+
+import json
 
 import pytest
 import yaml
-from metantk.config import METHODS, Config, SearchOptions, parse
 
+from metantk.options import catalogue
+from metantk.options.base import parse
+from metantk.options.config import FORMER, Config, parse_config
+from metantk.options.searches.prune import PruneOptions
 from metantk.storage import InputError
 
 SMALL = """
 datasets: {glyphs: {source: glyphs}}
-runs: [{cells: 5, channels: 48}]
-methods: [metantk, random]
+rows: [{backbone: 5cells-48ch, search: [metantk, random], learner: rfs}]
 seeds: [0]
 """
+CRITERIA = {
+    "metantk": {"meta_ntk_condition", "linear_regions"},
+    "te-nas": {"ntk_condition", "linear_regions"},
+    "linear-regions": {"linear_regions"},
+    "random": set(),
+    "metanas-cells": set(),
+}
 
 
 def make(**changes):
-    return parse(Config, {**yaml.safe_load(SMALL), **changes}, where="config.yaml")
+    return parse_config({**yaml.safe_load(SMALL), **changes})
 
 
 def test_defaults_are_the_papers_for_mini_imagenet():
     config = make()
-    assert (config.training.epochs, config.training.learning_rate, config.training.milestones) == (
-        100,
-        0.02,
-        [60, 80],
-    )
-    assert (config.training.momentum, config.training.weight_decay, config.training.batch_size) == (0.9, 5e-4, 64)
+    learner = config.learner("rfs")
+    assert (learner.epochs, learner.learning_rate, learner.falls) == (100, 0.02, [60, 80])
+    assert (learner.momentum, learner.weight_decay, learner.batch_size) == (0.9, 5e-4, 64)
+    assert (learner.drop_rate, learner.decay) == (0.2, 0.1)
     assert (config.evaluation.episodes, config.evaluation.shots, config.evaluation.copies) == (1000, [1, 5], 5)
-    assert (config.search.repeat, config.search.linear_regions.pictures) == (3, 3000)
-    meta = config.search.meta_ntk
+    search = config.search("metantk")
+    assert (search.repeat, search.settings["linear_regions"]["pictures"]) == (3, 3000)
+    meta = config.criteria.meta_ntk
     assert (meta.tasks, meta.ways, meta.shots, meta.queries, meta.ridge) == (3, 5, 1, 1, 1e-3)
 
 
@@ -36,54 +46,204 @@ def test_defaults_are_the_papers_for_mini_imagenet():
     ("changes", "message"),
     [
         ({"seedz": [1]}, "unknown key 'seedz'"),
-        ({"training": {"epoch": 3}}, "unknown key 'training.epoch'"),
-        ({"training": yaml.safe_load("learning_rate: 1e-3")}, "'training.learning_rate'.*'1e-3'"),
+        ({"learners": {"rfs": {"epoch": 3}}}, "learners.rfs: unknown key 'epoch'"),
+        ({"learners": {"rfs": yaml.safe_load("learning_rate: 1e-3")}}, "learners.rfs: 'learning_rate'.*'1e-3'"),
+        ({"learners": {"rfs": {"milestones": [5, 3]}}}, "learners.rfs: milestones must ascend"),
+        ({"learners": {"rfs": {"milestones": [60, 100]}}}, "learners.rfs: milestones: 100 is not below epochs"),
+        ({"learners": {"mine": {"epochs": 3}}}, "learners.mine: 'kind' is missing; choose from rfs"),
+        ({"learners": {"mine": {"kind": "rsf"}}}, "learners: unknown kind 'rsf': choose from rfs"),
+        ({"learners": {"mine": {"kind": 3}}}, "learners: unknown kind 3"),
         ({"seeds": [-1]}, "'seeds.0'"),
         ({"seeds": []}, "'seeds'"),
         ({"seeds": [1, 1]}, "seeds: one is listed twice"),
-        ({"methods": ["metantkk"]}, "unknown method 'metantkk': choose from metantk, te-nas"),
-        ({"runs": [{"cells": 5}]}, r"'runs.0.channels' is missing"),
+        ({"rows": []}, "'rows'"),
+        ({"rows": [{"backbone": "5cells-48ch", "search": "metantkk"}]}, "unknown searches name 'metantkk': choose"),
+        ({"rows": [{"backbone": "5cells-48ch", "search": []}]}, "'rows.0.search'"),
+        ({"rows": [{"search": "metantk"}]}, r"'rows.0.backbone' is missing"),
+        ({"rows": [{"backbone": "5cells"}]}, "unknown backbones name '5cells'"),
+        ({"rows": [{"backbone": "1cells-4ch", "search": "random"}]}, "'cells'.*greater than or equal to 2"),
+        ({"rows": [{"backbone": "5cells-4ch"}]}, "5cells-4ch takes a search; choose from metantk"),
+        ({"rows": [{"backbone": "conv4", "search": "random"}]}, r"conv4 has nothing to find.*\(random\)"),
+        (
+            {"rows": [{"backbone": "conv4"}, {"backbone": ["resnet12", "conv4"]}]},
+            "conv4 × fixed × rfs is listed twice",
+        ),
         ({"datasets": {}}, "'datasets'"),
         ({"datasets": {"Bad Name": {"source": "x"}}}, "Bad Name"),
-        ({"training": {"milestones": [5, 3]}}, "milestones must ascend"),
-        ({"search": {"criteria": {"mine": ["nothing"]}}}, "'search.criteria.mine.0.name': input should be"),
+        ({"backbones": {"conv4": {"channels": 3}}}, "backbones.conv4: is built in; choose another name"),
+        ({"searches": {"random": {"kind": "prune"}}}, "searches.random: is built in with kind 'sample'"),
+        ({"searches": {"prune": {"kind": "sample"}}}, "searches.prune: is the name of a kind"),
+        ({"searches": {"mine": {"kind": "prune"}}}, "searches.mine: 'criteria' is missing"),
         (
-            {"search": {"criteria": {"mine": [{"linear_regions": 0}]}}},
-            "'search.criteria.mine.0.weighted.linear_regions'",
+            {"searches": {"metantk": {"settings": {}}}},
+            "searches.metantk: options of criteria stand in .* `criteria`",
+        ),
+        ({"searches": {"mine": {"kind": "prune", "criteria": ["nothing"]}}}, "unknown criterion 'nothing'"),
+        (
+            {"searches": {"mine": {"kind": "prune", "criteria": [{"linear_regions": 0}]}}},
+            "criteria.*greater than 0",
         ),
         (
-            {"search": {"criteria": {"mine": ["linear_regions", {"linear_regions": 2.0}]}}},
-            "'search.criteria.mine': one criterion is listed twice",
+            {"searches": {"mine": {"kind": "prune", "criteria": ["linear_regions", {"linear_regions": 2.0}]}}},
+            "one criterion is listed twice",
         ),
+        (
+            {"criteria": {"meta_ntkk": {"ridge": 1.0}}},
+            "criteria: unknown key 'meta_ntkk'.*meta_ntk, ntk, linear_regions",
+        ),
+        ({"criteria": {"meta_ntk": {"ridge": -1.0}}}, "'criteria.meta_ntk.ridge'"),
     ],
+    ids=lambda value: json.dumps(value)[:60] if isinstance(value, dict) else "",
 )
 def test_mistakes_are_named_in_one_line(changes, message):
     with pytest.raises(InputError, match=message) as caught:
         make(**changes)
     assert "\n" not in str(caught.value)
-    assert str(caught.value).startswith("config.yaml: ")
+    assert str(caught.value).startswith("configuration: ")
 
 
-def test_methods_of_ones_own():
-    config = make(methods=["both"], search={"criteria": {"both": ["meta_ntk_condition", "ntk_condition"]}})
-    assert config.search_options("both").criteria == ["meta_ntk_condition", "ntk_condition"]
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"seeds": "9" * 10_000},
+        {"x" * 10_000: 1},
+        {f"unknown{number}": 1 for number in range(300)},
+        {"searches": {"mine": {"kind": "x" * 10_000}}},
+        {"rows": [{"backbone": "a" * 10_000}]},
+        {"results": ["some\nlines\n" * 100]},
+    ],
+    ids=["value", "key", "many", "kind", "name", "lines"],
+)
+def test_errors_are_short_whatever_was_given(changes):
+    with pytest.raises(InputError) as caught:
+        make(**changes)
+    assert len(str(caught.value)) <= 500
+    assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("method", METHODS)
-def test_a_search_depends_on_the_options_that_it_uses_only(method):
-    plain = make().search_options(method)
+def test_of_many_mistakes_their_number_is_told():
+    with pytest.raises(InputError, match=r"unknown key 'unknown0'; .*; and \d+ more$"):
+        make(**{f"unknown{number}": 1 for number in range(300)})
+
+
+OLD = {
+    "runs": [{"cells": 5, "channels": 48}],
+    "methods": ["metantk"],
+    "search": {"repeat": 3, "meta_ntk": {"ridge": 1.0e-3}},
+    "training": {"epochs": 100, "drop_path": 0.2},
+}
+
+
+def test_a_configuration_of_former_versions_is_told_how_it_is_written_now():
+    with pytest.raises(InputError) as caught:
+        parse_config({"datasets": {"glyphs": {"source": "glyphs"}}, "seeds": [0], **OLD})
+    lines = f"error: {caught.value}".splitlines()
+    assert len(lines) == len(OLD)
+    for line, section in zip(lines, OLD, strict=True):
+        assert line.startswith(f"error: configuration: `{section}` ")
+        assert len(line) <= 500
+
+
+@pytest.mark.parametrize("section", ["runs", "search", "training"])
+def test_what_is_advised_instead_of_a_former_section_is_accepted(section):
+    """The examples are configurations of today, `...` filled in."""
+    example = yaml.safe_load(FORMER[section].split("written `")[1].split("`")[0].replace("drop_rate: ...", "drop_rate: 0.1").replace("...", "8"))
+    make(**example)
+
+
+@pytest.mark.parametrize("section", OLD)
+def test_a_single_former_section_is_one_line(section):
+    with pytest.raises(InputError, match=f"^configuration: `{section}` ") as caught:
+        make(**{section: OLD[section]})
+    assert "\n" not in str(caught.value)
+
+
+def test_rows_multiply_in_their_order():
+    config = make(
+        rows=[
+            {"backbone": ["2cells-3ch", "3cells-3ch"], "search": ["random", "metantk"], "learner": "rfs"},
+            {"backbone": "conv4", "learner": ["rfs", "rfs-resnet12"]},
+        ]
+    )
+    assert [" ".join(chain) for chain in config.chains] == [
+        "2cells-3ch random rfs",
+        "2cells-3ch metantk rfs",
+        "3cells-3ch random rfs",
+        "3cells-3ch metantk rfs",
+        "conv4 fixed rfs",
+        "conv4 fixed rfs-resnet12",
+    ]
+
+
+def test_built_in_names():
+    config = make()
+    cells = config.backbone("5cells-48ch")
+    assert (cells.kind, cells.cells, cells.channels, cells.searchable) == ("cells", 5, 48, True)
+    assert config.backbone("resnet12").pool == "average"
+    assert config.backbone("resnet12-flat").pool == "none"
+    assert config.learner("rfs-resnet12").learning_rate == 0.05
+    assert config.search("metantk-cells-tiered-8").genotypes == [f"metantk_tiered_8cell_{k}" for k in (1, 2, 3)]
+    assert config.title("searches", "metantk-cells-mini-5") == "MetaNTK-NAS (published cells)"
+    assert config.title("searches", "of-my-own") == "of-my-own"
+
+
+@pytest.mark.parametrize("family", catalogue.NAMED)
+def test_every_built_in_name_has_valid_options_and_a_title(family):
+    config = make()
+    find = {"backbones": config.backbone, "searches": config.search, "learners": config.learner}[family]
+    for name, values in catalogue.NAMED[family].items():
+        assert find(name).kind == values["kind"]
+        assert family == "backbones" or name in catalogue.TITLES[family]
+
+
+def test_options_of_a_kind_hold_for_its_names_and_yield_to_theirs():
+    config = make(
+        searches={"prune": {"repeat": 5, "image_size": 16}, "te-nas": {"repeat": 7}},
+        learners={"rfs": {"epochs": 30, "learning_rate": 0.5, "augmentation": {"padding": 1}}},
+    )
+    assert [config.search(name).repeat for name in ("metantk", "te-nas")] == [5, 7]
+    assert config.search("te-nas").image_size == 16
+    resnet = config.learner("rfs-resnet12")
+    assert (resnet.epochs, resnet.learning_rate, resnet.augmentation.padding) == (30, 0.05, 1)
+    assert resnet.augmentation.flip
+
+
+def test_a_search_and_a_backbone_of_ones_own():
+    both = ["meta_ntk_condition", "ntk_condition"]
+    config = make(
+        rows=[{"backbone": ["mine", "3cells-2ch"], "search": "both"}],
+        backbones={"mine": {"kind": "cells", "cells": 4, "channels": 6}},
+        searches={"both": {"kind": "prune", "criteria": both}},
+    )
+    assert config.search("both").criteria == both
+    assert set(config.search("both").settings) == {"meta_ntk", "ntk"}
+    assert config.backbone("mine").cells == 4
+
+
+@pytest.mark.parametrize("search", CRITERIA)
+def test_a_search_depends_on_the_options_that_it_uses_only(search):
+    plain = make().search(search)
     for section, key, value, criterion in [
         ("meta_ntk", "ridge", 1.0e-5, "meta_ntk_condition"),
         ("ntk", "pictures", 10, "ntk_condition"),
         ("linear_regions", "pictures", 10, "linear_regions"),
     ]:
-        changed = make(search={section: {key: value}}).search_options(method)
-        assert (changed != plain) == (criterion in METHODS[method])
-    assert (make(search={"repeat": 5}).search_options(method) != plain) == bool(METHODS[method])
+        changed = make(criteria={section: {key: value}}).search(search)
+        assert (changed != plain) == (criterion in CRITERIA[search])
+    assert (make(searches={"prune": {"repeat": 5}}).search(search) != plain) == bool(CRITERIA[search])
 
 
 def test_search_options_survive_json():
-    options = make(search={"meta_ntk": {"time": 1.0}}).search_options("metantk")
-    assert SearchOptions.model_validate_json(options.model_dump_json()) == options
-    assert options.meta_ntk.time == 1.0
-    assert make().search_options("metantk").meta_ntk.time == "infinite"
+    options = make(criteria={"meta_ntk": {"time": 1.0}}).search("metantk")
+    again = parse(PruneOptions, json.loads(json.dumps(options.model_dump())), where="json")
+    assert again == options
+    assert options.settings["meta_ntk"]["time"] == 1.0
+    assert make().search("metantk").settings["meta_ntk"]["time"] == "infinite"
+
+
+def test_a_configuration_is_not_changed_by_asking(tmp_path):
+    config = make()
+    before = config.model_dump()
+    config.search("metantk"), config.learner("rfs"), config.backbone("5cells-48ch")
+    assert config.model_dump() == before
+    assert parse(Config, before, where="again").chains == config.chains

@@ -12,6 +12,7 @@ from metantk.space.network import Network
 from torch import Tensor, nn
 from torch.nn import functional
 
+from metantk.backbones.cells import Network
 from metantk.learners.adaptation import adapted_names
 from metantk.learners.maml import (
     cosine_rate,
@@ -66,22 +67,6 @@ class Conv4(nn.Module):
         return self.head(self.features(images))
 
 
-class Cells(nn.Module):
-    """A stack of cells whose classifier is called `head`."""
-
-    def __init__(self, *, ways: int) -> None:
-        super().__init__()
-        self.body = Network(GENOTYPE, cells=3, channels=4, classes=ways)
-        self.body.classifier = nn.Identity()
-        self.head = nn.Linear(self.body.feature_dim, ways)
-
-    def features(self, images: Tensor) -> Tensor:
-        return self.body.features(images)
-
-    def forward(self, images: Tensor) -> Tensor:
-        return self.head(self.features(images))
-
-
 class Plain(nn.Module):
     """One convolution without pooling, group normalisation, tanh: small enough to write out by hand."""
 
@@ -112,7 +97,7 @@ def make(kind: str, ways: int = 3, dtype: torch.dtype = torch.float64) -> nn.Mod
         case "conv4":
             network = Conv4(4, side=16, ways=ways)
         case "cells":
-            network = Cells(ways=ways)
+            network = Network(GENOTYPE, cells=3, channels=4, classes=ways)
         case "plain":
             network = Plain(ways)
     for parameter in network.parameters():
@@ -483,9 +468,11 @@ def test_reptile_moves_to_the_mean_of_the_trained_networks(name):
             optimiser.step()
         trained.append(dict(own.named_parameters()))
     before = copy.deepcopy(network.state_dict())
-    losses = reptile_displacement(network, images, labels, inner_optimiser(network, name, rate=0.05))
+    losses, right = reptile_displacement(network, images, labels, inner_optimiser(network, name, rate=0.05))
     torch.testing.assert_close(network.state_dict(), before, rtol=0, atol=0)
-    assert losses.shape == (3, 4)
+    assert losses.shape == right.shape == (3, 4)
+    named = network(images[2, 0]).argmax(1)
+    assert right[2, 0] == (named == labels[2, 0]).sum()
     expected = functional.cross_entropy(network(images[2, 0]), labels[2, 0])
     torch.testing.assert_close(losses[2, 0], expected.detach())
     after = outer_step(network)
@@ -502,8 +489,10 @@ def test_reptile_with_one_task_with_alike_tasks_and_without_steps(name):
     optimiser = inner_optimiser(alike, name, rate=0.05)
     reptile_displacement(alike, images.expand(4, *images.shape[1:]), labels.expand(4, -1, -1), optimiser)
     before = copy.deepcopy(still.state_dict())
-    losses = reptile_displacement(still, images[:, :0], labels[:, :0], inner_optimiser(still, name, rate=0.05))
-    assert losses.shape == (1, 0)
+    losses, right = reptile_displacement(
+        still, images[:, :0], labels[:, :0], inner_optimiser(still, name, rate=0.05)
+    )
+    assert losses.shape == right.shape == (1, 0)
     torch.testing.assert_close(outer_step(one), outer_step(alike))
     torch.testing.assert_close(outer_step(still), before, rtol=0, atol=0)
 

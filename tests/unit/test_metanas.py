@@ -6,10 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from small_meta_search import Memory, assert_resumes, make_setting
+from small_meta_search import Memory, assert_resumes, make_problem
 from torch.nn import functional
 
 from metantk.options.base import parse
+from metantk.options.searches.metanas import Adaptation
 from metantk.searches import metanas, pacing
 from metantk.searches.base import Found
 from metantk.searches.decoding import decode_pairs
@@ -34,7 +35,6 @@ TINY = {
     "batch": 6,
     "alpha_rate": 0.1,
     "prune_every": 5,
-    "adaptation": {"steps": 4, "batch": 6},
 }
 
 
@@ -48,13 +48,13 @@ def tiny(**changes) -> Options:
 
 
 def make_tiny_learner(seed: int = 0, **changes) -> metanas.TaskLearner:
-    setting = make_setting()
-    return make_learner(tiny(**changes), setting.cells, setting.channels, seed, setting.device)
+    problem = make_problem()
+    return make_learner(tiny(**changes), problem.backbone.cells, problem.backbone.channels, seed, problem.device)
 
 
 def draw_task(*key, queries: int = 0):
-    setting = make_setting()
-    source = TaskSource(setting, setting.train, ways=3, shots=4, queries=queries, image_size=None, where="test")
+    problem = make_problem()
+    source = TaskSource(problem, problem.train, ways=3, shots=4, queries=queries, image_size=None, where="test")
     return source.draw(*key)
 
 
@@ -264,15 +264,16 @@ def test_tensors_are_all_that_is_learned():
 
 
 def test_adaptation_to_a_task_learns_it_and_leaves_no_trace():
-    options = tiny(adaptation={"steps": 16, "batch": 12, "threshold": 0.05}, weight_rate=0.02)
-    setting = make_setting()
-    learner = make_learner(options, setting.cells, setting.channels, 0, setting.device)
+    options = tiny(weight_rate=0.02)
+    adaptation = Adaptation(steps=16, batch=12, threshold=0.05)
+    problem = make_problem()
+    learner = make_learner(options, problem.backbone.cells, problem.backbone.channels, 0, problem.device)
     task = draw_task(7, queries=4)
     before = learner.tensors()
 
     def adapt():
         draws = make_draws(torch.device("cpu"), "test")
-        return adapt_to_task(learner, task.support, task.support_labels, task.query, options.adaptation, draws)
+        return adapt_to_task(learner, task.support, task.support_labels, task.query, adaptation, draws)
 
     first, second = adapt(), adapt()
     assert torch.equal(first.logits, second.logits)
@@ -287,7 +288,7 @@ def test_adaptation_to_a_task_learns_it_and_leaves_no_trace():
 
 @pytest.fixture(scope="module")
 def found() -> Found:
-    return metanas.find(make_setting(), tiny(), 0, Memory())
+    return metanas.find(make_problem(), tiny(), 0, Memory())
 
 
 def test_search_finds_a_genotype(found):
@@ -302,26 +303,26 @@ def test_search_finds_a_genotype(found):
     assert found.costs["warm-up"].evaluations == 12
     assert found.costs["search"].evaluations == 24
     assert found.costs["search"].operations > found.costs["warm-up"].operations > 0
-    assert json.loads(json.dumps(found.extra)) == found.extra
-    assert set(found.weights) >= {"weights.head.weight", "alphas.normal.pairs", "moments.alphas.reduce.operations"}
+    assert json.loads(json.dumps(found.facts)) == found.facts
+    assert set(found.arrays) >= {"weights.head.weight", "alphas.normal.pairs", "moments.alphas.reduce.operations"}
 
 
 def test_decoded_architecture_is_that_of_the_tensors(found):
     learner = make_tiny_learner(seed=5)
-    learner.load_tensors(found.weights)
+    learner.load_tensors(found.arrays)
     assert learner.genotype() == found.genotype
 
 
 def test_search_in_the_other_space_and_the_stack_of_the_backbone():
     changes = {"space": "darts", "layout": "few-shot", "cells": None, "channels": None, "image_size": 8}
     options = tiny(**changes, meta_epochs=1, warm_up_epochs=0, tasks=1)
-    found = metanas.find(make_setting(), options, 0, Memory())
+    found = metanas.find(make_problem(), options, 0, Memory())
     assert len(check_genotype(found.genotype)["reduce"]) == 4
-    assert found.extra["network"]["channels"] == [8, 16]
+    assert found.facts["network"]["channels"] == [8, 16]
 
 
 def test_search_of_a_warm_up_alone_is_reptile_on_the_uniform_mixture():
-    found = metanas.find(make_setting(), tiny(meta_epochs=2, warm_up_epochs=2, drop_path=0.0), 0, Memory())
+    found = metanas.find(make_problem(), tiny(meta_epochs=2, warm_up_epochs=2, drop_path=0.0), 0, Memory())
     slow = make_tiny_learner()
     arch = slow.arch(1.0, 0.01)
     arch = {kind: type(mixture)(*(t.detach() for t in mixture)) for kind, mixture in arch.items()}
@@ -342,20 +343,20 @@ def test_search_of_a_warm_up_alone_is_reptile_on_the_uniform_mixture():
             for weight, *values in zip(slow.weights, *results, strict=True):
                 weight.copy_(sum(values) / 2)
     for name, weight in slow.network.named_parameters():
-        torch.testing.assert_close(found.weights[f"weights.{name}"], weight.detach(), rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(found.arrays[f"weights.{name}"], weight.detach(), rtol=1e-4, atol=1e-5)
 
 
 def test_meta_rate_zero_leaves_the_architecture():
-    found = metanas.find(make_setting(), tiny(meta_alpha_rate=0.0, meta_epochs=2, warm_up_epochs=1), 0, Memory())
+    found = metanas.find(make_problem(), tiny(meta_alpha_rate=0.0, meta_epochs=2, warm_up_epochs=1), 0, Memory())
     start = make_tiny_learner()
     for kind in CELL_TYPES:
-        assert torch.equal(found.weights[f"alphas.{kind}.operations"], start.alphas[kind].operations)
-    assert found.weights["moments.alphas.normal.operations"].any()  # tasks did move it
+        assert torch.equal(found.arrays[f"alphas.{kind}.operations"], start.alphas[kind].operations)
+    assert found.arrays["moments.alphas.normal.operations"].any()  # tasks did move it
 
 
 def test_seeds_differ_and_repeat():
     options = tiny(meta_epochs=2, warm_up_epochs=1)
-    one, same, other = (metanas.find(make_setting(), options, seed, Memory()) for seed in (0, 0, 1))
+    one, same, other = (metanas.find(make_problem(), options, seed, Memory()) for seed in (0, 0, 1))
     assert one.trace.equals(same.trace)
     assert not one.trace.equals(other.trace)
 
@@ -376,4 +377,4 @@ def test_warm_up_is_not_longer_than_the_search():
 
 def test_classes_are_enough():
     with pytest.raises(InputError, match="training classes: 4 classes are too few for 5-way"):
-        metanas.find(make_setting(), tiny(ways=5), 0, Memory())
+        metanas.find(make_problem(), tiny(ways=5), 0, Memory())

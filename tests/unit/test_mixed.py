@@ -6,10 +6,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from metantk.space.network import Network, count_parameters
 from torch import nn
 from torch.nn import functional
 
+from metantk.backbones.cells import Network
+from metantk.backbones.counting import count_parameters
+from metantk.backbones.initial import uniform_
+from metantk.devices import generator
 from metantk.searches.decoding import decode_edges, decode_pairs, to_genotype
 from metantk.space.genotype import CELL_TYPES, SPACES, Space
 from metantk.space.layouts import Layout, StackedNetwork, few_shot_layout, metanas_layout, t_nas_layout
@@ -26,7 +29,6 @@ from metantk.space.mixed import (
     softmax_mixture,
     surviving,
 )
-from metantk.training import initialise
 
 CASES = json.loads((Path(__file__).parents[1] / "fixtures" / "nas-rivals" / "cases.json").read_text())
 METANAS, TNAS, AUTOMETA = CASES["metanas"], CASES["tnas"], CASES["autometa"]
@@ -49,7 +51,7 @@ def random_arch(space: Space, seed: int, *, threshold: float = 0.0, scale: float
 
 def make_mixed(space: Space, layout: Layout) -> MixedNetwork:
     network = MixedNetwork(space, layout, 3)
-    initialise(network, 0)
+    uniform_(network, generator("initial weights", 0))
     return network.double()
 
 
@@ -274,7 +276,7 @@ def test_gradient_of_the_architecture_is_that_of_finite_differences(space, name)
 def copy_weights(mixed: MixedNetwork, discrete: nn.Module, genotype: dict) -> None:
     """Stem, inputs, the genotype's operations and the head; norms of the discrete cells keep scale 1, shift 0."""
     discrete.stem.load_state_dict(mixed.stem.state_dict())
-    discrete.classifier.load_state_dict(mixed.head.state_dict())
+    discrete.head.load_state_dict(mixed.head.state_dict())
     for kind, cell, target in zip(mixed.layout.kinds, mixed.cells, discrete.cells, strict=True):
         target.preprocess.load_state_dict(cell.preprocess.state_dict(), strict=False)
         numbered = [(node, *pair) for node, pairs in enumerate(genotype[kind], start=2) for pair in pairs]

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from small_meta_search import Memory, assert_resumes, make_setting, make_split
+from small_meta_search import Memory, assert_resumes, make_problem, make_split
 from torch.nn import functional
 
 from metantk.options.base import parse
@@ -46,14 +46,14 @@ def tiny(**changes) -> Options:
 
 
 def make_tiny_learner(**changes) -> t_nas.MetaLearner:
-    setting = make_setting()
-    return make_learner(tiny(**changes), setting.cells, setting.channels, 0, setting.device)
+    problem = make_problem()
+    return make_learner(tiny(**changes), problem.backbone.cells, problem.backbone.channels, 0, problem.device)
 
 
 def make_tasks(numbers: np.ndarray | None = None) -> TaskSource:
-    setting = make_setting()
+    problem = make_problem()
     return TaskSource(
-        setting, setting.train, ways=3, shots=2, queries=3, image_size=None, where="test", numbers=numbers
+        problem, problem.train, ways=3, shots=2, queries=3, image_size=None, where="test", numbers=numbers
     )
 
 
@@ -254,7 +254,7 @@ def test_halves_share_no_picture_and_split_every_class():
 
 
 def test_tasks_of_a_half_use_only_its_pictures():
-    split = make_setting().train
+    split = make_problem().train
     one, _ = halve(split.labels, 0)
     tasks = make_tasks(one)
     pictures = {split.images[number].tobytes() for number in one}
@@ -272,7 +272,7 @@ def test_tasks_of_a_half_use_only_its_pictures():
 
 @pytest.fixture(scope="module")
 def found() -> Found:
-    return t_nas.find(make_setting(), tiny(), 0, Memory())
+    return t_nas.find(make_problem(), tiny(), 0, Memory())
 
 
 def test_search_finds_the_genotype_of_the_best_epoch(found):
@@ -287,9 +287,9 @@ def test_search_finds_the_genotype_of_the_best_epoch(found):
     assert found.costs["validation"].evaluations == 2 * 3 * 3
     assert found.costs["training"].operations > found.costs["validation"].operations > 0
     learner = make_tiny_learner()
-    learner.load_tensors(found.weights)
+    learner.load_tensors(found.arrays)
     assert learner.genotype() == found.genotype
-    assert json.loads(json.dumps(found.extra)) == found.extra
+    assert json.loads(json.dumps(found.facts)) == found.facts
 
 
 def test_killed_search_ends_the_same(found):
@@ -298,7 +298,7 @@ def test_killed_search_ends_the_same(found):
 
 def test_auto_maml_shares_one_genotype():
     options = tiny(variant="auto-maml", space="darts", epochs=1, steps=1, tasks_per_epoch=2, tasks=1)
-    found = t_nas.find(make_setting(), options, 0, Memory())
+    found = t_nas.find(make_problem(), options, 0, Memory())
     assert found.trace["genotypes"].tolist() == [1]
     assert found.costs["training"].evaluations == 2 * 2 * 2  # tasks of theta and of w
     assert len(check_genotype(found.genotype)["normal"]) == 4
@@ -307,8 +307,8 @@ def test_auto_maml_shares_one_genotype():
 
 def test_search_in_the_stack_of_the_backbone():
     options = tiny(layout="few-shot", channels=None, image_size=8, epochs=1, tasks_per_epoch=2)
-    found = t_nas.find(make_setting(), options, 0, Memory())
-    assert found.extra["network"]["channels"] == [8, 16]
+    found = t_nas.find(make_problem(), options, 0, Memory())
+    assert found.facts["network"]["channels"] == [8, 16]
 
 
 def test_an_epoch_is_of_whole_meta_steps():

@@ -6,15 +6,18 @@ import os
 import re
 import runpy
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-PART = "glyphs/3cells-2ch/random/seed0"
-SEARCH = json.dumps({"criteria": []})
+from metantk.storage import SCRIPTS
+
+SEARCHED = "glyphs/3cells-2ch/random/seed0"
 EVALUATION = ("--options", json.dumps({"episodes": 2, "queries": 3, "copies": 1}))
-NETWORK = ("--cells", 3, "--channels", 2)
+CELLS = ("--backbone", "cells", "--cells", 3, "--channels", 2)
+SEARCH = (*CELLS, "--search", "sample")
 # What may stand before the complaint: nothing, lines of the log, a progress bar.
 PRELUDE = re.compile(r"\s*|\s*\d\d:\d\d:\d\d .*|\s*(preparation|search|training|evaluation): \d+/\d+ .*")
 
@@ -26,6 +29,10 @@ def set_key(configuration, path, value):
     configuration[last] = value
 
 
+def row(search, backbone="3cells-2ch", learner="rfs") -> dict:
+    return {"backbone": backbone, "search": search, "learner": learner}
+
+
 def files_in(folder: Path) -> list[Path]:
     return [path for path in folder.rglob("*") if path.is_file()] if folder.exists() else []
 
@@ -34,6 +41,7 @@ def assert_one_line(stderr: str, *named: object) -> None:
     lines = stderr.splitlines()
     assert len(lines) == 1, stderr
     assert "error: " in lines[0]
+    assert len(lines[0]) <= 550  # the message has 500 at most; a script's name stands before it
     for name in named:
         assert str(name) in lines[0]
 
@@ -41,18 +49,25 @@ def assert_one_line(stderr: str, *named: object) -> None:
 @pytest.mark.parametrize(
     ("key", "value", "named"),
     [
-        ("training.epoch", 3, ["unknown key 'training.epoch'"]),
+        ("learners.rfs.epoch", 3, ["learners.rfs: unknown key 'epoch'"]),
         ("tuna", 3, ["unknown key 'tuna'"]),
-        ("training.learning_rate", "1e-3", ["'training.learning_rate'", "number", "'1e-3'"]),
+        ("learners.rfs.learning_rate", "1e-3", ["learners.rfs", "'learning_rate'", "number", "'1e-3'"]),
         ("seeds", [0, "1"], ["'seeds.1'", "integer", "'1'"]),
-        ("training.drop_path", 1.5, ["'training.drop_path'", "less than 1", "1.5"]),
-        ("methods", ["metantk", "nasnet"], ["unknown method 'nasnet'", "metantk, te-nas, linear-regions, random"]),
-        ("methods", ["random", "random"], ["methods", "twice"]),
+        ("learners.rfs.drop_rate", 1.5, ["learners.rfs", "'drop_rate'", "less than 1", "1.5"]),
+        ("rows", [row("nasnet")], ["unknown searches name 'nasnet'", "metantk, te-nas, linear-regions, random"]),
+        ("rows", [row("random", learner="sgd")], ["unknown learners name 'sgd'", "choose from rfs"]),
+        ("rows", [row("random", backbone="vgg")], ["unknown backbones name 'vgg'", "conv4, resnet12"]),
+        ("rows", [row(["random", "random"])], ["3cells-2ch × random × rfs", "twice"]),
+        ("rows", [{"search": "random"}], ["'rows.0.backbone' is missing"]),
+        ("rows", [row("fixed")], ["3cells-2ch takes a search"]),
+        ("rows", [row("random", backbone="conv4-2")], ["conv4-2 has nothing to find"]),
         ("datasets", {}, ["'datasets'", "at least 1"]),
-        ("runs", [{"cells": 3}], ["'runs.0.channels' is missing"]),
-        ("search", None, ["'search'"]),
+        ("searches", None, ["'searches'"]),
+        ("searches.mine", {"kind": "prune", "criteria": ["snip"]}, ["unknown criterion 'snip'", "linear_regions"]),
+        ("criteria.snip", {"pictures": 3}, ["criteria: unknown key 'snip'"]),
+        ("seeds", "9" * 5000, ["'seeds'", "..."]),
     ],
-    ids=lambda value: value if isinstance(value, str) else "",
+    ids=lambda value: value if isinstance(value, str) and len(value) < 50 else "",
 )
 def test_a_bad_configuration_stops_the_workflow_before_any_job(tiny_house, key, value, named):
     configuration = tiny_house.configuration
@@ -66,12 +81,22 @@ def test_a_bad_configuration_stops_the_workflow_before_any_job(tiny_house, key, 
 
 def test_all_mistakes_of_a_configuration_are_told_at_once(tiny_house):
     configuration = tiny_house.configuration
-    set_key(configuration, "training.epoch", 3)
+    set_key(configuration, "theory.epoch", 3)
     set_key(configuration, "evaluation.episodes", 0)
     tiny_house.configure(configuration)
     run = tiny_house.snakemake("--cores", 1)
     assert run.returncode == 2
-    assert_one_line(run.stderr, "'training.epoch'", "'evaluation.episodes'")
+    assert_one_line(run.stderr, "'theory.epoch'", "'evaluation.episodes'")
+
+
+def test_a_configuration_of_former_versions_is_told_a_line_per_section(tiny_house):
+    former = {"runs": [{"cells": 3, "channels": 2}], "methods": ["random"], "search": {}, "training": {"epochs": 1}}
+    tiny_house.configure({"datasets": tiny_house.configuration["datasets"], "seeds": [0], **former})
+    run = tiny_house.snakemake("--cores", 1)
+    assert run.returncode == 2
+    for line, section in zip(run.stderr.splitlines(), former, strict=True):
+        assert_one_line(line, f"error: configuration: `{section}` is written", "now")
+    assert not (tiny_house.path / "results").exists()
 
 
 @pytest.fixture
@@ -114,30 +139,46 @@ def data(finished_run, tmp_path) -> Path:
 
 
 @pytest.fixture
-def part(finished_run, tmp_path) -> Path:
-    """A finished part that a test may damage."""
-    return Path(shutil.copytree(finished_run.path / "results" / PART, tmp_path / PART))
+def searched(finished_run, tmp_path) -> Path:
+    """A finished search with its training and evaluation, which a test may damage."""
+    return Path(shutil.copytree(finished_run.path / "results" / SEARCHED, tmp_path / SEARCHED))
+
+
+@pytest.fixture
+def chain(searched) -> Path:
+    return searched / "rfs"
+
+
+PRUNE = {"kind": "prune", "criteria": ["linear_regions"]}
 
 
 @pytest.mark.parametrize(
-    ("options", "named"),
+    ("search", "named"),
     [
-        ('{"criteria": [], "tuna": 1}', ["unknown key 'tuna'"]),
-        ('{"criteria": []', ["--options", "is not JSON"]),
+        ('{"kind": "prune", "criteria": ["linear_regions"], "tuna": 1}', ["search prune", "unknown key 'tuna'"]),
+        ('{"kind": "prune"', ["--search", "is not JSON"]),
         ("missing.json", ["missing.json", "cannot be read"]),
-        ('{"criteria": ["snip"]}', ["'criteria.0.name'", "'snip'"]),
-        ('{"criteria": [], "image_size": 3}', ["'image_size'", "greater than or equal to 8"]),
-        ("{}", ["'criteria' is missing"]),
+        ('{"criteria": []}', ["--search", "'kind' is missing"]),
+        ("snip", ["unknown kind 'snip'", "prune, sample"]),
+        ("snip.py", ["snip.py", "no such file"]),
+        (json.dumps(PRUNE | {"criteria": []}), ["'criteria'", "at least 1"]),
+        (json.dumps(PRUNE | {"image_size": 3}), ["'image_size'", "greater than or equal to 8"]),
+        (json.dumps(PRUNE | {"precision": "x" * 5000}), ["'precision'", "..."]),
+        ('{"kind": "given", "genotypes": []}', ["'genotypes'", "at least 1"]),
     ],
+    ids=lambda value: value[:40] if isinstance(value, str) else "",
 )
-def test_bad_options(refuse, tmp_path, options, named):
-    arguments = ("--data", tmp_path, *NETWORK, "--options", options)
+def test_bad_options(refuse, tmp_path, search, named):
+    arguments = ("--data", tmp_path, *CELLS, "--search", search)
     refuse("search_architecture.py", *arguments, named=named, output=tmp_path / "output")
 
 
 @pytest.mark.parametrize(
     ("criterion", "settings", "named"),
     [
+        ("snip", {}, ["criteria: unknown kind 'snip'", "linear_regions, meta_ntk_condition, ntk_condition"]),
+        ("pictures", {}, ["criteria: pictures", "CRITERION"]),
+        ("linear_regions", {"linear_regions": {"tuna": 20}}, ["criteria.linear_regions", "unknown key 'tuna'"]),
         ("linear_regions", {"linear_regions": {"crop_size": 20}}, ["crop_size"]),
         ("linear_regions", {"linear_regions": {"pictures": 3, "batches": 5}}, ["batches"]),
         ("ntk_condition", {"ntk": {"pictures": 100_000}}, ["pictures"]),
@@ -146,34 +187,83 @@ def test_bad_options(refuse, tmp_path, options, named):
     ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_a_search_that_asks_for_more_than_there_is(refuse, tmp_path, data, criterion, settings, named):
-    options = json.dumps({"criteria": [criterion], "image_size": 8, "repeat": 1, **settings})
-    arguments = ("--data", data, *NETWORK, "--options", options)
+    search = {"kind": "prune", "criteria": [criterion], "image_size": 8, "repeat": 1, "settings": settings}
+    arguments = ("--data", data, *CELLS, "--search", json.dumps(search))
+    refuse("search_architecture.py", *arguments, named=named, output=tmp_path / "output")
+
+
+def test_a_genotype_that_there_is_not(refuse, tmp_path, data):
+    arguments = ("--data", data, *CELLS, "--search", "given", "--genotypes", '["nasnet"]')
+    named = ["nasnet", "neither a file nor the name of a published genotype", "metanas_in_v2"]
+    refuse("search_architecture.py", *arguments, named=named, output=tmp_path / "output")
+
+
+def test_cells_without_a_search(refuse, tmp_path, data):
+    arguments = ("--data", data, *CELLS, "--search", "fixed")
+    refuse("search_architecture.py", *arguments, named=["cells", "genotype"], output=tmp_path / "output")
+
+
+def test_pictures_that_are_too_small_for_a_backbone(refuse, tmp_path):
+    small = tmp_path / "small"
+    command = ("--name", "small", "--source", "glyphs", "--image-size", 8, "--images-per-class", 2)
+    subprocess.run(
+        [str(part) for part in (sys.executable, SCRIPTS / "prepare_dataset.py", *command, "--output", small)],
+        check=True,
+        capture_output=True,
+    )
+    arguments = ("--data", small, "--backbone", "conv4", "--search", "fixed")
+    named = ["backbone conv4", "'image_size'", "greater than or equal to 16"]
     refuse("search_architecture.py", *arguments, named=named, output=tmp_path / "output")
 
 
 def test_a_seed_too_large_for_a_generator(refuse, tmp_path, data):
-    arguments = ("--data", data, *NETWORK, "--options", SEARCH, "--seed", 2**70)
+    arguments = ("--data", data, *SEARCH, "--seed", 2**70)
     refuse("search_architecture.py", *arguments, named=["seed"], output=tmp_path / "output")
 
 
-def test_the_same_number_of_shots_twice(refuse, tmp_path, data, part):
-    arguments = ("--data", data, "--backbone", part, *EVALUATION, "--shots", "[1, 1]")
+@pytest.mark.parametrize(
+    ("learner", "named"),
+    [
+        ("sgd", ["unknown kind 'sgd'", "rfs"]),
+        ('{"kind": "rfs", "epoch": 3}', ["learner rfs", "unknown key 'epoch'"]),
+        ('{"kind": "rfs", "epochs": 5, "milestones": [5]}', ["learner rfs", "milestones", "is not below epochs"]),
+    ],
+)
+def test_bad_options_of_a_learner(refuse, tmp_path, data, searched, learner, named):
+    arguments = ("--data", data, "--architecture", searched / "architecture.json", "--learner", learner)
+    refuse("train_network.py", *arguments, named=named, output=tmp_path / "output")
+
+
+def test_the_same_number_of_shots_twice(refuse, tmp_path, data, chain):
+    arguments = ("--data", data, "--model", chain, *EVALUATION, "--shots", "[1, 1]")
     refuse("evaluate_episodes.py", *arguments, named=["shots"], output=tmp_path / "output")
 
 
-def drop_a_node(genotype: dict) -> str:
-    del genotype["reduce"][1]
-    return json.dumps(genotype)
+def drop_a_node(architecture: dict) -> str:
+    del architecture["genotype"]["reduce"][1]
+    return json.dumps(architecture)
 
 
-def rename_an_operation(genotype: dict) -> str:
-    genotype["normal"][2][1][0] = "conv_9x9"
-    return json.dumps(genotype)
+def rename_an_operation(architecture: dict) -> str:
+    architecture["genotype"]["normal"][2][1][0] = "conv_9x9"
+    return json.dumps(architecture)
 
 
-def cut_in_half(genotype: dict) -> str:
-    text = json.dumps(genotype)
+def cut_in_half(architecture: dict) -> str:
+    text = json.dumps(architecture)
     return text[: len(text) // 2]
+
+
+def leave_out_the_kind(architecture: dict) -> str:
+    return json.dumps({key: value for key, value in architecture.items() if key != "kind"})
+
+
+def change_the_kind(architecture: dict) -> str:
+    return json.dumps(architecture | {"kind": "vgg"})
+
+
+def shrink_it(architecture: dict) -> str:
+    return json.dumps(architecture | {"cells": 1})
 
 
 @pytest.mark.parametrize(
@@ -181,14 +271,18 @@ def cut_in_half(genotype: dict) -> str:
     [
         (drop_a_node, ["reduce cell", "node"]),
         (rename_an_operation, ["normal cell, node 4", "unknown operation 'conv_9x9'"]),
-        (cut_in_half, ["is neither JSON nor a Genotype(...) text"]),
+        (cut_in_half, ["is not JSON"]),
+        (leave_out_the_kind, ["'kind'"]),
+        (change_the_kind, ["unknown kind 'vgg'"]),
+        (shrink_it, ["'cells'", "greater than or equal to 2"]),
     ],
 )
-def test_a_bad_genotype(refuse, tmp_path, data, part, damage, named):
-    genotype = part / "genotype.json"
-    genotype.write_text(damage(json.loads(genotype.read_text())))
-    arguments = ("--data", data, "--genotype", genotype, *NETWORK)
-    refuse("train_genotype.py", *arguments, named=[genotype, *named], output=tmp_path / "output")
+def test_a_bad_architecture(refuse, tmp_path, data, searched, damage, named):
+    architecture = searched / "architecture.json"
+    architecture.write_text(damage(json.loads(architecture.read_text())))
+    where = [] if damage is change_the_kind else [architecture]
+    arguments = ("--data", data, "--architecture", architecture)
+    refuse("train_network.py", *arguments, named=[*where, *named], output=tmp_path / "output")
 
 
 @pytest.mark.parametrize(
@@ -198,33 +292,38 @@ def test_a_bad_genotype(refuse, tmp_path, data, part, damage, named):
         ({"queries": 100}, ["25 pictures", "100 to query"]),
     ],
 )
-def test_too_little_data_for_the_episodes(refuse, tmp_path, data, part, options, named):
-    arguments = ("--data", data, "--backbone", part, "--options", json.dumps(options))
+def test_too_little_data_for_the_episodes(refuse, tmp_path, data, chain, options, named):
+    arguments = ("--data", data, "--model", chain, "--options", json.dumps(options))
     refuse("evaluate_episodes.py", *arguments, named=[data, *named], output=tmp_path / "output")
 
 
 @pytest.mark.parametrize("array", ["images.npy", "labels.npy"])
-def test_a_truncated_array(refuse, tmp_path, data, part, array):
+def test_a_truncated_array(refuse, tmp_path, data, searched, array):
     path = data / "train" / array
     os.truncate(path, path.stat().st_size // 2)
-    arguments = ("--data", data, "--genotype", part / "genotype.json", *NETWORK)
-    refuse("train_genotype.py", *arguments, named=[path, "cannot be read"], output=tmp_path / "output")
+    arguments = ("--data", data, "--architecture", searched / "architecture.json")
+    refuse("train_network.py", *arguments, named=[path, "cannot be read"], output=tmp_path / "output")
 
 
 @pytest.mark.parametrize("text", ["", "{}", "[]", '{"splits": {}}'])
-def test_a_damaged_manifest(refuse, tmp_path, data, part, text):
+def test_a_damaged_manifest(refuse, tmp_path, data, searched, text):
     (data / "manifest.json").write_text(text)
-    arguments = ("--data", data, "--backbone", part, *EVALUATION)
-    refuse("evaluate_episodes.py", *arguments, named=[data / "manifest.json"], output=tmp_path / "output")
+    named = [data / "manifest.json"]
+    arguments = ("--data", data, "--model", searched / "rfs", *EVALUATION)
+    refuse("evaluate_episodes.py", *arguments, named=named, output=tmp_path / "output")
+    architecture = ("--architecture", searched / "architecture.json")
+    refuse("train_network.py", "--data", data, *architecture, named=named, output=tmp_path / "output")
+    refuse("search_architecture.py", "--data", data, *SEARCH, named=named, output=tmp_path / "output")
 
 
-def test_a_missing_data_folder(refuse, tmp_path, part):
+def test_a_missing_data_folder(refuse, tmp_path, searched):
     missing = tmp_path / "nowhere"
     named, output = [missing, "prepare_dataset.py"], tmp_path / "output"
-    genotype = part / "genotype.json"
-    refuse("search_architecture.py", "--data", missing, *NETWORK, "--options", SEARCH, named=named, output=output)
-    refuse("train_genotype.py", "--data", missing, "--genotype", genotype, *NETWORK, named=named, output=output)
-    refuse("evaluate_episodes.py", "--data", missing, "--backbone", part, *EVALUATION, named=named, output=output)
+    architecture = ("--architecture", searched / "architecture.json")
+    model = ("--model", searched / "rfs")
+    refuse("search_architecture.py", "--data", missing, *SEARCH, named=named, output=output)
+    refuse("train_network.py", "--data", missing, *architecture, named=named, output=output)
+    refuse("evaluate_episodes.py", "--data", missing, *model, *EVALUATION, named=named, output=output)
 
 
 def test_a_missing_source_folder(refuse, tmp_path):
@@ -233,60 +332,85 @@ def test_a_missing_source_folder(refuse, tmp_path):
     refuse("prepare_dataset.py", *arguments, named=[missing], output=tmp_path / "output")
 
 
-def test_a_damaged_backbone(refuse, tmp_path, data, part):
-    weights = part / "backbone.safetensors"
+def test_damaged_weights(refuse, tmp_path, data, chain):
+    weights = chain / "model.safetensors"
     content = bytearray(weights.read_bytes())
     content[-1] ^= 1
     weights.write_bytes(content)
-    arguments = ("--data", data, "--backbone", part, *EVALUATION)
-    refuse("evaluate_episodes.py", *arguments, named=[weights, "damaged"], output=tmp_path / "output")
+    arguments = ("--data", data, "--model", chain, *EVALUATION)
+    named = [weights, "is not the file that", "train again"]
+    refuse("evaluate_episodes.py", *arguments, named=named, output=tmp_path / "output")
+
+
+def test_missing_weights(refuse, tmp_path, data, chain):
+    (chain / "model.safetensors").unlink()
+    arguments = ("--data", data, "--model", chain, *EVALUATION)
+    named = [chain / "model.safetensors", "is missing"]
+    refuse("evaluate_episodes.py", *arguments, named=named, output=tmp_path / "output")
 
 
 @pytest.mark.parametrize("text", ["", "{}", "[]"])
-def test_a_damaged_description_of_a_backbone(refuse, tmp_path, data, part, text):
-    description = part / "backbone.json"
+def test_a_damaged_description_of_a_model(refuse, tmp_path, data, chain, text):
+    description = chain / "model.json"
     description.write_text(text)
-    arguments = ("--data", data, "--backbone", part, *EVALUATION)
+    arguments = ("--data", data, "--model", chain, *EVALUATION)
     refuse("evaluate_episodes.py", *arguments, named=[description], output=tmp_path / "output")
 
 
-@pytest.mark.parametrize("name", ["search.json", "backbone.json", "episodes.csv"])
-def test_a_table_of_an_unfinished_part(refuse, tmp_path, part, name):
-    (part / name).unlink()
-    refuse("aggregate_tables.py", part, named=[part / name, "cannot be"], output=tmp_path / "output")
+# What tables read of a chain.
+TABULATED = ["../search.json", "model.json", "evaluation.json", "episodes.csv"]
 
 
-@pytest.mark.parametrize("name", ["search.json", "backbone.json", "episodes.csv"])
-@pytest.mark.parametrize("text", ["", "{}"])
-def test_a_table_of_a_damaged_part(refuse, tmp_path, part, name, text):
-    (part / name).write_text(text)
-    refuse("aggregate_tables.py", part, named=[part / name], output=tmp_path / "output")
+@pytest.mark.parametrize("name", TABULATED)
+@pytest.mark.parametrize("text", [None, "", "{}"], ids=["missing", "empty", "without content"])
+def test_a_table_of_an_unfinished_or_damaged_chain(refuse, tmp_path, chain, name, text):
+    (chain / name).unlink() if text is None else (chain / name).write_text(text)
+    named = [os.path.normpath(chain / name)]
+    refuse("aggregate_tables.py", chain, named=named, output=tmp_path / "output")
 
 
-@pytest.mark.parametrize("name", ["genotype.json", "search.csv", "training.csv", "evaluation.json"])
-@pytest.mark.parametrize("text", [None, "", "{}"])
-def test_figures_of_an_unfinished_part(refuse, finished_run, tmp_path, part, name, text):
-    (part / name).unlink() if text is None else (part / name).write_text(text)
-    arguments = (part, "--tables", finished_run.path / "results" / "tables")
-    refuse("draw_figures.py", *arguments, named=[part / name], output=tmp_path / "output")
+@pytest.mark.parametrize("name", ["architecture.json", "search.json", "search.csv"])
+@pytest.mark.parametrize("text", [None, "", "{}"], ids=["missing", "empty", "without content"])
+def test_figures_of_an_unfinished_search(refuse, finished_run, tmp_path, name, text):
+    pruned = "glyphs/3cells-2ch/linear-regions/seed0"
+    searched = Path(shutil.copytree(finished_run.path / "results" / pruned, tmp_path / pruned))
+    (searched / name).unlink() if text is None else (searched / name).write_text(text)
+    refuse("draw_searches.py", searched, named=[searched / name], output=tmp_path / "output")
 
 
-def test_a_folder_that_is_no_part(refuse, tmp_path):
-    refuse("aggregate_tables.py", tmp_path, named=[tmp_path, "seed<k>"], output=tmp_path / "output")
+@pytest.mark.parametrize("name", ["model.json", "training.csv", "evaluation.json"])
+@pytest.mark.parametrize("text", [None, "", "{}"], ids=["missing", "empty", "without content"])
+def test_figures_of_an_unfinished_chain(refuse, finished_run, tmp_path, chain, name, text):
+    (chain / name).unlink() if text is None else (chain / name).write_text(text)
+    arguments = (chain, "--tables", finished_run.path / "results" / "tables")
+    refuse("draw_results.py", *arguments, named=[chain / name], output=tmp_path / "output")
 
 
-def test_an_output_that_cannot_be_written(refuse, finished_run, tmp_path, data, part):
+@pytest.mark.parametrize("titles", ["", "[]", '{"searches": 3}'])
+def test_titles_that_are_none(refuse, tmp_path, chain, titles):
+    refuse("aggregate_tables.py", chain, "--titles", titles, named=["--titles"], output=tmp_path / "output")
+
+
+def test_a_folder_that_is_no_chain(refuse, tmp_path):
+    named = [tmp_path / "evaluation.json"]
+    refuse("aggregate_tables.py", tmp_path, named=named, output=tmp_path / "output")
+    named = ["none of 1 chains is finished"]
+    refuse("aggregate_tables.py", tmp_path, "--partial", named=named, output=tmp_path / "output")
+
+
+def test_an_output_that_cannot_be_written(refuse, finished_run, tmp_path, data, searched):
     (tmp_path / "file").touch()
     output = tmp_path / "file" / "output"
-    named = [output, "cannot be written"]
+    named, chain = [output, "cannot be written"], searched / "rfs"
     tables = finished_run.path / "results" / "tables"
-    training = ("--genotype", part / "genotype.json", *NETWORK, "--epochs", 1)
+    training = ("--architecture", searched / "architecture.json", "--learner", "rfs", "--epochs", 1)
     refuse("prepare_dataset.py", "--name", "glyphs", "--source", "glyphs", named=named, output=output)
-    refuse("search_architecture.py", "--data", data, *NETWORK, "--options", SEARCH, named=named, output=output)
-    refuse("train_genotype.py", "--data", data, *training, named=named, output=output)
-    refuse("evaluate_episodes.py", "--data", data, "--backbone", part, *EVALUATION, named=named, output=output)
-    refuse("aggregate_tables.py", part, named=named, output=output)
-    refuse("draw_figures.py", part, "--tables", tables, named=named, output=output)
+    refuse("search_architecture.py", "--data", data, *SEARCH, named=named, output=output)
+    refuse("train_network.py", "--data", data, *training, named=named, output=output)
+    refuse("evaluate_episodes.py", "--data", data, "--model", chain, *EVALUATION, named=named, output=output)
+    refuse("aggregate_tables.py", chain, named=named, output=output)
+    refuse("draw_searches.py", searched, named=named, output=output)
+    refuse("draw_results.py", chain, "--tables", tables, named=named, output=output)
 
 
 @pytest.mark.parametrize(
@@ -294,7 +418,8 @@ def test_an_output_that_cannot_be_written(refuse, finished_run, tmp_path, data, 
     [
         ("show_results.py", ["nowhere"], ["nowhere", "run the workflow first"]),
         ("prepare_dataset.py", ["--name", "a", "--source", "nowhere", "--output", "output"], ["nowhere"]),
-        ("train_genotype.py", ["--data", "a", "--genotype", "b", *NETWORK, "--output", "output"], ["b"]),
+        ("train_network.py", ["--data", "a", "--architecture", "b", "--output", "output"], ["b"]),
+        ("search_architecture.py", ["--data", "a", "--search", "b", "--output", "output"], ["unknown kind 'b'"]),
     ],
 )
 def test_a_refusal_as_a_program(copy_of_house, script, arguments, named):
@@ -316,3 +441,16 @@ def test_a_refusal_within_the_workflow_is_in_the_log(tiny_house):
     assert log in run.stdout + run.stderr
     assert_one_line((tiny_house.path / log).read_text(), "prepare_dataset.py: error: ", "nowhere")
     assert files_in(tiny_house.path / "results" / "mine") == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["--tuna", 3], ["unrecognized arguments: --tuna"]),
+        (["--seed", "one"], ["--seed", "one"]),
+        (["--repeat", 3], ["unrecognized arguments: --repeat"]),  # an option of another kind of search
+    ],
+    ids=lambda value: str(value[0]),
+)
+def test_flags_that_there_are_not(refuse, tmp_path, arguments, named):
+    refuse("search_architecture.py", "--data", "a", *SEARCH, *arguments, named=named, output=tmp_path / "output")

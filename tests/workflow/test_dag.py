@@ -7,27 +7,38 @@ import shutil
 import jsonschema
 import pytest
 import yaml
-from metantk.config import Config, parse
 
 import write_schema
+from metantk.options import catalogue
+from metantk.options.config import parse_config
+from metantk.space.genotype import read_named
 
-METHODS = ("metantk", "te-nas", "linear-regions", "random")
-SEEDS = (0, 1)
+STAGES = ("train_network", "evaluate_episodes")
+
+
+def jobs_of(dataset, chains, seeds):
+    """All jobs of a configuration; `chains` are (backbone, search, learner)."""
+    searched = {(backbone, search) for backbone, search, _ in chains}
+    return {
+        f"prepare_dataset {dataset}/data",
+        f"inspect_dataset figures/{dataset}",
+        "aggregate_tables tables",
+        f"draw_results figures/{dataset}",
+        *(f"draw_searches figures/{dataset}/{'/'.join(pair)}" for pair in searched if pair[1] != "fixed"),
+        *(f"search_architecture {dataset}/{'/'.join(pair)}/seed{seed}" for pair in searched for seed in seeds),
+        *(
+            f"{stage} {dataset}/{backbone}/{search}/seed{seed}/{learner}"
+            for stage in STAGES
+            for backbone, search, learner in chains
+            for seed in seeds
+        ),
+    }
 
 
 def test_the_default_configuration_makes_these_jobs(copy_of_house):
-    configuration = copy_of_house.configuration
-    (run,) = configuration["runs"]
-    shape = f"glyphs/{run['cells']}cells-{run['channels']}ch"
-    parts = [f"{shape}/{method}/seed{seed}" for method in METHODS for seed in SEEDS]
-    stages = ("search_architecture", "train_genotype", "evaluate_episodes")
-    assert copy_of_house.planned() == {
-        "prepare_dataset glyphs/data",
-        "inspect_dataset figures/glyphs",
-        *(f"{stage} {part}" for stage in stages for part in parts),
-        "aggregate_tables tables",
-        f"draw_figures figures/{shape}",
-    }
+    searches = ("metantk", "te-nas", "linear-regions", "random", "metanas-cells")
+    chains = [*(("3cells-4ch", search, "rfs") for search in searches), ("conv4-16", "fixed", "rfs")]
+    assert copy_of_house.planned() == jobs_of("glyphs", chains, seeds=(0, 1))
 
 
 # What section 6.1 of the paper and the published code say of each: cells, kernel, λτ, ρ, batch, drop-path, epochs,
@@ -38,55 +49,115 @@ PAPER = {
     "tiered-imagenet-5cells": (5, "maml", "infinite", 1e-3, 64, 0.1, 60, 0.01, [30, 40, 50]),
     "tiered-imagenet-8cells": (8, "anil", "infinite", 1e-3, 56, 0.1, 60, 0.01, [30, 40, 50]),
 }
+# Published cells, by configuration, and what tables call the rows of all of them.
+CELLS = {
+    "mini-imagenet-5cells": "metantk-cells-mini-5",
+    "mini-imagenet-8cells": "metantk-cells-mini-8",
+    "tiered-imagenet-5cells": "metantk-cells-tiered-5",
+    "tiered-imagenet-8cells": "metantk-cells-tiered-8",
+    "cifar-fs": "metantk-cells-mini-5",
+}
+TITLES = [
+    "MetaNTK-NAS",
+    "TE-NAS",
+    "Linear Region",
+    "Random Cell",
+    "MetaNAS (published cells, retrained)",
+    "MetaNTK-NAS (published cells)",
+]
+
+
+def rows_of(name):
+    """Rows of a configuration of the paper."""
+    cells = "5cells-48ch" if name == "cifar-fs" else f"{PAPER[name][0]}cells-48ch"
+    searches = ("metantk", "te-nas", "linear-regions", "random", "metanas-cells", CELLS[name])
+    return [*((cells, search, "rfs") for search in searches), ("resnet12", "fixed", "rfs-resnet12")]
+
+
+def read_configuration(repository, name):
+    folder = repository / "config" / ("paper" if name in PAPER else "")
+    return yaml.safe_load((folder / f"{name}.yaml").read_text())
 
 
 @pytest.mark.parametrize("name", PAPER)
 def test_the_papers_settings(repository, name):
-    config = parse(Config, yaml.safe_load((repository / f"config/paper/{name}.yaml").read_text()), where=name)
-    ((run,), search, training) = config.runs, config.search, config.training
-    kernel = search.meta_ntk
+    config = parse_config(read_configuration(repository, name))
+    assert config.chains == rows_of(name)
+    backbone, search, learner = (
+        config.backbone(config.chains[0].backbone),
+        config.search("metantk"),
+        config.learner("rfs"),
+    )
+    kernel = config.criteria.meta_ntk
     assert PAPER[name] == (
-        run.cells,
+        backbone.cells,
         kernel.kernel,
         kernel.time,
         kernel.ridge,
-        training.batch_size,
-        training.drop_path,
-        training.epochs,
-        training.learning_rate,
-        training.milestones,
+        learner.batch_size,
+        learner.drop_rate,
+        learner.epochs,
+        learner.learning_rate,
+        learner.milestones,
     )
-    assert (run.channels, config.seeds, tuple(config.methods)) == (48, [0, 1, 2], METHODS)
+    assert (backbone.channels, config.seeds) == (48, [0, 1, 2])
     assert (kernel.tasks, kernel.ways, kernel.shots, kernel.queries) == (3, 5, 1, 1)
-    assert (search.repeat, search.linear_regions.pictures, search.linear_regions.batches) == (3, 3000, 3)
-    assert (training.momentum, training.weight_decay, training.decay) == (0.9, 5e-4, 0.1)
-    for augmentation in (training.augmentation, config.evaluation.augmentation):
+    assert config.criteria.ntk.pictures == 30
+    regions = config.criteria.linear_regions
+    assert (regions.pictures, regions.batches, regions.crop_size) == (3000, 3, 3)
+    for pruned in ("metantk", "te-nas", "linear-regions"):
+        search = config.search(pruned)
+        assert (search.space, search.repeat, search.draws) == ("few-shot", 3, "common")
+        assert (search.initialisation, search.image_size) == ("kaiming_normal", 32)
+    assert (learner.momentum, learner.weight_decay, learner.decay) == (0.9, 5e-4, 0.1)
+    resnet = config.learner("rfs-resnet12")
+    assert (resnet.learning_rate, resnet.batch_size, resnet.drop_rate) == (0.05, 64, 0.1)
+    assert (resnet.epochs, resnet.milestones) == (learner.epochs, learner.milestones)
+    for augmentation in (learner.augmentation, resnet.augmentation, config.evaluation.augmentation):
         assert (augmentation.padding, augmentation.jitter, augmentation.flip) == (8, 0.4, True)
     evaluation = config.evaluation
     assert (evaluation.episodes, evaluation.ways, evaluation.shots, evaluation.queries) == (1000, 5, [1, 5], 15)
     assert (evaluation.copies, evaluation.classifier) == (5, "logistic_regression")
 
 
-@pytest.mark.parametrize("name", [*(f"paper/{name}" for name in PAPER), "cifar-fs"])
+def test_rfs_has_its_own_schedule_on_cifar_fs(repository):
+    config = parse_config(read_configuration(repository, "cifar-fs"))
+    resnet = config.learner("rfs-resnet12")
+    assert (resnet.epochs, resnet.milestones, resnet.learning_rate) == (90, [45, 60, 75], 0.05)
+    assert (resnet.augmentation.padding, config.learner("rfs").epochs) == (4, 100)
+
+
+@pytest.mark.parametrize("name", CELLS)
+def test_each_seed_has_published_cells_of_its_own(repository, name):
+    config = parse_config(read_configuration(repository, name))
+    genotypes = config.search(CELLS[name]).genotypes
+    assert len(genotypes) == len(set(genotypes)) == len(config.seeds)
+    found = [json.dumps(read_named(genotype)) for genotype in genotypes]
+    assert len(set(found)) == len(found)
+    assert [config.title("searches", chain.search) for chain in config.chains[:-1]] == TITLES
+    last = config.chains[-1]
+    assert (config.title("searches", last.search), config.title("learners", last.learner)) == ("", "RFS")
+
+
+@pytest.mark.parametrize("name", CELLS)
+def test_a_configuration_says_what_it_follows(repository, name):
+    path = next((repository / "config").rglob(f"{name}.yaml"))
+    head = path.read_text().split("datasets:")[0]
+    for word in ("Kaiming", "draws", "published" if name in PAPER else "authors"):
+        assert word in head
+
+
+@pytest.mark.parametrize("name", CELLS)
 def test_the_papers_configurations_make_these_jobs(copy_of_house, name):
-    configuration = yaml.safe_load((copy_of_house.path / f"config/{name}.yaml").read_text())
+    configuration = read_configuration(copy_of_house.path, name)
     ((dataset, options),) = configuration["datasets"].items()
-    (run,) = configuration["runs"]
     if dataset != "cifar-fs":
         # A stand-in for the pictures: a dry run asks for their names only.
         (copy_of_house.path / options["source"]).mkdir(parents=True)
         (copy_of_house.path / options["source"] / "train_images.npz").touch()
-    shape = f"{dataset}/{run['cells']}cells-48ch"
-    parts = [f"{shape}/{method}/seed{seed}" for method in METHODS for seed in (0, 1, 2)]
-    stages = ("search_architecture", "train_genotype", "evaluate_episodes")
-    assert copy_of_house.planned("--configfile", f"config/{name}.yaml") == {
-        f"prepare_dataset {dataset}/data",
-        f"inspect_dataset figures/{dataset}",
-        *(f"{stage} {part}" for stage in stages for part in parts),
-        "aggregate_tables tables",
-        f"draw_figures figures/{shape}",
-    }
-    assert len(parts) == 3 * 4
+    path = next((copy_of_house.path / "config").rglob(f"{name}.yaml"))
+    jobs = copy_of_house.planned("--configfile", path.relative_to(copy_of_house.path))
+    assert jobs == jobs_of(dataset, rows_of(name), seeds=(0, 1, 2))
 
 
 def planned_resources(house, *arguments):
@@ -103,8 +174,25 @@ def planned_resources(house, *arguments):
 def test_search_training_and_evaluation_take_a_gpu_each(tiny_house):
     resources = planned_resources(tiny_house, "all", "theory", "--resources", "gpu=4")
     takers = {rule for rule, asked in resources.items() if "gpu=1" in asked}
-    assert takers == {"search_architecture", "train_genotype", "evaluate_episodes"}
-    assert resources.keys() - takers >= {"prepare_dataset", "aggregate_tables", "draw_figures", "verify_theory"}
+    assert takers == {"search_architecture", "train_network", "evaluate_episodes"}
+    assert resources.keys() - takers == {
+        "prepare_dataset",
+        "inspect_dataset",
+        "aggregate_tables",
+        "draw_searches",
+        "draw_results",
+        "verify_theory",
+        "all",
+        "theory",
+    }
+
+
+@pytest.mark.parametrize(("search", "gpus"), [("random", 0), ("metanas-cells", 0), ("linear-regions", 1)])
+def test_a_search_that_computes_nothing_takes_no_gpu(tiny_house, search, gpus):
+    configuration = tiny_house.configuration
+    configuration["rows"] = [{"backbone": "3cells-2ch", "search": search}]
+    tiny_house.configure(configuration)
+    assert f"gpu={gpus}" in planned_resources(tiny_house)["search_architecture"]
 
 
 def test_memory_and_time_grow_with_the_data_set_and_yield_to_the_command_line(tiny_house):
@@ -113,7 +201,7 @@ def test_memory_and_time_grow_with_the_data_set_and_yield_to_the_command_line(ti
     with pictures.open("wb") as file:
         file.truncate(2 * 10**9)  # a hole of 2 GB: only its size is looked at
     resources = planned_resources(tiny_house, "--set-resources", "search_architecture:mem_mb=123")
-    assert {"mem_mb=6400", "runtime=420"} <= set(resources["train_genotype"])
+    assert {"mem_mb=6400", "runtime=420"} <= set(resources["train_network"])
     assert {"mem_mb=4000", "runtime=120"} <= set(resources["evaluate_episodes"])  # reads the test split
     assert {"mem_mb=123", "runtime=240"} <= set(resources["search_architecture"])
 
@@ -129,7 +217,7 @@ def test_the_theory_is_a_target_of_its_own_that_needs_no_pictures(copy_of_house)
 def test_a_configuration_named_on_the_command_line_stands_alone(copy_of_house):
     configuration = copy_of_house.configuration
     configuration["datasets"] = {"letters": {"source": "glyphs"}}
-    configuration["methods"] = ["random"]
+    configuration["rows"] = [{"backbone": "2cells-2ch", "search": "random"}]
     configuration["seeds"] = [3]
     (copy_of_house.path / "mine.yaml").write_text(yaml.safe_dump(configuration))
     jobs = copy_of_house.planned("--configfile", "mine.yaml")
@@ -153,8 +241,20 @@ def test_every_configuration_in_the_repository_is_valid(repository):
     assert repository / "config" / "config.yaml" in files
     for path in files:
         values = yaml.safe_load(path.read_text())
-        parse(Config, values, where=str(path))
+        parse_config(values)
         jsonschema.validate(values, schema)
+
+
+def test_the_table_of_keys_lists_the_options_of_every_kind(repository):
+    table = (repository / "config" / "README.md").read_text()
+    for family, kinds in catalogue.KINDS.items():
+        for kind, options in kinds.items():
+            assert f"| `{family}.NAME.kind: {kind}` |" in table
+            for name, field in options.model_fields.items():
+                if name not in ("kind", "settings") and not hasattr(field.annotation, "model_fields"):
+                    assert f"| `{family}.NAME.{name}` ({kind}) | " in table
+    assert "| `learners.NAME.augmentation.padding` (rfs) | `8` | " in table
+    assert "NAME.settings" not in table
 
 
 def test_the_schema_refuses_what_the_workflow_refuses(repository, copy_of_house):

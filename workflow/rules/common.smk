@@ -229,6 +229,10 @@ def searched(pattern):
     ]
 
 
+def results_folder(wildcards):
+    return RESULTS
+
+
 def dataset_options(wildcards):
     return canonical_json(CONFIG.datasets[wildcards.dataset].model_dump())
 

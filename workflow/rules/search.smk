@@ -4,7 +4,10 @@ rule search_architecture:
         # Large files: the manifest holds their checksums, so their own times need not count.
         arrays=ancient(
             expand(
-                f"{DATA}/{{part}}/{{array}}.npy", part=["train", "val"], array=["images", "labels"], allow_missing=True
+                f"{DATA}/{{part}}/{{array}}.npy",
+                part=["train", "val"],
+                array=["images", "labels"],
+                allow_missing=True,
             )
         ),
     output:

@@ -33,7 +33,7 @@ rule aggregate_tables:
         script=SCRIPTS / "aggregate_tables.py",
         code=code("aggregate_tables.py"),
         chains=all_chains(CHAIN),
-        results=RESULTS,
+        results=results_folder,
         titles=titles,
     message:
         "Aggregate the tables"
@@ -42,24 +42,26 @@ rule aggregate_tables:
         " --output $(dirname {output.summary:q}) 2> {log:q}"
 
 
-# `make tables`: what is finished so far, at any time; what is missing is named in missing.csv.
+# `make tables`: what is finished so far, at any time; what is missing is named here and in missing.csv.
 rule tabulate_finished:
-    threads: 1
-    resources:
-        mem_mb=memory("tabulate_finished"),
-        runtime=minutes("tabulate_finished"),
+    log:
+        f"{RESULTS}/logs/tabulate_finished.log",
     conda:
         ENVIRONMENT
     container:
         IMAGE
+    threads: 1
+    resources:
+        mem_mb=memory("tabulate_finished"),
+        runtime=minutes("tabulate_finished"),
     params:
         script=SCRIPTS / "aggregate_tables.py",
         chains=all_chains(CHAIN),
-        results=RESULTS,
+        results=results_folder,
         titles=titles,
         tables=f"{RESULTS}/tables_so_far",
     message:
         "Tabulate what is finished"
     shell:
         "python {params.script} {params.chains:q} --partial --results {params.results:q}"
-        " --titles {params.titles:q} --output {params.tables:q}"
+        " --titles {params.titles:q} --output {params.tables:q} 2>&1 | tee {log:q} >&2"

@@ -5,6 +5,7 @@ from torch import Tensor, nn
 
 from metantk.backbones import recompute
 from metantk.backbones.drop import Drop
+from metantk.backbones.initial import uniform_
 from metantk.options.backbones.cells import Architecture as Architecture
 from metantk.options.backbones.cells import Options as Options
 from metantk.space.genotype import cell_types
@@ -118,14 +119,8 @@ class Network(nn.Module):
         """The head's outputs, `(pictures, classes)`."""
         return self.head(self.features(images, drop))
 
-    @torch.no_grad()
     def initialise_(self, generator: torch.Generator) -> None:
-        """Draw all weights as PyTorch's constructors do, uniform within ±1/√fan-in."""
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d | nn.Linear):
-                bound = module.weight[0].numel() ** -0.5
-                for parameter in module.parameters():
-                    parameter.uniform_(-bound, bound, generator=generator)
+        uniform_(self, generator)
 
 
 def build(architecture: dict, outputs: int) -> Network:

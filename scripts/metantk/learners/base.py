@@ -34,12 +34,12 @@ class Outcome(NamedTuple):
 
     Attributes:
         loss: mean over what was predicted, in nats; on the device.
-        correct: number of right predictions; on the device.
+        correct: number of right predictions, on the device; None where a learner does not count them.
         seen: number of predictions.
     """
 
     loss: Tensor
-    correct: Tensor
+    correct: Tensor | None
     seen: int
 
 

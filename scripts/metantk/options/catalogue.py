@@ -9,29 +9,43 @@ import re
 
 from metantk.options.backbones.cells import CellsOptions
 from metantk.options.backbones.conv4 import Conv4Options
+from metantk.options.backbones.mixed import MixedOptions
 from metantk.options.backbones.resnet12 import ResNet12Options
 from metantk.options.base import Options
 from metantk.options.criteria.linear_regions import LinearRegionsOptions
 from metantk.options.criteria.meta_ntk import MetaNtkOptions
 from metantk.options.criteria.ntk import NtkOptions
 from metantk.options.learners.maml import MamlOptions
+from metantk.options.learners.metanas import MetaNasLearnerOptions
 from metantk.options.learners.metaoptnet import MetaOptNetOptions
 from metantk.options.learners.none import NoneOptions
 from metantk.options.learners.reptile import ReptileOptions
 from metantk.options.learners.rfs import RfsOptions
+from metantk.options.searches.autometa import AutoMetaOptions
 from metantk.options.searches.fixed import FixedOptions
 from metantk.options.searches.given import GivenOptions
+from metantk.options.searches.metanas import MetaNasOptions
 from metantk.options.searches.prune import PruneOptions
 from metantk.options.searches.sample import SampleOptions
+from metantk.options.searches.t_nas import TNasOptions
 
 KINDS: dict[str, dict[str, type[Options]]] = {
-    "backbones": {"cells": CellsOptions, "conv4": Conv4Options, "resnet12": ResNet12Options},
-    "searches": {"prune": PruneOptions, "sample": SampleOptions, "given": GivenOptions, "fixed": FixedOptions},
+    "backbones": {"cells": CellsOptions, "conv4": Conv4Options, "resnet12": ResNet12Options, "mixed": MixedOptions},
+    "searches": {
+        "prune": PruneOptions,
+        "sample": SampleOptions,
+        "given": GivenOptions,
+        "fixed": FixedOptions,
+        "metanas": MetaNasOptions,
+        "t-nas": TNasOptions,
+        "autometa": AutoMetaOptions,
+    },
     "learners": {
         "rfs": RfsOptions,
         "maml": MamlOptions,
         "reptile": ReptileOptions,
         "metaoptnet": MetaOptNetOptions,
+        "metanas": MetaNasLearnerOptions,
         "none": NoneOptions,
     },
 }
@@ -53,6 +67,7 @@ NAMED: dict[str, dict[str, dict]] = {
     "backbones": {
         "conv4": {"kind": "conv4"},
         "resnet12": {"kind": "resnet12"},
+        "mixed": {"kind": "mixed"},  # the network of MetaNAS
         "resnet12-flat": {"kind": "resnet12", "pool": "none"},  # as MetaOptNet has it
     },
     "searches": {
@@ -70,6 +85,10 @@ NAMED: dict[str, dict[str, dict]] = {
             for dataset in ("mini", "tiered")
             for cells in (5, 8)
         },
+        "metanas": {"kind": "metanas"},
+        "t-nas": {"kind": "t-nas"},
+        "auto-maml": {"kind": "t-nas", "variant": "auto-maml"},
+        "autometa": {"kind": "autometa"},
     },
     "learners": {
         "rfs": {"kind": "rfs"},
@@ -91,6 +110,7 @@ NAMED: dict[str, dict[str, dict]] = {
         "reptile": {"kind": "reptile"},
         "metaoptnet": {"kind": "metaoptnet"},
         "metaoptnet-ridge": {"kind": "metaoptnet", "head": "ridge"},
+        "metanas": {"kind": "metanas"},
         "none": {"kind": "none"},
     },
 }
@@ -101,11 +121,15 @@ TITLES: dict[str, dict[str, str]] = {
         "te-nas": "TE-NAS",
         "linear-regions": "Linear Region",
         "random": "Random Cell",
-        "metanas-cells": "MetaNAS (retrained)",
         **dict.fromkeys(
             [f"metantk-cells-{dataset}-{cells}" for dataset in ("mini", "tiered") for cells in (5, 8)],
             "MetaNTK-NAS (published cells)",
         ),
+        "metanas-cells": "MetaNAS (published cells, retrained)",
+        "metanas": "MetaNAS (retrained)",
+        "t-nas": "T-NAS",
+        "auto-maml": "Auto-MAML",
+        "autometa": "AutoMeta",
         "fixed": "",
     },
     "learners": {
@@ -119,6 +143,7 @@ TITLES: dict[str, dict[str, str]] = {
         "reptile": "Reptile",
         "metaoptnet": "MetaOptNet",
         "metaoptnet-ridge": "MetaOptNet (ridge)",
+        "metanas": "MetaNAS",
         "none": "Untrained",
     },
 }

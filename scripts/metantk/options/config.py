@@ -20,18 +20,21 @@ from metantk.options.evaluation import EvaluationOptions
 from metantk.options.theory import TheoryOptions
 from metantk.storage import InputError
 
+NameList = Annotated[list[Name], Field(min_length=1)]
 Names = Annotated[
-    list[Name],
-    BeforeValidator(lambda given: [given] if isinstance(given, str) else given),
-    Field(min_length=1),
+    NameList,
+    BeforeValidator(
+        lambda given: [given] if isinstance(given, str) else given, json_schema_input_type=Name | NameList
+    ),
 ]
 Entry = dict[str, object]
 # How a configuration of earlier versions is written now.
 FORMER = {
-    "runs": "`runs` and `methods` are rows now: rows: [{backbone: 5cells-48ch, search: [metantk, random], learner: rfs}]",
-    "methods": "`methods` are the searches of a row now (see `rows`)",
-    "search": "`search` is written `searches: {prune: {repeat: ..., image_size: ...}}` now, with the criteria's options "
-    "in `criteria: {meta_ntk: ..., ntk: ..., linear_regions: ...}` and your own methods as entries of `searches`",
+    "runs": "`runs` is written `rows: [{backbone: 5cells-48ch, search: [metantk, random], learner: rfs}]` now",
+    "methods": "`methods` is written as the `search` of a row now: `rows: [{backbone: ..., search: [metantk]}]`",
+    "search": "`search` is written `searches: {prune: {repeat: ..., image_size: ...}}` now, with the criteria's "
+    "options in `criteria: {meta_ntk: ..., ntk: ..., linear_regions: ...}` and your own methods as entries of "
+    "`searches`",
     "training": "`training` is written `learners: {rfs: {epochs: ..., drop_rate: ...}}` now",
     "trainability": "`trainability` is gone",
 }
@@ -81,8 +84,8 @@ class Config(Options):
     backbones: dict[Name, Entry] = Field({}, description="backbones of your own: name: {kind, options}")
     searches: dict[Name, Entry] = Field(
         {},
-        description="searches of your own, `name: {kind, options}`; options for a built-in name; or, under a kind's "
-        "name such as `prune`, options for all searches of that kind",
+        description="searches of your own, `name: {kind, options}`; options for a built-in name; or, under a "
+        "kind's name such as `prune`, options for all searches of that kind",
     )
     learners: dict[Name, Entry] = Field({}, description="the same for learners")
     criteria: CriteriaOptions = CriteriaOptions()

@@ -20,9 +20,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from metantk.backbones.cells import Network
+from metantk.backbones.counting import count_parameters
+from metantk.backbones.initial import uniform_
 from metantk.devices import generator, numpy_generator
 from metantk.options.searches.autometa import FILLED, AutoMetaOptions
-from metantk.searches.base import Checkpoint, Cost, Found, Setting
+from metantk.searches.base import Checkpoint, Cost, Found, Problem
 from metantk.searches.pacing import Pacer, count_operations
 from metantk.searches.predictor import Ensemble
 from metantk.searches.progressive import Candidate, Cell, genotype_of, grow, unique_blocks
@@ -30,8 +33,6 @@ from metantk.searches.reptile import learn_weights, make_adam, reptile_step, res
 from metantk.searches.tasks import TaskSource
 from metantk.space.genotype import SPACES
 from metantk.space.mixed import batch_norm
-from metantk.space.network import Network, count_parameters
-from metantk.training import initialise
 
 Options = AutoMetaOptions
 
@@ -105,11 +106,11 @@ class Trainee:
 class _Scorer:
     """Trains and scores candidates one by one, and knows those of an earlier, killed run."""
 
-    def __init__(self, setting: Setting, options: AutoMetaOptions, seed: int, checkpoint: Checkpoint) -> None:
-        self.setting, self.options, self.seed = setting, options, seed
+    def __init__(self, problem: Problem, options: AutoMetaOptions, seed: int, checkpoint: Checkpoint) -> None:
+        self.problem, self.options, self.seed = problem, options, seed
         self.space = SPACES[options.space]
-        self.cells = setting.cells if options.cells is None else options.cells
-        self.channels = setting.channels if options.channels is None else options.channels
+        self.cells = problem.backbone.cells if options.cells is None else options.cells
+        self.channels = problem.backbone.channels if options.channels is None else options.channels
         self.training = self._tasks("training", options.shots, 0)
         self.validation = self._tasks("validation", options.validation_shots, options.validation_queries)
         self.checkpoint, self.pacer = checkpoint, Pacer(checkpoint)
@@ -123,8 +124,8 @@ class _Scorer:
 
     def _tasks(self, name: str, shots: int, queries: int) -> TaskSource:
         return TaskSource(
-            self.setting,
-            self.setting.train if name == "training" else self.setting.val,
+            self.problem,
+            self.problem.train if name == "training" else self.problem.val,
             ways=self.options.ways,
             shots=shots,
             queries=queries,
@@ -135,17 +136,17 @@ class _Scorer:
     def measure(self, cell: Cell, predicted: float | None) -> float:
         name = json.dumps(cell)
         if name in self.known:
-            self.setting.bar.update(self.options.iterations)
+            self.problem.bar.update(self.options.iterations)
             return self.known[name]
         genotype = genotype_of(cell, self.space)
         network = Network(
             genotype, cells=self.cells, channels=self.channels, classes=self.options.ways, norm=batch_norm
         )
-        initialise(network, self.seed)
-        trainee = Trainee(network.to(self.setting.device), self.options, self.seed)
+        uniform_(network, generator("initial weights", self.seed))
+        trainee = Trainee(network.to(self.problem.device), self.options, self.seed)
         if self.unfinished is not None:
             trainee.load_state(self.unfinished)
-            self.setting.bar.update(trainee.iteration)
+            self.problem.bar.update(trainee.iteration)
         step, query = self._operations(trainee)
         self._train(trainee, step)
         score = self._validate(trainee, step, query)
@@ -155,7 +156,7 @@ class _Scorer:
                 "candidate": len(self.rows),
                 "cell": name,
                 "genotype": json.dumps(genotype["normal"]),
-                "parameters": count_parameters(network) - count_parameters(network.classifier),
+                "parameters": count_parameters(network) - count_parameters(network.head),
                 "predicted": predicted,
                 "score": score,
             }
@@ -172,7 +173,7 @@ class _Scorer:
             cost.seconds += time.perf_counter() - began
             cost.evaluations += steps
             cost.operations += steps * operations
-            self.setting.bar.update(1)
+            self.problem.bar.update(1)
             self.pacer.keep(lambda: self._state() | {"unfinished": trainee.state()})
 
     def _validate(self, trainee: Trainee, operations: int, query_operations: int) -> float:
@@ -215,7 +216,7 @@ def first_cells(operations: int, count: int | None, seed: int) -> list[Cell]:
     return [cells[number] for number in np.sort(chosen)]
 
 
-def find(setting: Setting, options: AutoMetaOptions, seed: int, checkpoint: Checkpoint) -> Found:
+def find(problem: Problem, options: AutoMetaOptions, seed: int, checkpoint: Checkpoint) -> Found:
     """Grow cells to as many blocks as the space has nodes; the best measured one is the result.
 
     Costs are of the parts "training", "validation" and "predictor"; an evaluation is a gradient step of a network
@@ -225,10 +226,10 @@ def find(setting: Setting, options: AutoMetaOptions, seed: int, checkpoint: Chec
     operation number]), `genotype` of a cell, `parameters` of the network without its head, `predicted` score (empty
     on the first level) and measured `score`, the mean validation accuracy in 0..1.
     """
-    scorer = _Scorer(setting, options, seed, checkpoint)
+    scorer = _Scorer(problem, options, seed, checkpoint)
     operations, blocks = len(scorer.space.operations), scorer.space.nodes
     first = first_cells(operations, options.first_level, seed)
-    setting.bar.reset(total=(len(first) + (blocks - 1) * options.beam) * options.iterations)
+    problem.bar.reset(total=(len(first) + (blocks - 1) * options.beam) * options.iterations)
     predictor = _Timed(
         Ensemble(
             blocks=blocks,
@@ -246,7 +247,7 @@ def find(setting: Setting, options: AutoMetaOptions, seed: int, checkpoint: Chec
         measure=scorer.measure,
         predictor=predictor,
     )
-    setting.bar.total = setting.bar.n  # a small space has fewer candidates than the beam takes
+    problem.bar.total = problem.bar.n  # a small space has fewer candidates than the beam takes
     best = max(levels[-1], key=lambda candidate: candidate.score)
     extra = {
         "filled": {name: getattr(options, name) for name in FILLED}

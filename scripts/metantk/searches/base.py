@@ -66,7 +66,7 @@ class Found:
         trace: one row for each thing measured or decided; search.csv.
         costs: by part of the search.
         facts: plain values for search.json.
-        arrays: tensors that belong to the architecture, such as a meta-trained mixed network; kept beside it.
+        arrays: what was meta-trained on the way, such as the mixed network; search.safetensors.
     """
 
     genotype: dict | None

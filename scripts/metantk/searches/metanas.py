@@ -3,7 +3,7 @@
 A task learns weights and architecture side by side, a batch for each; softmaxes over operations and over pairs of
 inputs sharpen as their temperature falls, and what falls below a threshold is skipped. The meta-parameters of both
 move towards where the tasks led. The search's result is the decoded meta-architecture; `adapt_to_task` instead
-adapts the architecture to a task, as the meta-trained network of Table 1 does.
+adapts the architecture to a task, as the learner `metanas` (the meta-trained network of Table 1) does.
 
 Gradients of the architecture are first order and at the current weights. (The published code takes them at a copy
 that its commands never update; that is not meant, and not done here.)
@@ -18,18 +18,18 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from metantk.backbones.initial import uniform_
 from metantk.devices import generator
-from metantk.options.searches.metanas import Adaptation, MetaNasOptions
-from metantk.searches.base import Checkpoint, Cost, Found, Setting
+from metantk.options.searches.metanas import Adaptation, MetaNasOptions, TaskLearning
+from metantk.searches.base import Checkpoint, Cost, Found, Problem
 from metantk.searches.decoding import decode_pairs, entropy, to_genotype
 from metantk.searches.pacing import Pacer, count_operations
 from metantk.searches.reptile import draw_batch, make_adam, reptile_step, step_on
 from metantk.searches.tasks import TaskSource
-from metantk.space.genotype import CELL_TYPES, SPACES
+from metantk.space.genotype import CELL_TYPES, SPACES, Space
 from metantk.space.layouts import few_shot_layout, metanas_layout
 from metantk.space.mixed import Arch, MixedNetwork, pairs_of, pairwise_mixture
 from metantk.storage import InputError
-from metantk.training import initialise
 
 Options = MetaNasOptions
 REMOVED = -1e9  # logit of an operation that is removed for good: no step of a float32 moves it
@@ -67,7 +67,7 @@ class TaskLearner:
     The optimisers' moments go on from task to task (published code).
     """
 
-    def __init__(self, network: MixedNetwork, alphas: dict[str, Alphas], options: MetaNasOptions) -> None:
+    def __init__(self, network: MixedNetwork, alphas: dict[str, Alphas], options: TaskLearning) -> None:
         self.network, self.alphas, self.options = network, alphas, options
         self.weights = list(network.parameters())
         self.weight_optimiser = make_adam(self.weights, options.weight_rate)
@@ -208,17 +208,21 @@ def make_learner(
         layout = few_shot_layout(cells, channels)
     space = SPACES[options.space]
     network = MixedNetwork(space, layout, options.ways)
-    initialise(network, seed)
+    uniform_(network, generator("initial weights", seed))
+    return TaskLearner(network.to(device), draw_alphas(space, seed, device), options)
+
+
+def draw_alphas(space: Space, seed: int, device: torch.device) -> dict[str, Alphas]:
+    """Logits of an architecture that mixes all nearly alike: normal, of deviation 0.001 (published code)."""
     draws = generator("metanas alphas", seed)
     shapes = [(len(space.edges), len(space.operations)), (sum(len(pairs) for pairs in pairs_of(space)),)]
-    alphas = {
+    return {
         kind: Alphas(*((1e-3 * torch.randn(s, generator=draws)).to(device).requires_grad_() for s in shapes))
         for kind in CELL_TYPES
     }
-    return TaskLearner(network.to(device), alphas, options)
 
 
-def find(setting: Setting, options: MetaNasOptions, seed: int, checkpoint: Checkpoint) -> Found:
+def find(problem: Problem, options: MetaNasOptions, seed: int, checkpoint: Checkpoint) -> Found:
     """Search by meta-training.
 
     Costs are of the parts "warm-up" and "search"; an evaluation is a gradient step, of weights or architecture.
@@ -229,29 +233,29 @@ def find(setting: Setting, options: MetaNasOptions, seed: int, checkpoint: Check
     say how many `removed` operations there are in all.
     """
     tasks = TaskSource(
-        setting,
-        setting.train,
+        problem,
+        problem.train,
         ways=options.ways,
         shots=options.shots,
         queries=0,
         image_size=options.image_size,
         where="search metanas, training classes",
     )
-    learner = make_learner(options, setting.cells, setting.channels, seed, setting.device)
+    learner = make_learner(options, problem.backbone.cells, problem.backbone.channels, seed, problem.device)
     first, rows = 0, []
     costs = {"warm-up": Cost(), "search": Cost()}
     if checkpoint.kept:
         first, rows = checkpoint.kept["epoch"], checkpoint.kept["rows"]
         costs = {name: Cost(**cost) for name, cost in checkpoint.kept["costs"].items()}
         learner.load_tensors(checkpoint.kept["tensors"])
-    setting.bar.reset(total=options.meta_epochs)
-    setting.bar.update(first)
-    weight_operations, alpha_operations = _operations_of_steps(learner, tasks, setting.device)
+    problem.bar.reset(total=options.meta_epochs)
+    problem.bar.update(first)
+    weight_operations, alpha_operations = _operations_of_steps(learner, tasks, problem.device)
     pacer = Pacer(checkpoint)
     for epoch in range(first, options.meta_epochs):
         began = time.perf_counter()
         warm = epoch < options.warm_up_epochs
-        losses = _meta_step(learner, tasks, setting.device, seed, epoch, architecture=not warm)
+        losses = _meta_step(learner, tasks, problem.device, seed, epoch, architecture=not warm)
         finished = epoch + 1
         if finished % max(1, options.meta_epochs // ROWS) == 0 or finished == options.meta_epochs:
             rows.append(
@@ -264,7 +268,7 @@ def find(setting: Setting, options: MetaNasOptions, seed: int, checkpoint: Check
         cost.evaluations += steps * (1 if warm else 2)
         cost.operations += steps * (weight_operations + (0 if warm else alpha_operations))
         cost.seconds += time.perf_counter() - began
-        setting.bar.update(1)
+        problem.bar.update(1)
         state = {"epoch": finished, "rows": rows, "costs": {name: asdict(cost) for name, cost in costs.items()}}
         pacer.keep(lambda state=state: state | {"tensors": learner.tensors()})
     return Found(learner.genotype(), pd.DataFrame(rows), costs, _facts(learner), learner.tensors())

@@ -21,10 +21,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from metantk.backbones.initial import uniform_
 from metantk.datasets.store import Split
 from metantk.devices import generator, numpy_generator
 from metantk.options.searches.t_nas import TNasOptions
-from metantk.searches.base import Checkpoint, Cost, Found, Setting
+from metantk.searches.base import Checkpoint, Cost, Found, Problem
 from metantk.searches.decoding import decode_edges, entropy, to_genotype
 from metantk.searches.fomaml import Group, add_meta_gradient, descend, gradients_of
 from metantk.searches.pacing import Pacer, count_operations
@@ -33,7 +34,6 @@ from metantk.searches.tasks import Task, TaskSource
 from metantk.space.genotype import CELL_TYPES, SPACES
 from metantk.space.layouts import few_shot_layout, t_nas_layout
 from metantk.space.mixed import NONE, T_NAS_SPACE, MixedNetwork, softmax_mixture
-from metantk.training import initialise
 
 Options = TNasOptions
 MIXED_SPACES = {"few-shot": SPACES["few-shot"], "darts": T_NAS_SPACE}
@@ -138,7 +138,7 @@ def make_learner(options: TNasOptions, cells: int, channels: int, seed: int, dev
     layout = t_nas_layout(channels) if options.layout == "t-nas" else few_shot_layout(cells, channels)
     space = MIXED_SPACES[options.space]
     network = MixedNetwork(space, layout, options.ways)
-    initialise(network, seed)
+    uniform_(network, generator("initial weights", seed))
     draws = generator("t-nas theta", seed)
     shape = (len(space.edges), len(space.operations))
     theta = {kind: (1e-3 * torch.randn(shape, generator=draws)).to(device).requires_grad_() for kind in CELL_TYPES}
@@ -157,7 +157,7 @@ def halve(labels: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
     return tuple(np.sort(np.concatenate(half)) for half in halves)
 
 
-def find(setting: Setting, options: TNasOptions, seed: int, checkpoint: Checkpoint) -> Found:
+def find(problem: Problem, options: TNasOptions, seed: int, checkpoint: Checkpoint) -> Found:
     """Search by meta-training; the epoch of the best validation accuracy is decoded.
 
     Costs are of the parts "training" and "validation"; an evaluation is a gradient of a task, on support or query.
@@ -167,15 +167,15 @@ def find(setting: Setting, options: TNasOptions, seed: int, checkpoint: Checkpoi
     each for itself (1 where theta is shared); `entropy` of the operations' weights by type of cell, in nats; and
     whether it is the `best` epoch so far.
     """
-    learner = make_learner(options, setting.cells, setting.channels, seed, setting.device)
+    learner = make_learner(options, problem.backbone.cells, problem.backbone.channels, seed, problem.device)
     progress = _Progress()
     if checkpoint.kept:
         progress = _Progress.load(checkpoint.kept, learner)
-    training, of_theta = _training_tasks(setting, options, seed)
-    validation = _tasks_of(setting, setting.val, options, "validation")
+    training, of_theta = _training_tasks(problem, options, seed)
+    validation = _tasks_of(problem, problem.val, options, "validation")
     meta_steps = options.tasks_per_epoch // options.tasks
-    setting.bar.reset(total=options.epochs * meta_steps)
-    setting.bar.update(progress.epoch * meta_steps + progress.step)
+    problem.bar.reset(total=options.epochs * meta_steps)
+    problem.bar.update(progress.epoch * meta_steps + progress.step)
     operations = _operations_of_gradients(learner, training.draw("counting"))
     pacer = Pacer(checkpoint)
 
@@ -189,7 +189,7 @@ def find(setting: Setting, options: TNasOptions, seed: int, checkpoint: Checkpoi
             progress.step += 1
             passes = 1 if of_theta is None else 2
             _charge(progress.costs["training"], began, passes * options.tasks, options.steps, operations)
-            setting.bar.update(1)
+            problem.bar.update(1)
             keep()
         began = time.perf_counter()
         accuracy, genotypes = validate(learner, validation, seed)
@@ -201,10 +201,10 @@ def find(setting: Setting, options: TNasOptions, seed: int, checkpoint: Checkpoi
 
 
 def _tasks_of(
-    setting: Setting, split: Split, options: TNasOptions, name: str, numbers: np.ndarray | None = None
+    problem: Problem, split: Split, options: TNasOptions, name: str, numbers: np.ndarray | None = None
 ) -> TaskSource:
     return TaskSource(
-        setting,
+        problem,
         split,
         ways=options.ways,
         shots=options.shots,
@@ -215,13 +215,13 @@ def _tasks_of(
     )
 
 
-def _training_tasks(setting: Setting, options: TNasOptions, seed: int) -> tuple[TaskSource, TaskSource | None]:
+def _training_tasks(problem: Problem, options: TNasOptions, seed: int) -> tuple[TaskSource, TaskSource | None]:
     """Tasks of w, and, if they have pictures of their own, those of theta."""
     if options.variant == "t-nas":
-        return _tasks_of(setting, setting.train, options, "training"), None
+        return _tasks_of(problem, problem.train, options, "training"), None
     of_weights, of_theta = (
-        _tasks_of(setting, setting.train, options, "half of the pictures of the training", numbers)
-        for numbers in halve(setting.train.labels, seed)
+        _tasks_of(problem, problem.train, options, "half of the pictures of the training", numbers)
+        for numbers in halve(problem.train.labels, seed)
     )
     return of_weights, of_theta
 

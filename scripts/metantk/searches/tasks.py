@@ -9,7 +9,7 @@ from torch import Tensor
 from metantk.datasets.store import Split
 from metantk.devices import numpy_generator
 from metantk.episodes import EpisodeSampler
-from metantk.searches.base import Setting
+from metantk.searches.base import Problem
 from metantk.transforms import normalise, resize, to_float
 
 
@@ -39,7 +39,7 @@ class TaskSource:
 
     def __init__(
         self,
-        setting: Setting,
+        problem: Problem,
         split: Split,
         *,
         ways: int,
@@ -53,7 +53,7 @@ class TaskSource:
         labels = split.labels[self.numbers]
         self.sampler = EpisodeSampler(labels, ways=ways, shots=shots, queries=queries, where=where)
         self.images, self.image_size = split.images, image_size
-        self.mean, self.std, self.device = setting.mean, setting.std, setting.device
+        self.mean, self.std, self.device = problem.mean, problem.std, problem.device
 
     def draw(self, *key: int | str) -> Task:
         """The task of a key, such as `(seed, meta-epoch, number)`."""

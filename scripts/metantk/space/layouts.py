@@ -5,8 +5,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from metantk.backbones.cells import Cell
 from metantk.space.genotype import CELL_TYPES, cell_types
-from metantk.space.network import Cell
 from metantk.space.operations import Norm
 
 
@@ -65,7 +65,7 @@ def make_stem(layout: Layout, norm: Norm) -> nn.Sequential:
 
 
 class StackedNetwork(nn.Module):
-    """The network of a genotype in any layout; in `few_shot_layout` it is `metantk.space.network.Network`.
+    """The network of a genotype in any layout; in `few_shot_layout` it is `metantk.backbones.cells.Network`.
 
     Args:
         pools_are_normed: whether poolings are followed by a norm, as in the paper's space; not so in T-NAS's.
@@ -100,7 +100,7 @@ class StackedNetwork(nn.Module):
             before, last = last, channels * len(genotype[kind])
             reduction_before = kind == "reduce"
         self.feature_dim = last
-        self.classifier = nn.Linear(last, classes)
+        self.head = nn.Linear(last, classes)
 
     def features(self, images: Tensor, rate: float = 0.0, generator: torch.Generator | None = None) -> Tensor:
         """`(pictures, 3, height, width)` to `(pictures, feature_dim)`; `rate` is the drop-path rate."""
@@ -114,7 +114,7 @@ class StackedNetwork(nn.Module):
 
     def forward(self, images: Tensor, rate: float = 0.0, generator: torch.Generator | None = None) -> Tensor:
         """Logits, `(pictures, classes)`."""
-        return self.classifier(self.features(images, rate, generator))
+        return self.head(self.features(images, rate, generator))
 
 
 def _remove_norms_of_pools(cell: Cell) -> None:

@@ -124,7 +124,7 @@ def surviving(mixture: Mixture, threshold: float) -> list[list[int]]:
 
 
 class MixedCell(nn.Module):
-    """A cell with every operation of the space on every edge; inputs as in `metantk.space.network.Cell`."""
+    """A cell with every operation of the space on every edge; inputs as in `metantk.backbones.cells.Cell`."""
 
     def __init__(
         self,

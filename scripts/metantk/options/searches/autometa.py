@@ -8,12 +8,13 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from metantk.options.base import Count, Options
+from metantk.options.base import Count
+from metantk.options.base import Options as Base
 
 Rate = Annotated[float, Field(ge=0)]
 
 
-class AutoMetaOptions(Options):
+class AutoMetaOptions(Base):
     """Cells that grow block by block; candidates are trained by Reptile, and a predictor chooses whom to train."""
 
     kind: Literal["autometa"] = Field("autometa", description="the search")
@@ -47,3 +48,6 @@ class AutoMetaOptions(Options):
 
 
 FILLED = tuple(name for name in AutoMetaOptions.model_fields if name not in ("kind", "image_size", "ways"))
+
+
+Options = AutoMetaOptions

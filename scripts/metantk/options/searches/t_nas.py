@@ -4,12 +4,13 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from metantk.options.base import Count, Options
+from metantk.options.base import Count
+from metantk.options.base import Options as Base
 
 Rate = Annotated[float, Field(ge=0)]
 
 
-class TNasOptions(Options):
+class TNasOptions(Base):
     """First-order MAML on weights and architecture together."""
 
     kind: Literal["t-nas"] = Field("t-nas", description="the search")
@@ -49,3 +50,6 @@ class TNasOptions(Options):
         if self.tasks_per_epoch % self.tasks:
             raise ValueError(f"tasks_per_epoch ({self.tasks_per_epoch}) is no multiple of tasks ({self.tasks})")
         return self
+
+
+Options = TNasOptions

@@ -1,0 +1,135 @@
+"""MetaNAS: weights and architecture are meta-learned together, and each task adapts both (Elsken et al. 2020).
+
+The search `metanas` stops at the decoded meta-architecture; this learner is the model itself, on the backbone
+`mixed`. Tasks are learned as in `metantk.searches.metanas`; a test's queries are normalised by their own statistics,
+all at once (transductive; the published protocol has one query per class, here they are as many as for all rows).
+"""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+
+from metantk import devices
+from metantk.learners.base import Moment, Outcome
+from metantk.learners.episodic import TaskSampler, prepare, steps_of_epoch
+from metantk.models import Model, Tasks
+from metantk.options.learners.metanas import Options
+from metantk.searches.metanas import Draws, TaskLearner, adapt_to_task, draw_alphas, make_draws
+from metantk.searches.reptile import restore, snapshot
+from metantk.storage import InputError
+from metantk.training import Pictures
+
+WEIGHTS = "weights."
+
+
+def outputs(options: Options, classes: int) -> int:
+    return options.ways
+
+
+class MetaState:
+    """What is meta-learned beside the weights: the architecture and the moments of the tasks' optimisers."""
+
+    def __init__(self, learner: TaskLearner) -> None:
+        self.learner = learner
+
+    def state_dict(self) -> dict[str, Tensor]:
+        tensors = self.learner.tensors()
+        return {name: tensor for name, tensor in tensors.items() if not name.startswith(WEIGHTS)}
+
+    def load_state_dict(self, tensors: dict[str, Tensor]) -> None:
+        own = self.learner.tensors()
+        self.learner.load_tensors({name: own[name] for name in own if name.startswith(WEIGHTS)} | tensors)
+
+
+class Learner:
+    """Reptile on weights and architecture: minus the mean displacement of the tasks is the outer gradient."""
+
+    def __init__(self, options: Options, network: nn.Module, pictures: Pictures, seed: int) -> None:
+        devices.set_precision(options.precision)
+        self.options, self.network, self.pictures = options, network, pictures
+        self.epochs, self.steps = options.epochs, options.steps
+        self.sampler = TaskSampler(
+            pictures, seed, tasks=options.tasks, ways=options.ways, shots=options.shots, queries=0
+        )
+        self.tasks = task_learner(network, options, seed, pictures.device)
+        self.extra = MetaState(self.tasks)
+        self.moving = [*self.tasks.weights, *self.tasks.alpha_tensors]
+        self.optimiser = torch.optim.SGD(self.moving, lr=1.0)
+
+    def learning_rate(self, epoch: int) -> float:
+        return 1.0  # the meta-rates, which differ, are in the gradients
+
+    def numbers(self, epoch: int, first: int) -> Iterator[Tensor]:
+        return steps_of_epoch([self.sampler], epoch, first, self.steps)
+
+    def step(self, images: Tensor, labels: Tensor, moment: Moment) -> Outcome:
+        """The loss is the mean of the tasks' last ones; it is of batches, so nothing is counted as right."""
+        options, sampler, device = self.options, self.sampler, images.device
+        pictures, _ = sampler.split(prepare(images, self.pictures, None, moment))
+        own = torch.arange(options.ways, device=device).repeat_interleave(options.shots)
+        warm = moment.epoch < options.warm_up_epochs
+        done = moment.epoch * self.steps + moment.step
+        if done and done % options.prune_every == 0:
+            self.tasks.remove_tiny()
+        meta = snapshot(self.moving)
+        moved = [torch.zeros_like(tensor) for tensor in meta]
+        losses = []
+        for number in range(options.tasks):
+            losses.append(
+                self.tasks.learn(
+                    pictures[number],
+                    own,
+                    make_draws(device, *moment, number),
+                    steps=options.inner_steps,
+                    architecture_steps=None if warm else options.inner_steps,
+                    batch=options.batch,
+                    threshold=options.threshold,
+                    drop_path=options.drop_path,
+                )
+            )
+            with torch.no_grad():
+                for total, tensor, start in zip(moved, self.moving, meta, strict=True):
+                    total += tensor - start
+            restore(self.moving, meta)
+        count = len(self.tasks.weights)
+        rates = [options.meta_weight_rate] * count + [options.meta_alpha_rate] * (len(self.moving) - count)
+        for tensor, total, rate in zip(self.moving, moved, rates, strict=True):
+            tensor.grad = -rate / options.tasks * total
+        loss = torch.tensor(sum(losses) / len(losses), device=device)
+        return Outcome(loss, None, options.tasks * options.batch)
+
+
+def task_learner(network: nn.Module, options: Options, seed: int, device: torch.device) -> TaskLearner:
+    """The learner of tasks on a backbone `mixed`.
+
+    Raises:
+        InputError: the backbone is another.
+    """
+    mixed = getattr(network, "mixed", None)
+    if mixed is None:
+        raise InputError("learner metanas: its backbone must be of kind mixed")
+    return TaskLearner(mixed, draw_alphas(mixed.space, seed, device), options)
+
+
+def scores(model: Model, tasks: Tasks) -> Tensor:
+    """Logits of the network that each task has adapted, weights and architecture, `(episodes, queries, ways)`.
+
+    Raises:
+        InputError: the tasks have not as many classes as those of the training.
+    """
+    options = model.learner
+    if tasks.ways != options.ways:
+        raise InputError(f"the model was trained on {options.ways}-way tasks, not on {tasks.ways}-way ones")
+    learner = task_learner(model.network, options, 0, model.device)
+    MetaState(learner).load_state_dict(model.extra)
+    model.network.train()
+    each = zip(tasks.support_images(), tasks.query_images(), strict=True)
+    draws: Draws = make_draws(model.device, "test", len(tasks.labels))
+    with torch.enable_grad():
+        answers = [
+            adapt_to_task(learner, support, tasks.labels, query, options.adaptation, draws).logits
+            for support, query in each
+        ]
+    model.network.eval()
+    return torch.stack(answers)

@@ -1,0 +1,284 @@
+"""Every learner through the one training loop: it learns, resumes to the same bytes, and answers tasks."""
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+
+from metantk import backbones, plugins
+from metantk.checkpoints import freeze, thaw
+from metantk.datasets.store import Split
+from metantk.devices import generator
+from metantk.evaluation import evaluate
+from metantk.learners.maml import predict
+from metantk.models import load_model, save_model
+from metantk.options.base import parse
+from metantk.options.evaluation import EvaluationOptions
+from metantk.storage import InputError
+from metantk.training import Pictures, Trainer
+
+SIZE = 16
+MEAN, STD = [0.5, 0.5, 0.5], [0.3, 0.3, 0.3]
+CONV4 = {"kind": "conv4", "channels": 8, "image_size": SIZE}
+FLAT = {"kind": "resnet12", "widths": [4, 4, 8, 8], "pool": "none", "image_size": SIZE, "block_size": 2}
+MIXED = {"kind": "mixed", "cells": 2, "channels": 2, "reductions": [1], "space": "few-shot"}
+OPERATIONS = ("skip_connect", "sep_conv_3x3", "max_pool_3x3", "conv_1x5_5x1", "avg_pool_3x3", "conv_3x3")
+NODES = [[[OPERATIONS[2 * n], 0], [OPERATIONS[2 * n + 1], 1]] for n in range(3)]
+CELLS = {
+    "kind": "cells",
+    "cells": 3,
+    "channels": 2,
+    "genotype": {"normal": NODES, "reduce": NODES, "normal_concat": [2, 3, 4], "reduce_concat": [2, 3, 4]},
+}
+META = {"ways": 3, "tasks": 2, "steps": 2, "epochs": 2}
+LEARNERS = {
+    "rfs": {"epochs": 2, "batch_size": 12},
+    "maml": META | {"kind": "maml", "shots": [1, 2], "queries": 2, "inner_steps": 2, "test_steps": 2},
+    "maml++": META
+    | {
+        "kind": "maml",
+        "shots": [1],
+        "queries": 2,
+        "inner_steps": 2,
+        "test_steps": 2,
+        "adapt": "all",
+        "learned_rates": True,
+        "multi_step_epochs": 1,
+        "first_order_epochs": 1,
+        "schedule": "cosine",
+    },
+    "nil": META | {"kind": "maml", "shots": [2], "queries": 2, "adapt": "head", "answer": "nil"},
+    "reptile": META | {"kind": "reptile", "shots": 3, "batch": 4, "inner_steps": 2, "test_steps": 2},
+    "metaoptnet": META | {"kind": "metaoptnet", "shots": 2, "queries": 2},
+    "ridge": META | {"kind": "metaoptnet", "head": "ridge", "shots": 2, "queries": 2},
+    "metanas": META
+    | {
+        "kind": "metanas",
+        "warm_up_epochs": 1,
+        "shots": 3,
+        "batch": 4,
+        "inner_steps": 2,
+        "prune_every": 2,
+        "adaptation": {"steps": 2},
+    },
+}
+
+
+def make_split(classes: int = 8, per_class: int = 12, seed: int = 0) -> Split:
+    """Stripes of a class's own direction and colour, under noise: quickly learned, not trivial."""
+    draws = np.random.default_rng(seed)
+    rows, columns = np.mgrid[:SIZE, :SIZE]
+    pictures, labels = [], []
+    for label in range(classes):
+        angle, colour = np.pi * draws.random(), draws.random(3)
+        wave = np.sin((rows * np.cos(angle) + columns * np.sin(angle)) * draws.uniform(0.6, 1.6))
+        for _ in range(per_class):
+            picture = 0.5 + 0.3 * wave[..., None] * colour + 0.12 * draws.standard_normal((SIZE, SIZE, 3))
+            pictures.append(np.clip(255 * picture, 0, 255).astype(np.uint8))
+            labels.append(label)
+    return Split(np.stack(pictures), np.array(labels), [f"class {label}" for label in range(classes)])
+
+
+def architecture_for(name: str) -> dict:
+    return MIXED if name == "metanas" else CONV4
+
+
+def make_trainer(options: dict, architecture: dict, split: Split | None = None, *, seed: int = 0) -> Trainer:
+    split = make_split() if split is None else split
+    module = plugins.load("learners", options.get("kind", "rfs"))
+    parsed = parse(module.Options, options, where="options")
+    network = backbones.build(architecture, module.outputs(parsed, len(split.class_names)))
+    network.initialise_(generator("initial weights", seed))
+    pictures = Pictures(
+        torch.from_numpy(split.images), torch.from_numpy(split.labels), torch.device("cpu"), MEAN, STD
+    )
+    return Trainer(module.Learner(parsed, network, pictures, seed), pictures, seed=seed)
+
+
+def train(trainer: Trainer) -> Trainer:
+    while trainer.epoch < trainer.learner.epochs:
+        trainer.train_epoch(lambda _: None)
+    return trainer
+
+
+def model_of(trainer: Trainer, architecture: dict, folder):
+    """The model that the stage would write, read back."""
+    learner = trainer.learner
+    options = learner.options
+    facts = {
+        "architecture": architecture,
+        "learner": options.model_dump(),
+        "outputs": learner.network.head.out_features,
+        "mean": MEAN,
+        "std": STD,
+    }
+    folder.mkdir(exist_ok=True)
+    save_model(folder, learner.network, learner.extra, facts)
+    return load_model(folder, torch.device("cpu"))
+
+
+def accuracy(model, split: Split, *, ways: int = 3, shots: int = 2, episodes: int = 30) -> np.ndarray:
+    options = EvaluationOptions(
+        episodes=episodes, ways=ways, shots=[shots], queries=4, copies=1, augmentation={"padding": 0}
+    )
+    return np.array([result[shots] for result in evaluate(model, split, options, where="test")])
+
+
+def assert_same(one: object, other: object, where: str = "state") -> None:
+    """Equal to the last bit."""
+    if isinstance(one, dict):
+        assert one.keys() == other.keys(), where
+        for key in one:
+            assert_same(one[key], other[key], f"{where}.{key}")
+    elif isinstance(one, list):
+        assert len(one) == len(other), where
+        for number, pair in enumerate(zip(one, other, strict=True)):
+            assert_same(*pair, f"{where}[{number}]")
+    else:
+        equal = torch.equal(one, other) if isinstance(one, torch.Tensor) else one == other or one != one
+        assert equal, where
+
+
+class Stopped(Exception):
+    pass
+
+
+@pytest.mark.parametrize("name", LEARNERS)
+def test_a_training_that_is_ended_after_any_step_ends_with_the_same_bytes(name):
+    options, architecture = LEARNERS[name], architecture_for(name)
+    whole = train(make_trainer(options, architecture)).state()
+    trainer = make_trainer(options, architecture)
+    steps = 0
+    while trainer.epoch < trainer.learner.epochs:
+
+        def stop(_: int) -> None:
+            raise Stopped
+
+        with pytest.raises(Stopped):  # after every single step: all that goes on stands in the checkpoint
+            trainer.train_epoch(stop)
+        steps += 1
+        kept = thaw(freeze(trainer.state()))
+        trainer = make_trainer(options, architecture)
+        trainer.load_state(kept)
+        if trainer.step == trainer.learner.steps:
+            trainer.train_epoch(lambda _: None)
+    assert steps == trainer.learner.epochs * trainer.learner.steps
+    assert_same(trainer.state(), whole)
+
+
+@pytest.mark.parametrize("name", [name for name in LEARNERS if name != "metanas"])
+def test_every_learner_trains_cells_and_answers(name, tmp_path):
+    before = make_trainer(LEARNERS[name], CELLS)
+    start = copy.deepcopy(before.learner.network.state_dict())
+    trainer = train(before)
+    assert all(np.isfinite(row["loss"]) for row in trainer.curve)
+    moved = trainer.learner.network.state_dict()
+    assert any(not torch.equal(start[key], moved[key]) for key in start if "weight" in key)
+    accuracies = accuracy(model_of(trainer, CELLS, tmp_path), make_split(seed=1), episodes=3)
+    assert accuracies.shape == (3,)
+    assert ((accuracies >= 0) & (accuracies <= 100)).all()
+
+
+@pytest.mark.parametrize("name", ["maml", "reptile", "metaoptnet", "metanas"])
+def test_a_learner_answers_as_the_network_in_memory_would_after_it_was_read_back(name, tmp_path):
+    trainer = train(make_trainer(LEARNERS[name], architecture_for(name)))
+    model = model_of(trainer, architecture_for(name), tmp_path)
+    for key, tensor in trainer.learner.network.state_dict().items():
+        assert torch.equal(model.network.state_dict()[key], tensor), key
+    for key, tensor in trainer.learner.extra.state_dict().items() if trainer.learner.extra else ():
+        assert torch.equal(model.extra[key], tensor), key
+
+
+META_LEARNERS = {
+    "maml": {"kind": "maml", "shots": [2], "queries": 4, "inner_steps": 3, "test_steps": 3, "learning_rate": 0.01},
+    "anil": {"kind": "maml", "shots": [2], "queries": 4, "adapt": "head", "learning_rate": 0.01},
+    "reptile": {"kind": "reptile", "shots": 6, "inner_rate": 0.01, "test_steps": 10, "schedule": "constant"},
+    "metaoptnet": {
+        "kind": "metaoptnet",
+        "shots": 3,
+        "queries": 3,
+        "drop_rate": 0.0,
+        "augmentation": {"padding": 0},
+    },
+}
+
+
+@pytest.fixture(scope="module")
+def hard_splits() -> tuple[Split, Split]:
+    return make_split(classes=16, per_class=14, seed=2), make_split(classes=10, per_class=14, seed=3)
+
+
+@pytest.mark.parametrize("name", META_LEARNERS)
+def test_a_meta_learner_beats_its_own_untrained_start_by_more_than_the_interval(name, hard_splits, tmp_path):
+    seen, unseen = hard_splits
+    options = META_LEARNERS[name] | {"ways": 5, "tasks": 4, "steps": 20}
+    untrained = make_trainer(options | {"epochs": 0}, CONV4, seen)
+    trained = train(make_trainer(options | {"epochs": 3}, CONV4, seen))
+    accuracies = [
+        accuracy(model_of(trainer, CONV4, tmp_path / str(number)), unseen, ways=5, episodes=100)
+        for number, trainer in enumerate((untrained, trained))
+    ]
+    gain = accuracies[1] - accuracies[0]  # on the same episodes
+    assert gain.mean() > 2 * gain.std() / np.sqrt(len(gain)), [values.mean() for values in accuracies]
+
+
+def test_first_and_second_order_anil_and_metaoptnet_learn_different_networks():
+    second = LEARNERS["maml"] | {"shots": [2]}
+    variants = [second, second | {"first_order": True}, second | {"adapt": "head"}, LEARNERS["metaoptnet"]]
+    weights = [
+        train(make_trainer(options, CONV4)).learner.network.state_dict()["block2.conv.weight"]
+        for options in variants
+    ]
+    for number, one in enumerate(weights):
+        assert all(not torch.allclose(one, other, atol=1e-6) for other in weights[:number])
+
+
+def test_maml_trains_a_network_for_each_number_of_shots_and_answers_with_the_nearest(tmp_path):
+    trainer = train(make_trainer(LEARNERS["maml"] | {"shots": [1, 4]}, CONV4))
+    model = model_of(trainer, CONV4, tmp_path)
+    split = make_split(seed=1)
+    own = {1: model.network, 4: trainer.learner.extra.networks["4"]}
+    for shots, nearest in ((1, 1), (2, 1), (4, 4)):
+        alone = make_trainer(LEARNERS["maml"] | {"shots": [shots], "epochs": 0}, CONV4)
+        alone.learner.network.load_state_dict(own[nearest].state_dict())
+        expected = accuracy(model_of(alone, CONV4, tmp_path / f"{shots}"), split, shots=shots)
+        assert np.array_equal(accuracy(model, split, shots=shots), expected)
+
+
+def test_adapting_learners_refuse_tasks_of_another_number_of_classes(tmp_path):
+    for name in ("maml", "reptile"):
+        model = model_of(make_trainer(LEARNERS[name] | {"epochs": 0}, CONV4), CONV4, tmp_path / name)
+        with pytest.raises(InputError, match="3-way"):
+            accuracy(model, make_split(seed=1), ways=4)
+
+
+@pytest.mark.parametrize("transductive", [True, False])
+def test_answers_depend_on_the_other_queries_only_where_they_are_transductive(transductive):
+    options = LEARNERS["maml"] | {"shots": [2], "transductive": transductive}
+    trainer = train(make_trainer(options, CONV4))
+    draws = torch.Generator().manual_seed(0)
+    support, query = (torch.randn(1, count, 3, SIZE, SIZE, generator=draws) for count in (6, 30))
+    labels = torch.arange(3).repeat_interleave(2)[None]
+    together, alone = (
+        predict(trainer.learner.network, support, labels, part, steps=2, rate=0.05, transductive=transductive)
+        for part in (query, query[:, :3])
+    )
+    # Three queries at a time have other statistics: some answers change, unless running averages are used.
+    by_threes = torch.cat(
+        [
+            predict(trainer.learner.network, support, labels, part, steps=2, rate=0.05, transductive=transductive)
+            for part in query.split(3, dim=1)
+        ],
+        dim=1,
+    )
+    assert torch.equal(by_threes[:, :3], alone)
+    assert torch.equal(together, by_threes) is not transductive
+
+
+def test_a_learner_of_nothing_leaves_the_network_as_it_was_drawn():
+    trainer = train(make_trainer({"kind": "none"}, CONV4))
+    fresh = make_trainer({"kind": "none"}, CONV4)
+    assert trainer.curve == []
+    for key, tensor in fresh.learner.network.state_dict().items():
+        assert torch.equal(trainer.learner.network.state_dict()[key], tensor)
