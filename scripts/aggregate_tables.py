@@ -43,8 +43,8 @@ def main() -> None:
         **render("summary", summary, summary.round(3).astype(str)),
         **render("table1", tables.make_table1(summary, groups)),
         **render("table2", tables.make_table2(summary, groups)),
-        **render("differences", differences, differences.fillna("").astype(str)),
-        **render("costs", spent, spent.fillna("").astype(str)),
+        **render("differences", differences, differences.astype(object).fillna("").astype(str)),
+        **render("costs", spent, spent.astype(object).fillna("").astype(str)),
         "seeds.csv": tables.per_seed(groups).to_csv(index=False),
         "missing.csv": missing.to_csv(index=False),
     }

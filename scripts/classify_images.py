@@ -19,8 +19,8 @@ import torch
 from metantk import devices
 from metantk.command_line import make_parser, run
 from metantk.datasets.folder import read_classes, read_pictures
-from metantk.models import DESCRIPTION, Model, Tasks, load_model
-from metantk.storage import InputError, atomic_write, read_json
+from metantk.models import Model, Tasks, load_model
+from metantk.storage import InputError, atomic_write
 
 
 def main() -> None:
@@ -30,12 +30,12 @@ def main() -> None:
     parser.add_argument("--query", required=True, type=Path, metavar="DIR", help="pictures to classify")
     parser.add_argument("--output", required=True, type=Path, metavar="CSV", help="file to write")
     arguments = parser.parse_args()
-    image_size = read_json(arguments.model / DESCRIPTION).get("image_size")
+    model = load_model(arguments.model, devices.start())
+    image_size = model.facts["image_size"]
     support = read_classes(arguments.support, image_size=image_size)
     if len(support.class_names) < 2:
         raise InputError(f"{arguments.support}: holds 1 class, but telling apart takes 2 or more")
     files, queries = read_pictures(arguments.query, image_size=image_size)
-    model = load_model(arguments.model, devices.start())
     scores = model.scores(_task(model, support, torch.from_numpy(queries)))[0]
     probabilities = torch.softmax(scores, dim=1).cpu().numpy()
     table = pd.DataFrame(

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from metantk.command_line import make_parser, progress, run
 from metantk.figures.cells import draw_cells
 from metantk.figures.search_curves import draw_search_curves
-from metantk.figures.search_trace import draw_search_trace
+from metantk.figures.search_trace import COLUMNS, draw_search_trace
 from metantk.figures.style import save
 from metantk.records import Architecture, SearchReport, read_record, read_table
 from metantk.space.genotype import check_genotype
@@ -39,8 +39,9 @@ def draw(folder: Path, titles: dict[str, str]) -> dict[str, object]:
     """Figures of one search by file name, without suffix."""
     architecture = read_record(folder / "architecture.json", Architecture, stage="search_architecture")
     report = read_record(folder / "search.json", SearchReport, stage="search_architecture")
-    columns = ["round", "stage", *report.criteria] if report.criteria else []  # of a search without rounds, any
-    trace = read_table(folder / "search.csv", columns, stage="search_architecture")
+    trace = read_table(folder / "search.csv", [], stage="search_architecture")
+    if "removed" in trace:  # of a pruning
+        trace = read_table(folder / "search.csv", COLUMNS, stage="search_architecture")
     origin = architecture.origin
     title = f"{titles.get(origin.search) or origin.search}, seed {origin.seed}: {origin.dataset}, {origin.backbone}"
     genotype = check_genotype(architecture.genotype, where=str(folder / "architecture.json"))
@@ -53,7 +54,7 @@ def draw(folder: Path, titles: dict[str, str]) -> dict[str, object]:
 
 def draw_trace(trace: pd.DataFrame, title: str, criteria: dict) -> Figure:
     """Of a pruning, edge by edge; of any other search, what it measured in its course."""
-    if {"edge", "removed"} <= set(trace):
+    if "removed" in trace:
         return draw_search_trace(trace, title, criteria)
     return draw_search_curves(trace, title)
 

@@ -52,7 +52,8 @@ def main() -> None:
     with atomic_write(arguments.output / "rank_stability.csv") as temporary:
         table.to_csv(temporary, index=False)
     title = f"Kendall's τ between repetitions of the first round: {backbone.title}, seed {arguments.seed}"
-    save(draw_rank_stability(table, title), arguments.output / "rank_stability")
+    titles = {name: criterion.title for name, criterion in plan.criteria.items()}
+    save(draw_rank_stability(table, title, titles), arguments.output / "rank_stability")
     log.info("\n%s", table[table["repeat"] == 1].to_string(index=False))
 
 

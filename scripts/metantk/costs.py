@@ -1,7 +1,7 @@
 """What each stage cost: seconds, memory, GPU memory, and the machines on which it ran.
 
-Read from what a workflow leaves beside the chains: Snakemake's benchmark files, the stages' logs, and the GPU memory
-in search.json and model.json. They differ from run to run, so they stand in a table of their own.
+Read from what a workflow leaves beside the chains: Snakemake's benchmark files, the stages' logs, and the GPU
+memory in search.json and model.json. They differ from run to run, so they stand in a table of their own.
 """
 
 import re

@@ -18,7 +18,8 @@ from torch import Tensor, nn
 
 from metantk import backbones, plugins, transforms
 from metantk.options.base import Options, parse
-from metantk.storage import InputError, atomic_write, read_json, sha256_of, write_json
+from metantk.records import TrainedModel, read_record
+from metantk.storage import InputError, atomic_write, sha256_of, write_json
 
 DESCRIPTION, WEIGHTS = "model.json", "model.safetensors"
 EXTRA = "learner."
@@ -120,18 +121,15 @@ def load_model(folder: Path, device: torch.device) -> Model:
         InputError: a file is missing, damaged, or the two do not belong together.
     """
     description, weights = folder / DESCRIPTION, folder / WEIGHTS
-    facts = read_json(description)
-    try:
-        learner = facts["learner"]
-        module = plugins.load("learners", learner["kind"])
-        options = parse(module.Options, learner, where=f"{description}, learner")
-        network = backbones.build(facts["architecture"], facts["outputs"], where=str(description))
-        mean, std, expected = facts["mean"], facts["std"], facts["weights_sha256"]
-    except (KeyError, TypeError) as error:
-        raise InputError(f"{description}: describes no model ({error} is missing or wrong); train again") from None
+    record = read_record(description, TrainedModel, stage="train_network")
+    learner = record.learner
+    plugins.options_class("learners", learner.get("kind"))
+    module = plugins.load("learners", learner["kind"])
+    options = parse(module.Options, learner, where=f"{description}, learner")
+    network = backbones.build(record.architecture, record.outputs, where=str(description))
     if not weights.is_file():
         raise InputError(f"{weights}: is missing; train again")
-    if sha256_of(weights) != expected:
+    if sha256_of(weights) != record.weights_sha256:
         raise InputError(f"{weights}: is not the file that {description} describes; train again")
     try:
         tensors = load_file(weights)
@@ -141,5 +139,11 @@ def load_model(folder: Path, device: torch.device) -> Model:
         raise InputError(f"{weights}: does not fit {description} ({str(error).splitlines()[0]})") from None
     network = network.to(device, memory_format=torch.channels_last).eval()
     return Model(
-        network, options, module, {name: tensor.to(device) for name, tensor in extra.items()}, mean, std, facts
+        network,
+        options,
+        module,
+        {name: tensor.to(device) for name, tensor in extra.items()},
+        record.mean,
+        record.std,
+        record.model_dump(),
     )

@@ -1,8 +1,8 @@
 """How much of a search is noise: ranks of the first round from repeated draws, compared with each other.
 
 Ours lets all candidates of a round share weights and pictures; others draw them for each candidate (see `draws` of
-the search's options). Each way is repeated here, and Kendall's τ between repetitions says how far their ranks agree: 1 for the same
-order every time, 0 for an order by chance.
+the search's options). Each way is repeated here, and Kendall's τ between repetitions says how far their ranks
+agree: 1 for the same order every time, 0 for an order by chance.
 """
 
 from collections.abc import Iterator

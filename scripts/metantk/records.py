@@ -1,4 +1,4 @@
-"""The files that stages hand over, typed: what is wrong with one is said in a line that names the stage to run again.
+"""The files that stages hand over, typed: what is wrong with one is said in a line that names the stage to repeat.
 
 Only what a reader uses is asked for; whatever else a file says is left alone.
 """
@@ -16,6 +16,7 @@ from metantk.storage import InputError, read_json
 Percent = Annotated[float, Field(ge=0, le=100)]
 Positive = Annotated[float, Field(ge=0)]
 Text = Annotated[str, Field(min_length=1, max_length=200)]
+Shots = Annotated[str, Field(pattern=r"^[1-9][0-9]{0,5}$")]
 T = TypeVar("T", bound="Record")
 
 
@@ -64,6 +65,18 @@ class ModelDescription(Record):
     peak_memory_mb: dict[str, Positive] = {}
 
 
+class TrainedModel(Record):
+    """What the users of a model read of model.json."""
+
+    architecture: dict
+    learner: dict
+    outputs: int = Field(ge=1, le=10**6)
+    image_size: int | None = Field(None, ge=1, le=1024)
+    mean: list[float] = Field(min_length=3, max_length=3)
+    std: list[Annotated[float, Field(gt=0)]] = Field(min_length=3, max_length=3)
+    weights_sha256: Text
+
+
 class ShotResult(Record):
     accuracy_mean: Percent
     ci95: Positive
@@ -74,7 +87,7 @@ class Evaluation(Record):
 
     ways: int = Field(ge=2)
     episodes: int = Field(ge=2)
-    shots: dict[str, ShotResult] = Field(min_length=1)
+    shots: dict[Shots, ShotResult] = Field(min_length=1)
     options: dict
 
 
@@ -84,7 +97,10 @@ def read_record(path: Path, kind: type[T], *, stage: str) -> T:
     Raises:
         InputError: it is missing, is no JSON, or is not what the stage writes.
     """
-    values = read_json(path)
+    try:
+        values = read_json(path)
+    except InputError as error:
+        raise InputError(f"{error}; run {stage} again") from None
     try:
         return kind.model_validate(values)
     except ValidationError as error:
@@ -126,11 +142,11 @@ def read_episodes(path: Path, evaluation: Evaluation) -> pd.DataFrame:
     if sorted(table["shots"].unique()) != sorted(int(shots) for shots in evaluation.shots):
         raise InputError(f"{path}: has other shots than evaluation.json; run {stage} again")
     for shots, group in table.groupby("shots"):
-        if group["episode"].tolist() != list(range(evaluation.episodes)):
+        if len(group) != evaluation.episodes or group["episode"].tolist() != list(range(evaluation.episodes)):
             raise InputError(
                 f"{path}: has not the {evaluation.episodes} episodes of {shots}-shot; run {stage} again"
             )
-        mean = evaluation.shots[str(shots)].accuracy_mean
+        mean = evaluation.shots[str(int(shots))].accuracy_mean
         if not math.isclose(group["accuracy"].mean(), mean, abs_tol=1e-6):
             raise InputError(f"{path}: its {shots}-shot mean is not that of evaluation.json; run {stage} again")
     return table

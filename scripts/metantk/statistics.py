@@ -19,7 +19,7 @@ def deviation(values: np.ndarray) -> float:
 
 
 def welch_95(one: np.ndarray, other: np.ndarray) -> float:
-    """Half the width of the 95 % t-interval of the difference of two means (Welch); NaN for fewer than two values."""
+    """Half the width of the 95 % t-interval of the difference of two means (Welch); NaN where one has one value."""
     one, other = (np.asarray(values, dtype=np.float64) for values in (one, other))
     if min(len(one), len(other)) < 2:
         return float("nan")

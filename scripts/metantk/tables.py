@@ -13,6 +13,8 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
+from metantk.options.base import parse
+from metantk.options.searches.prune import PruneOptions
 from metantk.records import (
     Evaluation,
     ModelDescription,
@@ -172,11 +174,15 @@ def summarise(groups: dict[tuple, list[Chain]], titles: Titles) -> pd.DataFrame:
 
 
 def labels(summary: pd.DataFrame) -> dict[tuple, str]:
-    """A name for each row of a data set that tells it apart from the others, by (backbone, search, learner)."""
+    """A name for each row of a data set that tells it apart from the others, by (backbone, search, learner).
+
+    Args:
+        summary: of one data set.
+    """
     rows = summary.drop_duplicates(KEY)
     named = {}
     for row in rows.itertuples():
-        alike = rows[(rows["dataset"] == row.dataset) & (rows["model"] == row.model)]
+        alike = rows[rows["model"] == row.model]
         parts = [row.model]
         parts += [row.backbone] if alike["backbone"].nunique() > 1 else []
         parts += [row.learner] if alike["learner"].nunique() > 1 else []
@@ -238,11 +244,11 @@ def _our_row(group: pd.DataFrame, architecture, shots: list[int]) -> dict:
 
 
 def make_table2(summary: pd.DataFrame, groups: dict[tuple, list[Chain]]) -> pd.DataFrame:
-    """The layout of Table 2: rows whose cells were found, what each was found with, accuracies by shots and backbone."""
+    """The layout of Table 2: rows whose cells were found, by what, and their accuracies by shots and backbone."""
     found = {
         key: members[0] for key, members in groups.items() if members[0].model.architecture.genotype is not None
     }
-    weights = {key: _weights(chain.search) for key, chain in found.items()}
+    weights = {key: _weights(chain) for key, chain in found.items()}
     used = dict.fromkeys(criterion for of_row in weights.values() for criterion in of_row)
     columns = MARKS | {name: name for name in used if name not in MARKS}
     rows = []
@@ -256,16 +262,24 @@ def make_table2(summary: pd.DataFrame, groups: dict[tuple, list[Chain]]) -> pd.D
             for backbone in group["backbone"].unique():
                 row[f"{shots}-shot, {backbone}"] = _accuracy(group[group["backbone"] == backbone], shots)
         rows.append(row)
+    if not rows:
+        return pd.DataFrame(columns=["Data", "Model", "Learner", *columns.values()])
     return pd.DataFrame(rows).fillna("")
 
 
-def _weights(search: SearchReport) -> dict[str, float]:
-    """What a search was led by, as its options say: criteria by name, each with the weight of its ranks."""
-    weights = {}
-    for item in search.options.get("criteria", []):
-        for name, weight in ({item: 1.0} if isinstance(item, str) else item).items():
-            weights[Path(name).stem] = float(weight)
-    return weights
+def _weights(chain: Chain) -> dict[str, float]:
+    """What a search was led by, as its options say: criteria by name, each with the weight of its ranks.
+
+    Raises:
+        InputError: the options are not those of a pruning.
+    """
+    if chain.search.options.get("kind") != "prune":
+        return {}
+    where = f"{chain.folder.parent / 'search.json'}: options"
+    try:
+        return parse(PruneOptions, chain.search.options, where=where).weights
+    except InputError as error:
+        raise InputError(f"{error}; run search_architecture again") from None
 
 
 def _mark(weight: float | None) -> str:
@@ -281,11 +295,11 @@ def differences(summary: pd.DataFrame, groups: dict[tuple, list[Chain]]) -> pd.D
     seeds; `ci95_seeds` the same over seeds (Welch), which takes two seeds of each; both in percentage points.
     `beyond_chance` says whether the difference exceeds both.
     """
-    named = labels(summary)
     rows = []
     for one, other in combinations(groups, 2):
         if one[0] != other[0]:
             continue
+        named = labels(summary[summary["dataset"] == one[0]])
         for shots in sorted(groups[one][0].episodes["shots"].unique()):
             first, second = (np.stack([chain.accuracies(shots) for chain in groups[key]]) for key in (one, other))
             difference = first.mean() - second.mean()

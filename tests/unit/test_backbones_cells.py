@@ -1,4 +1,4 @@
-"""Genotypes, the networks they describe, and their training."""
+"""Genotypes and the networks they describe."""
 
 import json
 import re
@@ -7,9 +7,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-import train_genotype
-from metantk.config import AugmentationOptions, TrainingOptions
-from metantk.pruning import random_genotype
 from torch import nn
 
 from metantk import backbones
@@ -17,6 +14,7 @@ from metantk.backbones.cells import Cell, Network
 from metantk.backbones.counting import count_macs, count_parameters
 from metantk.backbones.drop import Drop
 from metantk.devices import generator
+from metantk.searches.sample import random_genotype
 from metantk.space.genotype import (
     OPERATIONS,
     SPACES,
@@ -28,7 +26,6 @@ from metantk.space.genotype import (
 )
 from metantk.space.operations import FactorizedReduction, drop_path, make_operation
 from metantk.storage import InputError
-from metantk.training import Pictures, Trainer, initialise
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
 PUBLISHED = json.loads((FIXTURES / "published_genotypes.json").read_text())["architectures"]
@@ -159,7 +156,7 @@ def test_drop_path_follows_the_training():
 
 def test_initial_weights_are_drawn_in_the_order_of_the_modules():
     network = Network(GENOTYPE, cells=3, channels=4, classes=3)
-    initialise(network, 7)
+    network.initialise_(generator("initial weights", 7))
     draws = generator("initial weights", 7)
     for module in network.modules():
         if isinstance(module, nn.Conv2d | nn.Linear):
@@ -251,157 +248,6 @@ def test_drop_path_drops_whole_pictures_and_keeps_the_mean():
     assert values.unique().tolist() == pytest.approx([0, 4 / 3])
     assert torch.equal(values[:, 0], values[:, 1])
     assert values.mean() == pytest.approx(1, abs=0.03)
-
-
-def make_trainer(seed=0, **changes):
-    options = TrainingOptions(
-        **{"epochs": 4, "milestones": [2, 3], "batch_size": 8, "learning_rate": 0.05, **changes}
-    )
-    network = Network(GENOTYPE, cells=3, channels=4, classes=3)
-    initialise(network, seed)
-    return Trainer(network, options, seed=seed)
-
-
-def make_pictures():
-    generator = torch.Generator().manual_seed(0)
-    labels = torch.arange(3).repeat(11)
-    images = torch.randint(0, 60, (33, 8, 8, 3), generator=generator) + 80 * labels.view(-1, 1, 1, 1)
-    return Pictures(images.to(torch.uint8), labels, [0.5] * 3, [0.25] * 3)
-
-
-def train(trainer, epochs):
-    for _ in range(epochs):
-        trainer.train_epoch(make_pictures(), lambda steps: None)
-    return trainer.network.state_dict()
-
-
-def test_training_learns_and_follows_the_schedule():
-    # The classes differ by brightness, so brightness must not be jittered.
-    trainer = make_trainer(
-        epochs=8,
-        milestones=[5, 7],
-        learning_rate=0.01,
-        drop_path=0.0,
-        augmentation=AugmentationOptions(padding=0, jitter=0.0),
-    )
-    train(trainer, 8)
-    rates = [row["learning_rate"] for row in trainer.curve]
-    assert rates == pytest.approx([0.01] * 5 + [0.001] * 2 + [0.0001])
-    assert trainer.curve[-1]["loss"] < 0.6 * trainer.curve[0]["loss"]
-
-
-def test_training_resumed_after_an_epoch_is_bit_for_bit_the_same():
-    whole = train(make_trainer(), 4)
-    first = make_trainer()
-    train(first, 2)
-    resumed = make_trainer(seed=0)
-    resumed.load_state(first.state())
-    weights = train(resumed, 2)
-    assert all(torch.equal(weights[name], whole[name]) for name in whole)
-    other = train(make_trainer(seed=1), 4)
-    assert not all(torch.equal(other[name], whole[name]) for name in whole)
-
-
-class Stop(Exception):
-    """Asks a training to end."""
-
-
-def stop_after(steps):
-    """To be called after each step."""
-    left = iter(range(steps - 1))
-
-    def advance(count):
-        if next(left, None) is None:
-            raise Stop
-
-    return advance
-
-
-@pytest.mark.parametrize("steps", [1, 3, 4])
-def test_training_resumed_in_mid_epoch_is_bit_for_bit_the_same(steps):
-    whole = make_trainer()
-    expected = train(whole, 2)
-    first = make_trainer()
-    train(first, 1)
-    with pytest.raises(Stop):
-        first.train_epoch(make_pictures(), stop_after(steps))
-    assert (first.epoch, first.step) == (1, steps)
-    resumed = make_trainer()
-    resumed.load_state(first.state())
-    weights = train(resumed, 1)
-    assert all(torch.equal(weights[name], expected[name]) for name in expected)
-    assert resumed.curve == whole.curve
-
-
-def test_recomputed_activations_change_nothing_but_the_memory():
-    expected = train(make_trainer(drop_path=0.3), 2)
-    saving = make_trainer(drop_path=0.3)
-    saving.network.recompute = True
-    weights = train(saving, 2)
-    assert all(torch.equal(weights[name], expected[name]) for name in expected)
-    kept = {}
-    for recompute in (False, True):
-        saving.network.recompute = recompute
-        kept[recompute] = bytes_kept(saving.network)
-    assert kept[True] < kept[False] / 3
-
-
-def bytes_kept(network) -> int:
-    """Of the activations that a forward pass keeps for the backward pass."""
-    storages = {}
-
-    def keep(tensor):
-        storages[tensor.data_ptr()] = tensor.untyped_storage().nbytes()
-        return tensor
-
-    images = torch.rand(2, 3, 16, 16)
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        network(images)
-    parameters = {parameter.data_ptr() for parameter in network.parameters()}
-    return sum(size for pointer, size in storages.items() if pointer not in parameters)
-
-
-def test_a_training_without_memory_goes_on_with_less(monkeypatch, tmp_path, caplog):
-    expected = train(make_trainer(), 4)
-    trainer = make_trainer()
-    step = Trainer._train_step
-
-    def hungry(self, *inputs):
-        step(self, *inputs)
-        if self.epoch == 1 and self.step == 2 and not self.network.recompute:
-            raise torch.OutOfMemoryError
-
-    monkeypatch.setattr(Trainer, "_train_step", hungry)
-    train_genotype._train(trainer, make_pictures(), tmp_path / "checkpoint")
-    weights = trainer.network.state_dict()
-    assert all(torch.equal(weights[name], expected[name]) for name in expected)
-    assert [row["epoch"] for row in trainer.curve] == [1, 2, 3, 4]
-    assert "out of GPU memory" in caplog.text
-
-
-def test_a_training_that_never_has_the_memory_says_so(monkeypatch, tmp_path):
-    def hungry(self, *inputs):
-        raise torch.OutOfMemoryError
-
-    monkeypatch.setattr(Trainer, "_train_step", hungry)
-    with pytest.raises(InputError, match="batch_size 8: use a smaller one"):
-        train_genotype._train(make_trainer(), make_pictures(), tmp_path / "checkpoint")
-
-
-def test_incomplete_batches_are_dropped_and_order_changes():
-    trainer = make_trainer()
-    batches = list(trainer._batches(33))
-    assert [len(batch) for batch in batches] == [8] * 4
-    assert trainer.steps_per_epoch(33) == 4
-    trainer.epoch = 1
-    assert not torch.equal(batches[0], next(trainer._batches(33)))
-
-
-def test_sgd_is_the_recipes():
-    trainer = make_trainer(momentum=0.9, weight_decay=5.0e-4)
-    group = trainer.optimiser.param_groups[0]
-    assert (group["momentum"], group["weight_decay"], group["nesterov"]) == (0.9, 5.0e-4, False)
-    assert sum(p.numel() for p in group["params"]) == count_parameters(trainer.network)
 
 
 @pytest.mark.parametrize("seed", range(5))

@@ -1,20 +1,19 @@
-"""Classification of one's own pictures with a trained backbone, as a program."""
+"""Classification of one's own pictures with a trained model, as a program."""
 
-import json
 import subprocess
 import sys
 
 import numpy as np
 import pandas as pd
 import pytest
-from metantk.pruning import random_genotype
 from PIL import Image
-from safetensors.torch import save_file
 
-from metantk.backbones.cells import Network
+from metantk.backbones.cells import build
+from metantk.devices import generator
+from metantk.models import save_model
+from metantk.options.learners.rfs import RfsOptions
+from metantk.searches.sample import random_genotype
 from metantk.space.genotype import SPACES
-from metantk.storage import sha256_of
-from metantk.training import initialise
 
 COLOURS = {"blue": (20, 30, 200), "green": (20, 200, 30), "red": (200, 20, 30)}
 
@@ -26,34 +25,29 @@ def save_picture(path, colour, seed):
 
 
 @pytest.fixture
-def backbone(tmp_path):
+def model(tmp_path):
     """A small network with random weights: enough to tell colours apart."""
-    network = Network(random_genotype(SPACES["few-shot"], 0), cells=2, channels=8, classes=3)
-    initialise(network, 0)
-    folder = tmp_path / "backbone"
-    folder.mkdir()
-    save_file(
-        {name: tensor.contiguous() for name, tensor in network.state_dict().items()},
-        folder / "backbone.safetensors",
-    )
+    genotype = random_genotype(SPACES["few-shot"], 0)
+    architecture = {"kind": "cells", "genotype": genotype, "cells": 2, "channels": 8}
+    network = build(architecture, 3)
+    network.initialise_(generator("initial weights", 0))
     facts = {
-        "genotype": random_genotype(SPACES["few-shot"], 0),
-        "cells": 2,
-        "channels": 8,
-        "classes": ["a", "b", "c"],
+        "architecture": architecture,
+        "learner": RfsOptions().model_dump(),
+        "outputs": 3,
         "image_size": 16,
         "mean": [0.5] * 3,
         "std": [0.25] * 3,
-        "weights_sha256": sha256_of(folder / "backbone.safetensors"),
     }
-    (folder / "backbone.json").write_text(json.dumps(facts))
-    return folder
+    (tmp_path / "model").mkdir()
+    save_model(tmp_path / "model", network, None, facts)
+    return tmp_path / "model"
 
 
 @pytest.fixture
-def classify(repository, environment, tmp_path, backbone):
+def classify(repository, environment, tmp_path, model):
     def run(support, query):
-        words = ("--backbone", backbone, "--support", support, "--query", query, "--output", tmp_path / "out.csv")
+        words = ("--model", model, "--support", support, "--query", query, "--output", tmp_path / "out.csv")
         command = [sys.executable, repository / "scripts" / "classify_images.py", *words]
         return subprocess.run(list(map(str, command)), env=environment, capture_output=True, text=True, check=False)
 
@@ -80,4 +74,15 @@ def test_one_class_is_not_enough(classify, tmp_path):
     run = classify(tmp_path / "support", tmp_path / "query")
     assert run.returncode == 2
     assert "holds 1 class, but telling apart takes 2 or more" in run.stderr
+    assert not (tmp_path / "out.csv").exists()
+
+
+def test_a_damaged_model_is_one_line(classify, tmp_path, model):
+    save_picture(tmp_path / "support" / "red" / "0.png", COLOURS["red"], 0)
+    save_picture(tmp_path / "query" / "0.png", COLOURS["red"], 1)
+    (model / "model.json").write_text("[]")
+    run = classify(tmp_path / "support", tmp_path / "query")
+    assert run.returncode == 2
+    assert "model.json: " in run.stderr
+    assert "Traceback" not in run.stderr
     assert not (tmp_path / "out.csv").exists()

@@ -1,21 +1,24 @@
 """The table of costs from made-up benchmark files, logs and reports."""
 
-import json
-
 import pytest
-from test_tables import write_part
+from small_chain import change, write_chain
 
 from metantk import costs, tables
 
 
+def place(stage, seed):
+    """A search's job lies where its outputs do, and so do those of its trainings and evaluations."""
+    return f"glyphs/5cells-48ch/metantk/seed{seed}" + ("" if stage == "search_architecture" else "/rfs")
+
+
 def write_benchmark(root, stage, seed, seconds, memory):
-    path = root / "benchmarks" / stage / "glyphs/5cells-48ch/metantk" / f"seed{seed}.tsv"
+    path = root / "benchmarks" / stage / f"{place(stage, seed)}.tsv"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(f"s\th:m:s\tmax_rss\tmean_load\n{seconds}\t0:00:01\t{memory}\t90.0\n")
 
 
 def write_log(root, stage, seed, node):
-    path = root / "logs" / stage / "glyphs/5cells-48ch/metantk" / f"seed{seed}.log"
+    path = root / "logs" / stage / f"{place(stage, seed)}.log"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(
         f"12:00:00 going on\n12:00:01 device NVIDIA H200, 1 threads, on {node} SLURM_JOB_ID=7\n12:00:02 end\n"
@@ -23,28 +26,38 @@ def write_log(root, stage, seed, node):
 
 
 @pytest.fixture
-def parts(tmp_path):
+def groups(tmp_path):
     """Two seeds: of one the GPU memory is known, too."""
-    folders = [write_part(tmp_path, "metantk", seed) for seed in (0, 1)]
-    report = folders[1] / "search.json"
-    report.write_text(json.dumps(json.loads(report.read_text()) | {"peak_memory_mb": {"cpu": 1.0, "cuda": 512.0}}))
-    return {folder: tables.read_part(folder) for folder in folders}
+    folders = [write_chain(tmp_path, "metantk", seed) for seed in (0, 1)]
+    change(folders[1].parent / "search.json", peak_memory_mb={"cpu": 1.0, "cuda": 512.0})
+    change(folders[0] / "model.json", peak_memory_mb={"cpu": 1.0, "cuda": 64.0})
+    return tables.group_chains(map(tables.read_chain, folders))
 
 
-def test_seconds_are_means_memory_is_the_largest_and_all_nodes_are_named(tmp_path, parts):
+@pytest.mark.parametrize(
+    ("number", "stage", "gpu"), [(0, "search_architecture", 512.0), (1, "train_network", 64.0)]
+)
+def test_seconds_are_means_memory_is_the_largest_and_all_nodes_are_named(tmp_path, groups, number, stage, gpu):
     for seed, (seconds, memory, node) in enumerate([(10.0, 300.0, "b"), (20.0, "-", "a")]):
-        write_benchmark(tmp_path, "search_architecture", seed, seconds, memory)
-        write_log(tmp_path, "search_architecture", seed, node)
-    table = costs.summarise(parts)
+        write_benchmark(tmp_path, stage, seed, seconds, memory)
+        write_log(tmp_path, stage, seed, node)
+    table = costs.summarise(groups, tmp_path)
     assert list(table.columns) == costs.COLUMNS
     assert table["stage"].tolist() == list(costs.STAGES)
-    search = table.iloc[0]
-    assert (search["dataset"], search["run"], search["method"]) == ("glyphs", "5cells-48ch", "metantk")
-    assert (search["jobs"], search["seconds"], search["memory_mb"]) == (2, 15.0, 300.0)
-    assert (search["gpu_memory_mb"], search["nodes"]) == (512.0, "a b")
+    row = table.iloc[number]
+    assert row[tables.KEY].tolist() == ["glyphs", "5cells-48ch", "metantk", "rfs"]
+    assert (row["jobs"], row["seconds"], row["memory_mb"]) == (2, 15.0, 300.0)
+    assert (row["gpu_memory_mb"], row["nodes"]) == (gpu, "a b")
+    # The other stages left nothing.
+    assert table.drop(index=number)["seconds"].isna().all()
 
 
-def test_what_was_not_measured_is_left_empty(parts):
-    table = costs.summarise(parts)
-    assert table[["seconds", "memory_mb"]].isna().all(axis=None)
-    assert (table["nodes"] == "").all()
+@pytest.mark.parametrize("known", [True, False])
+def test_what_was_not_measured_is_left_empty(tmp_path, groups, known):
+    """Nothing beside the chains, no folder of a workflow at all, or another workflow's."""
+    (tmp_path / "other").mkdir()
+    for results in (tmp_path, tmp_path / "other") if known else (None,):
+        table = costs.summarise(groups, results)
+        assert table[["seconds", "memory_mb"]].isna().all(axis=None)
+        assert (table["nodes"] == "").all()
+        assert table["gpu_memory_mb"].dropna().tolist() == [512.0, 64.0]

@@ -14,8 +14,15 @@ import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import PathCollection
 from matplotlib.colors import to_hex
+from small_chain import change, write_chain
 
-from metantk.figures import accuracies, cells, palette, search_trace, style, training_curves
+import draw_results
+import draw_searches
+from metantk import tables
+from metantk.criteria.base import load_criterion
+from metantk.figures import accuracies, cells, palette, search_curves, search_trace, style, training_curves
+from metantk.options import catalogue
+from metantk.storage import InputError
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
 OPERATIONS = [
@@ -28,6 +35,8 @@ OPERATIONS = [
     "conv_3x3",
 ]
 CONDITION = "meta_ntk_condition"
+CRITERIA = tuple(catalogue.CRITERIA)
+FACTS = {name: load_criterion(name).facts for name in CRITERIA}
 
 
 def published_genotypes() -> list[dict]:
@@ -98,14 +107,14 @@ def training_table(epochs: int = 20) -> pd.DataFrame:
 
 
 def summary_table(offset: float = 0.0) -> pd.DataFrame:
-    columns = ["method", "seeds", "params", "search_seconds", "accuracy_mean", "accuracy_std", "ci95"]
-    methods = [
-        ("metantk", 3, 1.77e6, 6000.0, 63.88, 0.81, 0.5),
-        ("te-nas", 3, 1.90e6, 4000.0, 62.51, 0.42, 0.5),
-        ("random", 3, 1.70e6, 0.0, 62.55, 1.15, 0.5),
-        ("resnet12", 1, 12.5e6, np.nan, 62.02, np.nan, 0.63),
+    columns = ["row", "seeds", "params", "search_seconds", "accuracy_mean", "accuracy_std", "ci95"]
+    rows = [
+        ("MetaNTK-NAS", 3, 1.77e6, 6000.0, 63.88, 0.81, 0.5),
+        ("TE-NAS", 3, 1.90e6, 4000.0, 62.51, 0.42, 0.5),
+        ("Random Cell", 3, 1.70e6, 0.0, 62.55, 1.15, 0.5),
+        ("RFS", 1, 12.5e6, np.nan, 62.02, np.nan, 0.63),
     ]
-    table = pd.DataFrame(methods, columns=columns).assign(dataset="miniimagenet", run="5cells-48ch")
+    table = pd.DataFrame(rows, columns=columns).assign(dataset="mini-imagenet")
     shots = [table.assign(shots=1), table.assign(shots=5, accuracy_mean=table["accuracy_mean"] + 16)]
     return pd.concat(shots, ignore_index=True).assign(accuracy_mean=lambda frame: frame["accuracy_mean"] + offset)
 
@@ -114,9 +123,9 @@ def all_figures() -> dict:
     """A function per figure, each called anew."""
     return {
         "cells": lambda: cells.draw_cells(published_genotypes()[0], "cells"),
-        "trace": lambda: search_trace.draw_search_trace(make_trace(0), "trace"),
+        "trace": lambda: search_trace.draw_search_trace(make_trace(0), "trace", FACTS),
         "empty": lambda: search_trace.draw_search_trace(make_trace(0).iloc[:0], "empty"),
-        "curves": lambda: training_curves.draw_training_curves({"metantk seed 0": training_table()}, "curves"),
+        "curves": lambda: training_curves.draw_training_curves({("MetaNTK-NAS", 0): training_table()}, "curves"),
         "accuracies": lambda: accuracies.draw_accuracies(summary_table(), "accuracies", chance=20.0),
         "cost": lambda: accuracies.draw_cost_accuracy(summary_table(), "cost"),
     }
@@ -167,13 +176,19 @@ def test_save_keeps_dots_in_names(tmp_path):
 # --- Styles ----------------------------------------------------------------------------------------------
 
 
-def test_method_styles_are_stable_and_distinct():
-    styles = palette.method_styles(["zebra", "random", "te-nas", "metantk", "aardvark"])
-    assert list(styles) == ["metantk", "te-nas", "random", "aardvark", "zebra"]
-    assert styles["te-nas"] == palette.method_styles(["te_nas"])["te_nas"]
-    assert styles["te-nas"].name == "TE-NAS"
+def test_styles_of_known_models_are_stable_and_all_rows_differ():
+    styles = palette.row_styles(["zebra", "Random Cell", "TE-NAS", "MetaNTK-NAS", "aardvark"])
+    assert list(styles) == ["MetaNTK-NAS", "TE-NAS", "Random Cell", "aardvark", "zebra"]
+    assert styles["TE-NAS"] == palette.MODELS["TE-NAS"] == palette.row_styles(["TE-NAS"])["TE-NAS"]
     assert len({style.colour for style in styles.values()}) == 5
     assert len({style.marker for style in styles.values()}) == 5
+
+
+def test_one_row_of_a_model_has_its_colour_and_the_others_have_their_own():
+    rows = [f"MetaNTK-NAS, {cells}cells-48ch" for cells in (2, 5, 8)]
+    styles = palette.row_styles([*rows, "RFS"])
+    assert styles[rows[0]] == palette.MODELS["MetaNTK-NAS"]
+    assert len({style.colour for style in styles.values()}) == 4
 
 
 # --- Cells -----------------------------------------------------------------------------------------------
@@ -319,22 +334,66 @@ def test_trace_grid_puts_operations_in_their_round_and_row():
 
 
 def test_trace_draws_each_criterion():
-    trace = make_trace(7, ("ntk_condition", "linear_regions", "spectral_entropy"))
-    axes = search_trace.draw_search_trace(trace, "a search").axes
-    assert [a.get_ylabel() for a in axes[:3]] == [
+    trace = make_trace(7, ("ntk_condition", "linear_regions", "ntk_spectral_entropy", "my_score"))
+    axes = search_trace.draw_search_trace(trace, "a search", FACTS).axes
+    assert [a.get_ylabel() for a in axes[:4]] == [
         "condition number\nof the NTK",
         "linear regions",
-        "spectral entropy",
+        "spectral entropy\nof the NTK",
+        "my score",  # it says nothing of itself
     ]
-    assert [a.get_yscale() for a in axes[:3]] == ["log", "linear", "linear"]
+    assert [a.get_yscale() for a in axes[:4]] == ["log", "linear", "linear", "linear"]
     unpruned = axes[1].lines[-1].get_ydata()
     assert np.allclose(unpruned, trace.groupby("round")["linear_regions_unpruned"].first())
+
+
+@pytest.mark.parametrize("count", [1, 5, 9])
+def test_traces_of_any_number_of_criteria_are_drawn(count, tmp_path):
+    """Five, for instance: a panel each, with a label in a colour of its own, and stripes in that colour."""
+    names = (*CRITERIA, "one", "two", "three", "four", "five")[:count]
+    trace = make_trace(11, names)
+    figure = search_trace.draw_search_trace(trace, "a search", FACTS)
+    panels = figure.axes[:count]
+    titles = [FACTS.get(name, {}).get("title", name) for name in names]
+    assert [axes.get_ylabel() for axes in panels] == titles
+    texts = svg_texts(figure, tmp_path)
+    assert sum(text == "a search" for text in texts) == 1
+    for one, other in itertools.pairwise(panels):  # one below the other
+        assert other.get_position().y1 < one.get_position().y0
+    assert figure.axes[-1].get_position().y0 >= 0
+    colours = [to_hex(axes.yaxis.label.get_color()) for axes in panels]
+    stripes = Counter(
+        to_hex(patch.get_facecolor()) for patch in figure.axes[-1].patches if patch.get_height() < 0.2
+    )
+    if count == 1:
+        assert not stripes  # one criterion decides all
+    else:
+        assert len(set(colours)) == min(count, len(palette.DECIDER_COLOURS))
+        decided = trace.loc[trace["removed"], "decided_by"]
+        expected = Counter()
+        for number, name in enumerate(names):
+            expected[colours[number]] += int((decided == name).sum())
+        assert stripes == +expected
+
+
+def test_a_decision_of_several_criteria_has_the_colours_of_all_and_a_compromise_none():
+    trace = make_trace(12, ("ntk_condition", "linear_regions"))
+    assert stripes_of(trace.assign(decided_by="ntk_condition linear_regions")) == {
+        colour: trace["removed"].sum() for colour in palette.DECIDER_COLOURS[:2]
+    }
+    assert stripes_of(trace.assign(decided_by="compromise")) == {}
+    assert stripes_of(trace.assign(decided_by="")) == {}
+
+
+def stripes_of(trace: pd.DataFrame) -> dict:
+    patches = search_trace.draw_search_trace(trace, "a search", FACTS).axes[-1].patches
+    return Counter(to_hex(patch.get_facecolor()) for patch in patches if patch.get_height() < 0.2)
 
 
 def test_trace_marks_values_that_no_axis_can_show():
     trace = make_trace(8)
     trace.loc[[0, 5, 200], CONDITION] = [np.inf, np.nan, -3.0]
-    panel = search_trace.draw_search_trace(trace, "a search").axes[0]
+    panel = search_trace.draw_search_trace(trace, "a search", FACTS).axes[0]
     candidates, crosses, _ = panel.lines
     assert np.flatnonzero(np.isnan(candidates.get_ydata())).tolist() == [0, 5, 200]
     assert np.flatnonzero(np.isfinite(crosses.get_ydata())).tolist() == [0, 5, 200]
@@ -342,7 +401,8 @@ def test_trace_marks_values_that_no_axis_can_show():
 
 def test_trace_read_from_csv_gives_the_same_figure(tmp_path):
     make_trace(9).to_csv(tmp_path / "search.csv", index=False)
-    drawn = search_trace.draw_search_trace(pd.read_csv(tmp_path / "search.csv"), "a search")
+    read = pd.read_csv(tmp_path / "search.csv")
+    drawn = search_trace.draw_search_trace(read, "a search")
     assert figure_texts(drawn) == figure_texts(search_trace.draw_search_trace(make_trace(9), "a search"))
 
 
@@ -356,18 +416,23 @@ def test_empty_trace_says_so(tmp_path):
     figure = search_trace.draw_search_trace(make_trace(0).iloc[:0], "random cell")
     texts = svg_texts(figure, tmp_path)
     assert "random cell" in texts
-    assert any(re.search("without a search", text) for text in texts)
+    assert any(re.search("Nothing was measured", text) for text in texts)
 
 
 # --- Training curves -------------------------------------------------------------------------------------
 
 
-def test_training_curves_are_coloured_by_method_and_dashed_by_seed():
-    labels = ["metantk seed 0", "metantk seed 3", "te-nas seed 0", "resnet12"]
-    figure = training_curves.draw_training_curves({label: training_table() for label in labels}, "training")
+def test_training_curves_are_coloured_by_row_and_dashed_by_seed():
+    rows = [("MetaNTK-NAS", 0), ("MetaNTK-NAS", 3), ("TE-NAS", 0), ("my own, conv4", 10)]
+    figure = training_curves.draw_training_curves({row: training_table() for row in rows}, "training")
     loss, accuracy = figure.axes
     lines = {line.get_label(): line for line in loss.lines}
-    assert list(lines)[:4] == ["MetaNTK-NAS, seed 0", "MetaNTK-NAS, seed 3", "TE-NAS, seed 0", "ResNet-12"]
+    assert list(lines)[:4] == [
+        "MetaNTK-NAS, seed 0",
+        "MetaNTK-NAS, seed 3",
+        "TE-NAS, seed 0",
+        "my own, conv4, seed 10",
+    ]
     first, second, other = (lines[name] for name in list(lines)[:3])
     assert first.get_color() == second.get_color() != other.get_color()
     assert first.get_linestyle() == other.get_linestyle() != second.get_linestyle()
@@ -379,11 +444,11 @@ def test_training_curves_are_coloured_by_method_and_dashed_by_seed():
 
 def test_smooth_schedules_have_no_marks():
     table = training_table().assign(learning_rate=np.linspace(0.1, 0, 20))
-    assert len(training_curves.draw_training_curves({"metantk seed 0": table}, "training").axes[0].lines) == 1
+    assert len(training_curves.draw_training_curves({("MetaNTK-NAS", 0): table}, "training").axes[0].lines) == 1
 
 
 def test_training_curves_of_one_epoch_are_visible():
-    figure = training_curves.draw_training_curves({"metantk seed 0": training_table(1)}, "training")
+    figure = training_curves.draw_training_curves({("MetaNTK-NAS", 0): training_table(1)}, "training")
     assert figure.axes[0].lines[0].get_marker() == "o"
     assert figure_texts(training_curves.draw_training_curves({}, "nothing"))[-1] == "No network was trained."
 
@@ -394,7 +459,7 @@ def test_training_curves_of_one_epoch_are_visible():
 def test_accuracies_show_means_errors_and_chance():
     figure = accuracies.draw_accuracies(summary_table(-38), "accuracies", chance=20.0)
     texts = figure_texts(figure)
-    assert {"1-shot", "5-shot", "MetaNTK-NAS", "TE-NAS", "Random cell", "ResNet-12"} <= set(texts)
+    assert {"1-shot", "5-shot", "MetaNTK-NAS", "TE-NAS", "Random Cell", "RFS"} <= set(texts)
     # Deviation over seeds where there are several, otherwise the interval over episodes.
     assert {"25.88 ± 0.81", "24.02 ± 0.63", "41.88 ± 0.81"} <= set(texts)
     means = [container.lines[0].get_xdata()[0] for container in figure.axes[0].containers]
@@ -414,9 +479,9 @@ def test_chance_is_a_line_where_it_is_near_and_a_note_where_it_is_far(offset, dr
     assert not any("chance" in text for text in figure_texts(accuracies.draw_accuracies(summary, "")))
 
 
-def test_accuracies_show_seeds_of_repeated_methods():
-    rows = [("metantk", seed, shots, 63.0 + seed) for seed in range(3) for shots in (1, 5)]
-    per_seed = pd.DataFrame([*rows, ("resnet12", 0, 1, 62.0)], columns=["method", "seed", "shots", "accuracy"])
+def test_accuracies_show_seeds_of_repeated_rows():
+    rows = [("MetaNTK-NAS", seed, shots, 63.0 + seed) for seed in range(3) for shots in (1, 5)]
+    per_seed = pd.DataFrame([*rows, ("RFS", 0, 1, 62.0)], columns=["row", "seed", "shots", "accuracy"])
     figure = accuracies.draw_accuracies(summary_table(), "accuracies", per_seed=per_seed)
     (points,) = markers(figure.axes[0])  # the network with a single seed has its mean only
     assert points.get_offsets()[:, 0].tolist() == [63, 64, 65]
@@ -424,14 +489,14 @@ def test_accuracies_show_seeds_of_repeated_methods():
 
 
 @pytest.mark.parametrize("draw", [accuracies.draw_accuracies, accuracies.draw_cost_accuracy])
-def test_one_data_set_and_run_at_a_time(draw):
-    mixed = pd.concat([summary_table(), summary_table().assign(run="8cells-48ch")])
-    with pytest.raises(ValueError, match="one run expected, found 5cells-48ch, 8cells-48ch"):
+def test_one_data_set_at_a_time(draw):
+    mixed = pd.concat([summary_table(), summary_table().assign(dataset="omniglot")])
+    with pytest.raises(ValueError, match="one dataset expected, found mini-imagenet, omniglot"):
         draw(mixed, "mixed")
     assert "No network was evaluated." in figure_texts(draw(summary_table().iloc[:0], "nothing"))
 
 
-def test_cost_shows_unsearched_methods_beside_the_logarithmic_axis():
+def test_cost_shows_unsearched_rows_beside_the_logarithmic_axis():
     figure = accuracies.draw_cost_accuracy(summary_table(), "cost")
     strip, searched = figure.axes
     assert [label.get_text() for label in strip.get_xticklabels()] == ["no search"]
@@ -453,13 +518,101 @@ def shown_points(axes) -> dict[str, float]:
 
 
 @pytest.mark.parametrize("seconds", [0.0, 0.5, 40.0, 500000.0])
-def test_cost_of_one_method_fits_its_axis(seconds):
+def test_cost_of_one_row_fits_its_axis(seconds):
     summary = summary_table()
     figure = accuracies.draw_cost_accuracy(
-        summary[summary["method"] == "metantk"].assign(search_seconds=seconds), "x"
+        summary[summary["row"] == "MetaNTK-NAS"].assign(search_seconds=seconds), "x"
     )
     (axes,) = figure.axes
     low, high = axes.get_xlim()
     assert low <= seconds <= high
     if seconds:
         assert sum(low <= tick <= high for tick in axes.get_xticks()) >= 1
+
+
+# --- Searches that train ---------------------------------------------------------------------------------
+
+
+def test_searches_that_train_are_drawn_by_what_they_measured():
+    epochs = pd.DataFrame(
+        {"epoch": [0, 1, 2], "loss": [3.0, 2.0, 1.0], "accuracy": [20.0, np.nan, 60.0], "more": 1}
+    )
+    axes = search_curves.draw_search_curves(epochs, "a search").axes
+    assert [a.get_ylabel() for a in axes] == ["loss (nats)", "accuracy (%)"]
+    assert axes[0].lines[0].get_ydata().tolist() == [3, 2, 1]
+    assert axes[1].lines[0].get_xdata().tolist() == [0, 2]  # nothing was measured in between
+    assert axes[1].get_xlabel() == "epoch"
+
+
+def test_what_was_predicted_stands_beside_what_was_measured():
+    candidates = pd.DataFrame(
+        {"candidate": range(4), "score": [0.3, 0.4, 0.5, 0.6], "predicted": [np.nan, 0.5, 0.4, 0.6]}
+    )
+    (axes,) = search_curves.draw_search_curves(candidates, "a search").axes
+    measured, predicted = axes.lines
+    assert measured.get_ydata().tolist() == [0.3, 0.4, 0.5, 0.6]
+    assert np.array_equal(predicted.get_ydata(), candidates["predicted"], equal_nan=True)
+
+
+# --- Programs --------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def finished(tmp_path):
+    """Two searches with two seeds each, a ResNet-12, and their tables."""
+    folders = [write_chain(tmp_path, name, seed) for name in ("metantk", "random") for seed in (0, 1)]
+    folders.append(write_chain(tmp_path, "fixed", 0, backbone="resnet12"))
+    for folder in folders:
+        training_table().to_csv(folder / "training.csv", index=False)
+        trace = make_trace(1) if "/metantk/" in str(folder) else make_trace(1).iloc[:0]
+        trace.to_csv(folder.parent / "search.csv", index=False)
+        change(folder.parent / "search.json", criteria={CONDITION: FACTS[CONDITION]})
+    groups = tables.group_chains(map(tables.read_chain, folders))
+    (tmp_path / "tables").mkdir()
+    titles = tables.Titles(catalogue.TITLES["searches"], {})
+    tables.summarise(groups, titles).to_csv(tmp_path / "tables" / "summary.csv", index=False)
+    tables.per_seed(groups).to_csv(tmp_path / "tables" / "seeds.csv", index=False)
+    return folders
+
+
+def test_results_of_a_data_set_are_drawn(finished, tmp_path):
+    drawn = draw_results.draw(finished, tmp_path / "tables")
+    assert list(drawn) == ["training", "accuracies", "cost"]
+    names = {text.get_text() for text in drawn["training"].legends[0].get_texts()}
+    assert {"MetaNTK-NAS, seed 0", "MetaNTK-NAS, seed 1", "Random Cell, seed 0", "rfs, seed 0"} <= names
+    assert {"MetaNTK-NAS", "Random Cell", "rfs"} <= set(figure_texts(drawn["accuracies"]))
+
+
+def test_results_of_two_data_sets_are_refused(finished, tmp_path):
+    other = write_chain(tmp_path, "random", 0, dataset="omniglot")
+    with pytest.raises(InputError, match="chains of one data set expected, found glyphs, omniglot"):
+        draw_results.draw([*finished, other], tmp_path / "tables")
+
+
+def test_results_beside_older_tables_are_named(finished, tmp_path):
+    new = write_chain(tmp_path, "te-nas", 0)
+    training_table().to_csv(new / "training.csv", index=False)
+    with pytest.raises(InputError, match=r"summary\.csv: lacks the row of .*te-nas.*run aggregate_tables again"):
+        draw_results.draw([*finished, new], tmp_path / "tables")
+    (finished[0] / "training.csv").write_text("epoch,loss\n1,2\n")
+    with pytest.raises(InputError, match="lacks the columns learning_rate, accuracy; run train_network again"):
+        draw_results.draw(finished, tmp_path / "tables")
+
+
+def test_searches_are_drawn_under_their_titles(finished):
+    drawn = draw_searches.draw(finished[1].parent, {"metantk": "MetaNTK-NAS"})
+    assert list(drawn) == ["cells_metantk_seed1", "search_metantk_seed1"]
+    for figure in drawn.values():
+        assert "MetaNTK-NAS, seed 1: glyphs, 5cells-48ch" in figure_texts(figure)
+    assert drawn["search_metantk_seed1"].axes[0].get_ylabel() == FACTS[CONDITION]["title"]
+    nothing = draw_searches.draw(finished[2].parent, {})["search_random_seed0"]
+    assert any("Nothing was measured" in text for text in figure_texts(nothing))
+
+
+def test_searches_without_cells_and_with_damaged_traces_are_named(finished):
+    with pytest.raises(InputError, match=r"architecture\.json"):
+        draw_searches.draw(finished[-1].parent, {})
+    trace = finished[0].parent / "search.csv"
+    trace.write_text("round,stage,removed\n0,operations,True\n")
+    with pytest.raises(InputError, match=r"search\.csv: lacks the columns cell, .*run search_architecture again"):
+        draw_searches.draw(finished[0].parent, {})

@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from metantk.space.network import Network
 from torch import Tensor, nn
 from torch.nn import functional
 

@@ -9,13 +9,13 @@ import zipfile
 
 import numpy as np
 import pytest
-from metantk.config import DatasetOptions
 from PIL import Image
 from torchvision.datasets import CIFAR100, Omniglot
 
 from metantk.datasets import cifar, omniglot, published
 from metantk.datasets.sources import open_source
 from metantk.datasets.store import SPLITS, gather, write_dataset
+from metantk.options.dataset import DatasetOptions
 from metantk.storage import InputError
 
 SIDE = 12

@@ -1,24 +1,15 @@
-"""Atomic writes, the dependency walk behind code(), the data format, generators."""
+"""Atomic writes, JSON, the data format, generators."""
 
-import ast
-from collections import Counter
+import errno
+import os
 
 import numpy as np
 import pytest
 import torch
 
-from metantk import devices, storage
+from metantk import devices
 from metantk.datasets.store import SPLITS, Source, Split, load_split, stream_split, write_dataset
-from metantk.storage import (
-    SCRIPTS,
-    InputError,
-    atomic_write,
-    canonical_json,
-    checkpoint_path,
-    code_hash,
-    local_modules,
-    remove_checkpoint,
-)
+from metantk.storage import InputError, WriteError, atomic_write, canonical_json, read_json, resumable_directory
 
 
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
@@ -49,28 +40,51 @@ def test_canonical_json_ignores_the_order_of_keys():
         canonical_json(float("nan"))
 
 
-def test_code_is_followed_through_imports():
-    def names(script):
-        return {path.relative_to(SCRIPTS).as_posix() for path in local_modules(SCRIPTS / script)}
-
-    training = names("train_genotype.py")
-    assert {"train_genotype.py", "metantk/__init__.py", "metantk/space/operations.py"} <= training
-    assert "metantk/kernels.py" not in training
-    assert {"metantk/kernels.py", "metantk/space/supernet.py"} <= names("search_architecture.py")
-    assert "metantk/pruning.py" not in names("evaluate_episodes.py")
-    assert code_hash(SCRIPTS / "train_genotype.py") != code_hash(SCRIPTS / "evaluate_episodes.py")
+@pytest.mark.parametrize("contents", ["", "{", "[" * 10**5, '{"a":' * 10**5 + "1" + "}" * 10**5])
+def test_what_is_no_json_is_one_line(tmp_path, contents):
+    (tmp_path / "file.json").write_text(contents)
+    with pytest.raises(InputError, match=r"file\.json: is not JSON") as error:
+        read_json(tmp_path / "file.json")
+    assert "\n" not in str(error.value)
 
 
-def test_checkpoints_of_other_options_are_removed(tmp_path):
-    old = checkpoint_path(tmp_path, "training", {"epochs": 1})
-    with atomic_write(old) as temporary:
-        temporary.write_text("x")
-    assert checkpoint_path(tmp_path, "training", {"epochs": 1}) == old
-    assert old.exists()
-    assert checkpoint_path(tmp_path, "training", {"epochs": 2}) != old
-    assert not old.exists()
-    remove_checkpoint(old)
+def test_json_that_is_missing_is_named(tmp_path):
+    with pytest.raises(InputError, match=r"file\.json: cannot be read"):
+        read_json(tmp_path / "file.json")
+
+
+def fail_after(folder, error):
+    with resumable_directory(folder, "key") as unfinished:
+        (unfinished / "part").write_text("half")
+        raise error
+
+
+def test_a_folder_that_a_full_disk_interrupts_goes_on_where_it_was(tmp_path):
+    with pytest.raises(WriteError, match="free some space"):
+        fail_after(tmp_path / "data", OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))
+    with resumable_directory(tmp_path / "data", "key") as unfinished:
+        assert (unfinished / "part").read_text() == "half"
+    assert [path.name for path in tmp_path.iterdir()] == ["data"]
+
+
+def test_a_folder_of_bad_input_or_of_another_key_leaves_nothing(tmp_path):
+    with pytest.raises(InputError, match="made up"):
+        fail_after(tmp_path / "data", InputError("made up"))
     assert list(tmp_path.iterdir()) == []
+    with pytest.raises(KeyboardInterrupt):
+        fail_after(tmp_path / "data", KeyboardInterrupt())
+    with resumable_directory(tmp_path / "data", "another") as unfinished:
+        assert list(unfinished.iterdir()) == []
+    assert [path.name for path in tmp_path.iterdir()] == ["data"]
+
+
+def test_a_folder_that_another_process_writes_is_refused(tmp_path):
+    with (
+        resumable_directory(tmp_path / "data", "key"),
+        pytest.raises(InputError, match="is being written by another process"),
+        resumable_directory(tmp_path / "data", "key"),
+    ):
+        pass
 
 
 def make_splits():
@@ -148,19 +162,3 @@ def test_an_unknown_device_is_an_input_error(monkeypatch):
     monkeypatch.setenv("METANTK_DEVICE", "cuda:99")
     with pytest.raises(InputError, match="no such device"):
         devices.pick_device()
-
-
-def test_each_module_is_parsed_once_however_many_rules_ask_for_it(monkeypatch):
-    parsed = Counter()
-    parse = ast.parse
-
-    def count(text):
-        parsed[text] += 1
-        return parse(text)
-
-    monkeypatch.setattr(ast, "parse", count)
-    storage._imported_names.cache_clear()
-    scripts = ("search_architecture.py", "train_genotype.py", "evaluate_episodes.py", "verify_theory.py")
-    modules = {path for script in scripts for path in local_modules(SCRIPTS / script)}
-    assert len(modules) > len(scripts)
-    assert parsed == Counter({path.read_text() for path in modules})

@@ -1,56 +1,136 @@
-"""Tables from made-up finished runs."""
+"""Tables from made-up finished chains: means, marks, differences, and the paper's numbers beside ours."""
 
-import json
+import sys
+from collections import Counter
+from itertools import combinations
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
-from metantk.config import METHODS
+from scipy import stats
+from small_chain import ASKED, change, write_chain
 
+import aggregate_tables
 from metantk import tables
+from metantk.options import catalogue
 from metantk.storage import InputError
 
-
-def write_part(root, method, seed, *, dataset="glyphs", run="5cells-48ch", shift=0.0):
-    folder = root / dataset / run / method / f"seed{seed}"
-    folder.mkdir(parents=True)
-    rng = np.random.default_rng([seed, len(method)])
-    rows = [
-        {"shots": shots, "episode": number, "accuracy": 50 + shots + shift + seed + rng.uniform(-1, 1)}
-        for shots in (1, 5)
-        for number in range(40)
-    ]
-    pd.DataFrame(rows).to_csv(folder / "episodes.csv", index=False)
-    search = {"seconds": 100.0 + seed, "options": {"criteria": METHODS[method]}}
-    (folder / "search.json").write_text(json.dumps(search))
-    (folder / "backbone.json").write_text(json.dumps({"parameters": 1_000_000 + seed}))
-    return folder
+SEARCHES = ("metantk", "te-nas", "linear-regions", "random")
+TITLES = tables.Titles(catalogue.TITLES["searches"], catalogue.TITLES["learners"])
+DISTANCES = {"metantk": 6.0, "te-nas": 0.3}
 
 
 @pytest.fixture
-def parts(tmp_path):
-    folders = [write_part(tmp_path, m, s, shift=3.0 * (m == "metantk")) for m in METHODS for s in (0, 1, 2)]
-    return [tables.read_part(folder) for folder in folders]
+def chains(tmp_path) -> list[Path]:
+    """Four searches with three seeds each, and a ResNet-12 with one."""
+    folders = [
+        write_chain(tmp_path, name, seed, shift=DISTANCES.get(name, 0.0)) for name in SEARCHES for seed in (0, 1, 2)
+    ]
+    return [*folders, write_chain(tmp_path, "fixed", 0, backbone="resnet12")]
 
 
-def test_summary_means_and_deviations_by_hand(parts):
-    summary = tables.summarise(parts)
+@pytest.fixture
+def groups(chains):
+    return tables.group_chains(map(tables.read_chain, chains))
+
+
+@pytest.fixture
+def summary(groups):
+    return tables.summarise(groups, TITLES)
+
+
+def accuracies_of(chains: list[Path], search: str, shots: int) -> np.ndarray:
+    """`(seeds, episodes)`, straight from the files."""
+    files = [pd.read_csv(folder / "episodes.csv") for folder in chains if f"/{search}/" in str(folder)]
+    return np.array([table.loc[table["shots"] == shots, "accuracy"] for table in files])
+
+
+# --- Summary -----------------------------------------------------------------------------------------------
+
+
+def test_summary_means_and_deviations_by_hand(chains, summary):
     assert list(summary.columns) == tables.SUMMARY_COLUMNS
-    assert len(summary) == 8
-    row = summary[(summary["method"] == "random") & (summary["shots"] == 5)].iloc[0]
-    members = [p.episodes.query("shots == 5")["accuracy"].to_numpy() for p in parts if p.method == "random"]
-    assert row["seeds"] == 3
+    assert len(summary) == 2 * 5
+    row = summary[(summary["search"] == "random") & (summary["shots"] == 5)].iloc[0]
+    members = accuracies_of(chains, "random", 5)
+    assert (row["dataset"], row["backbone"], row["learner"]) == ("glyphs", "5cells-48ch", "rfs")
+    assert (row["model"], row["seeds"], row["device"]) == ("Random Cell", 3, "cpu")
     assert row["params"] == 1_000_001
     assert row["search_seconds"] == 101
-    assert row["accuracy_mean"] == pytest.approx(np.mean(members))
-    assert row["accuracy_std"] == pytest.approx(np.std([m.mean() for m in members], ddof=1))
-    over_seeds = np.mean(members, axis=0)
-    assert row["ci95"] == pytest.approx(2.0226909 * over_seeds.std(ddof=1) / 40**0.5, rel=1e-6)
+    assert row["accuracy_mean"] == pytest.approx(members.mean())
+    assert row["accuracy_std"] == pytest.approx(members.mean(1).std(ddof=1))
+    assert row["ci95"] == pytest.approx(2.0226909 * members.mean(0).std(ddof=1) / 40**0.5, rel=1e-6)
+    single = summary[summary["backbone"] == "resnet12"].iloc[0]
+    assert single["model"] == "RFS"  # nothing was searched: the learner names the row
+    assert np.isnan(single["accuracy_std"])
 
 
-def test_table_2_has_the_papers_marks_and_bold_best(parts):
-    summary = tables.summarise(parts)
-    table = tables.make_table2(summary, {part.method: part.search["options"]["criteria"] for part in parts})
+def test_means_of_each_seed_are_listed(chains, groups):
+    table = tables.per_seed(groups)
+    assert len(table) == 2 * len(chains)
+    row = table.query("search == 'te-nas' and seed == 2 and shots == 1")["accuracy"]
+    assert row.tolist() == pytest.approx([accuracies_of(chains, "te-nas", 1)[2].mean()])
+
+
+def test_a_row_is_what_its_files_say_whatever_its_folder(tmp_path):
+    folder = write_chain(tmp_path, "metantk", 3, search_folder="some/where/else")
+    (tmp_path / "elsewhere").symlink_to(folder)
+    (tmp_path / "search.json").write_text((folder.parent / "search.json").read_text())
+    chain = tables.read_chain(tmp_path / "elsewhere")
+    assert chain.key == ("glyphs", "5cells-48ch", "metantk", "rfs")
+    assert chain.seed == 3
+
+
+@pytest.mark.parametrize(
+    "different", [{"seed": 1}, {"episodes": 20}, {"ways": 4}, {"queries": 5}, {"shots": [1, 5, 10]}]
+)
+def test_rows_asked_different_episodes_are_refused(tmp_path, different):
+    folders = [
+        write_chain(tmp_path, "metantk", 0),
+        write_chain(tmp_path, "random", 0, asked=ASKED | different),
+    ]
+    with pytest.raises(InputError, match="were not asked the same episodes") as error:
+        tables.group_chains(map(tables.read_chain, folders))
+    assert all(str(folder) in str(error.value) for folder in folders)
+
+
+def test_other_data_sets_and_other_answers_may_differ(tmp_path):
+    """Episodes are those of a data set; how a task is answered is a row's own."""
+    asked = [ASKED, ASKED | {"copies": 1, "classifier": "svm"}]
+    folders = [
+        write_chain(tmp_path, name, 0, asked=a) for name, a in zip(("metantk", "random"), asked, strict=True)
+    ]
+    folders.append(write_chain(tmp_path, "metantk", 0, dataset="omniglot", asked=ASKED | {"seed": 5}))
+    assert len(tables.group_chains(map(tables.read_chain, folders))) == 3
+
+
+def test_a_seed_that_is_there_twice_is_refused(tmp_path):
+    folders = [write_chain(tmp_path, "random", 0), write_chain(tmp_path, "random", 0, search_folder="copy")]
+    with pytest.raises(InputError, match="has a seed twice"):
+        tables.group_chains(map(tables.read_chain, folders))
+
+
+@pytest.mark.parametrize("text", ["[", "[]", "3", '"x"', '{"searches": 3}', '{"searches": [1]}', "null"])
+def test_titles_that_are_none_are_refused(text):
+    with pytest.raises(InputError, match="--titles: is not a JSON object"):
+        tables.parse_titles(text)
+
+
+def test_what_has_no_title_stands_for_itself():
+    titles = tables.parse_titles('{"searches": {"metantk": "MetaNTK-NAS", "fixed": ""}}')
+    assert [titles.model(*names) for names in (("metantk", "rfs"), ("mine", "rfs"), ("fixed", "maml"))] == [
+        "MetaNTK-NAS",
+        "mine",
+        "maml",
+    ]
+
+
+# --- Tables 1 and 2 ----------------------------------------------------------------------------------------
+
+
+def test_table_2_has_the_papers_marks_and_bold_best(summary, groups):
+    table = tables.make_table2(summary, groups)
     assert table["Model"].tolist() == ["MetaNTK-NAS", "TE-NAS", "Linear Region", "Random Cell"]
     assert table[["MetaNTK", "NTK", "Linear Region"]].to_numpy().tolist() == [
         ["✓", "", "✓"],
@@ -63,22 +143,101 @@ def test_table_2_has_the_papers_marks_and_bold_best(parts):
         assert [value.startswith("**") for value in bold[column]] == [True, False, False, False]
 
 
+def test_table_2_marks_weights_and_criteria_of_ones_own(tmp_path):
+    criteria = [{"meta_ntk_condition": 0.5}, "linear_regions", {"my/own_score.py": 2}]
+    mine = write_chain(tmp_path, "mine", 0, search_options={"kind": "prune", "criteria": criteria})
+    paper = write_chain(tmp_path, "metantk", 0)
+    groups = tables.group_chains(map(tables.read_chain, (mine, paper)))
+    table = tables.make_table2(tables.summarise(groups, TITLES), groups)
+    columns = ["Model", "MetaNTK", "NTK", "Linear Region", "own_score"]
+    assert table[columns].to_numpy().tolist() == [
+        ["mine", "✓ × 0.5", "", "✓", "✓ × 2"],
+        ["MetaNTK-NAS", "✓", "", "✓", ""],
+    ]
+    latex = tables.to_latex(table)
+    assert r"$\checkmark$ $\times$ 0.5" in latex
+    assert r"own\_score" in latex
+
+
+@pytest.mark.parametrize("criteria", [3, "meta_ntk_condition", [3], [{"x": "much"}], [["x"]], {"a": 1}])
+def test_criteria_that_are_none_are_named_with_their_file(tmp_path, criteria):
+    folder = write_chain(tmp_path, "mine", 0, search_options={"kind": "prune", "criteria": criteria})
+    groups = tables.group_chains([tables.read_chain(folder)])
+    with pytest.raises(InputError, match=r"search\.json: .*criteria.*run search_architecture again"):
+        tables.make_table2(tables.summarise(groups, TITLES), groups)
+
+
+def test_searches_without_criteria_have_no_marks(tmp_path):
+    """Whatever a stranger's search calls `criteria`, only those of a pruning are marks."""
+    folder = write_chain(tmp_path, "mine", 0, search_options={"kind": "my/search.py", "criteria": "many"})
+    groups = tables.group_chains([tables.read_chain(folder)])
+    table = tables.make_table2(tables.summarise(groups, TITLES), groups)
+    assert table[list(tables.MARKS.values())].to_numpy().tolist() == [["", "", ""]]
+
+
+def test_table_2_has_a_column_for_each_backbone_and_its_gaps_are_empty(tmp_path):
+    folders = [
+        write_chain(tmp_path, "metantk", 0),
+        write_chain(tmp_path, "metantk", 0, backbone="8cells-48ch", shift=1),
+        write_chain(tmp_path, "random", 0, backbone="8cells-48ch"),
+    ]
+    groups = tables.group_chains(map(tables.read_chain, folders))
+    table = tables.make_table2(tables.summarise(groups, TITLES), groups)
+    assert [column for column in table if "shot" in column] == [
+        f"{shots}-shot, {cells}cells-48ch" for shots in (1, 5) for cells in (5, 8)
+    ]
+    assert (table["1-shot, 5cells-48ch"] == "").tolist() == [False, True]
+
+
 def test_table_1_sets_the_papers_rows_beside_ours(tmp_path):
-    folder = write_part(tmp_path, "metantk", 0, dataset="mini-imagenet")
-    table = tables.make_table1(tables.summarise([tables.read_part(folder)]))
-    assert (table["Source"] == "paper").sum() == 11
-    ours = table.iloc[-1]
-    assert (ours["Source"], ours["Cells"], ours["Params"], ours["Search cost"]) == (
-        "this run",
-        "5",
-        "1.00M",
-        "100.0 s",
-    )
-    assert "±" not in ours["5-shot"]  # one seed has no deviation
+    folders = [
+        write_chain(tmp_path, "metantk", 0, dataset="mini-imagenet"),
+        write_chain(tmp_path, "fixed", 0, dataset="mini-imagenet", backbone="resnet12"),
+    ]
+    change(folders[1].parent / "search.json", seconds=0.0)
+    groups = tables.group_chains(map(tables.read_chain, folders))
+    table = tables.make_table1(tables.summarise(groups, TITLES), groups)
+    assert Counter(table["Source"]) == {"paper": 11, "this run": 2}
+    assert set(table["Data"]) == {"mini-imagenet"}
+    cells, resnet = table.iloc[-2], table.iloc[-1]
+    names = ["Model", "Learner", "Arch.", "Cells", "Params", "Search cost", "Device"]
+    assert cells[names].tolist() == ["MetaNTK-NAS", "rfs", "Cells, 48 channels", "5", "1.00M", "100.0 s", "cpu"]
+    assert resnet[names].tolist() == ["RFS", "rfs", "ResNet-12", "", "1.00M", "", ""]
+    assert "±" not in cells["5-shot"]  # one seed has no deviation
+    assert cells["±"] == "one seed"
 
 
-def test_formats(parts):
-    table = tables.make_table2(tables.summarise(parts), METHODS)
+def test_published_numbers_are_those_of_the_data_file(tmp_path):
+    published = pd.read_csv(tables.PUBLISHED, dtype=str, keep_default_na=False)
+    assert Counter(published["dataset"]) == {"mini-imagenet": 11, "tiered-imagenet": 7}
+    folders = [write_chain(tmp_path, "metantk", 0, dataset=name) for name in ("tiered-imagenet", "glyphs")]
+    groups = tables.group_chains(map(tables.read_chain, folders))
+    table = tables.make_table1(tables.summarise(groups, TITLES), groups)
+    theirs = table[table["Source"] == "paper"]
+    expected = published[published["dataset"] == "tiered-imagenet"]
+    assert theirs["1-shot"].tolist() == expected["one_shot"].tolist()
+    assert theirs["5-shot"].tolist() == expected["five_shot"].tolist()
+    assert "71.12 ± 0.49" in set(theirs["1-shot"])  # MetaNTK-NAS, 5 cells
+    assert set(theirs["±"]) == {"95 % interval over episodes", "deviation over seeds"}
+
+
+def test_without_a_published_data_set_the_papers_rows_are_those_of_miniimagenet(summary, groups):
+    table = tables.make_table1(summary, groups)
+    assert list(dict.fromkeys(table["Data"])) == ["glyphs", "mini-imagenet"]
+    assert set(table.loc[table["Data"] == "mini-imagenet", "Source"]) == {"paper"}
+    ours = table[table["Data"] == "glyphs"]
+    assert ours["±"].tolist() == ["deviation over seeds (3)"] * 4 + ["one seed"]
+
+
+def test_the_papers_best_is_not_compared_with_ours_on_other_data(summary, groups):
+    bold = tables.bold_best(tables.make_table1(summary, groups), "**{}**")
+    best = bold[bold["5-shot"].str.startswith("**")]
+    assert best["Data"].tolist() == ["glyphs", "mini-imagenet"]
+    assert best["Model"].tolist() == ["MetaNTK-NAS", "MetaNTK-NAS"]
+
+
+def test_formats(summary, groups):
+    table = tables.make_table2(summary, groups)
     latex = tables.to_latex(table)
     assert "\\toprule" in latex
     assert "±" not in latex
@@ -88,13 +247,152 @@ def test_formats(parts):
     assert [tables.format_count(c) for c in (1_770_000, 30_500)] == ["1.77M", "30.5k"]
 
 
-def test_unfinished_and_misnamed_parts_are_refused(tmp_path):
-    folder = write_part(tmp_path, "random", 0)
-    (folder / "search.json").unlink()
-    with pytest.raises(InputError, match=r"search\.json"):
-        tables.read_part(folder)
-    (folder / "episodes.csv").write_text("shots,episode\n1,0\n")
-    with pytest.raises(InputError, match=r"episodes\.csv"):
-        tables.read_part(folder)
-    with pytest.raises(InputError, match="is not named"):
-        tables.read_part(tmp_path)
+# --- Differences -------------------------------------------------------------------------------------------
+
+
+def test_differences_have_paired_intervals_over_episodes_and_welchs_over_seeds(chains, summary, groups):
+    table = tables.differences(summary, groups)
+    assert len(table) == 2 * len(list(combinations(range(5), 2)))
+    for shots in (1, 5):
+        one, other = (accuracies_of(chains, name, shots) for name in ("metantk", "te-nas"))
+        row = table[
+            (table["other"] == "TE-NAS") & (table["row"] == "MetaNTK-NAS") & (table["shots"] == shots)
+        ].iloc[0]
+        assert row["difference"] == pytest.approx(one.mean() - other.mean(), abs=6e-4)
+        # The same episodes were asked: a paired t-test over them, each averaged over the seeds.
+        paired = stats.ttest_rel(one.mean(0), other.mean(0)).confidence_interval(0.95)
+        assert row["ci95_episodes"] == pytest.approx((paired.high - paired.low) / 2, abs=6e-4)
+        seeds = stats.ttest_ind(one.mean(1), other.mean(1), equal_var=False).confidence_interval(0.95)
+        assert row["ci95_seeds"] == pytest.approx((seeds.high - seeds.low) / 2, abs=6e-4)
+
+
+def test_only_what_exceeds_both_intervals_is_beyond_chance(summary, groups):
+    table = tables.differences(summary, groups).query("shots == 1").set_index(["row", "other"])
+    far, near = table.loc[("MetaNTK-NAS", "Random Cell")], table.loc[("TE-NAS", "Random Cell")]
+    assert abs(far["difference"]) > max(far["ci95_episodes"], far["ci95_seeds"])
+    assert far["beyond_chance"] == "yes"
+    # More than chance over episodes, but not over seeds.
+    assert near["ci95_episodes"] < abs(near["difference"]) < near["ci95_seeds"]
+    assert near["beyond_chance"] == "no"
+    single = table.loc[("MetaNTK-NAS", "RFS")]
+    assert np.isnan(single["ci95_seeds"])
+    assert single["beyond_chance"] == "one seed"
+
+
+def test_pairing_leaves_out_what_makes_episodes_hard(tmp_path):
+    """Both rows fail on the same episodes: their difference is known better than either accuracy."""
+    folders = [write_chain(tmp_path, name, seed, shift=-20) for name in ("metantk", "random") for seed in (0, 1)]
+    hard = np.random.default_rng(0).normal(0, 8, 40)
+    for folder in folders:
+        table = pd.read_csv(folder / "episodes.csv")
+        table["accuracy"] += hard[table["episode"]]
+        table.to_csv(folder / "episodes.csv", index=False)
+        means = table.groupby("shots")["accuracy"].mean()
+        shots = {str(count): {"accuracy_mean": mean, "ci95": 1} for count, mean in means.items()}
+        change(folder / "evaluation.json", shots=shots)
+    groups = tables.group_chains(map(tables.read_chain, folders))
+    summary = tables.summarise(groups, TITLES)
+    paired = tables.differences(summary, groups)["ci95_episodes"]
+    assert (paired < 0.3 * summary["ci95"].min()).all()
+
+
+def test_rows_of_different_data_sets_are_not_compared_and_do_not_name_each_other(tmp_path):
+    folders = [
+        write_chain(tmp_path, "metantk", 0, dataset="a", learner="rfs"),
+        write_chain(tmp_path, "metantk", 0, dataset="a", learner="maml"),
+        write_chain(tmp_path, "metantk", 0, dataset="b", learner="rfs"),
+        write_chain(tmp_path, "random", 0, dataset="b", learner="rfs"),
+        write_chain(tmp_path, "metantk", 0, dataset="c", learner="maml"),
+    ]
+    groups = tables.group_chains(map(tables.read_chain, folders))
+    table = tables.differences(tables.summarise(groups, TITLES), groups).query("shots == 1")
+    assert table[["dataset", "row", "other"]].to_numpy().tolist() == [
+        ["a", "MetaNTK-NAS, rfs", "MetaNTK-NAS, maml"],
+        ["b", "MetaNTK-NAS", "Random Cell"],
+    ]
+
+
+def test_labels_tell_rows_apart_by_what_differs(tmp_path):
+    folders = [
+        write_chain(tmp_path, "metantk", 0),
+        write_chain(tmp_path, "metantk", 0, backbone="8cells-48ch"),
+        write_chain(tmp_path, "random", 0),
+        write_chain(tmp_path, "random", 0, learner="maml"),
+        write_chain(tmp_path, "te-nas", 0),
+    ]
+    groups = tables.group_chains(map(tables.read_chain, folders))
+    assert list(tables.labels(tables.summarise(groups, TITLES)).values()) == [
+        "MetaNTK-NAS, 5cells-48ch",
+        "MetaNTK-NAS, 8cells-48ch",
+        "Random Cell, rfs",
+        "Random Cell, maml",
+        "TE-NAS",
+    ]
+
+
+# --- The program -------------------------------------------------------------------------------------------
+
+
+def aggregate(monkeypatch, chains, output, *flags):
+    words = ["aggregate_tables.py", *chains, *flags, "--output", output]
+    monkeypatch.setattr(sys, "argv", [str(word) for word in words])
+    aggregate_tables.main()
+
+
+def test_every_table_is_written_in_every_format(monkeypatch, chains, tmp_path):
+    aggregate(monkeypatch, chains, tmp_path / "tables")
+    names = {path.name for path in (tmp_path / "tables").iterdir()}
+    formats = {f"{name}.{suffix}" for name in ("summary", "table1", "table2", "differences", "costs")
+               for suffix in ("csv", "md", "tex")}  # fmt: skip
+    assert names == formats | {"seeds.csv", "missing.csv"}
+    assert pd.read_csv(tmp_path / "tables" / "missing.csv").empty
+    assert "**" in (tmp_path / "tables" / "table2.md").read_text()
+
+
+def test_partial_tables_name_what_is_missing(monkeypatch, chains, tmp_path, caplog):
+    (chains[0] / "evaluation.json").unlink()
+    (chains[3] / "model.json").unlink()
+    (chains[3] / "evaluation.json").unlink()
+    unsearched = tmp_path / "glyphs" / "5cells-48ch" / "mine" / "seed0" / "rfs"
+    aggregate(monkeypatch, [*chains, unsearched], tmp_path / "tables", "--partial")
+    missing = pd.read_csv(tmp_path / "tables" / "missing.csv")
+    assert missing.to_numpy().tolist() == [
+        [str(chains[0]), "evaluate_episodes"],
+        [str(chains[3]), "train_network"],
+        [str(unsearched), "search_architecture"],
+    ]
+    summary = pd.read_csv(tmp_path / "tables" / "summary.csv").query("shots == 1").set_index("search")
+    assert summary["seeds"].to_dict() == {
+        "metantk": 2,
+        "te-nas": 2,
+        "linear-regions": 3,
+        "random": 3,
+        "fixed": 1,
+    }
+    assert f"{unsearched}: not finished, search_architecture is to come" in caplog.text
+
+
+def test_unfinished_chains_are_an_error_where_tables_shall_be_whole(monkeypatch, chains, tmp_path):
+    (chains[0] / "evaluation.json").unlink()
+    with pytest.raises(InputError, match=r"evaluation\.json: cannot be read .*run evaluate_episodes again"):
+        aggregate(monkeypatch, chains, tmp_path / "tables")
+    assert not (tmp_path / "tables").exists()
+
+
+def test_damaged_files_of_finished_chains_are_an_error_also_in_partial_tables(monkeypatch, chains, tmp_path):
+    (chains[0] / "model.json").write_text("{}")
+    with pytest.raises(InputError, match="run train_network again"):
+        aggregate(monkeypatch, chains, tmp_path / "tables", "--partial")
+
+
+def test_nothing_finished_is_said_so(monkeypatch, tmp_path):
+    with pytest.raises(InputError, match="none of 1 chains is finished yet"):
+        aggregate(monkeypatch, [tmp_path], tmp_path / "tables", "--partial")
+
+
+def test_networks_without_a_search_alone_leave_table_2_empty(monkeypatch, tmp_path):
+    folder = write_chain(tmp_path, "fixed", 0, backbone="resnet12")
+    aggregate(monkeypatch, [folder], tmp_path / "tables")
+    assert pd.read_csv(tmp_path / "tables" / "table2.csv").empty
+    assert (tmp_path / "tables" / "table2.md").exists()
+    assert pd.read_csv(tmp_path / "tables" / "differences.csv").empty

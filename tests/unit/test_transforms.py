@@ -2,10 +2,10 @@
 
 import pytest
 import torch
-from metantk.config import AugmentationOptions
 from torchvision.transforms.v2 import functional as reference
 
 from metantk import transforms
+from metantk.options.augmentation import AugmentationOptions
 
 
 @pytest.fixture

@@ -54,7 +54,8 @@ SEED_LINES = ["-", "--", ":", "-.", (0, (6, 1, 1, 1, 1, 1)), (0, (1, 3))]
 def row_styles(rows: Iterable[str]) -> dict[str, RowStyle]:
     """Style of each row by its label, in the order in which figures list them: known models first, others by name.
 
-    A known model's first row has its colour; rows that share a model, on other backbones, have colours of their own.
+    A known model's first row has its colour; rows that share a model, on other backbones, have colours of their
+    own.
     """
     rows = sorted(set(rows))
     taken = {}

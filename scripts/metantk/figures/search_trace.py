@@ -13,6 +13,7 @@ from matplotlib.patches import Rectangle
 from metantk.figures.palette import OPERATIONS, OTHER_OPERATION, decider_colour, tint
 from metantk.figures.style import MUTED, STYLE, TEXT, centred_text, message_figure, new_figure, text_width
 
+COLUMNS = ["round", "stage", "cell", "edge", "input", "node", "operation", "removed", "decided_by"]
 ROUND_WIDTH = 1.02
 GROUP_WIDTH = 0.48
 RESULT_WIDTH = 1.08
@@ -39,9 +40,8 @@ def draw_search_trace(trace: pd.DataFrame, title: str, facts: Mapping[str, Mappi
     sum of the ranks did. The last column holds what is left.
 
     Args:
-        trace: `search.csv`. Read are the columns `round`, `stage` (`operations` or `edges`), `cell`, `edge`,
-            `input`, `node`, `operation`, `removed`, `decided_by`, and for each criterion NAME `NAME_unpruned` and
-            `NAME`.
+        trace: `search.csv`. Read are `COLUMNS` (`stage` is `operations` or `edges`), and for each criterion NAME
+            `NAME_unpruned` and `NAME`.
             A trace with no rows (architectures drawn at random) gives a figure that says so.
         title: the figure's title.
         facts: by criterion, its `title` and whether its axis is `logarithmic`; from search.json.

@@ -1,5 +1,6 @@
 """What the options of all stages are made of: strict types, ranges, and errors of one line. Imports no torch."""
 
+import reprlib
 from typing import Annotated, ClassVar, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -26,6 +27,9 @@ class Options(BaseModel):
 
 T = TypeVar("T", bound=Options)
 LONGEST_LINE, LONGEST_VALUE = 500, 60  # characters of an error, and of a value that it shows
+# Looks into a value only as far as is shown: it may be huge.
+_glance = reprlib.Repr()
+_glance.maxlevel, _glance.maxstring, _glance.maxother, _glance.maxlong = 3, LONGEST_VALUE, LONGEST_VALUE, LONGEST_VALUE
 
 
 def parse(options: type[T], values: object, *, where: str) -> T:
@@ -61,7 +65,7 @@ def explain(problem: dict) -> str:
     message = problem["msg"].removeprefix("Value error, ")
     if not place:
         return message
-    given = "" if problem["type"] == "value_error" else f" (found {shorten(repr(problem['input']), LONGEST_VALUE)})"
+    given = "" if problem["type"] == "value_error" else f" (found {shorten(_glance.repr(problem['input']), LONGEST_VALUE)})"
     return f"'{place}': {message[0].lower()}{message[1:]}{given}"
 
 

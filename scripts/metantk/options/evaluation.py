@@ -25,9 +25,9 @@ class EvaluationOptions(Options):
         Discriminator(lambda given: "name" if isinstance(given, str) else "by_shots"),
     ] = Field(
         "logistic_regression",
-        description="fitted to the support features of each episode, where the learner leaves it to the evaluation; "
-        "one for all, or one for each number of shots (`{1: svm, 5: logistic_regression}`: the paper takes the "
-        "hinge loss in some 1-shot cases)",
+        description="fitted to the support features of each episode, where the learner leaves it to the "
+        "evaluation; one for all, or one for each number of shots (`{1: svm, 5: logistic_regression}`: the paper "
+        "takes the hinge loss in some 1-shot cases)",
     )
     augmentation: AugmentationOptions = AugmentationOptions()
     seed: Seed = Field(0, description="of the episodes: the same for all methods and seeds of a data set")

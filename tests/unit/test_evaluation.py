@@ -1,0 +1,354 @@
+"""Few-shot evaluation: answers, classifiers by number of shots, and evaluations that were interrupted."""
+
+import json
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from pydantic import ValidationError
+from torch import nn
+
+import evaluate_episodes
+from metantk import evaluation, transforms
+from metantk.backbones.conv4 import build as build_conv4
+from metantk.checkpoints import CheckpointFile
+from metantk.datasets.store import Source, Split, stream_split, write_dataset
+from metantk.devices import generator
+from metantk.episodes import EpisodeSampler
+from metantk.evaluation import evaluate
+from metantk.learners import linear, rfs
+from metantk.models import Model, load_model, save_model
+from metantk.options.evaluation import EvaluationOptions
+from metantk.options.learners.rfs import RfsOptions
+from metantk.storage import InputError, read_json
+
+LABELS = np.repeat(np.arange(7), 10)
+NAMES = [f"class {number}" for number in range(7)]
+
+
+class Pixels(nn.Module):
+    """A backbone whose features are the pixels."""
+
+    feature_dim = 3 * 4 * 4
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = nn.Linear(self.feature_dim, 2)
+
+    def features(self, images):
+        return images.flatten(1)
+
+
+def make_model(network: nn.Module | None = None, module=rfs) -> Model:
+    return Model(network or Pixels(), RfsOptions(), module, {}, [0.5] * 3, [0.25] * 3, {})
+
+
+def colours(noise: float) -> Split:
+    """Classes that differ by colour."""
+    rng = np.random.default_rng(0)
+    palette = rng.integers(30, 220, size=(7, 1, 1, 3))
+    images = palette[LABELS] + rng.normal(0, noise, size=(70, 4, 4, 3))
+    return Split(images.clip(0, 255).astype(np.uint8), LABELS, NAMES)
+
+
+def make_options(**changes) -> EvaluationOptions:
+    values = {"episodes": 30, "queries": 3, "copies": 2, "augmentation": {"padding": 0, "jitter": 0.1}}
+    return EvaluationOptions(**values | changes)
+
+
+def accuracies(split: Split, *, done: int = 0, **changes) -> list[dict[int, float]]:
+    return list(evaluate(make_model(), split, make_options(**changes), where="here", done=done))
+
+
+# --- Answers -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("classifier", ["logistic_regression", "svm"])
+def test_separable_classes_are_told_apart_and_noise_is_not(classifier):
+    easy = accuracies(colours(2), classifier=classifier)
+    assert np.mean([row[5] for row in easy]) > 95
+    rng = np.random.default_rng(1)
+    noise = Split(rng.integers(0, 256, size=(70, 4, 4, 3), dtype=np.uint8), LABELS, NAMES)
+    assert 10 < np.mean([row[1] for row in accuracies(noise, classifier=classifier)]) < 30
+
+
+def test_evaluation_is_reproducible_and_longer_runs_begin_alike():
+    first = accuracies(colours(60))
+    assert accuracies(colours(60)) == first
+    assert accuracies(colours(60), episodes=10) == first[:10]
+    assert accuracies(colours(60), seed=1) != first
+
+
+def test_more_shots_help():
+    rows = accuracies(colours(60), episodes=60)
+    assert np.mean([row[5] for row in rows]) > np.mean([row[1] for row in rows]) + 3
+
+
+@pytest.mark.parametrize("copies", [1, 3])
+def test_accuracies_are_those_of_episodes_answered_one_by_one(copies):
+    """Literally: draw, augment, normalise, divide by the norm, fit, compare; picture by picture, without a pool."""
+    options, split, model = make_options(copies=copies, episodes=12), colours(60), make_model()
+    sampler = EpisodeSampler(split.labels, ways=5, shots=5, queries=3, where="here")
+    got = list(evaluate(model, split, options, where="here"))
+    for number, episode in enumerate(sampler.episodes(12, seed=0)):
+        pictures = torch.from_numpy(split.images[np.repeat(episode.support.ravel(), copies)])
+        if copies > 1:
+            draws = generator("support augmentation", 0, number)
+            pictures = transforms.augment(pictures, options.augmentation, draws)
+        else:
+            pictures = transforms.to_float(pictures)
+        supports = features_of(model, pictures).view(5, 5, copies, -1)
+        queries = features_of(model, transforms.to_float(torch.from_numpy(split.images[episode.query.ravel()])))
+        for shots in (1, 5):
+            features = supports[:, :shots].flatten(0, 2)
+            labels = torch.arange(5).repeat_interleave(shots * copies)
+            scores = linear.logistic_regression(features[None], labels, queries[None], ways=5)[0]
+            right = (scores.argmax(1) == torch.arange(5).repeat_interleave(3)).double().mean()
+            assert got[number][shots] == pytest.approx(100 * float(right))
+
+
+def features_of(model: Model, pictures: torch.Tensor) -> torch.Tensor:
+    features = [model.network.features(transforms.normalise(p[None], model.mean, model.std)) for p in pictures]
+    return nn.functional.normalize(torch.cat(features), dim=-1)
+
+
+class Recorder:
+    """A learner that notes what it is asked, and answers what it is told."""
+
+    def __init__(self, value: float = 0.0) -> None:
+        self.asked, self.value = [], value
+
+    def scores(self, model, tasks):
+        self.asked.append(tasks)
+        return torch.full((len(tasks.query_images()), 5 * 3, 5), self.value)
+
+
+def test_learners_are_asked_for_pictures_and_features_of_the_same_supports_and_queries():
+    module = Recorder()
+    model = make_model(module=module)
+    list(evaluate(model, colours(60), make_options(episodes=4), where="here"))
+    one, five = module.asked  # all episodes at once, by shots
+    assert (one.ways, one.labels.tolist()) == (5, [0, 1, 2, 3, 4])
+    assert five.support_images().shape == (4, 25, 3, 4, 4)
+    assert one.query_images().shape == (4, 15, 3, 4, 4)
+    for tasks in (one, five):
+        assert torch.equal(tasks.support_images().flatten(2), tasks.support_features())
+        assert torch.equal(tasks.query_images().flatten(2), tasks.query_features())
+    # Fewer shots are the first of each class, on the same queries.
+    assert torch.equal(one.support_images(), five.support_images().unflatten(1, (5, 5))[:, :, 0])
+    assert torch.equal(one.query_images(), five.query_images())
+    copies, labels = five.augmented_features()
+    assert copies.shape == (4, 50, 48)
+    assert labels.tolist() == [label for label in range(5) for _ in range(10)]
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_scores_that_are_not_finite_are_refused(value):
+    model = make_model(module=Recorder(value))
+    with pytest.raises(InputError, match="scores are not finite: its weights are of no use; train again"):
+        list(evaluate(model, colours(60), make_options(), where="here"))
+
+
+# --- A classifier for each number of shots -----------------------------------------------------------------
+
+
+def test_each_number_of_shots_has_its_classifier():
+    split = colours(60)
+    plain, svm = accuracies(split), accuracies(split, classifier="svm")
+    mixed = accuracies(split, classifier={1: "svm", 5: "logistic_regression"})
+    assert [row[1] for row in mixed] == [row[1] for row in svm] != [row[1] for row in plain]
+    assert [row[5] for row in mixed] == [row[5] for row in plain] != [row[5] for row in svm]
+
+
+def test_numbers_of_shots_are_keys_as_numbers_and_as_text():
+    """YAML's keys are numbers, JSON's are text; what is written and read again is the same."""
+    options = [make_options(classifier=dict.fromkeys(keys, "svm")) for keys in ((1, 5), ("1", "5"))]
+    assert options[0] == options[1] == EvaluationOptions(**options[0].model_dump())
+    assert options[0].classifier_of(5) == "svm"
+    assert make_options(classifier="svm").classifier_of(1) == "svm"
+
+
+@pytest.mark.parametrize(
+    ("classifier", "message"),
+    [
+        ({1: "svm"}, "name one for each of 1, 5 shots"),
+        ({1: "svm", 5: "svm", 10: "svm"}, "name one for each of 1, 5 shots"),
+        ({}, "name one for each of 1, 5 shots"),
+        ({1: "svm", 5: "knn"}, "logistic_regression"),
+        ("knn", "logistic_regression"),
+        (["svm"], "dictionary"),
+    ],
+)
+def test_classifiers_that_do_not_fit_the_shots_are_refused(classifier, message):
+    with pytest.raises(ValidationError, match=message):
+        make_options(classifier=classifier)
+
+
+# --- Interruptions -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("copies", [1, 2])
+@pytest.mark.parametrize("classifier", ["logistic_regression", "svm"])
+def test_answers_do_not_depend_on_where_an_evaluation_was_interrupted(classifier, copies, monkeypatch):
+    monkeypatch.setattr(evaluation, "TOGETHER", 7)
+    whole = accuracies(colours(60), classifier=classifier, copies=copies)
+    for done in (1, 6, 7, 8, 20, 29, 30):
+        assert accuracies(colours(60), classifier=classifier, copies=copies, done=done) == whole[done:]
+
+
+def test_answers_do_not_depend_on_how_many_episodes_go_together(monkeypatch):
+    whole = accuracies(colours(60))
+    for together in (1, 4, 1000):
+        monkeypatch.setattr(evaluation, "TOGETHER", together)
+        assert accuracies(colours(60)) == whole
+
+
+@pytest.fixture
+def data(tmp_path):
+    streams = {}
+    for number, part in enumerate(("train", "val", "test")):
+        images = (
+            np.random.default_rng(number).integers(0, 256, (70, 16, 16, 3)) // 3 + 20 * LABELS[:, None, None, None]
+        )
+        split = Split(images.astype(np.uint8), LABELS, [f"{part} {name}" for name in NAMES])
+        streams[part] = stream_split(split)
+    write_dataset(tmp_path / "data", Source(streams, "free", [], [], False), name="n", source="s")
+    return tmp_path / "data"
+
+
+@pytest.fixture
+def model(tmp_path):
+    """A Conv4 with its initial weights, as train_network would leave it."""
+    architecture = {"kind": "conv4", "channels": 4, "image_size": 16}
+    network = build_conv4(architecture, 7)
+    network.initialise_(generator("initial weights", 0))
+    facts = {
+        "architecture": architecture,
+        "learner": RfsOptions().model_dump(),
+        "outputs": 7,
+        "mean": [0.5] * 3,
+        "std": [0.25] * 3,
+        "image_size": 16,
+    }
+    (tmp_path / "model").mkdir()
+    save_model(tmp_path / "model", network, None, facts)
+    return tmp_path / "model"
+
+
+@pytest.fixture
+def run(data, model, monkeypatch):
+    """The program itself; what it writes, or what ended it."""
+
+    def run(output, *flags):
+        words = ["evaluate_episodes.py", "--data", data, "--model", model, "--output", output, "--episodes", 20]
+        monkeypatch.setattr(sys, "argv", [str(word) for word in (*words, "--queries", 2, *flags)])
+        monkeypatch.setenv("METANTK_DEVICE", "cpu")
+        evaluate_episodes.main()
+        return [(output / name).read_bytes() for name in ("episodes.csv", "evaluation.json")]
+
+    return run
+
+
+class Killed(BaseException):
+    """As SIGKILL: nothing runs afterwards."""
+
+
+@pytest.mark.parametrize("kills", [[1], [9, 3, 1]])
+def test_an_evaluation_that_was_killed_goes_on_with_the_same_numbers(kills, run, monkeypatch, tmp_path, caplog):
+    whole = run(tmp_path / "whole")
+    monkeypatch.setattr(evaluate_episodes, "KEEP_SECONDS", -1)  # a checkpoint after each episode
+    keep = CheckpointFile.keep
+    for number in kills:
+        left = iter(range(number - 1))
+
+        def keep_and_die(self, state, left=left):
+            keep(self, state)
+            if next(left, None) is None:
+                raise Killed
+
+        monkeypatch.setattr(CheckpointFile, "keep", keep_and_die)
+        with pytest.raises(Killed):
+            run(tmp_path / "killed")
+        assert [path.name for path in (tmp_path / "killed").iterdir()] == [".checkpoints"]
+    monkeypatch.setattr(CheckpointFile, "keep", keep)
+    caplog.set_level("INFO")
+    assert run(tmp_path / "killed") == whole
+    assert f"going on after {sum(kills)} episodes" in caplog.text
+    assert not (tmp_path / "killed" / ".checkpoints").exists()
+
+
+def test_a_checkpoint_of_other_options_or_another_model_is_of_no_use(run, monkeypatch, tmp_path, model):
+    monkeypatch.setattr(evaluate_episodes, "KEEP_SECONDS", -1)
+    keep = CheckpointFile.keep
+
+    def keep_and_die(self, state):
+        keep(self, state)
+        raise Killed
+
+    monkeypatch.setattr(CheckpointFile, "keep", keep_and_die)
+    with pytest.raises(Killed):
+        run(tmp_path / "out", "--seed", 1)
+    monkeypatch.setattr(CheckpointFile, "keep", keep)
+    assert run(tmp_path / "out") == run(tmp_path / "whole")
+
+
+def test_what_the_program_writes_sums_up_its_episodes(run, tmp_path):
+    run(tmp_path / "out", "--classifier", '{"1": "svm", "5": "logistic_regression"}')
+    table, report = pd.read_csv(tmp_path / "out" / "episodes.csv"), read_json(tmp_path / "out" / "evaluation.json")
+    assert table.groupby("shots").size().to_dict() == {1: 20, 5: 20}
+    for shots, values in table.groupby("shots")["accuracy"]:
+        assert report["shots"][str(shots)]["accuracy_mean"] == pytest.approx(values.mean())
+        assert report["shots"][str(shots)]["ci95"] == pytest.approx(2.093024 * values.std() / 20**0.5)
+    assert (report["ways"], report["episodes"]) == (5, 20)
+    assert report["options"]["classifier"] == {"1": "svm", "5": "logistic_regression"}
+
+
+# --- Models ------------------------------------------------------------------------------------------------
+
+
+def test_a_model_comes_back_as_it_was(model):
+    loaded = load_model(model, torch.device("cpu"))
+    network = build_conv4(loaded.facts["architecture"], 7)
+    network.initialise_(generator("initial weights", 0))
+    for name, tensor in network.state_dict().items():
+        assert torch.equal(loaded.network.state_dict()[name], tensor)
+    assert not loaded.network.training
+    assert loaded.extra == {}
+
+
+@pytest.mark.parametrize(
+    "contents", ["", "[]", "null", "3", "{}", "[" * 10**5, '{"learner": 1}', '{"learner": {"kind": "rfs"}}']
+)
+def test_descriptions_that_describe_no_model_are_one_line(model, contents):
+    (model / "model.json").write_text(contents)
+    with pytest.raises(InputError, match=r"model\.json: ") as error:
+        load_model(model, torch.device("cpu"))
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("key", ["architecture", "learner", "outputs", "mean", "std", "weights_sha256"])
+@pytest.mark.parametrize("wrong", [None, "text", [], {"a": [1]}, -1])
+def test_a_description_with_a_wrong_value_is_one_line(model, key, wrong):
+    facts = read_json(model / "model.json")
+    (model / "model.json").write_text(json.dumps(facts | {key: wrong}))
+    with pytest.raises(InputError) as error:
+        load_model(model, torch.device("cpu"))
+    assert "\n" not in str(error.value)
+
+
+def test_weights_that_are_not_the_described_ones_are_refused(model):
+    weights = model / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-4])
+    with pytest.raises(InputError, match="is not the file that"):
+        load_model(model, torch.device("cpu"))
+    weights.unlink()
+    with pytest.raises(InputError, match=r"model\.safetensors: is missing; train again"):
+        load_model(model, torch.device("cpu"))
+
+
+def test_a_split_with_too_few_classes_is_refused():
+    few = colours(2)
+    with pytest.raises(InputError, match="too few"):
+        list(evaluate(make_model(), few, make_options(ways=8), where="here"))

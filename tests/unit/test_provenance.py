@@ -1,0 +1,200 @@
+"""The code behind an output: what is followed, what changes its hash, and what does not."""
+
+import ast
+import subprocess
+import sys
+from collections import Counter
+
+import pytest
+
+from metantk import plugins, provenance
+from metantk.options import catalogue
+from metantk.options.base import parse
+from metantk.provenance import code_hash, local_modules
+from metantk.storage import SCRIPTS
+
+PROGRAMS = ["search_architecture.py", "train_network.py", "evaluate_episodes.py", "verify_theory.py"]
+
+
+def names(*files) -> set[str]:
+    return {path.relative_to(SCRIPTS).as_posix() for path in local_modules(*files)}
+
+
+def files_of(script: str, family: str, name: str) -> list:
+    """A script with the modules of a kind that it was asked for, as its rule names them."""
+    entry = catalogue.named(family, name)
+    options = parse(catalogue.KINDS[family][entry["kind"]], entry, where="test")
+    return [SCRIPTS / script, *plugins.module_files(family, options)]
+
+
+def test_code_is_followed_through_imports():
+    training = names(SCRIPTS / "train_network.py")
+    assert {
+        "train_network.py",
+        "metantk/__init__.py",
+        "metantk/training.py",
+        "metantk/learners/base.py",
+    } <= training
+    assert "metantk/kernels.py" not in training
+    assert "metantk/searches/prune.py" not in names(SCRIPTS / "evaluate_episodes.py")
+    assert code_hash(SCRIPTS / "train_network.py") != code_hash(SCRIPTS / "evaluate_episodes.py")
+
+
+def test_modules_of_kinds_are_those_that_were_asked_for():
+    """A script knows no kind: what it was asked for is followed, with what that imports, and nothing else."""
+    alone = names(SCRIPTS / "search_architecture.py")
+    for family in ("searches", "criteria", "learners", "backbones"):
+        folder = f"metantk/{family}/"
+        assert {name for name in alone if name.startswith(folder)} <= {f"{folder}__init__.py", f"{folder}base.py"}
+    metantk = names(*files_of("search_architecture.py", "searches", "metantk"))
+    assert {"metantk/searches/prune.py", "metantk/kernels.py", "metantk/space/supernet.py"} <= metantk
+    assert {name for name in metantk if name.startswith("metantk/criteria/")} == {
+        f"metantk/criteria/{name}.py"
+        for name in ("__init__", "base", "chunks", "pictures", "meta_ntk_condition", "linear_regions")
+    }
+    random = names(*files_of("search_architecture.py", "searches", "random"))
+    assert "metantk/searches/sample.py" in random
+    assert "metantk/searches/prune.py" not in random
+    assert "metantk/options/searches/prune.py" not in random
+
+
+def test_no_program_of_a_chain_knows_the_catalogue():
+    """A kind that is added to it must rerun nothing."""
+    for script in PROGRAMS:
+        assert "metantk/options/catalogue.py" not in names(SCRIPTS / script)
+
+
+def test_a_kind_of_ones_own_is_followed_into_the_house(tmp_path):
+    path = tmp_path / "mine.py"
+    path.write_text("from metantk.kernels import condition_numbers\n")
+    modules = local_modules(SCRIPTS / "search_architecture.py", path)
+    assert {path.resolve(), SCRIPTS / "metantk" / "kernels.py"} <= set(modules)
+    assert SCRIPTS / "metantk" / "kernels.py" not in local_modules(SCRIPTS / "search_architecture.py")
+
+
+CODE = '''"""A module."""
+
+import math
+
+
+class Shape:
+    """A shape."""
+
+    sides = 3
+
+    def area(self, side: float) -> float:
+        """Of one side."""
+        return math.sqrt(3) / 4 * side**2
+'''
+
+
+def hash_of(path, text: str) -> str:
+    """As another process sees the file: trees are kept within one."""
+    path.write_text(text)
+    provenance._tree_of.cache_clear()
+    return code_hash(path)
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        lambda text: text.replace("    sides", "    # how many\n    sides"),
+        lambda text: text.replace("sides = 3", "sides   =   3   # three"),
+        lambda text: text.replace("\n\n", "\n"),
+        lambda text: text.replace("math.sqrt(3) / 4 * side**2", "(\n            math.sqrt(3) / 4\n * side ** 2)"),
+        lambda text: text.replace("A module.", "Another text."),
+        lambda text: text.replace('    """A shape."""\n\n', ""),
+        lambda text: text.replace(
+            "Of one side.", "Of one side.\n\n        Args:\n            side: in metres.\n        "
+        ),
+    ],
+    ids=["comment", "spaces", "lines", "brackets", "module's docstring", "no docstring", "longer docstring"],
+)
+def test_comments_formatting_and_docstrings_change_nothing(tmp_path, edit):
+    assert edit(CODE) != CODE
+    assert hash_of(tmp_path / "a.py", edit(CODE)) == hash_of(tmp_path / "a.py", CODE)
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        lambda text: text.replace("sides = 3", "sides = 4"),
+        lambda text: text.replace("sides = 3", "sides = 3.0"),
+        lambda text: text.replace("sides = 3", "sides = '3'"),
+        lambda text: text.replace("side**2", "side*2"),
+        lambda text: text.replace("import math", "import cmath as math"),
+        lambda text: text.replace("def area", "@staticmethod\n    def area"),
+        lambda text: text.replace("return math", "'a text that is no docstring'; return math"),
+        lambda text: text + "print(1)\n",
+        lambda text: text.replace("sides", "corners"),
+    ],
+)
+def test_code_changes_the_hash(tmp_path, edit):
+    assert edit(CODE) != CODE
+    assert hash_of(tmp_path / "a.py", edit(CODE)) != hash_of(tmp_path / "a.py", CODE)
+
+
+def test_an_edit_of_a_module_changes_the_hash_of_those_that_use_it_alone(tmp_path, monkeypatch):
+    for name, text in {
+        "one.py": "from package import used\n",
+        "other.py": "import json\n",
+        "package/__init__.py": "",
+        "package/used.py": "import package.deeper\n",
+        "package/deeper.py": "value = 1\n",
+        "package/unused.py": "value = 1\n",
+    }.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    monkeypatch.setattr(provenance, "SCRIPTS", tmp_path)
+
+    def hashes():
+        provenance._tree_of.cache_clear()
+        return code_hash(tmp_path / "one.py"), code_hash(tmp_path / "other.py")
+
+    before = hashes()
+    (tmp_path / "package" / "unused.py").write_text("value = 2\n")
+    assert hashes() == before
+    (tmp_path / "package" / "deeper.py").write_text("value = 2\n")
+    after = hashes()
+    assert after[0] != before[0]
+    assert after[1] == before[1]
+
+
+def test_each_module_is_parsed_once_however_many_rules_ask_for_it(monkeypatch):
+    parsed = Counter()
+    parse_text = ast.parse
+
+    def count(text):
+        parsed[text if isinstance(text, str) else text.decode()] += 1
+        return parse_text(text)
+
+    monkeypatch.setattr(ast, "parse", count)
+    modules = {path for script in PROGRAMS for path in local_modules(SCRIPTS / script)}
+    texts = Counter(path.read_text() for path in modules)
+    assert len(modules) > len(PROGRAMS)
+    for ask, times in ((local_modules, 1), (code_hash, 2)):  # for its imports; for its tree, too
+        parsed.clear()
+        provenance._imported_names.cache_clear()
+        provenance._tree_of.cache_clear()
+        for script in PROGRAMS:
+            ask(SCRIPTS / script)
+        assert set(parsed) == set(texts)
+        assert all(parsed[text] <= times * number for text, number in texts.items())
+
+
+def test_provenance_says_how_an_output_came_about():
+    files = files_of("train_network.py", "learners", "rfs")
+    told = provenance.provenance(*files, options={"epochs": 3}, seed=4, device="cpu")
+    assert told["script"] == "train_network.py"
+    assert told["code"] == code_hash(*files)
+    assert (told["options"], told["seed"], told["device"]) == ({"epochs": 3}, 4, "cpu")
+    assert {"python", "torch", "numpy"} <= set(told["versions"])
+    assert told == provenance.provenance(*files, options={"epochs": 3}, seed=4, device="cpu")  # no times
+
+
+def test_asking_for_code_needs_no_torch():
+    code = (
+        "import sys; from metantk.provenance import code_hash; from metantk.storage import SCRIPTS;"
+        " code_hash(SCRIPTS / 'train_network.py'); assert 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], env={"PYTHONPATH": str(SCRIPTS)}, check=True)
