@@ -16,7 +16,7 @@ from conftest import House, copy_house, place_image, program_environment, tiny_c
 
 SANDBOX = Path(__file__).parents[1] / "sandbox" / "slurm-sandbox"
 GPUS = 4
-RUN = "results/glyphs/2cells-2ch/random"
+RUN = "results/glyphs/2cells-2ch/linear-regions"
 # Below the folder of a seed.
 COMPARED = ("architecture.json", "rfs/model.safetensors", "rfs/episodes.csv")
 SEEDS = range(5)
@@ -64,7 +64,7 @@ def slurm():
 def configuration() -> dict:
     """Five short chains of jobs, whose trainings leave checkpoints on the way."""
     configuration = tiny_configuration()
-    row = {"backbone": "2cells-2ch", "search": "random", "learner": "rfs"}
+    row = {"backbone": "2cells-2ch", "search": "linear-regions", "learner": "rfs"}
     configuration |= {"rows": [row], "seeds": list(SEEDS), "learners": {"rfs": {"epochs": 4}}}
     return configuration
 
@@ -128,7 +128,7 @@ def processes(house: House, *words: str) -> list[int]:
 
 def log_of(house: House, rule: str, seed: int) -> str:
     job = f"seed{seed}" if rule == "search_architecture" else f"seed{seed}/rfs"
-    path = house.path / f"results/logs/{rule}/glyphs/2cells-2ch/random/{job}.log"
+    path = house.path / f"results/logs/{rule}/glyphs/2cells-2ch/linear-regions/{job}.log"
     return path.read_text() if path.exists() else ""
 
 
@@ -144,7 +144,7 @@ def stop_training(house: House, seed: int) -> tuple[str, int] | None:
 
 
 def jobs_of(house: House) -> dict[str, list[str]]:
-    """The SLURM jobs that Snakemake submitted for each rule and its wildcards, from the log that it keeps of each."""
+    """The SLURM jobs that Snakemake submitted for each rule and its wildcards, from the logs that it keeps."""
     jobs: dict[str, list[str]] = {}
     for path in sorted((house.path / ".snakemake/slurm_logs").rglob("*.log")):
         jobs.setdefault(path.parent.relative_to(house.path / ".snakemake/slurm_logs").as_posix(), []).append(
