@@ -68,6 +68,8 @@ def contained_run(image, home, tell_tale, tmp_path_factory) -> House:
         "local",
         "--cores",
         "2",
+        "all",
+        "theory",
     ]
     environment = program_environment() | {"HOME": str(home)}
     run = subprocess.run(command, cwd=house.path, env=environment, capture_output=True, text=True, check=False)
@@ -151,7 +153,7 @@ def test_nothing_of_a_home_is_read_or_written(contained_run, image, home, tell_t
 def test_the_plan_does_not_need_the_container(contained_run):
     """Switched off, the same results stand, if Snakemake is told that another environment does not matter."""
     triggers = ("--rerun-triggers", "code", "input", "mtime", "params")
-    assert contained_run.planned(*triggers) == set()
+    assert contained_run.planned(*triggers, "--", "all", "theory") == set()
 
 
 def test_outputs_belong_to_the_user(image, tmp_path_factory):
