@@ -3,6 +3,8 @@ PYTHON ?= python3
 CORES  ?= $(shell getconf _NPROCESSORS_ONLN)
 CONFIG ?= config/config.yaml
 BIN    := .venv/bin
+# For GPUs older than Turing: make setup PINS=envs/requirements-volta.txt
+PINS   ?= envs/requirements.txt
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export PYTHONNOUSERSITE := 1
 
@@ -14,11 +16,11 @@ help:       ## Show this list
 
 setup: .venv/ready  ## Make the environment .venv from the pins in envs/
 
-.venv/ready: envs/requirements.txt
+.venv/ready: $(PINS)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "make: $$($(PYTHON) --version) is too old: Python 3.11 or newer is needed (make PYTHON=...)" >&2; exit 2; }
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --requirement envs/requirements.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --requirement $(PINS)
 	@touch $@
 
 run: .venv/ready    ## Run the workflow in config/config.yaml (or CONFIG=...) and print its tables
@@ -66,8 +68,12 @@ lint: .venv/ready   ## Check style: ruff, snakefmt, snakemake --lint
 schema: .venv/ready ## Write workflow/schemas/ anew from scripts/metantk/options/
 	@python scripts/write_schema.py
 
+RESOLVE := --universal --python-version 3.11 --no-header --quiet envs/requirements.in
+
 lock:               ## Resolve envs/requirements.in into exact pins, for pip and conda alike (needs uv)
-	uv pip compile --universal --python-version 3.11 --no-header --quiet envs/requirements.in -o envs/requirements.txt
+	uv pip compile $(RESOLVE) -o envs/requirements.txt
+	cp envs/requirements.txt envs/requirements-volta.txt
+	uv pip compile $(RESOLVE) --override envs/volta.in -o envs/requirements-volta.txt
 	@$(MAKE) --no-print-directory envs/metantk.yaml
 
 # Snakemake copies the file elsewhere before conda reads it, so the pins must stand in it.

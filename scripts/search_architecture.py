@@ -5,8 +5,8 @@ ntk_condition + linear_regions TE-NAS; `sample` is a uniform draw, `given` a gen
 `fixed` belongs to backbones in which there is nothing to find. `--search KIND --help` lists a search's options.
 
 Writes the architecture (architecture.json: all that builds the network), the trace (search.csv: what was measured
-and decided) and the cost (search.json); what a search has meta-trained on the way is in search.safetensors. A search that is ended goes on where it has kept its state last, and finds
-the same architecture.
+and decided) and the cost (search.json); what a search has meta-trained on the way is in search.safetensors. A
+search that is ended goes on where it has kept its state last, and finds the same architecture.
 
 Example:
     python scripts/search_architecture.py --data results/glyphs/data --backbone cells --cells 3 --channels 8 \\

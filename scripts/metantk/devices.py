@@ -4,6 +4,7 @@ import ctypes
 import logging
 import os
 import platform
+import re
 import resource
 import sys
 
@@ -15,6 +16,8 @@ from metantk.storage import InputError
 
 log = logging.getLogger("metantk")
 
+# Kernels and fits need float64, which Apple's mps has not.
+DEVICES = ("cpu", "cuda")
 # glibc's mallopt parameters and values: keep freed memory instead of giving it back page by page. Without
 # this, page faults take most of the time of a kernel on a CPU (measured: up to ten times slower).
 _MALLOPT = {
@@ -29,7 +32,7 @@ def start(*, uses_device: bool = True) -> torch.device:
 
     Threads are OMP_NUM_THREADS (Snakemake sets it to the rule's threads), else all processors. The device is
     METANTK_DEVICE if set, else a CUDA device that no other stage has leased, else the CPU; and the CPU for a stage
-    that computes nothing on a GPU, which leases none. (Apple's mps has no float64, which kernels and fits need.)
+    that computes nothing on a GPU, which leases none.
     Deterministic algorithms are used wherever PyTorch has them.
     """
     keep_freed_memory()
@@ -69,19 +72,55 @@ def keep_freed_memory() -> None:
 
 
 def pick_device() -> torch.device:
+    """The device of this process (see `start`).
+
+    Raises:
+        InputError: METANTK_DEVICE is none of `DEVICES`, or not there.
+    """
     wish = os.environ.get("METANTK_DEVICE")
     if wish:
         try:
-            torch.empty(0, device=wish)
+            device = torch.device(wish)
+            if device.type not in DEVICES:
+                raise InputError(f"METANTK_DEVICE={wish}: only {' and '.join(DEVICES)} are supported")
+            torch.empty(0, device=device)
         except (RuntimeError, AssertionError) as error:
             raise InputError(f"METANTK_DEVICE={wish}: no such device here ({str(error).splitlines()[0]})") from None
-        return torch.device(wish)
+        if device.type == "cuda":
+            check_kernels(device)
+        return device
     uuids = visible_devices()
     if not uuids:
         return torch.device("cpu")
     number = leases.take(uuids) if leases.is_needed(len(uuids)) else 0
     torch.cuda.set_device(number)
-    return torch.device("cuda", number)
+    device = torch.device("cuda", number)
+    check_kernels(device)
+    return device
+
+
+def check_kernels(device: torch.device) -> None:
+    """Complain of a GPU that this build of PyTorch has no kernels for, before the first of them fails.
+
+    A binary (`sm_75`) runs on GPUs of its major version and the same or a later minor one; an intermediate form
+    (`compute_120`) is compiled for any later GPU.
+
+    Raises:
+        InputError: none of the build's architectures fits the GPU.
+    """
+    found = torch.cuda.get_device_capability(device)
+    architectures = [
+        (kind, (int(digits[:-1]), int(digits[-1])))
+        for kind, digits in re.findall(r"(sm|compute)_(\d+)", " ".join(torch.cuda.get_arch_list()))
+    ]
+    fits = [built <= found and (kind == "compute" or built[0] == found[0]) for kind, built in architectures]
+    if architectures and not any(fits):
+        name = torch.cuda.get_device_name(device)
+        raise InputError(
+            f"{name} is sm_{found[0]}{found[1]}, for which PyTorch {torch.__version__} "
+            f"has no kernels ({', '.join(torch.cuda.get_arch_list())}); README.md, Older GPUs, says which has, and "
+            "METANTK_DEVICE=cpu does without"
+        )
 
 
 def visible_devices() -> list[str]:

@@ -1,12 +1,12 @@
 """What MetaNTK-NAS costs against MetaNAS, at equal size: the paper's headline is a hundred times less.
 
 Both searches run on networks of the same cells, channels and pictures, side by side in one process. Algorithm 1 is
-measured whole (`repeat: 3`, the published setting, by default; fewer with --repeat, and said so). MetaNAS is measured
-for some meta-steps of its warm-up and of its search; the published 15,000 of each are that many times as much. Prints
-one JSON object; operations are floating-point operations, two for a multiply-accumulate.
+measured whole (`repeat: 3`, the published setting, by default; fewer with --repeat, and said so). MetaNAS is
+measured for some meta-steps of its warm-up and of its search; the published 15,000 of each are that many times as
+much. Prints one JSON object; operations are floating-point operations, two for a multiply-accumulate.
 
 Example:
-    OMP_NUM_THREADS=1 python tests/benchmarks/bench_search_cost.py --cells 5 --channels 16 --image-size 32 --repeat 1
+    python tests/benchmarks/bench_search_cost.py --cells 5 --channels 16 --image-size 32 --repeat 1
 """
 
 import argparse

@@ -147,7 +147,13 @@ def test_a_configuration_of_former_versions_is_told_how_it_is_written_now():
 @pytest.mark.parametrize("section", ["runs", "search", "training"])
 def test_what_is_advised_instead_of_a_former_section_is_accepted(section):
     """The examples are configurations of today, `...` filled in."""
-    example = yaml.safe_load(FORMER[section].split("written `")[1].split("`")[0].replace("drop_rate: ...", "drop_rate: 0.1").replace("...", "8"))
+    example = yaml.safe_load(
+        FORMER[section]
+        .split("written `")[1]
+        .split("`")[0]
+        .replace("drop_rate: ...", "drop_rate: 0.1")
+        .replace("...", "8")
+    )
     make(**example)
 
 

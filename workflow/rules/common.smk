@@ -1,14 +1,49 @@
 """Validation of the configuration, and what the rules of all stages share."""
 
+import contextlib
 import functools
 import hashlib
 import os
 import sys
+import tarfile
+import tempfile
 from pathlib import Path
 from typing import NamedTuple
 
-# Relative to where Snakemake runs, so that commands read the same on every machine and in a container.
-REPOSITORY = Path(os.path.relpath(workflow.basedir))
+from snakemake.sourcecache import HostingProviderFile, LocalSourceFile
+
+
+def find_repository():
+    """The folder of this workflow's files; `workflow.basedir` is another's where that uses this one as a module.
+
+    It is relative to where Snakemake runs, so that commands read the same on every machine and in a container.
+    """
+    own = workflow.current_basedir.join("../..")
+    if isinstance(own, LocalSourceFile):
+        return Path(os.path.relpath(own))
+    if isinstance(own, HostingProviderFile):
+        return check_out(own.hosted_repo.repo, own.ref)
+    print(f"error: {own}: a module is used from a folder, or with github() or gitlab()", file=sys.stderr)
+    sys.exit(2)
+
+
+def check_out(repository, ref):
+    """All files of a version that Snakemake has cloned for github() or gitlab(): it hands out single ones only."""
+    commit = repository.commit(ref).hexsha
+    folder = Path(".snakemake", f"metantk-{commit}")
+    if not folder.is_dir():
+        folder.parent.mkdir(exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder.parent) as unfinished, tempfile.TemporaryFile() as archive:
+            repository.archive(archive, commit)
+            archive.seek(0)
+            tarfile.open(fileobj=archive).extractall(f"{unfinished}/files", filter="data")
+            # Another Snakemake may have been faster.
+            with contextlib.suppress(OSError):
+                Path(unfinished, "files").rename(folder)
+    return folder
+
+
+REPOSITORY = find_repository()
 SCRIPTS = REPOSITORY / "scripts"
 sys.path.insert(0, str(SCRIPTS.resolve()))
 
@@ -29,6 +64,10 @@ try:
     CONFIG = metantk.options.config.parse_config(dict(config))
     if DeploymentMethod.APPTAINER in workflow.deployment_settings.deployment_method:
         metantk.container.check_image(IMAGE)
+    if workflow.modifier.path_modifier.replace_prefix(f"{CONFIG.results}/", None) != f"{CONFIG.results}/":
+        raise metantk.storage.InputError(
+            "module: leave out prefix and replace_prefix, name `results` in its config"
+        )
 except metantk.storage.InputError as error:
     # One line and exit code 2, as every script does it, instead of a traceback.
     print(f"error: {error}", file=sys.stderr)
@@ -39,17 +78,6 @@ RESULTS = CONFIG.results
 MANY_FILES = 2000
 CHAINS = CONFIG.chains
 BACKBONES, SEARCHES, LEARNERS = (list(dict.fromkeys(names)) for names in zip(*CHAINS))
-
-
-# Seconds of work: on a cluster they run where Snakemake runs.
-localrules:
-    all,
-    aggregate_tables,
-    draw_results,
-    draw_searches,
-    tabulate_finished,
-    inspect_dataset,
-    theory,
 
 
 wildcard_constraints:
@@ -88,6 +116,7 @@ class Needs(NamedTuple):
 
 # The one place of memory and time. A profile overrides either with `set-resources: RULE:mem_mb=...`.
 NEEDS = {
+    "download_dataset": Needs(mb=2000, minutes=120),
     "prepare_dataset": Needs(mb=4000, minutes=60, minutes_per_gb=60),
     "inspect_dataset": Needs(mb=2000, minutes=30),
     "search_architecture": Needs(mb=6000, minutes=240),
@@ -187,6 +216,13 @@ def source_files(wildcards):
     return files if len(files) <= MANY_FILES else []
 
 
+def downloaded(wildcards):
+    """What stands for a source that is fetched; nothing else needs a download."""
+    if CONFIG.datasets[wildcards.dataset].source in metantk.options.dataset.FETCHED_SOURCES:
+        return f"{RESULTS}/{wildcards.dataset}/download/files.json"
+    return []
+
+
 def source_listing(wildcards):
     """Stands for the files where they are many: a hash of their names and sizes."""
     files = files_of(CONFIG.datasets[wildcards.dataset].source)
@@ -245,7 +281,12 @@ def theory_options(wildcards):
     return canonical_json(CONFIG.theory.model_dump())
 
 
+def title_of_search(wildcards):
+    """What a figure calls the one search that it shows: a new row redraws no other."""
+    return canonical_json({"searches": {wildcards.search: CONFIG.title("searches", wildcards.search)}})
+
+
 def titles(wildcards):
-    """What tables and figures call searches and learners."""
+    """What tables call searches and learners."""
     named = {"searches": SEARCHES, "learners": LEARNERS}
     return canonical_json({family: {n: CONFIG.title(family, n) for n in names} for family, names in named.items()})

@@ -26,6 +26,7 @@ rule draw_searches:
         f"{RESULTS}/logs/draw_searches/{{dataset}}/{{backbone}}/{{search}}.log",
     benchmark:
         f"{RESULTS}/benchmarks/draw_searches/{{dataset}}/{{backbone}}/{{search}}.tsv"
+    localrule: True
     conda:
         ENVIRONMENT
     container:
@@ -38,7 +39,7 @@ rule draw_searches:
         script=SCRIPTS / "draw_searches.py",
         code=code("draw_searches.py"),
         searches=each_seed(SEARCH),
-        titles=titles,
+        titles=title_of_search,
     message:
         "Draw the searches of {wildcards.dataset} {wildcards.backbone} by {wildcards.search}"
     shell:
@@ -73,6 +74,7 @@ rule draw_results:
         f"{RESULTS}/logs/draw_results/{{dataset}}.log",
     benchmark:
         f"{RESULTS}/benchmarks/draw_results/{{dataset}}.tsv"
+    localrule: True
     conda:
         ENVIRONMENT
     container:

@@ -19,6 +19,7 @@ rule inspect_dataset:
         f"{RESULTS}/logs/inspect_dataset/{{dataset}}.log",
     benchmark:
         f"{RESULTS}/benchmarks/inspect_dataset/{{dataset}}.tsv"
+    localrule: True
     conda:
         ENVIRONMENT
     container:

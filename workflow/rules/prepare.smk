@@ -1,6 +1,35 @@
+# A cluster's nodes may have no network, so this runs where Snakemake does.
+rule download_dataset:
+    output:
+        files=f"{RESULTS}/{{dataset}}/download/files.json",
+    log:
+        f"{RESULTS}/logs/download_dataset/{{dataset}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/download_dataset/{{dataset}}.tsv"
+    localrule: True
+    conda:
+        ENVIRONMENT
+    container:
+        IMAGE
+    threads: 1
+    resources:
+        mem_mb=memory("download_dataset"),
+        runtime=minutes("download_dataset"),
+    params:
+        script=SCRIPTS / "download_dataset.py",
+        code=code("download_dataset.py"),
+        options=dataset_options,
+    message:
+        "Download {wildcards.dataset}, where it is missing"
+    shell:
+        "python {params.script} --options {params.options:q} --output $(dirname {output.files:q}) 2> {log:q}"
+
+
 rule prepare_dataset:
     input:
         pictures=source_files,
+        # What was fetched is checked by its checksums, or its counts, when it is read.
+        download=ancient(downloaded),
     output:
         arrays=expand(
             f"{DATA}/{{part}}/{{array}}.npy",

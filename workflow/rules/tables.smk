@@ -21,6 +21,7 @@ rule aggregate_tables:
         f"{RESULTS}/logs/aggregate_tables.log",
     benchmark:
         f"{RESULTS}/benchmarks/aggregate_tables.tsv"
+    localrule: True
     conda:
         ENVIRONMENT
     container:
@@ -46,6 +47,7 @@ rule aggregate_tables:
 rule tabulate_finished:
     log:
         f"{RESULTS}/logs/tabulate_finished.log",
+    localrule: True
     conda:
         ENVIRONMENT
     container:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from metantk.datasets import downloads
 from metantk.datasets.arrays import entry, stream_array, whole_numbers
 from metantk.datasets.store import SPLITS, SplitStream
 from metantk.datasets.unpickle import PickleFile
@@ -96,18 +97,15 @@ def fetch(folder: Path) -> list[Path]:
     """
     # Imported here: it takes seconds, and most sources do without.
     from torchvision.datasets import CIFAR100
-    from torchvision.datasets.utils import check_integrity, download_and_extract_archive
+    from torchvision.datasets.utils import check_integrity
 
     own = folder / CIFAR100.base_folder
     files = dict([*CIFAR100.train_list, *CIFAR100.test_list, [CIFAR100.meta["filename"], CIFAR100.meta["md5"]]])
-    if not all(check_integrity(own / name, md5) for name, md5 in files.items()):
-        try:
-            download_and_extract_archive(CIFAR100.url, folder, filename=CIFAR100.filename, md5=CIFAR100.tgz_md5)
-        except (OSError, RuntimeError) as error:
-            raise InputError(
-                f"{own}: is no whole CIFAR-100 (files {', '.join(files)}) and cannot be fetched ({error}); get "
-                f"{CIFAR100.url} (md5 {CIFAR100.tgz_md5}) and unpack it in {folder}"
-            ) from None
+    downloads.fetch(
+        downloads.Archive(CIFAR100.url, CIFAR100.filename, CIFAR100.tgz_md5, top=CIFAR100.base_folder),
+        folder,
+        lambda: all(check_integrity(own / name, md5) for name, md5 in files.items()),
+    )
     return [own / name for name in files]
 
 

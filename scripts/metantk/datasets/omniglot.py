@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from metantk.datasets import downloads
 from metantk.datasets.folder import Classes, stream_pictures
 from metantk.datasets.store import SPLITS, SplitStream
 from metantk.storage import InputError
@@ -30,7 +31,7 @@ def read_omniglot(folder: Path, *, image_size: int, rotations: bool) -> tuple[di
     Raises:
         InputError: Omniglot is not there and cannot be fetched, or is not whole.
     """
-    background, evaluation = (_characters(folder, name) for name in CHARACTERS)
+    background, evaluation = (_characters(own) for own in fetch(folder))
     alphabets = sorted({name.split("/")[0] for name in background})
     held_out = set(alphabets[-VALIDATION_ALPHABETS:])
     parts = {
@@ -44,35 +45,36 @@ def read_omniglot(folder: Path, *, image_size: int, rotations: bool) -> tuple[di
     return splits, [file for classes in parts.values() for files in classes.values() for file in files]
 
 
-def _characters(folder: Path, name: str) -> Classes:
+def fetch(folder: Path) -> list[Path]:
+    """The folders of the background and the evaluation set, downloaded where they are missing.
+
+    Raises:
+        InputError: they are not there and cannot be fetched.
+    """
+    # Imported here: it takes seconds, and most sources do without.
+    from torchvision.datasets import Omniglot
+
+    for name in CHARACTERS:
+        archive = downloads.Archive(
+            f"{Omniglot.download_url_prefix}/{name}.zip", f"{name}.zip", Omniglot.zips_md5[name], top=name
+        )
+        downloads.fetch(archive, folder / FOLDER, (folder / FOLDER / name).is_dir)
+    return [folder / FOLDER / name for name in CHARACTERS]
+
+
+def _characters(own: Path) -> Classes:
     """The drawings of each character, by `alphabet/character`."""
-    own = folder / FOLDER / name
-    if not own.is_dir():
-        _fetch(folder, name)
     classes = {
         f"{character.parent.name}/{character.name}": sorted(character.glob("*.png"))
         for character in sorted(own.glob("*/*"))
         if character.is_dir()
     }
-    if len(classes) != CHARACTERS[name] or any(len(files) != DRAWINGS for files in classes.values()):
+    if len(classes) != CHARACTERS[own.name] or any(len(files) != DRAWINGS for files in classes.values()):
         raise InputError(
-            f"{own}: has {len(classes)} characters; expected {CHARACTERS[name]} with {DRAWINGS} drawings each, "
-            "remove it to fetch it again"
+            f"{own}: has {len(classes)} characters in folders ALPHABET/CHARACTER; expected {CHARACTERS[own.name]} "
+            f"with {DRAWINGS} drawings each, remove it to have it fetched and unpacked again"
         )
     return classes
-
-
-def _fetch(folder: Path, name: str) -> None:
-    # Imported here: it takes seconds, and most sources do without.
-    from torchvision.datasets import Omniglot
-
-    try:
-        Omniglot(folder, background=name == "images_background", download=True)
-    except (OSError, RuntimeError) as error:
-        raise InputError(
-            f"{folder / FOLDER / name}: is missing, and cannot be fetched ({error}); get "
-            f"{Omniglot.download_url_prefix}/{name}.zip (md5 {Omniglot.zips_md5[name]}) and unpack it there"
-        ) from None
 
 
 def with_rotations(split: SplitStream) -> SplitStream:

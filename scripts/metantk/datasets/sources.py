@@ -8,7 +8,7 @@ from metantk.datasets import cifar, folder, omniglot, ren, rfs, split_lists
 from metantk.datasets.glyphs import make_glyphs
 from metantk.datasets.published import PUBLISHED, check_counts
 from metantk.datasets.store import SPLITS, Source, SplitStream, stream_split
-from metantk.options.dataset import DatasetOptions
+from metantk.options.dataset import FETCHED_SOURCES, DatasetOptions
 from metantk.storage import InputError
 
 # Of sources whose pictures have no size of their own, in pixels.
@@ -90,6 +90,18 @@ def open_source(options: DatasetOptions) -> Source:
     if options.source == "omniglot":
         return _open_omniglot(options)
     return _open_folder(Path(options.source), options)
+
+
+def fetch_source(options: DatasetOptions) -> list[Path]:
+    """Download what a fetched source lacks; the files or folders that hold it.
+
+    Raises:
+        InputError: it is missing and cannot be fetched, or the source is none that is fetched.
+    """
+    if options.source not in FETCHED_SOURCES:
+        raise InputError(f"{options.source}: is not fetched; {', '.join(FETCHED_SOURCES)} are")
+    reader = omniglot if options.source == "omniglot" else cifar
+    return reader.fetch(Path(options.download_folder))
 
 
 def _open_glyphs(options: DatasetOptions) -> Source:

@@ -1,8 +1,9 @@
 """MetaNAS: weights and architecture are meta-learned together, and each task adapts both (Elsken et al. 2020).
 
 The search `metanas` stops at the decoded meta-architecture; this learner is the model itself, on the backbone
-`mixed`. Tasks are learned as in `metantk.searches.metanas`; a test's queries are normalised by their own statistics,
-all at once (transductive; the published protocol has one query per class, here they are as many as for all rows).
+`mixed`. Tasks are learned as in `metantk.searches.metanas`; a test's queries are normalised by their own
+statistics, all at once (transductive; the published protocol has one query per class, here they are as many as for
+all rows).
 """
 
 from collections.abc import Iterator

@@ -1,7 +1,7 @@
 """MetaOptNet: features that a convex classifier of each task can use; gradients go through its solution.
 
-Lee et al., "Meta-learning with differentiable convex optimization", 2019. The published code keeps the epoch that is
-best on validation episodes; here, as for all learners, the last one is used.
+Lee et al., "Meta-learning with differentiable convex optimization", 2019. The published code keeps the epoch that
+is best on validation episodes; here, as for all learners, the last one is used.
 """
 
 from collections.abc import Iterator

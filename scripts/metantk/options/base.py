@@ -29,7 +29,7 @@ T = TypeVar("T", bound=Options)
 LONGEST_LINE, LONGEST_VALUE = 500, 60  # characters of an error, and of a value that it shows
 # Looks into a value only as far as is shown: it may be huge.
 _glance = reprlib.Repr()
-_glance.maxlevel, _glance.maxstring, _glance.maxother, _glance.maxlong = 3, LONGEST_VALUE, LONGEST_VALUE, LONGEST_VALUE
+_glance.maxlevel, _glance.maxstring, _glance.maxother, _glance.maxlong = (3, *[LONGEST_VALUE] * 3)
 
 
 def parse(options: type[T], values: object, *, where: str) -> T:
@@ -65,7 +65,8 @@ def explain(problem: dict) -> str:
     message = problem["msg"].removeprefix("Value error, ")
     if not place:
         return message
-    given = "" if problem["type"] == "value_error" else f" (found {shorten(_glance.repr(problem['input']), LONGEST_VALUE)})"
+    found = shorten(_glance.repr(problem["input"]), LONGEST_VALUE)
+    given = "" if problem["type"] == "value_error" else f" (found {found})"
     return f"'{place}': {message[0].lower()}{message[1:]}{given}"
 
 

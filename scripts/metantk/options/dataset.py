@@ -6,8 +6,9 @@ from pydantic import Field
 
 from metantk.options.base import Count, Options, Seed
 
-# Sources that are drawn or fetched; every other is a folder.
-NAMED_SOURCES = ("glyphs", "cifar-fs", "fc100", "omniglot")
+# Sources that are fetched where they are missing; besides them `glyphs` is drawn, and every other is a folder.
+FETCHED_SOURCES = ("cifar-fs", "fc100", "omniglot")
+NAMED_SOURCES = ("glyphs", *FETCHED_SOURCES)
 
 
 class DatasetOptions(Options):

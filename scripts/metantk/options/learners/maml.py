@@ -47,8 +47,8 @@ class MamlOptions(Base):
     )
     transductive: bool = Field(
         True,
-        description="normalise a test's supports and its queries by their own statistics, as published; else by the "
-        "running averages of training",
+        description="normalise a test's supports and its queries by their own statistics, as published; else by "
+        "the running averages of training",
     )
     joint_statistics: bool = Field(
         False, description="`head` only: supports and queries go through the body as one batch (learn2learn's ANIL)"

@@ -34,8 +34,8 @@ class MetaOptNetOptions(Base):
     milestones: list[Count] | None = Field(
         None,
         max_length=3,
-        description="epochs after which the rate is 0.06, 0.012 and 0.0024 of what it was; null: after 1/3, 2/3 and "
-        "5/6 of them, as published",
+        description="epochs after which the rate is 0.06, 0.012 and 0.0024 of what it was; null: after 1/3, 2/3 "
+        "and 5/6 of them, as published",
     )
     momentum: float = Field(0.9, gt=0, lt=1, description="of SGD")
     weight_decay: float = Field(5.0e-4, ge=0, description="on all parameters")

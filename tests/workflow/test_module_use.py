@@ -1,0 +1,92 @@
+"""Another workflow uses this one as a module, from a folder of its own and from a version control host."""
+
+import json
+import os
+import re
+import subprocess
+
+import pytest
+import yaml
+from conftest import House, copy_house
+
+SNAKEFILE = """
+configfile: "project.yaml"
+
+module few_shot:
+    snakefile: {source}
+    config: config["few_shot"]
+{more}
+use rule * from few_shot as few_shot_*
+
+rule read_name:
+    default_target: True
+    input: "shots/letters/data/manifest.json"
+    output: "name.txt"
+    shell: "grep letters {{input}} > {{output}}"
+
+print("local:", *workflow._localrules)
+"""
+CONFIGURATION = {
+    "results": "shots",
+    "datasets": {"letters": {"source": "glyphs", "image_size": 8, "images_per_class": 2}},
+    "rows": [{"backbone": "small", "learner": "rfs"}],
+    "seeds": [0],
+    "backbones": {"small": {"kind": "conv4", "channels": 4}},
+}
+STAGES = {"prepare_dataset", "inspect_dataset", "search_architecture", "train_network", "evaluate_episodes"}
+
+
+def make_project(folder, source: str, *, more: str = "") -> House:
+    folder.mkdir()
+    (folder / "Snakefile").write_text(SNAKEFILE.format(source=source, more=more))
+    (folder / "project.yaml").write_text(yaml.safe_dump({"few_shot": CONFIGURATION}))
+    return House(folder)
+
+
+def assert_it_runs(project: House) -> None:
+    """A dry run of everything, then one job of ours and one of theirs."""
+    dry = project.snakemake("--dry-run", "few_shot_all")
+    assert dry.returncode == 0, dry.stderr
+    for stage in STAGES:
+        assert f"\nfew_shot_{stage} " in dry.stdout + dry.stderr
+    assert "few_shot_download_dataset" in re.search("^local: (.*)$", dry.stdout, re.M)[1].split()
+    run = project.snakemake("--cores", 1)
+    logs = [path.read_text() for path in project.path.glob("shots/logs/**/*.log")]
+    assert run.returncode == 0, "\n".join([run.stderr, *logs])
+    manifest = json.loads((project.path / "shots/letters/data/manifest.json").read_text())
+    assert manifest["name"] == "letters"
+    assert manifest["splits"]["train"]["pictures"] == 64 * 2
+    assert (project.path / "name.txt").read_text().strip() == '"name": "letters",'
+    again = project.snakemake("--cores", 1, "--dry-run")
+    assert "Nothing to be done" in again.stdout + again.stderr
+
+
+def test_a_module_from_a_folder(tmp_path, repository):
+    snakefile = os.path.relpath(repository / "Snakefile", tmp_path / "project")
+    project = make_project(tmp_path / "project", repr(snakefile))
+    assert_it_runs(project)
+    assert not (project.path / "results").exists()
+
+
+def test_a_module_from_a_version_control_host(tmp_path, monkeypatch):
+    """github() as the workflow catalogue's tool writes it; git is told that the host is a folder."""
+    hosted = tmp_path / "hosts" / "someone" / "few-shot"
+    hosted.mkdir(parents=True)
+    copy_house(hosted)
+    git = ["git", "-C", str(hosted), "-c", "user.name=t", "-c", "user.email=t@example.org"]
+    for command in (["init", "--quiet"], ["add", "--all"], ["commit", "--quiet", "-m", "all"], ["tag", "v1"]):
+        subprocess.run([*git, *command], check=True)
+    (tmp_path / "gitconfig").write_text(f'[url "file://{tmp_path}/hosts/"]\n\tinsteadOf = https://github.com/\n')
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", str(tmp_path / "gitconfig"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    project = make_project(tmp_path / "project", 'github("someone/few-shot", path="Snakefile", tag="v1")')
+    assert_it_runs(project)
+
+
+@pytest.mark.parametrize("more", ['    prefix: "mine"', '    replace_prefix: {"shots/": "mine/"}'])
+def test_prefixes_are_refused(tmp_path, repository, more):
+    """Rules name folders in parameters, too, which Snakemake leaves as they are."""
+    project = make_project(tmp_path / "project", repr(str(repository / "Snakefile")), more=more)
+    run = project.snakemake("--dry-run")
+    assert run.returncode == 2
+    assert run.stderr.strip().splitlines()[-1].startswith("error: module: leave out prefix and replace_prefix")
