@@ -5,8 +5,8 @@ several augmented copies of each support picture. The episodes depend on the see
 alone, so every model sees the same ones.
 
 Writes episodes.csv (one row per episode and number of shots) and evaluation.json (mean and 95 % interval). An
-evaluation that is asked to end keeps its finished episodes, one that is killed those of the last half minute's
-beginning; started again, it goes on there.
+evaluation that is asked to end keeps its finished episodes, one that is killed those of half a minute ago; started
+again, it goes on there.
 
 Example:
     python scripts/evaluate_episodes.py --data results/glyphs/data --model my_model \\
