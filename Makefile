@@ -65,7 +65,7 @@ lint: .venv/ready   ## Check style: ruff, snakefmt, snakemake --lint
 	@snakefmt --check Snakefile workflow
 	@snakemake --lint
 
-schema: .venv/ready ## Write workflow/schemas/ anew from scripts/metantk/config.py
+schema: .venv/ready ## Write workflow/schemas/ anew from scripts/metantk/options/
 	@python scripts/write_schema.py
 
 RESOLVE := --universal --python-version 3.11 --no-header --quiet envs/requirements.in

@@ -5,7 +5,8 @@ several augmented copies of each support picture. The episodes depend on the see
 alone, so every model sees the same ones.
 
 Writes episodes.csv (one row per episode and number of shots) and evaluation.json (mean and 95 % interval). An
-evaluation that is ended goes on after the last episodes that it has kept.
+evaluation that is asked to end keeps its finished episodes, one that is killed those of half a minute ago; started
+again, it goes on there.
 
 Example:
     python scripts/evaluate_episodes.py --data results/glyphs/data --model my_model \\
@@ -21,7 +22,7 @@ import pandas as pd
 
 from metantk import devices, plugins
 from metantk.checkpoints import CheckpointFile
-from metantk.command_line import make_parser, parse_options, progress, run
+from metantk.command_line import Ended, make_parser, parse_options, progress, run
 from metantk.datasets.store import load_split
 from metantk.evaluation import evaluate
 from metantk.models import DESCRIPTION, Model, load_model
@@ -96,12 +97,16 @@ def _evaluate(
     kept_at = time.monotonic()
     accuracies = evaluate(model, split, options, where=where, done=len(done))
     with progress(None, total=options.episodes, initial=len(done), what="evaluation", unit="episode") as bar:
-        for accuracy in accuracies:
-            done.append(accuracy)
-            bar.update(1)
-            if time.monotonic() - kept_at > KEEP_SECONDS:
-                checkpoint.keep({"accuracies": done})
-                kept_at = time.monotonic()
+        try:
+            for accuracy in accuracies:
+                done.append(accuracy)
+                bar.update(1)
+                if time.monotonic() - kept_at > KEEP_SECONDS:
+                    checkpoint.keep({"accuracies": done})
+                    kept_at = time.monotonic()
+        except Ended:
+            checkpoint.keep({"accuracies": done})
+            raise
     return done
 
 

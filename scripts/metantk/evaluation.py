@@ -24,7 +24,8 @@ def evaluate(
     """Accuracy in percent of each episode from number `done` on, by number of shots.
 
     An episode is drawn with the most shots asked for; fewer shots take the first supports of each class, so that
-    numbers of shots are compared on the same queries. Episodes depend on the options and on the split alone.
+    numbers of shots are compared on the same queries. Episodes depend on the options and on the split alone. What
+    goes through the network or a classifier together does not depend on `done`, for its rounding does on that.
 
     Raises:
         InputError: the split has too few classes or pictures for the episodes, or the model gives no finite scores.
@@ -34,25 +35,26 @@ def evaluate(
     )
     pool = Pool(model, split, options)
     targets = torch.arange(options.ways).repeat_interleave(options.queries)
-    numbered = islice(enumerate(sampler.episodes(options.episodes, seed=options.seed)), done, None)
+    numbered = enumerate(sampler.episodes(options.episodes, seed=options.seed))
     while chunk := list(islice(numbered, TOGETHER)):
         asked = Asked(pool, chunk)
+        if chunk[-1][0] < done:
+            continue
         right = {
             shots: (model.scores(asked.tasks(shots)).argmax(-1).cpu() == targets).double().mean(1)
             for shots in options.shots
         }
-        for number in range(len(chunk)):
-            yield {shots: 100 * float(accuracies[number]) for shots, accuracies in right.items()}
+        for place, (number, _) in enumerate(chunk):
+            if number >= done:
+                yield {shots: 100 * float(accuracies[place]) for shots, accuracies in right.items()}
 
 
 class Pool:
-    """The pictures of a split and their features; those without augmentation are computed once per picture."""
+    """The pictures of a split, and the features of those that are asked for, as queries and as supports."""
 
     def __init__(self, model: Model, split: Split, options: EvaluationOptions) -> None:
         self.model, self.split, self.options = model, split, options
-        self.known = np.zeros(len(split.labels), dtype=bool)
-        # Memory that is never written to costs nothing.
-        self.rows = torch.empty(len(split.labels), model.network.feature_dim)
+        self.queries, self.supports = Features(self), Features(self)
 
     def images(self, numbers: np.ndarray) -> Tensor:
         """Raw pictures by number, `(..., height, width, 3)`, on the device."""
@@ -64,20 +66,43 @@ class Pool:
         pictures = self.model.prepare(self.images(numbers.ravel()))
         return pictures.view(*numbers.shape, *pictures.shape[1:])
 
-    def features(self, numbers: np.ndarray) -> Tensor:
-        """Features of pictures by number, `(..., features)`, on the device."""
-        missing = np.unique(numbers[~self.known[numbers]])
-        for part in np.array_split(missing, -(-len(missing) // self.at_once) or 1):
-            if len(part):
-                self.rows[torch.from_numpy(part)] = self.model.features(self.prepared(part)).cpu()
-        self.known[missing] = True
-        return self.rows[torch.from_numpy(numbers)].to(self.model.device)
-
     @property
     def at_once(self) -> int:
         """Pictures that are loaded together."""
         height, width = self.split.images.shape[1:3]
         return max(1, FORWARD_PIXELS // (height * width))
+
+
+class Features:
+    """Features without augmentation, computed once per picture, together with those that were met with it."""
+
+    def __init__(self, pool: Pool) -> None:
+        self.pool = pool
+        pictures = len(pool.split.labels)
+        self.group = np.full(pictures, -1)
+        self.waiting: dict[int, np.ndarray] = {}
+        # Memory that is never written to costs nothing.
+        self.rows = torch.empty(pictures, pool.model.network.feature_dim)
+
+    def meet(self, numbers: np.ndarray) -> None:
+        """Make a group of the pictures among `numbers` that are in none yet."""
+        new = np.unique(numbers[self.group[numbers] < 0])
+        if len(new):
+            self.group[new] = number = self.group.max() + 1
+            self.waiting[number] = new
+
+    def __call__(self, numbers: np.ndarray) -> Tensor:
+        """Of pictures that were met, by number, `(..., features)`, on the device."""
+        for number in np.unique(self.group[numbers]):
+            if number in self.waiting:
+                self._compute(self.waiting.pop(number))
+        return self.rows[torch.from_numpy(numbers)].to(self.pool.model.device)
+
+    def _compute(self, numbers: np.ndarray) -> None:
+        at_once = self.pool.at_once
+        for first in range(0, len(numbers), at_once):
+            part = numbers[first : first + at_once]
+            self.rows[torch.from_numpy(part)] = self.pool.model.features(self.pool.prepared(part)).cpu()
 
 
 class Asked:
@@ -87,6 +112,8 @@ class Asked:
         self.pool, self.episodes = pool, episodes
         self.support = np.stack([episode.support for _, episode in episodes])  # (episodes, ways, shots)
         self.query = np.stack([episode.query.ravel() for _, episode in episodes])
+        pool.queries.meet(self.query)
+        pool.supports.meet(self.support)
         self._copies: Tensor | None = None
 
     def tasks(self, shots: int) -> Tasks:
@@ -100,8 +127,8 @@ class Asked:
             classifier=options.classifier_of(shots),
             support_images=lambda: self.pool.prepared(support),
             query_images=lambda: self.pool.prepared(self.query),
-            support_features=lambda: self.pool.features(support),
-            query_features=lambda: self.pool.features(self.query),
+            support_features=lambda: self.pool.supports(support),
+            query_features=lambda: self.pool.queries(self.query),
             augmented_features=lambda: (self.copies()[:, :, :shots].flatten(1, 3), labels),
         )
 
@@ -110,7 +137,7 @@ class Asked:
         if self._copies is None:
             copies = self.pool.options.copies
             if copies == 1:
-                features = self.pool.features(self.support)
+                features = self.pool.supports(self.support)
             else:
                 each = self.support[0].size * copies
                 together = max(1, self.pool.at_once // each)

@@ -23,9 +23,9 @@ from metantk.options.augmentation import AugmentationOptions
 GRAY = (0.2989, 0.587, 0.114)
 
 
-def to_float(images: Tensor) -> Tensor:
-    """uint8 `(pictures, height, width, 3)` to float32 `(pictures, 3, height, width)` in 0..1."""
-    return images.permute(0, 3, 1, 2).float().div_(255)
+def to_float(images: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+    """uint8 `(pictures, height, width, 3)` to `(pictures, 3, height, width)` in 0..1."""
+    return images.permute(0, 3, 1, 2).to(dtype).div_(255)
 
 
 @functools.lru_cache(maxsize=64)
@@ -104,8 +104,10 @@ def adjust_saturation(images: Tensor, factor: Tensor) -> Tensor:
     # A matrix per picture mixes its channels. Several pixels at once make a product that is worth its call.
     pixels = math.gcd(height * width, 4)
     gray = _constant(GRAY, images.dtype, images.device)[:, None].expand(channels, channels)
-    mixed = torch.lerp(gray, torch.eye(channels).to(gray), factor.view(-1, 1, 1))
-    blocks = torch.einsum("pq,ncd->npcqd", torch.eye(pixels).to(mixed), mixed)
+    # Made on the device: an upload would wait for it.
+    unit, units = (torch.eye(size, dtype=gray.dtype, device=gray.device) for size in (channels, pixels))
+    mixed = torch.lerp(gray, unit, factor.view(-1, 1, 1))
+    blocks = torch.einsum("pq,ncd->npcqd", units, mixed)
     size = pixels * channels
     changed = images.permute(0, 2, 3, 1).reshape(pictures, -1, size) @ blocks.reshape(pictures, size, size)
     return changed.view(pictures, height, width, channels).permute(0, 3, 1, 2).clamp_(0, 1)

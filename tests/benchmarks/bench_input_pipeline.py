@@ -25,8 +25,8 @@ from torchvision import transforms as torchvision_transforms
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
 from metantk import devices, transforms
-from metantk.config import AugmentationOptions
 from metantk.datasets.store import Split
+from metantk.options.augmentation import AugmentationOptions
 from metantk.training import place
 
 CPU = torch.device("cpu")

@@ -29,7 +29,7 @@ CHILD = """
 import sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
-from metantk.config import DatasetOptions
+from metantk.options.dataset import DatasetOptions
 from metantk.datasets import published
 from metantk.datasets.sources import open_source
 from metantk.datasets.store import SPLITS, write_dataset

@@ -34,11 +34,15 @@ sys.path.insert(0, str(HERE.parents[1]))
 import literal
 from reference import MixedNetwork, group_norm
 
-from metantk import criteria, devices, pruning
-from metantk.config import SearchOptions
-from metantk.criteria import Setting
+from metantk import devices
+from metantk.criteria import pictures as engine
+from metantk.criteria.base import Setting
 from metantk.datasets.store import Split
 from metantk.kernels import empirical_kernels
+from metantk.options.searches.prune import PruneOptions
+from metantk.searches import prune
+from metantk.searches.base import Cost
+from metantk.searches.prune import Plan
 from metantk.space.genotype import CELL_TYPES, cell_types
 from metantk.space.supernet import Supernet, initialise
 
@@ -117,9 +121,9 @@ def serve(arguments: argparse.Namespace, part: str, way: str) -> None:
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
     device = torch.device(arguments.device)
-    setting = make_setting(arguments, device, small=part == "small")
+    plan = make_plan(arguments, device, small=part == "small")
     devices.set_precision(arguments.precision if way == "engine" else "float32")
-    job = PARTS[part][way](setting, arguments)
+    job = PARTS[part][way](plan, arguments)
     for _ in sys.stdin:
         began = time.perf_counter()
         scaled = job()
@@ -132,32 +136,47 @@ def serve(arguments: argparse.Namespace, part: str, way: str) -> None:
     print(round(peak), flush=True)
 
 
-def make_setting(arguments: argparse.Namespace, device: torch.device, *, small: bool) -> Setting:
+def make_plan(arguments: argparse.Namespace, device: torch.device, *, small: bool) -> Plan:
     """The paper's search on random pictures: 64 classes of 100, 84×84."""
     side = 16 if small else 84
     images = np.random.default_rng(0).integers(256, size=(6400, side, side, 3), dtype=np.uint8)
     train = Split(images, np.repeat(np.arange(64), 100), [str(number) for number in range(64)])
-    values = {"criteria": ["meta_ntk_condition", "linear_regions"], "repeat": 1, "precision": arguments.precision}
-    cells, channels = arguments.cells, arguments.channels
-    if small:
-        values |= {"image_size": SMALL["image_size"], "linear_regions": {"pictures": SMALL["pictures"]}}
-        cells, channels = SMALL["cells"], SMALL["channels"]
-    return Setting(SearchOptions(**values), cells, channels, train, device, lambda networks: None)
+    sizes = SMALL if small else {"cells": arguments.cells, "channels": arguments.channels, "image_size": 32}
+    sections = {"linear_regions": {"pictures": SMALL["pictures"]}} if small else {}
+    options = PruneOptions(
+        criteria=["meta_ntk_condition", "linear_regions"],
+        repeat=1,
+        image_size=sizes["image_size"],
+        precision=arguments.precision,
+        settings=sections,
+    )
+    setting = Setting(
+        space=options.space,
+        cells=sizes["cells"],
+        channels=sizes["channels"],
+        image_size=options.image_size,
+        initialisation=options.initialisation,
+        precision=options.precision,
+        train=train,
+        device=device,
+        advance=lambda networks: None,
+    )
+    return prune.make_plan(setting, options)
 
 
-def engine_kernel(setting: Setting, _: argparse.Namespace) -> Job:
-    network, pictures = supernet(setting)
-    masks = {kind: mask[None] for kind, mask in pruning.first_state(setting.space).masks.items()}
+def engine_kernel(plan: Plan, _: argparse.Namespace) -> Job:
+    network, pictures = supernet(plan)
+    masks = {kind: mask[None] for kind, mask in prune.first_state(plan.space).masks.items()}
     return lambda: empirical_kernels(network, pictures, masks)
 
 
-def literal_kernel(setting: Setting, _: argparse.Namespace) -> Job:
-    network, pictures = plain_network(setting)
+def literal_kernel(plan: Plan, _: argparse.Namespace) -> Job:
+    network, pictures = plain_network(plan)
     return lambda: literal.kernels(network, pictures)
 
 
-def plain_passes(setting: Setting, _: argparse.Namespace) -> Job:
-    network, pictures = plain_network(setting)
+def plain_passes(plan: Plan, _: argparse.Namespace) -> Job:
+    network, pictures = plain_network(plan)
 
     def job() -> None:
         network.zero_grad(set_to_none=True)
@@ -166,21 +185,25 @@ def plain_passes(setting: Setting, _: argparse.Namespace) -> Job:
     return job
 
 
-def supernet(setting: Setting) -> tuple[Supernet, torch.Tensor]:
-    masks = pruning.first_state(setting.space).masks
-    network = Supernet(setting.space, masks, cell_types(setting.cells), setting.channels, outputs=5)
+def supernet(plan: Plan) -> tuple[Supernet, torch.Tensor]:
+    masks = prune.first_state(plan.space).masks
+    network = Supernet(plan.space, masks, cell_types(plan.setting.cells), plan.setting.channels, outputs=5)
     initialise(network, "kaiming_normal", devices.generator("weights", *KEY))
-    return network.to(setting.device), criteria._draw_tasks(setting, KEY).contiguous()
+    return network.to(plan.setting.device), draw_tasks(plan, KEY).contiguous()
 
 
-def plain_network(setting: Setting) -> tuple[MixedNetwork, torch.Tensor]:
-    network, pictures = supernet(setting)
-    masks = pruning.first_state(setting.space).masks
-    return MixedNetwork(network, setting.space, masks, norm=group_norm).to(setting.device), pictures
+def draw_tasks(plan: Plan, key: tuple) -> torch.Tensor:
+    return engine.draw_tasks(plan.setting, plan.settings["meta_ntk_condition"], key)
 
 
-def engine_round(setting: Setting, arguments: argparse.Namespace, *, names: tuple, left: int = 7) -> Job:
-    masks, candidates = crowded(setting, left)
+def plain_network(plan: Plan) -> tuple[MixedNetwork, torch.Tensor]:
+    network, pictures = supernet(plan)
+    masks = prune.first_state(plan.space).masks
+    return MixedNetwork(network, plan.space, masks, norm=group_norm).to(plan.setting.device), pictures
+
+
+def engine_round(plan: Plan, arguments: argparse.Namespace, *, names: tuple, left: int = 7) -> Job:
+    masks, candidates = crowded(plan, left)
     # The regions of a whole round take seconds: no need to scale them.
     chosen = {
         name: candidates if name == "linear_regions" else spread(candidates, arguments.candidates) for name in names
@@ -189,8 +212,8 @@ def engine_round(setting: Setting, arguments: argparse.Namespace, *, names: tupl
     def job() -> float:
         total = 0.0
         for name, some in chosen.items():
-            cost = pruning.Cost()
-            pruning.measure_draw(setting, name, some, masks, KEY, cost)
+            cost = Cost()
+            prune.measure_draw(plan, name, some, masks, KEY, cost)
             total += cost.seconds * (1 + len(candidates)) / cost.evaluations
         return total
 
@@ -198,58 +221,59 @@ def engine_round(setting: Setting, arguments: argparse.Namespace, *, names: tupl
 
 
 def literal_round(
-    setting: Setting,
+    plan: Plan,
     arguments: argparse.Namespace,
     *,
     names: tuple,
     left: int = 7,
     products: torch.dtype = torch.float16,
 ) -> Job:
-    masks, candidates = crowded(setting, left)
+    masks, candidates = crowded(plan, left)
     some = spread(candidates, arguments.pairs)
 
     def job() -> float:
         began = time.perf_counter()
         for number, candidate in enumerate(some):
-            literal_pair(setting, names, masks, candidate, (*KEY, number), products)
+            literal_pair(plan, names, masks, candidate, (*KEY, number), products)
         return (time.perf_counter() - began) * len(candidates) / len(some)
 
     return job
 
 
 def literal_pair(
-    setting: Setting,
+    plan: Plan,
     names: tuple,
     masks: dict,
-    candidate: pruning.Candidate,
+    candidate: prune.Candidate,
     key: tuple,
     products: torch.dtype = torch.float16,
 ) -> dict:
     """C and R of the networks with and without a candidate, each drawn anew as the published code does."""
-    networks = literal.Networks(setting, key, masks)
-    batch = pruning.batch_masks(masks, [candidate])
+    networks, device = literal.Networks(plan, key, masks), plan.setting.device
+    batch = prune.batch_masks(masks, [candidate])
     both = [{kind: batch[kind][number] for kind in CELL_TYPES} for number in (0, 1)]
     values = {}
     if "meta_ntk_condition" in names:
-        pictures = criteria._draw_tasks(setting, key)
+        pictures = draw_tasks(plan, key)
         values["meta_ntk_condition"] = [
-            literal.meta_ntk_condition(setting, networks.plain(mask).to(setting.device), pictures) for mask in both
+            literal.meta_ntk_condition(plan, networks.plain(mask).to(plan.setting.device), pictures)
+            for mask in both
         ]
     if "linear_regions" in names:
-        crops = [batch.to(setting.device) for batch in literal.crops(setting)]
+        crops = [batch.to(device) for batch in literal.crops(plan)]
         values["linear_regions"] = [
-            literal.regions(networks.plain_thin(mask).to(setting.device), crops, products) for mask in both
+            literal.regions(networks.plain_thin(mask).to(device), crops, products) for mask in both
         ]
     return values
 
 
-def crowded(setting: Setting, left: int) -> tuple[dict, list[pruning.Candidate]]:
+def crowded(plan: Plan, left: int) -> tuple[dict, list[prune.Candidate]]:
     """A network with the first `left` operations on each edge, and its candidates (all, even if one is left)."""
-    masks = {kind: mask.clone() for kind, mask in pruning.first_state(setting.space).masks.items()}
+    masks = {kind: mask.clone() for kind, mask in prune.first_state(plan.space).masks.items()}
     for mask in masks.values():
         mask[:, left:] = False
     return masks, [
-        pruning.Candidate(kind, edge, operation)
+        prune.Candidate(kind, edge, operation)
         for kind in CELL_TYPES
         for edge, operation in masks[kind].nonzero().tolist()
     ]
@@ -263,17 +287,15 @@ def spread(candidates: list, count: int) -> list:
 def whole_search(one_round: Callable) -> Callable:
     """Seconds of a search from the seconds per candidate with 7, 4 and 1 operations on each edge."""
 
-    def prepare(setting: Setting, arguments: argparse.Namespace) -> Job:
-        jobs = {
-            left: one_round(setting, arguments, names=tuple(setting.options.weights), left=left) for left in LEFT
-        }
+    def prepare(plan: Plan, arguments: argparse.Namespace) -> Job:
+        jobs = {left: one_round(plan, arguments, names=tuple(plan.options.weights), left=left) for left in LEFT}
 
         def job() -> float:
-            each = [jobs[left]() / len(crowded(setting, left)[1]) for left in LEFT]
-            edges = 2 * len(setting.space.edges)
+            each = [jobs[left]() / len(crowded(plan, left)[1]) for left in LEFT]
+            edges = 2 * len(plan.space.edges)
             return sum(
                 candidates * float(np.interp(operations / edges, LEFT[::-1], each[::-1]))
-                for candidates, operations in pruning._round_sizes(setting.space)
+                for candidates, operations in prune._round_sizes(plan.space)
             )
 
         return job
@@ -281,36 +303,36 @@ def whole_search(one_round: Callable) -> Callable:
     return prepare
 
 
-def engine_small(setting: Setting, _: argparse.Namespace) -> Job:
-    return lambda: pruning.search(setting, 0, pruning.first_state(setting.space), lambda state: None)
+def engine_small(plan: Plan, _: argparse.Namespace) -> Job:
+    return lambda: prune.search(plan, 0, prune.first_state(plan.space), lambda state: None)
 
 
-def literal_small(setting: Setting, _: argparse.Namespace) -> Job:
+def literal_small(plan: Plan, _: argparse.Namespace) -> Job:
     """Every round of the published search; its cells may differ, for it draws anew for each candidate."""
-    names = tuple(setting.options.weights)
+    names = tuple(plan.options.weights)
 
     def job() -> None:
-        state = pruning.first_state(setting.space)
-        while (this := pruning.next_round(setting.space, state.masks)) is not None:
+        state = prune.first_state(plan.space)
+        while (this := prune.next_round(plan.space, state.masks)) is not None:
             pairs = [
-                literal_pair(setting, names, state.masks, candidate, (0, state.rounds, number))
+                literal_pair(plan, names, state.masks, candidate, (0, state.rounds, number))
                 for number, candidate in enumerate(this.candidates)
             ]
             scores = {}
             for name in names:
                 columns = zip(*(pair[name] for pair in pairs), strict=True)
-                scores[name] = pruning.score(name, [pruning.Draw(*map(list, columns))], where="literal")
-            state = pruning.prune(setting, this, scores, state)
+                scores[name] = prune.score(plan.criteria[name], [prune.Draw(*map(list, columns))], where="literal")
+            state = prune.prune(plan, this, scores, state)
 
     return job
 
 
 def of(criterion: str, one_round: Callable) -> Callable:
-    return lambda setting, arguments: one_round(setting, arguments, names=(criterion,))
+    return lambda plan, arguments: one_round(plan, arguments, names=(criterion,))
 
 
 def of_all(one_round: Callable, **options) -> Callable:
-    return lambda setting, arguments: one_round(setting, arguments, names=tuple(setting.options.weights), **options)
+    return lambda plan, arguments: one_round(plan, arguments, names=tuple(plan.options.weights), **options)
 
 
 PARTS = {

@@ -2,8 +2,8 @@
 
     PYTHONPATH=tests:scripts python tests/benchmarks/bench_workflow.py 16 128 512
 
-makes campaigns of so many parts (2 data sets × 2 depths × 4 methods × seeds), runs nothing, and puts empty files in
-the place of results for the second measurement.
+makes campaigns of so many chains (2 data sets × 2 backbones × 4 searches × seeds), runs nothing, and puts empty
+files in the place of results for the second measurement.
 """
 
 import re
@@ -14,7 +14,9 @@ from pathlib import Path
 
 from conftest import House, copy_house
 
-PARTS_PER_SEED = 2 * 2 * 4
+BACKBONES = ["5cells-48ch", "8cells-48ch"]
+SEARCHES = ["metantk", "te-nas", "linear-regions", "random"]
+CHAINS_PER_SEED = 2 * len(BACKBONES) * len(SEARCHES)
 
 
 def campaign(house: House, seeds: int) -> None:
@@ -22,7 +24,7 @@ def campaign(house: House, seeds: int) -> None:
         house.configuration
         | {
             "datasets": {name: {"source": "glyphs"} for name in ("first", "second")},
-            "runs": [{"cells": cells, "channels": 48} for cells in (5, 8)],
+            "rows": [{"backbone": BACKBONES, "search": SEARCHES, "learner": "rfs"}],
             "seeds": list(range(seeds)),
         }
     )
@@ -51,18 +53,18 @@ def pretend_to_have_run(house: House) -> None:
 
 
 def main() -> None:
-    print("parts   jobs   dry run, s   nothing to do, s")
-    for parts in map(int, sys.argv[1:]):
+    print("chains  jobs   dry run, s   nothing to do, s")
+    for chains in map(int, sys.argv[1:]):
         with tempfile.TemporaryDirectory() as folder:
             house = copy_house(Path(folder))
-            campaign(house, seeds=max(1, parts // PARTS_PER_SEED))
+            campaign(house, seeds=max(1, chains // CHAINS_PER_SEED))
             seconds, printed = plan(house)
             jobs = int(re.search(r"^total +(\d+)", printed, re.M)[1])
             pretend_to_have_run(house)
             idle, printed = plan(house)
             if re.search(r"^total ", printed, re.M):
                 sys.exit(f"there was something to do:\n{printed}")
-            print(f"{parts:5d}  {jobs:5d}  {seconds:11.1f}  {idle:17.1f}")
+            print(f"{chains:6d}  {jobs:5d}  {seconds:11.1f}  {idle:17.1f}")
 
 
 if __name__ == "__main__":

@@ -3,84 +3,146 @@
 import numpy as np
 import pytest
 import torch
-from literal import changes, measure_round
-from small_search import make_setting
+from literal import Networks, changes, measure_round, meta_ntk_condition, regions
+from small_search import CRITERIA, make_plan, measure
+from torch import Tensor
 
-from metantk import criteria, pruning
-from metantk.criteria import Setting
+from metantk.criteria import chunks, linear_regions, pictures
+from metantk.criteria.base import Draws
+from metantk.devices import generator
+from metantk.searches import prune
+from metantk.searches.prune import Candidate, Plan, Round, State
+from metantk.space.supernet import initialise
 
 
-def compare(setting: Setting, rows: list[dict], state: pruning.State, candidates: list, seed: int) -> None:
+def compare(plan: Plan, rows: list[dict], state: State, candidates: list[Candidate], seed: int) -> None:
     """Rows of search.csv against the literal values of the same candidates."""
-    literal = list(measure_round(setting, candidates, state.masks, (seed, state.rounds, 0)))
+    literal = list(measure_round(plan, candidates, state.masks, (seed, state.rounds, 0)))
     conditions, counts = ([pair[which] for pair in literal] for which in (0, 1))
     np.testing.assert_allclose([row["meta_ntk_condition"] for row in rows], conditions[1:], rtol=1e-8)
     np.testing.assert_allclose(rows[0]["meta_ntk_condition_unpruned"], conditions[0], rtol=1e-8)
     assert [row["linear_regions"] for row in rows] == counts[1:]
-    if len(candidates) == len(pruning.next_round(setting.space, state.masks).candidates):
-        compare_ranks(setting, rows, pruning.next_round(setting.space, state.masks), conditions, counts)
+    this = prune.next_round(plan.space, state.masks)
+    if len(candidates) == len(this.candidates):
+        scores = {"meta_ntk_condition": changes(conditions), "linear_regions": changes(counts)}
+        compare_ranks(plan, rows, this, scores)
 
 
-def compare_ranks(setting: Setting, rows: list[dict], this: pruning.Round, conditions: list, counts: list) -> None:
-    scores = {"meta_ntk_condition": changes(conditions), "linear_regions": changes(counts)}
-    order, ranks = pruning.removal_order(scores, setting.options.weights)
+def compare_ranks(plan: Plan, rows: list[dict], this: Round, scores: dict[str, list[float]]) -> None:
+    # A condition is better small, regions are better many.
+    better = {"meta_ntk_condition": False, "linear_regions": True}
+    order, ranks = prune.removal_order(scores, plan.options.weights, better)
     for name in scores:
         assert [row[f"{name}_rank"] for row in rows] == ranks[name]
-    removed = set(pruning.choose_removed(this, order))
+    removed = set(prune.choose_removed(this, order))
     assert [row["removed"] for row in rows] == [number in removed for number in range(len(rows))]
 
 
 def test_first_round_has_the_literal_values():
     """Every seventh candidate of the full few-shot supernet."""
-    setting = make_setting()
-    state = pruning.first_state(setting.space)
-    chosen = pruning.next_round(setting.space, state.masks).candidates[::7]
-    values = {
-        name: criteria.CRITERIA[name].measure(setting, (5, 0, 0), pruning.batch_masks(state.masks, chosen)).values
-        for name in setting.options.weights
-    }
+    plan = make_plan()
+    state = prune.first_state(plan.space)
+    chosen = prune.next_round(plan.space, state.masks).candidates[::7]
+    batch = prune.batch_masks(state.masks, chosen)
+    values = {name: measure(plan, name, batch, Draws.of((5, 0, 0))) for name in plan.criteria}
     rows = [
         {name: value[number] for name, value in values.items()}
         | {"meta_ntk_condition_unpruned": values["meta_ntk_condition"][0]}
         for number in range(1, 1 + len(chosen))
     ]
-    compare(setting, rows, state, chosen, seed=5)
+    compare(plan, rows, state, chosen, seed=5)
+
+
+def two_operations_per_edge(plan: Plan, seed: int) -> State:
+    draws = torch.Generator().manual_seed(seed)
+    state = prune.first_state(plan.space)
+    for mask in state.masks.values():
+        mask.zero_().scatter_(1, torch.rand(mask.shape, generator=draws).argsort(1)[:, :2], value=True)
+    return state
 
 
 @pytest.mark.parametrize("seed", range(4))
 def test_rounds_have_the_literal_values_ranks_and_choices(seed):
     """5 rounds for each of 4 seeds: from two operations per edge to the genotype."""
-    setting = make_setting()
-    draws = torch.Generator().manual_seed(seed)
-    start = pruning.first_state(setting.space)
-    for mask in start.masks.values():
-        mask.zero_().scatter_(1, torch.rand(mask.shape, generator=draws).argsort(1)[:, :2], value=True)
-    states = [start]
-    final = pruning.search(setting, seed, start, states.append)
+    plan = make_plan()
+    states = [two_operations_per_edge(plan, seed)]
+    final = prune.search(plan, seed, states[0], states.append)
     between_rounds = [state for state in states if not state.draws][:-1]
     assert len(between_rounds) == final.rounds == 5
     for state in between_rounds:
         rows = [row for row in final.rows if row["round"] == state.rounds]
-        compare(setting, rows, state, pruning.next_round(setting.space, state.masks).candidates, seed)
+        compare(plan, rows, state, prune.next_round(plan.space, state.masks).candidates, seed)
 
 
-@pytest.mark.parametrize("name", ["meta_ntk_condition", "ntk_condition", "ntk_spectral_entropy", "linear_regions"])
+def published_pair(
+    plan: Plan, candidate: Candidate, masks: dict[str, Tensor], seed: int, number: int, repeat: int, place: int
+) -> tuple[list[float], list[float]]:
+    """C and R of the networks with and without a candidate, one after the other, as the authors' program draws.
+
+    Body weights are the round's, thin weights a candidate's, pictures a pair's, and each network has its own head.
+    """
+    key = (seed, number, repeat, place)
+    tasks = pictures.draw_tasks(plan.setting, plan.settings["meta_ntk_condition"], key)
+    crops = pictures.draw_crops(plan.setting, plan.settings["linear_regions"], key)
+    wide, thin = Networks(plan, (seed, number), masks), Networks(plan, (seed, number, place), masks)
+    without = {cell: mask.clone() for cell, mask in masks.items()}
+    without[candidate.cell][candidate.edge, candidate.operation] = False
+    conditions, counts = [], []
+    for side, mask in enumerate((masks, without)):
+        initialise(wide.wide.head, plan.setting.initialisation, generator("head", *key, side))
+        conditions.append(meta_ntk_condition(plan, wide.plain(mask), tasks))
+        counts.append(regions(thin.plain_thin(mask), crops))
+    return conditions, counts
+
+
+def test_published_draws_have_the_literal_values_ranks_and_choices():
+    """Two repeats of each of 5 rounds, from two operations per edge to the genotype."""
+    plan = make_plan(draws="published", repeat=2, initialisation="pytorch")
+    seed = 1
+    states = [two_operations_per_edge(plan, seed)]
+    final = prune.search(plan, seed, states[0], states.append)
+    between_rounds = [state for state in states if not state.draws][:-1]
+    assert len(between_rounds) == final.rounds == 5
+    for state in between_rounds:
+        rows = [row for row in final.rows if row["round"] == state.rounds]
+        this = prune.next_round(plan.space, state.masks)
+        # (repeats, candidates, criteria, before and after the removal)
+        literal = np.array(
+            [
+                [
+                    published_pair(plan, candidate, state.masks, seed, state.rounds, repeat, place)
+                    for place, candidate in enumerate(this.candidates)
+                ]
+                for repeat in range(2)
+            ]
+        )
+        scores = {}
+        for which, name in enumerate(("meta_ntk_condition", "linear_regions")):
+            before, after = literal[:, :, which, 0], literal[:, :, which, 1]
+            np.testing.assert_allclose([row[f"{name}_unpruned"] for row in rows], before.mean(0), rtol=1e-8)
+            np.testing.assert_allclose([row[name] for row in rows], after.mean(0), rtol=1e-8)
+            scores[name] = np.round((before - after) / before, 3).mean(0).tolist()
+        assert len(set(literal[0, :, 0, 0])) == len(rows), "unpruned networks of two pairs are alike"
+        compare_ranks(plan, rows, this, scores)
+
+
+@pytest.mark.parametrize("name", CRITERIA)
 def test_values_do_not_depend_on_chunks_or_threads(name, monkeypatch):
-    setting = make_setting(criteria=[name], ntk={"pictures": 6})
-    masks = pruning.first_state(setting.space).masks
-    batch = pruning.batch_masks(masks, pruning.next_round(setting.space, masks).candidates[55:75])
+    plan = make_plan(criteria=[name])
+    masks = prune.first_state(plan.space).masks
+    batch = prune.batch_masks(masks, prune.next_round(plan.space, masks).candidates[55:75])
 
-    def measure(threads: int, chunk: int) -> np.ndarray:
+    def values(threads: int, chunk: int) -> np.ndarray:
         before = torch.get_num_threads()
         torch.set_num_threads(threads)
-        monkeypatch.setitem(criteria.PATTERN_CHUNK, "cpu", chunk)
-        monkeypatch.setattr(criteria, "_chunk_size", lambda *_, **__: chunk)
+        monkeypatch.setitem(linear_regions.PATTERN_CHUNK, "cpu", chunk)
+        monkeypatch.setattr(chunks, "_chunk_size", lambda *_, **__: chunk)
         try:
-            return criteria.CRITERIA[name].measure(setting, (3, 0, 0), batch).values
+            return measure(plan, name, batch, Draws.of((3, 0, 0)))
         finally:
             torch.set_num_threads(before)
 
-    expected = measure(threads=1, chunk=1)
+    expected = values(threads=1, chunk=1)
     assert len(np.unique(expected)) > 1
     for threads, chunk in ((1, 4), (1, 21), (2, 1), (2, 7)):
-        np.testing.assert_allclose(measure(threads, chunk), expected, rtol=1e-9)
+        np.testing.assert_allclose(values(threads, chunk), expected, rtol=1e-9)

@@ -13,15 +13,20 @@ from pathlib import Path
 import pytest
 from conftest import House, tiny_configuration
 
-PART = Path("results/glyphs/3cells-2ch/linear-regions/seed0")
-PART_FILES = (
-    "genotype.json",
-    "search.csv",
-    "backbone.safetensors",
-    "training.csv",
-    "episodes.csv",
-    "evaluation.json",
+from metantk.options.base import Options
+from metantk.options.config import parse_config
+
+SEARCHED = Path("results/glyphs/3cells-2ch/linear-regions/seed0")
+CHAIN = SEARCHED / "rfs"
+FILES = (
+    SEARCHED / "architecture.json",
+    SEARCHED / "search.csv",
+    CHAIN / "model.safetensors",
+    CHAIN / "training.csv",
+    CHAIN / "episodes.csv",
+    CHAIN / "evaluation.json",
 )
+TITLES = {"searches": {"linear-regions": "Linear Region"}, "learners": {"rfs": "RFS"}}
 TABLES = ("table2.csv", "table2.md", "table2.tex", "seeds.csv")
 TARGETS = [f"results/tables/{name}" for name in TABLES]
 KILLS = 20
@@ -29,9 +34,10 @@ KILLS = 20
 KILL_AFTER = (3, 10)
 
 
-def one_method() -> dict:
+def one_row() -> dict:
     """One chain of all stages up to the tables."""
-    return tiny_configuration() | {"methods": ["linear-regions"]}
+    row = {"backbone": "3cells-2ch", "search": "linear-regions", "learner": "rfs"}
+    return tiny_configuration() | {"rows": [row]}
 
 
 def start(house: House, environment: dict, *arguments: object) -> subprocess.Popen:
@@ -60,15 +66,16 @@ def kill(process: subprocess.Popen) -> None:
 
 
 @pytest.fixture
-def tables_of_one_method(finished_run, tmp_path) -> dict[str, bytes]:
-    """The tables of the undisturbed run with this method alone."""
-    run = finished_run.run("python", "scripts/aggregate_tables.py", PART, "--output", tmp_path / "tables")
+def tables_of_one_row(finished_run, tmp_path) -> dict[str, bytes]:
+    """The tables of the undisturbed run with this row alone."""
+    words = (CHAIN, "--titles", json.dumps(TITLES), "--output", tmp_path / "tables")
+    run = finished_run.run("python", "scripts/aggregate_tables.py", *words)
     assert run.returncode == 0, run.stderr
     return {name: (tmp_path / "tables" / name).read_bytes() for name in TABLES}
 
 
-def test_twenty_kills_change_no_byte(tiny_house, finished_run, tables_of_one_method, environment):
-    tiny_house.configure(one_method())
+def test_twenty_kills_change_no_byte(tiny_house, finished_run, tables_of_one_row, environment):
+    tiny_house.configure(one_row())
     moments = random.Random(0)
     interrupted = 0
     while interrupted < KILLS:
@@ -84,10 +91,10 @@ def test_twenty_kills_change_no_byte(tiny_house, finished_run, tables_of_one_met
         assert unlocked.returncode == 0, unlocked.stderr
     run = tiny_house.snakemake("--cores", 2, "--rerun-incomplete", *TARGETS)
     assert run.returncode == 0, run.stderr
-    for name in PART_FILES:
-        assert (tiny_house.path / PART / name).read_bytes() == (finished_run.path / PART / name).read_bytes(), name
+    for name in FILES:
+        assert (tiny_house.path / name).read_bytes() == (finished_run.path / name).read_bytes(), name
     found = {name: (tiny_house.path / "results/tables" / name).read_bytes() for name in TABLES}
-    assert found == tables_of_one_method
+    assert found == tables_of_one_row
     assert tiny_house.planned(*TARGETS) == set()
 
 
@@ -156,41 +163,51 @@ def mounted(tmp_path):
     subprocess.run(["umount", folder], capture_output=True, check=False)
 
 
-# What each stage reads is there already; `--options` and `--output` are added.
-NETWORK = ("--data", "results/glyphs/data", "--cells", 3, "--channels", 2)
+# What each stage reads is there already; options and `--output` are added.
+DATA = ("--data", "results/glyphs/data")
 ARGUMENTS = {
     "prepare_dataset": ("--name", "glyphs"),
     "inspect_dataset": ("results/glyphs/data",),
-    "search_architecture": NETWORK,
-    "train_genotype": (*NETWORK, "--genotype", PART / "genotype.json"),
-    "evaluate_episodes": ("--data", "results/glyphs/data", "--backbone", PART),
-    "aggregate_tables": (PART,),
-    "draw_figures": (PART, "--tables", "results/tables"),
+    "search_architecture": DATA,
+    "train_network": (*DATA, "--architecture", SEARCHED / "architecture.json"),
+    "evaluate_episodes": (*DATA, "--model", CHAIN),
+    "aggregate_tables": (CHAIN,),
+    "draw_searches": (SEARCHED,),
+    "draw_results": (CHAIN, "--tables", "results/tables"),
     "verify_theory": (),
 }
 # The file that each writes last, by which others know that it is done.
 LAST_FILE = {
     "prepare_dataset": "manifest.json",
     "inspect_dataset": "contact_sheet.png",
-    "search_architecture": "genotype.json",
-    "train_genotype": "backbone.json",
+    "search_architecture": "architecture.json",
+    "train_network": "model.json",
     "evaluate_episodes": "evaluation.json",
-    "aggregate_tables": "seeds.csv",
-    "draw_figures": "cost.png",
+    "aggregate_tables": "missing.csv",
+    "draw_searches": "search_linear-regions_seed0.png",
+    "draw_results": "cost.png",
     "verify_theory": "theory.json",
 }
 
 
+def options_of(stage: str) -> dict[str, Options]:
+    """By flag, as the workflow hands them over."""
+    configuration = parse_config(one_row())
+    (chain,) = configuration.chains
+    return {
+        "prepare_dataset": {"--options": configuration.datasets["glyphs"]},
+        "search_architecture": {
+            "--backbone": configuration.backbone(chain.backbone),
+            "--search": configuration.search(chain.search),
+        },
+        "train_network": {"--learner": configuration.learner(chain.learner)},
+        "evaluate_episodes": {"--options": configuration.evaluation},
+        "verify_theory": {"--options": configuration.theory},
+    }.get(stage, {})
+
+
 def command_of(stage: str, output: Path) -> list[object]:
-    configuration = one_method()
-    options = {
-        "prepare_dataset": configuration["datasets"]["glyphs"],
-        "search_architecture": configuration["search"] | {"criteria": ["linear_regions"]},
-        "train_genotype": configuration["training"],
-        "evaluate_episodes": configuration["evaluation"],
-        "verify_theory": configuration["theory"],
-    }
-    given = ("--options", json.dumps(options[stage])) if stage in options else ()
+    given = [word for flag, options in options_of(stage).items() for word in (flag, options.model_dump_json())]
     return ["python", f"scripts/{stage}.py", *ARGUMENTS[stage], *given, "--output", output]
 
 

@@ -11,38 +11,43 @@ from pathlib import Path
 import pytest
 
 SEARCH = {
+    "kind": "prune",
     "criteria": ["meta_ntk_condition", "linear_regions"],
     "repeat": 1,
     "image_size": 8,
-    "meta_ntk": {"ways": 2, "tasks": 2},
-    "linear_regions": {"pictures": 60, "batches": 1},
+    "settings": {
+        "meta_ntk": {"ways": 2, "tasks": 2},
+        "linear_regions": {"pictures": 60, "batches": 1},
+    },
 }
-TRAINING = {"epochs": 8, "milestones": [4, 6]}
+BACKBONE = {"kind": "cells", "cells": 3, "channels": 2}
+LEARNER = {"kind": "rfs", "epochs": 8, "milestones": [4, 6]}
+EVALUATION = {"episodes": 70, "queries": 3, "copies": 2}
 DATA = "results/glyphs/data"
-PART = Path("results/glyphs/3cells-2ch/random/seed0")
-EVALUATION = {"episodes": 5, "queries": 3, "copies": 2}
+SEARCHED = Path("results/glyphs/3cells-2ch/random/seed0")
+FOUND = ("architecture.json", "search.csv")
+LEARNED = ("model.safetensors", "training.csv")
+ANSWERED = ("episodes.csv", "evaluation.json")
 
 
-def command(script: str, options: dict, output: Path, *more: object) -> list[str]:
-    parts = (sys.executable, f"scripts/{script}", "--options", json.dumps(options), "--output", output, *more)
-    return [str(part) for part in parts]
+def command(script: str, output: Path, *more: object) -> list[str]:
+    parts = (sys.executable, f"scripts/{script}", "--data", DATA, "--output", output, *more)
+    return [json.dumps(part) if isinstance(part, dict) else str(part) for part in parts]
 
 
 def search_command(output: Path, seed: int = 0) -> list[str]:
-    network = ("--cells", 3, "--channels", 2)
-    return command(
-        "search_architecture.py", SEARCH, output, "--data", "results/glyphs/data", *network, "--seed", seed
-    )
+    return command("search_architecture.py", output, "--backbone", BACKBONE, "--search", SEARCH, "--seed", seed)
 
 
-def train_command(output: Path) -> list[str]:
-    more = ("--data", DATA, "--cells", 3, "--channels", 2, "--genotype", PART / "genotype.json")
-    return command("train_genotype.py", TRAINING, output, *more)
+def train_command(output: Path, seed: int = 0) -> list[str]:
+    more = ("--architecture", SEARCHED / "architecture.json", "--learner", LEARNER, "--seed", seed)
+    return command("train_network.py", output, *more)
 
 
 def evaluate_command(output: Path, seed: int = 0) -> list[str]:
-    options = EVALUATION | {"seed": seed}
-    return command("evaluate_episodes.py", options, output, "--data", DATA, "--backbone", PART)
+    return command(
+        "evaluate_episodes.py", output, "--model", SEARCHED / "rfs", "--options", EVALUATION | {"seed": seed}
+    )
 
 
 def run(house, words: list[str]) -> str:
@@ -88,10 +93,9 @@ def searched(house, tmp_path_factory) -> Path:
 
 def test_a_killed_search_goes_on_and_finds_the_same(house, searched, environment, tmp_path):
     end_after_checkpoint(house, environment, search_command(tmp_path), tmp_path, signal.SIGKILL)
-    assert not (tmp_path / "genotype.json").exists()
-    assert re.search(r"going on after \d+ rounds and \d+ draws", run(house, search_command(tmp_path)))
-    names = ("genotype.json", "search.csv")
-    assert contents(tmp_path, *names) == contents(searched, *names)
+    assert not (tmp_path / "architecture.json").exists()
+    assert re.search(r"going on after \d+\.\d s of an earlier run", run(house, search_command(tmp_path)))
+    assert contents(tmp_path, *FOUND) == contents(searched, *FOUND)
     assert not (tmp_path / ".checkpoints").exists()
 
 
@@ -100,7 +104,7 @@ def trained(house, tmp_path_factory) -> Path:
     """An uninterrupted training."""
     output = tmp_path_factory.mktemp("trained")
     run(house, train_command(output))
-    assert len((output / "training.csv").read_text().splitlines()) == 1 + TRAINING["epochs"]
+    assert len((output / "training.csv").read_text().splitlines()) == 1 + LEARNER["epochs"]
     return output
 
 
@@ -108,10 +112,9 @@ def trained(house, tmp_path_factory) -> Path:
 def test_an_ended_training_goes_on_and_ends_with_the_same_weights(house, trained, environment, tmp_path, number):
     log = end_after_checkpoint(house, environment, train_command(tmp_path), tmp_path, number)
     assert "Traceback" not in log
-    assert not (tmp_path / "backbone.json").exists()
+    assert not (tmp_path / "model.json").exists()
     assert re.search(r"going on after epoch [1-7] and \d+ steps", run(house, train_command(tmp_path)))
-    names = ("backbone.safetensors", "training.csv")
-    assert contents(tmp_path, *names) == contents(trained, *names)
+    assert contents(tmp_path, *LEARNED) == contents(trained, *LEARNED)
     assert not (tmp_path / ".checkpoints").exists()
 
 
@@ -125,21 +128,74 @@ def test_a_program_that_is_asked_to_end_leaves_its_checkpoint_and_goes_on(
     (checkpoint,) = [path for path in tmp_path.rglob("*") if path.is_file()]
     assert checkpoint.name.startswith("search-")
     assert "going on after" in run(house, search_command(tmp_path))
-    names = ("genotype.json", "search.csv")
-    assert contents(tmp_path, *names) == contents(searched, *names)
+    assert contents(tmp_path, *FOUND) == contents(searched, *FOUND)
+
+
+@pytest.fixture(scope="module")
+def evaluated(house, tmp_path_factory) -> Path:
+    """An uninterrupted evaluation."""
+    output = tmp_path_factory.mktemp("evaluated")
+    run(house, evaluate_command(output))
+    return output
+
+
+# The program itself, which keeps at every episode and, at one of the second chunk, is sent a signal.
+ENDED_AT_AN_EPISODE = """
+import os, sys
+sys.path.insert(0, "scripts")
+import evaluate_episodes
+from metantk.command_line import run
+original = evaluate_episodes.evaluate
+number, keep_seconds = map(int, sys.argv[1:3])
+del sys.argv[1:3]
+evaluate_episodes.KEEP_SECONDS = keep_seconds
+def evaluate(*given, **named):
+    for episode, accuracies in enumerate(original(*given, **named)):
+        if episode == 60:
+            os.kill(os.getpid(), number)
+        yield accuracies
+evaluate_episodes.evaluate = evaluate
+run(evaluate_episodes.main)
+"""
+
+
+@pytest.mark.parametrize(
+    ("number", "keep_seconds"),
+    # One that is killed has what it kept; one that is asked to end keeps what it has, whenever it last did.
+    [(signal.SIGKILL, -1), (signal.SIGTERM, 1000), (signal.SIGINT, 1000)],
+)
+def test_an_ended_evaluation_goes_on_and_has_the_same_episodes(house, evaluated, tmp_path, number, keep_seconds):
+    words = evaluate_command(tmp_path)
+    ended = house.run(words[0], "-c", ENDED_AT_AN_EPISODE, int(number), keep_seconds, *words[2:])
+    assert ended.returncode == (-number if number == signal.SIGKILL else 128 + number), ended.stderr
+    assert "Traceback" not in ended.stderr
+    (checkpoint,) = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert checkpoint.name.startswith("evaluation-")
+    assert "going on after 60 episodes" in run(house, evaluate_command(tmp_path))
+    assert contents(tmp_path, *ANSWERED) == contents(evaluated, *ANSWERED)
+    assert not (tmp_path / ".checkpoints").exists()
 
 
 def test_the_seed_decides_the_search(house, searched, tmp_path):
     run(house, search_command(tmp_path / "same"))
     run(house, search_command(tmp_path / "other", seed=1))
-    names = ("genotype.json", "search.csv")
-    assert contents(tmp_path / "same", *names) == contents(searched, *names)
-    assert contents(tmp_path / "other", "genotype.json") != contents(searched, "genotype.json")
+    assert contents(tmp_path / "same", *FOUND) == contents(searched, *FOUND)
+    assert genotype(tmp_path / "other") != genotype(searched)
 
 
-def test_the_seed_decides_the_evaluation(house, tmp_path):
-    for name, seed in (("first", 0), ("same", 0), ("other", 1)):
-        run(house, evaluate_command(tmp_path / name, seed))
-    names = ("evaluation.json", "episodes.csv")
-    assert contents(tmp_path / "first", *names) == contents(tmp_path / "same", *names)
-    assert contents(tmp_path / "first", "episodes.csv") != contents(tmp_path / "other", "episodes.csv")
+def genotype(output: Path) -> dict:
+    return json.loads((output / "architecture.json").read_text())["genotype"]
+
+
+def test_the_seed_decides_the_training(house, trained, tmp_path):
+    run(house, train_command(tmp_path / "same"))
+    run(house, train_command(tmp_path / "other", seed=1))
+    assert contents(tmp_path / "same", *LEARNED) == contents(trained, *LEARNED)
+    assert contents(tmp_path / "other", LEARNED[0]) != contents(trained, LEARNED[0])
+
+
+def test_the_seed_decides_the_evaluation(house, evaluated, tmp_path):
+    run(house, evaluate_command(tmp_path / "same"))
+    run(house, evaluate_command(tmp_path / "other", seed=1))
+    assert contents(tmp_path / "same", *ANSWERED) == contents(evaluated, *ANSWERED)
+    assert contents(tmp_path / "other", "episodes.csv") != contents(evaluated, "episodes.csv")

@@ -16,7 +16,9 @@ from conftest import House, copy_house, place_image, program_environment, tiny_c
 
 SANDBOX = Path(__file__).parents[1] / "sandbox" / "slurm-sandbox"
 GPUS = 4
-RUN = "results/glyphs/2cells-2ch/random"
+RUN = "results/glyphs/2cells-2ch/linear-regions"
+# Below the folder of a seed.
+COMPARED = ("architecture.json", "rfs/model.safetensors", "rfs/episodes.csv")
 SEEDS = range(5)
 TABLES = ("table2.csv", "table2.md", "table2.tex", "seeds.csv")
 TARGETS = [f"results/tables/{name}" for name in TABLES]
@@ -26,7 +28,7 @@ PROFILES = "workflow/profiles"
 ARGUMENTS = (
     *("--slurm-init-seconds-before-status-checks", 2),
     *("--latency-wait", 10),
-    *("--set-resources", "search_architecture:mem_mb=1500", "train_genotype:mem_mb=1500"),
+    *("--set-resources", "search_architecture:mem_mb=1500", "train_network:mem_mb=1500"),
     "evaluate_episodes:mem_mb=1500",
     # The log of each job, by which the tests count them.
     "--slurm-keep-successful-logs",
@@ -62,8 +64,8 @@ def slurm():
 def configuration() -> dict:
     """Five short chains of jobs, whose trainings leave checkpoints on the way."""
     configuration = tiny_configuration()
-    configuration |= {"runs": [{"cells": 2, "channels": 2}], "methods": ["random"], "seeds": list(SEEDS)}
-    configuration["training"] = {"epochs": 4}
+    row = {"backbone": "2cells-2ch", "search": "linear-regions", "learner": "rfs"}
+    configuration |= {"rows": [row], "seeds": list(SEEDS), "learners": {"rfs": {"epochs": 4}}}
     return configuration
 
 
@@ -125,24 +127,24 @@ def processes(house: House, *words: str) -> list[int]:
 
 
 def log_of(house: House, rule: str, seed: int) -> str:
-    path = house.path / f"results/logs/{rule}/glyphs/2cells-2ch/random/seed{seed}.log"
+    job = f"seed{seed}" if rule == "search_architecture" else f"seed{seed}/rfs"
+    path = house.path / f"results/logs/{rule}/glyphs/2cells-2ch/linear-regions/{job}.log"
     return path.read_text() if path.exists() else ""
 
 
 def stop_training(house: House, seed: int) -> tuple[str, int] | None:
     """Halt a training that has a checkpoint, so that it cannot end by itself; its SLURM job and its process."""
-    checkpoints = (house.path / RUN / f"seed{seed}").glob(".checkpoints/training-*")
-    genotype = f"--genotype {RUN}/seed{seed}/genotype.json"
-    running = processes(house, genotype)
+    checkpoints = (house.path / RUN / f"seed{seed}" / "rfs").glob(".checkpoints/training-*")
+    running = processes(house, f"--architecture {RUN}/seed{seed}/architecture.json")
     if not list(checkpoints) or not running:
         return None
     (process,) = running
     os.kill(process, signal.SIGSTOP)
-    return re.search(r"SLURM_JOB_ID=(\d+)", log_of(house, "train_genotype", seed))[1], process
+    return re.search(r"SLURM_JOB_ID=(\d+)", log_of(house, "train_network", seed))[1], process
 
 
 def jobs_of(house: House) -> dict[str, list[str]]:
-    """The SLURM jobs that Snakemake submitted for each rule and part, from the log that it keeps of each."""
+    """The SLURM jobs that Snakemake submitted for each rule and its wildcards, from the logs that it keeps."""
     jobs: dict[str, list[str]] = {}
     for path in sorted((house.path / ".snakemake/slurm_logs").rglob("*.log")):
         jobs.setdefault(path.parent.relative_to(house.path / ".snakemake/slurm_logs").as_posix(), []).append(
@@ -201,7 +203,7 @@ def test_jobs_that_are_cancelled_killed_or_out_of_time_are_retried(disturbed):
     house, struck = disturbed
     assert states(list(struck.values())) == {job: state for state, job in struck.items()}
     for seed in range(len(struck)):
-        assert "going on after epoch" in log_of(house, "train_genotype", seed)
+        assert "going on after epoch" in log_of(house, "train_network", seed)
     for name, jobs in jobs_of(house).items():
         assert len(jobs) == 1 + len(set(jobs) & set(struck.values())), name
 
@@ -213,7 +215,7 @@ def test_the_tables_are_those_of_an_undisturbed_run(disturbed, undisturbed):
 def test_each_job_has_a_gpu_of_its_own_and_the_memory_and_time_of_its_rule(disturbed):
     house, _ = disturbed
     given = {}
-    for rule in ("search_architecture", "train_genotype", "evaluate_episodes"):
+    for rule in ("search_architecture", "train_network", "evaluate_episodes"):
         for seed in SEEDS:
             found = re.search(r"SLURM_JOB_ID=(\d+) CUDA_VISIBLE_DEVICES=(\d+)$", log_of(house, rule, seed), re.M)
             given[found[1]] = found[2]
@@ -239,7 +241,7 @@ def test_a_killed_workflow_goes_on_without_running_a_job_twice(slurm, undisturbe
     house = make_house(tmp_path, configuration | {"seeds": [0, 1]})
     workflow = start(house)
     try:
-        wait_until(lambda: log_of(house, "train_genotype", 0) or log_of(house, "train_genotype", 1), "a training")
+        wait_until(lambda: log_of(house, "train_network", 0) or log_of(house, "train_network", 1), "a training")
     finally:
         end(workflow)
     submitted = [job for jobs in jobs_of(house).values() for job in jobs]
@@ -254,7 +256,7 @@ def test_a_killed_workflow_goes_on_without_running_a_job_twice(slurm, undisturbe
     jobs = jobs_of(house)
     assert len(jobs) == 1 + 3 * 2  # the data set; search, training and evaluation of two seeds
     assert {name: len(attempts) for name, attempts in jobs.items()} == dict.fromkeys(jobs, 1)
-    for name in ("genotype.json", "backbone.safetensors", "episodes.csv"):
+    for name in COMPARED:
         for seed in (0, 1):
             path = f"{RUN}/seed{seed}/{name}"
             assert (house.path / path).read_bytes() == (undisturbed.path / path).read_bytes()
@@ -264,7 +266,7 @@ def test_jobs_in_containers_have_the_same_results(slurm, image, undisturbed, con
     house = make_house(tmp_path, configuration)
     place_image(image, house)
     part = f"{RUN}/seed0"
-    workflow = start(house, [f"{part}/evaluation.json"], profile="slurm-apptainer")
+    workflow = start(house, [f"{part}/rfs/evaluation.json"], profile="slurm-apptainer")
     try:
         assert workflow.wait(timeout=400) == 0, (house.path / "printed.txt").read_text()
     finally:
@@ -272,7 +274,7 @@ def test_jobs_in_containers_have_the_same_results(slurm, image, undisturbed, con
     assert len(jobs_of(house)) == 4  # the data set, the search, the training and the evaluation
     printed = "".join(path.read_text() for path in (house.path / ".snakemake/slurm_logs").rglob("*.log"))
     assert len(re.findall(rf"^Activating \w+ image .*{image.name}$", printed, re.M)) == 4
-    for rule in ("search_architecture", "train_genotype", "evaluate_episodes"):
+    for rule in ("search_architecture", "train_network", "evaluate_episodes"):
         assert re.search(r"CUDA_VISIBLE_DEVICES=\d+$", log_of(house, rule, 0), re.M)
-    for name in ("genotype.json", "backbone.safetensors", "episodes.csv"):
+    for name in COMPARED:
         assert (house.path / part / name).read_bytes() == (undisturbed.path / part / name).read_bytes(), name

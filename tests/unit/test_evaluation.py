@@ -2,6 +2,7 @@
 
 import json
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -196,6 +197,37 @@ def test_answers_do_not_depend_on_where_an_evaluation_was_interrupted(classifier
     whole = accuracies(colours(60), classifier=classifier, copies=copies)
     for done in (1, 6, 7, 8, 20, 29, 30):
         assert accuracies(colours(60), classifier=classifier, copies=copies, done=done) == whole[done:]
+
+
+@pytest.mark.parametrize("copies", [1, 2])
+def test_what_passes_the_network_together_does_not_depend_on_where_it_was_interrupted(copies, monkeypatch):
+    """To the bit: features of a picture differ in the last ones where it passes in a batch of another size."""
+    monkeypatch.setattr(evaluation, "TOGETHER", 7)
+    network = build_conv4({"channels": 4, "image_size": 16}, 2).eval()
+    network.initialise_(generator("weights", 0))
+    images = np.random.default_rng(0).integers(0, 256, size=(70, 16, 16, 3), dtype=np.uint8)
+
+    def features(done: int) -> list[torch.Tensor]:
+        seen = []
+
+        def scores(model: Model, tasks) -> torch.Tensor:
+            seen.extend([tasks.augmented_features()[0], tasks.support_features(), tasks.query_features()])
+            return rfs.scores(model, tasks)
+
+        model = make_model(network, module=SimpleNamespace(scores=scores))
+        options = make_options(copies=copies)
+        assert (
+            len(list(evaluate(model, Split(images, LABELS, NAMES), options, where="here", done=done))) == 30 - done
+        )
+        return seen
+
+    whole = features(0)
+    each = len(whole) // 5  # of a chunk
+    for done in (1, 7, 20, 29):
+        expected = whole[done // 7 * each :]
+        resumed = features(done)
+        assert len(resumed) == len(expected)
+        assert all(map(torch.equal, resumed, expected))
 
 
 def test_answers_do_not_depend_on_how_many_episodes_go_together(monkeypatch):

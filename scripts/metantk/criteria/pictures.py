@@ -76,9 +76,9 @@ def draw_crops(setting: Setting, options: Options, key: Key) -> list[Tensor]:
 
 
 def _load(setting: Setting, numbers: np.ndarray) -> Tensor:
-    """Pictures by number, resized, in 0..1, on the device."""
+    """Pictures by number, resized, in 0..1, on the device; devices differ by the rounding of the setting's type."""
     chosen = torch.from_numpy(setting.train.images[numbers]).to(setting.device)
-    return transforms.resize(transforms.to_float(chosen), setting.image_size).to(setting.dtype)
+    return transforms.resize(transforms.to_float(chosen, setting.dtype), setting.image_size)
 
 
 def _shake(pictures: Tensor, draws: torch.Generator) -> Tensor:

@@ -326,8 +326,10 @@ class State(NamedTuple):
     costs: dict[str, Cost]
 
     def to_json(self) -> dict:
+        """Plain values alone: a checkpoint with a class of ours in it could not be read again."""
         return self._asdict() | {
             "masks": {cell: mask.int().tolist() for cell, mask in self.masks.items()},
+            "draws": {name: [list(draw) for draw in draws] for name, draws in self.draws.items()},
             "costs": {name: asdict(cost) for name, cost in self.costs.items()},
         }
 
