@@ -11,6 +11,7 @@ from metantk.devices import numpy_generator
 from metantk.episodes import EpisodeSampler
 from metantk.learners.base import Moment
 from metantk.options.augmentation import AugmentationOptions
+from metantk.storage import InputError
 from metantk.training import Pictures
 
 
@@ -61,3 +62,13 @@ def prepare(images: Tensor, pictures: Pictures, augmentation: AugmentationOption
     else:
         floats = transforms.augment(images, augmentation, moment.generator("augmentation"))
     return transforms.normalise(floats, pictures.mean, pictures.std)
+
+
+def require_ways(trained: int, asked: int) -> None:
+    """Refuse tasks that the head of a meta-learned network has no output for.
+
+    Raises:
+        InputError: other ways than in training.
+    """
+    if asked != trained:
+        raise InputError(f"the model was trained on {trained}-way tasks and cannot answer {asked}-way ones")

@@ -30,7 +30,7 @@ from metantk.learners.adaptation import (
     check,
 )
 from metantk.learners.base import Moment, Outcome
-from metantk.learners.episodic import TaskSampler, prepare, steps_of_epoch
+from metantk.learners.episodic import TaskSampler, prepare, require_ways, steps_of_epoch
 from metantk.models import Model, Tasks
 from metantk.options.learners.maml import Options
 from metantk.storage import InputError
@@ -146,10 +146,7 @@ def scores(model: Model, tasks: Tasks) -> Tensor:
         InputError: the tasks have not as many classes as those of the training.
     """
     options = model.learner
-    if tasks.ways != options.ways:
-        raise InputError(
-            f"the model was trained on {options.ways}-way tasks and cannot answer {tasks.ways}-way ones"
-        )
+    require_ways(options.ways, tasks.ways)
     network, rate = _network_for(model, len(tasks.labels) // tasks.ways)
     support, query = tasks.support_images(), tasks.query_images()
     labels = tasks.labels.expand(len(support), -1)

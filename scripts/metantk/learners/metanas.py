@@ -13,11 +13,11 @@ from torch import Tensor, nn
 
 from metantk import devices
 from metantk.learners.base import Moment, Outcome
-from metantk.learners.episodic import TaskSampler, prepare, steps_of_epoch
+from metantk.learners.episodic import TaskSampler, prepare, require_ways, steps_of_epoch
 from metantk.models import Model, Tasks
 from metantk.options.learners.metanas import Options
 from metantk.searches.metanas import Draws, TaskLearner, adapt_to_task, draw_alphas, make_draws
-from metantk.searches.reptile import restore, snapshot
+from metantk.searches.reptile import mean_displacements
 from metantk.storage import InputError
 from metantk.training import Pictures
 
@@ -73,10 +73,9 @@ class Learner:
         done = moment.epoch * self.steps + moment.step
         if done and done % options.prune_every == 0:
             self.tasks.remove_tiny()
-        meta = snapshot(self.moving)
-        moved = [torch.zeros_like(tensor) for tensor in meta]
         losses = []
-        for number in range(options.tasks):
+
+        def learn(number: int) -> None:
             losses.append(
                 self.tasks.learn(
                     pictures[number],
@@ -89,14 +88,12 @@ class Learner:
                     drop_path=options.drop_path,
                 )
             )
-            with torch.no_grad():
-                for total, tensor, start in zip(moved, self.moving, meta, strict=True):
-                    total += tensor - start
-            restore(self.moving, meta)
+
+        moves = mean_displacements(self.moving, options.tasks, learn)
         count = len(self.tasks.weights)
         rates = [options.meta_weight_rate] * count + [options.meta_alpha_rate] * (len(self.moving) - count)
-        for tensor, total, rate in zip(self.moving, moved, rates, strict=True):
-            tensor.grad = -rate / options.tasks * total
+        for tensor, move, rate in zip(self.moving, moves, rates, strict=True):
+            tensor.grad = -rate * move
         loss = torch.tensor(sum(losses) / len(losses), device=device)
         return Outcome(loss, None, options.tasks * options.batch)
 
@@ -120,8 +117,7 @@ def scores(model: Model, tasks: Tasks) -> Tensor:
         InputError: the tasks have not as many classes as those of the training.
     """
     options = model.learner
-    if tasks.ways != options.ways:
-        raise InputError(f"the model was trained on {options.ways}-way tasks, not on {tasks.ways}-way ones")
+    require_ways(options.ways, tasks.ways)
     learner = task_learner(model.network, options, 0, model.device)
     MetaState(learner).load_state_dict(model.extra)
     model.network.train()

@@ -12,10 +12,11 @@ from torch.optim import SGD, Adam, Optimizer
 from metantk import devices
 from metantk.devices import generator
 from metantk.learners.base import Moment, Outcome
-from metantk.learners.episodic import TaskSampler, prepare, steps_of_epoch
+from metantk.learners.episodic import TaskSampler, prepare, require_ways, steps_of_epoch
 from metantk.learners.maml import cosine_rate
 from metantk.models import Model, Tasks
 from metantk.options.learners.reptile import Options
+from metantk.searches.reptile import mean_displacements
 from metantk.storage import InputError
 from metantk.training import Pictures
 
@@ -78,10 +79,7 @@ def scores(model: Model, tasks: Tasks) -> Tensor:
         InputError: the tasks have not as many classes as those of the training.
     """
     options = model.learner
-    if tasks.ways != options.ways:
-        raise InputError(
-            f"the model was trained on {options.ways}-way tasks and cannot answer {tasks.ways}-way ones"
-        )
+    require_ways(options.ways, tasks.ways)
     each = zip(tasks.support_images(), tasks.query_images(), strict=True)
     return torch.stack([_adapted(model, support, tasks.labels, query) for support, query in each])
 
@@ -139,11 +137,10 @@ def reptile_displacement(
     """
     parameters = list(network.parameters())
     state = [*parameters, *network.buffers()]
-    start = [tensor.detach().clone() for tensor in state]
-    moved = [torch.zeros_like(parameter) for parameter in parameters]
-    losses = torch.zeros(labels.shape[:2], dtype=start[0].dtype, device=labels.device)
+    losses = torch.zeros(labels.shape[:2], dtype=parameters[0].dtype, device=labels.device)
     right = torch.zeros(labels.shape[:2], dtype=torch.int64, device=labels.device)
-    for task in range(len(images)):
+
+    def learn(task: int) -> None:
         if not keep_moments:
             optimiser.state.clear()
         for step in range(images.shape[1]):
@@ -154,11 +151,8 @@ def reptile_displacement(
             optimiser.step()
             losses[task, step] = loss.detach()
             right[task, step] = (logits.detach().argmax(1) == labels[task, step]).sum()
-        with torch.no_grad():
-            for total, parameter, begin in zip(moved, parameters, start, strict=False):
-                total += parameter - begin
-            for tensor, begin in zip(state, start, strict=True):
-                tensor.copy_(begin)
-    for parameter, total in zip(parameters, moved, strict=True):
-        parameter.grad = -total / len(images)
+
+    moves = mean_displacements(state, len(images), learn)
+    for parameter, move in zip(parameters, moves, strict=False):
+        parameter.grad = -move
     return losses, right

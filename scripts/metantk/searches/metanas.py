@@ -325,7 +325,7 @@ def _facts(learner: TaskLearner) -> dict:
     arch = learner.arch(learner.options.minimum_temperature, learner.options.threshold)
     return {
         "warm_up_epochs": learner.options.warm_up_epochs,
-        "network": {name: list(value) for name, value in learner.network.layout._asdict().items()},
+        "network": learner.network.layout.describe(),
         "network_parameters": sum(weight.numel() for weight in learner.weights),
         "surviving_parameters": learner.network.count_surviving(arch, learner.options.threshold),
         "architecture_parameters": sum(tensor.numel() for tensor in learner.alpha_tensors),

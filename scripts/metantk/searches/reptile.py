@@ -17,26 +17,37 @@ def restore(tensors: Iterable[Tensor], kept: list[Tensor]) -> None:
         tensor.copy_(value)
 
 
-def reptile_step(groups: list[tuple[list[Tensor], float]], tasks: int, learn: Callable[[int], None]) -> None:
-    """One meta-step: each group moves by its rate times the mean over tasks of (learned - meta).
+def mean_displacements(tensors: list[Tensor], tasks: int, learn: Callable[[int], None]) -> list[Tensor]:
+    """Where tasks lead, on average, from the same start: the mean over tasks of (learned - start) of each tensor.
 
     Args:
-        groups: tensors that are learned in place, and their meta-rate.
-        learn: learns the task of a number; every task begins at the same meta-parameters, bit for bit.
+        learn: learns the task of a number, in place; every task begins at the same tensors, bit for bit, and they
+            are left as they were.
     """
-    tensors = [tensor for group, _ in groups for tensor in group]
-    rates = [rate for group, rate in groups for _ in group]
-    meta = snapshot(tensors)
-    displacements = [torch.zeros_like(value) for value in meta]
+    start = snapshot(tensors)
+    totals = [torch.zeros_like(value) for value in start]
     for task in range(tasks):
         learn(task)
         with torch.no_grad():
-            for total, tensor, value in zip(displacements, tensors, meta, strict=True):
+            for total, tensor, value in zip(totals, tensors, start, strict=True):
                 total += tensor - value
-        restore(tensors, meta)
+        restore(tensors, start)
+    return [total / tasks for total in totals]
+
+
+def reptile_step(groups: list[tuple[list[Tensor], float]], tasks: int, learn: Callable[[int], None]) -> None:
+    """One meta-step: each group moves by its rate times the mean displacement of the tasks.
+
+    Args:
+        groups: tensors that are learned in place, and their meta-rate.
+        learn: as of `mean_displacements`.
+    """
+    tensors = [tensor for group, _ in groups for tensor in group]
+    rates = [rate for group, rate in groups for _ in group]
+    moves = mean_displacements(tensors, tasks, learn)
     with torch.no_grad():
-        for tensor, total, rate in zip(tensors, displacements, rates, strict=True):
-            tensor.add_(total, alpha=rate / tasks)
+        for tensor, move, rate in zip(tensors, moves, rates, strict=True):
+            tensor.add_(move, alpha=rate)
 
 
 def make_adam(parameters: Iterable[Tensor], rate: float, decay: float = 0.0) -> torch.optim.Adam:

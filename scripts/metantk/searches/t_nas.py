@@ -317,7 +317,7 @@ def _entropies(learner: MetaLearner) -> dict[str, float]:
 
 def _facts(learner: MetaLearner) -> dict:
     return {
-        "network": {name: list(value) for name, value in learner.network.layout._asdict().items()},
+        "network": learner.network.layout.describe(),
         "network_parameters": sum(weight.numel() for weight in learner.weights),
         "architecture_parameters": sum(theta.numel() for theta in learner.thetas),
         "theta": {kind: theta.tolist() for kind, theta in learner.theta.items()},

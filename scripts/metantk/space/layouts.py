@@ -24,6 +24,10 @@ class Layout(NamedTuple):
     channels: tuple[int, ...]
     pools_are_normed: bool = True
 
+    def describe(self) -> dict:
+        """In plain values."""
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in self._asdict().items()}
+
 
 def few_shot_layout(cells: int, channels: int) -> Layout:
     """The paper's (and this workflow's) stack: channels are doubled by each of the two reduction cells."""
