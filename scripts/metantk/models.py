@@ -9,22 +9,35 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import torch
+from pydantic import Field
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from metantk import backbones, plugins, transforms
 from metantk.options.base import Options, parse
-from metantk.records import TrainedModel, read_record
+from metantk.record import Record, Text, read_record
 from metantk.storage import InputError, atomic_write, sha256_of, write_json
 
 DESCRIPTION, WEIGHTS = "model.json", "model.safetensors"
 EXTRA = "learner."
 # Pixels per forward pass: 512 pictures of 32 × 32, so that activations stay within some hundreds of MB.
 FORWARD_PIXELS = 512 * 32 * 32
+
+
+class TrainedModel(Record):
+    """What the users of a model read of model.json."""
+
+    architecture: dict
+    learner: dict
+    outputs: int = Field(ge=1, le=10**6)
+    image_size: int | None = Field(None, ge=1, le=1024)
+    mean: list[float] = Field(min_length=3, max_length=3)
+    std: list[Annotated[float, Field(gt=0)]] = Field(min_length=3, max_length=3)
+    weights_sha256: Text
 
 
 class Model(NamedTuple):

@@ -1,27 +1,21 @@
-"""The files that stages hand over, typed: what is wrong with one is said in a line that names the stage to repeat.
+"""The files that tables and figures read, typed: what is wrong with one is said in a line that names the stage.
 
 Only what a reader uses is asked for; whatever else a file says is left alone.
 """
 
 import math
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated
 
 import pandas as pd
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field
 
-from metantk.options.base import explain
-from metantk.storage import InputError, read_json
+from metantk.record import Record, Text
+from metantk.storage import InputError
 
 Percent = Annotated[float, Field(ge=0, le=100)]
 Positive = Annotated[float, Field(ge=0)]
-Text = Annotated[str, Field(min_length=1, max_length=200)]
 Shots = Annotated[str, Field(pattern=r"^[1-9][0-9]{0,5}$")]
-T = TypeVar("T", bound="Record")
-
-
-class Record(BaseModel):
-    model_config = ConfigDict(extra="allow", frozen=True, allow_inf_nan=False)
 
 
 class Origin(Record):
@@ -50,8 +44,8 @@ class SearchReport(Record):
     device: Text
     floating_point_operations: int = Field(0, ge=0)
     options: dict
-    criteria: dict[str, dict] = {}
-    peak_memory_mb: dict[str, Positive] = {}
+    criteria: dict[str, dict] = Field({})
+    peak_memory_mb: dict[str, Positive] = Field({})
 
 
 class ModelDescription(Record):
@@ -62,19 +56,7 @@ class ModelDescription(Record):
     learner_name: Text
     parameters: int = Field(ge=1)
     device: Text
-    peak_memory_mb: dict[str, Positive] = {}
-
-
-class TrainedModel(Record):
-    """What the users of a model read of model.json."""
-
-    architecture: dict
-    learner: dict
-    outputs: int = Field(ge=1, le=10**6)
-    image_size: int | None = Field(None, ge=1, le=1024)
-    mean: list[float] = Field(min_length=3, max_length=3)
-    std: list[Annotated[float, Field(gt=0)]] = Field(min_length=3, max_length=3)
-    weights_sha256: Text
+    peak_memory_mb: dict[str, Positive] = Field({})
 
 
 class ShotResult(Record):
@@ -89,23 +71,6 @@ class Evaluation(Record):
     episodes: int = Field(ge=2)
     shots: dict[Shots, ShotResult] = Field(min_length=1)
     options: dict
-
-
-def read_record(path: Path, kind: type[T], *, stage: str) -> T:
-    """Read a JSON file of a stage.
-
-    Raises:
-        InputError: it is missing, is no JSON, or is not what the stage writes.
-    """
-    try:
-        values = read_json(path)
-    except InputError as error:
-        raise InputError(f"{error}; run {stage} again") from None
-    try:
-        return kind.model_validate(values)
-    except ValidationError as error:
-        problems = "; ".join(explain(problem) for problem in error.errors()[:3])
-        raise InputError(f"{path}: {problems}; run {stage} again") from None
 
 
 def read_table(path: Path, columns: list[str], *, stage: str) -> pd.DataFrame:

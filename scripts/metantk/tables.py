@@ -15,12 +15,12 @@ import pandas as pd
 
 from metantk.options.base import parse
 from metantk.options.searches.prune import PruneOptions
+from metantk.record import read_record
 from metantk.records import (
     Evaluation,
     ModelDescription,
     SearchReport,
     read_episodes,
-    read_record,
 )
 from metantk.statistics import confidence_95, deviation, welch_95
 from metantk.storage import InputError

@@ -7,13 +7,13 @@ import pytest
 from small_chain import write, write_chain
 
 from metantk import tables
+from metantk.record import read_record
 from metantk.records import (
     Architecture,
     Evaluation,
     ModelDescription,
     SearchReport,
     read_episodes,
-    read_record,
     read_table,
 )
 from metantk.storage import InputError

@@ -69,7 +69,7 @@ BEHIND = {
         prepare_dataset.py metantk/options/dataset.py metantk/datasets/arrays.py metantk/datasets/cifar.py
         metantk/datasets/folder.py metantk/datasets/omniglot.py metantk/datasets/published.py
         metantk/datasets/ren.py metantk/datasets/rfs.py metantk/datasets/sources.py
-        metantk/datasets/split_lists.py metantk/datasets/unpickle.py
+        metantk/datasets/split_lists.py metantk/datasets/unpickle.py metantk/datasets/downloads.py
     """,
     ("prepare", "theory"): "metantk/datasets/glyphs.py",
     ("prepare", *SEARCHES, *LEARNED, "theory"): "metantk/provenance.py",
@@ -78,14 +78,16 @@ BEHIND = {
     (*SEARCHES, *LEARNED, "theory"): "metantk/devices.py metantk/leases.py",
     SEARCHES: """
         search_architecture.py metantk/searches/__init__.py metantk/searches/base.py
-        metantk/options/searches/__init__.py
     """,
     PRUNED: """
-        metantk/searches/prune.py metantk/options/searches/prune.py metantk/criteria/__init__.py
+        metantk/searches/prune.py metantk/criteria/__init__.py
         metantk/criteria/base.py metantk/criteria/chunks.py metantk/criteria/linear_regions.py
         metantk/criteria/pictures.py metantk/options/criteria/__init__.py
         metantk/options/criteria/linear_regions.py
     """,
+    # Tables read the weights of criteria from a search's options.
+    (*PRUNED, "aggregate", *FIGURES): "metantk/options/searches/prune.py",
+    (*SEARCHES, "aggregate", *FIGURES): "metantk/options/searches/__init__.py",
     ("metantk",): "metantk/criteria/meta_ntk_condition.py metantk/options/criteria/meta_ntk.py",
     ("random",): "metantk/searches/sample.py metantk/options/searches/sample.py",
     ("fixed",): "metantk/searches/fixed.py metantk/options/searches/fixed.py",
@@ -102,12 +104,15 @@ BEHIND = {
         metantk/models.py metantk/options/learners/__init__.py metantk/options/learners/rfs.py
         metantk/training.py
     """,
-    OF_CELLS: "metantk/backbones/cells.py metantk/backbones/initial.py metantk/space/operations.py",
+    OF_CELLS: """
+        metantk/backbones/cells.py metantk/backbones/initial.py metantk/space/layouts.py metantk/space/operations.py
+    """,
     OF_CONV4: "metantk/backbones/conv4.py",
     TRAINED: "train_network.py metantk/backbones/counting.py",
     EVALUATED: "evaluate_episodes.py metantk/evaluation.py metantk/options/evaluation.py",
     (*EVALUATED, "aggregate", *FIGURES, "theory"): "metantk/statistics.py",
     ("aggregate",): "aggregate_tables.py metantk/costs.py",
+    (*LEARNED, "aggregate", *FIGURES): "metantk/record.py",
     ("aggregate", *FIGURES): "metantk/records.py metantk/tables.py",
     ("draw_searches",): """
         draw_searches.py metantk/figures/cells.py metantk/figures/search_curves.py metantk/figures/search_trace.py
