@@ -17,9 +17,10 @@ ROWS = {
     (CELLS, "te-nas"): "TE-NAS",
     (CELLS, "linear-regions"): "Linear Region",
     (CELLS, "random"): "Random Cell",
-    (CELLS, "metanas-cells"): "MetaNAS (retrained)",
+    (CELLS, "metanas-cells"): "MetaNAS (published cells, retrained)",
     (CONV4, "fixed"): "RFS",
 }
+LEARNERS = {CELLS: "rfs", CONV4: "rfs-conv4"}
 SEEDS = (0, 1)
 SUMMARY_COLUMNS = [
     "dataset",
@@ -71,7 +72,7 @@ def searched(results) -> list[Path]:
 
 @pytest.fixture(scope="module")
 def chains(searched) -> list[Path]:
-    return [folder / "rfs" for folder in searched]
+    return [folder / LEARNERS[folder.parts[-3]] for folder in searched]
 
 
 @pytest.fixture(scope="module")
@@ -112,7 +113,7 @@ def test_the_summary_has_the_columns_and_rows_of_the_design(results, summary):
         assert next(csv.reader(file)) == SUMMARY_COLUMNS
     keys = summary[["dataset", "backbone", "search", "learner", "model", "seeds", "shots"]]
     assert list(keys.itertuples(index=False, name=None)) == [
-        ("glyphs", backbone, search, "rfs", model, len(SEEDS), shots)
+        ("glyphs", backbone, search, LEARNERS[backbone], model, len(SEEDS), shots)
         for (backbone, search), model in ROWS.items()
         for shots in (1, 5)
     ]

@@ -9,9 +9,12 @@ from torch import nn
 from metantk import backbones
 from metantk.backbones.cells import Options as CellsOptions
 from metantk.backbones.conv4 import Options as Conv4Options
+from metantk.backbones.counting import count_parameters
 from metantk.backbones.drop import Drop
+from metantk.backbones.mixed import Options as MixedOptions
 from metantk.backbones.resnet12 import Options as ResNet12Options
 from metantk.devices import generator
+from metantk.options.base import parse
 from metantk.space.genotype import read_named
 from metantk.storage import InputError
 
@@ -163,7 +166,7 @@ def changed(name, **changes):
     [
         ([], "here: expected an object with 'kind'"),
         ({"cells": 5}, "here: expected an object with 'kind'"),
-        ({"kind": "resnet-13"}, "unknown kind 'resnet-13'; there are cells, conv4, resnet12"),
+        ({"kind": "resnet-13"}, "unknown kind 'resnet-13'; there are cells, conv4, mixed, resnet12"),
         ({"kind": "drop"}, "here: 'drop' is no backbone"),
         ({"kind": "../backbones/cells"}, "unknown kind"),
         ({"kind": "cells", "cells": 5, "channels": 48}, "'genotype' is missing"),
@@ -192,7 +195,8 @@ def test_options_say_what_tables_and_searches_ask():
     cells, conv4, resnet12 = CellsOptions(cells=5, channels=48), Conv4Options(), ResNet12Options()
     assert [options.title for options in (cells, conv4, resnet12)] == ["Cells, 48 channels", "Conv4", "ResNet-12"]
     assert [options.searchable for options in (cells, conv4, resnet12)] == [True, False, False]
-    assert cells.architecture(84, GENOTYPE) == {"kind": "cells", "genotype": GENOTYPE, "cells": 5, "channels": 48}
+    expected = {"kind": "cells", "genotype": GENOTYPE, "cells": 5, "channels": 48, "layout": "few-shot"}
+    assert cells.architecture(84, GENOTYPE) == expected
     assert conv4.architecture(84, None) == {"kind": "conv4", "channels": 32, "image_size": 84}
     assert resnet12.architecture(84, None) == {
         "kind": "resnet12",
@@ -245,3 +249,33 @@ def build(architecture, outputs):
     assert (network.in_features, network.out_features) == (7, 2)
     with pytest.raises(InputError, match="'features' is missing"):
         backbones.build({"kind": str(path)}, 2)
+
+
+LAYOUTS = [  # published networks of these cells: name, layout, cells, channels, outputs, parameters
+    ("metanas_in_v2", "few-shot", 5, 48, 64, 2_005_216),
+    ("metanas_in_v2", "metanas", 5, 96, 5, 1_160_741),
+    ("auto_maml_2", "t-nas", 2, 16, 5, 23_213),
+    ("auto_maml_3", "t-nas", 2, 16, 5, 26_061),
+]
+
+
+@pytest.mark.parametrize(("name", "layout", "cells", "channels", "outputs", "parameters"), LAYOUTS)
+def test_cells_stack_in_the_layouts_in_which_they_were_published(
+    name, layout, cells, channels, outputs, parameters
+):
+    options = CellsOptions(cells=cells, channels=channels, layout=layout)
+    network = backbones.build(options.architecture(84, read_named(name)), outputs)
+    assert count_parameters(network) == parameters
+    assert ("layout" in options.title) == (layout != "few-shot")
+
+
+def test_a_layout_refuses_a_depth_that_it_does_not_have():
+    with pytest.raises(InputError, match="layout t-nas has 2 cells, not 5"):
+        parse(CellsOptions, {"cells": 5, "channels": 16, "layout": "t-nas"}, where="backbone")
+
+
+def test_the_mixed_network_of_metanas_has_the_published_size():
+    options = MixedOptions()
+    assert count_parameters(backbones.build(options.architecture(84), 5)) == 462_509
+    with pytest.raises(InputError, match="reductions"):
+        backbones.build(options.architecture(84) | {"reductions": [7]}, 5)

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from metantk.backbones.cells import build
+from metantk.backbones import build
 from metantk.devices import generator
 from metantk.models import save_model
 from metantk.options.learners.rfs import RfsOptions

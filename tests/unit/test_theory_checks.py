@@ -341,6 +341,7 @@ def test_no_gpu_is_leased_for_work_of_the_cpu(tmp_path, monkeypatch):
     monkeypatch.setattr(leases, "is_needed", lambda count: True)
     monkeypatch.setattr(leases, "take", lambda uuids: leased.append(uuids) or 1)
     monkeypatch.setattr(torch.cuda, "set_device", lambda number: None)
+    monkeypatch.setattr(devices, "check_kernels", lambda device: None)
     assert devices.pick_device() == torch.device("cuda", 1)
     assert leased.pop() == ["GPU-a", "GPU-b"]
     monkeypatch.setattr(

@@ -232,8 +232,11 @@ class Config(Options):
         return catalogue.KINDS[family][kind]
 
     def title(self, family: str, name: str) -> str:
-        """What the tables call it."""
-        return catalogue.TITLES.get(family, {}).get(name, name)
+        """What the tables call it: by its name, or else as the built-in one that its kind is named after."""
+        titles = catalogue.TITLES.get(family, {})
+        if name not in titles and family in catalogue.KINDS:
+            return titles.get(self._resolve(family, name).kind, name)
+        return titles.get(name, name)
 
 
 def merge(*layers: dict) -> dict:
