@@ -234,9 +234,8 @@ class Config(Options):
     def title(self, family: str, name: str) -> str:
         """What the tables call it: by its name, or else as the built-in one that its kind is named after."""
         titles = catalogue.TITLES.get(family, {})
-        if name not in titles and family in catalogue.KINDS:
-            return titles.get(self._resolve(family, name).kind, name)
-        return titles.get(name, name)
+        kind = getattr(self, family).get(name, {}).get("kind")
+        return titles.get(name, titles.get(kind, name))
 
 
 def merge(*layers: dict) -> dict:
