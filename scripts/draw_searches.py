@@ -40,9 +40,8 @@ def draw(folder: Path, titles: dict[str, str]) -> dict[str, object]:
     """Figures of one search by file name, without suffix."""
     architecture = read_record(folder / "architecture.json", Architecture, stage="search_architecture")
     report = read_record(folder / "search.json", SearchReport, stage="search_architecture")
-    trace = read_table(folder / "search.csv", [], stage="search_architecture")
-    if "removed" in trace:  # of a pruning
-        trace = read_table(folder / "search.csv", COLUMNS, stage="search_architecture")
+    columns = COLUMNS if report.criteria else []  # of a pruning; what others measure is their own
+    trace = read_table(folder / "search.csv", columns, stage="search_architecture")
     origin = architecture.origin
     title = f"{titles.get(origin.search) or origin.search}, seed {origin.seed}: {origin.dataset}, {origin.backbone}"
     genotype = check_genotype(architecture.genotype, where=str(folder / "architecture.json"))

@@ -37,7 +37,7 @@ def jobs_of(dataset, chains, seeds):
 
 def test_the_default_configuration_makes_these_jobs(copy_of_house):
     searches = ("metantk", "te-nas", "linear-regions", "random", "metanas-cells")
-    chains = [*(("3cells-4ch", search, "rfs") for search in searches), ("conv4-16", "fixed", "rfs")]
+    chains = [*(("3cells-4ch", search, "rfs") for search in searches), ("conv4-16", "fixed", "rfs-conv4")]
     assert copy_of_house.planned() == jobs_of("glyphs", chains, seeds=(0, 1))
 
 
@@ -186,7 +186,10 @@ def planned_resources(house, *arguments):
     run = house.snakemake("--dry-run", "--cores", 8, *arguments)
     assert run.returncode == 0, run.stderr
     jobs = r"^(?:local)?rule (\w+):\n(?:    .*\n)*?    resources: (.*)$"
-    return {rule: asked.split(", ") for rule, asked in re.findall(jobs, run.stdout + run.stderr, re.M)}
+    resources: dict[str, list[str]] = {}  # of all jobs of a rule
+    for rule, asked in re.findall(jobs, run.stdout + run.stderr, re.M):
+        resources.setdefault(rule, []).extend(asked.split(", "))
+    return resources
 
 
 def test_search_training_and_evaluation_take_a_gpu_each(tiny_house):
