@@ -126,7 +126,7 @@ def test_the_summary_has_the_columns_and_rows_of_the_design(results, summary):
 def test_accuracies_are_those_of_few_shot_learners(summary):
     accuracy = summary.set_index(["search", "shots"])["accuracy_mean"].unstack()
     assert set(accuracy.index) == {*SEARCHES, "fixed"}
-    assert accuracy[1].between(40, 90).all(), accuracy
+    assert accuracy[1].between(35, 90).all(), accuracy  # chance: 20
     assert (accuracy[5] > accuracy[1]).all(), accuracy
     assert (accuracy[5] < 100).all(), accuracy
 
