@@ -28,10 +28,10 @@ run: .venv/ready    ## Run the workflow in config/config.yaml (or CONFIG=...) an
 	@python scripts/show_results.py --configfile $(CONFIG)
 
 tables: .venv/ready ## Tabulate what is finished so far (CONFIG=...), and name what is missing
-	@snakemake --cores 1 --quiet all --nolock --configfile $(CONFIG) tabulate_finished
+	@snakemake tabulate_finished --cores 1 --quiet all --nolock --configfile $(CONFIG)
 
 theory: .venv/ready ## Check the paper's theorems in numbers, into results/theory/theory.md
-	@snakemake --cores $(CORES) --configfile $(CONFIG) theory
+	@snakemake theory --cores $(CORES) --configfile $(CONFIG)
 
 report: run         ## Write results/report.html: tables and figures in one page
 	@snakemake --cores $(CORES) --configfile $(CONFIG) --report results/report.html
