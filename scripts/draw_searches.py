@@ -54,7 +54,7 @@ def draw(folder: Path, titles: dict[str, str]) -> dict[str, object]:
 
 def draw_trace(trace: pd.DataFrame, title: str, criteria: dict) -> Figure:
     """Of a pruning, edge by edge; of any other search, what it measured in its course."""
-    if "removed" in trace:
+    if criteria:
         return draw_search_trace(trace, title, criteria)
     return draw_search_curves(trace, title)
 

@@ -616,3 +616,40 @@ def test_searches_without_cells_and_with_damaged_traces_are_named(finished):
     trace.write_text("round,stage,removed\n0,operations,True\n")
     with pytest.raises(InputError, match=r"search\.csv: lacks the columns cell, .*run search_architecture again"):
         draw_searches.draw(finished[0].parent, {})
+
+
+# What the searches that train write to search.csv, and what of it is shown.
+COURSES = {
+    "metanas": (
+        {
+            "event": ["epoch", "epoch", "removal"],
+            "epoch": [1, 2, 2],
+            "loss": [1.6, 1.5, None],
+            "entropy_normal": [1.9, 1.8, 1.7],
+            "entropy_reduce": [1.9, 1.9, 1.9],
+            "removed": [None, None, 3],
+        },
+        [
+            "loss (nats)",
+            "entropy of operations,\nnormal cell (nats)",
+            "entropy of operations,\nreduction cell (nats)",
+        ],
+    ),
+    "t-nas": (
+        {"epoch": [1, 2], "loss": [1.8, 1.7], "accuracy": [30.0, 39.0], "genotypes": [4, 4], "best": [True, True]},
+        ["loss (nats)", "accuracy (%)", "different genotypes\namong the tasks"],
+    ),
+    "autometa": (
+        {"candidate": [0, 1, 2], "blocks": [1, 1, 2], "predicted": [None, None, 0.3], "score": [0.2, 0.25, 0.28]},
+        ["validation accuracy"],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", COURSES)
+def test_a_search_that_trains_is_drawn_by_what_it_measured(name):
+    columns, shown = COURSES[name]
+    figure = draw_searches.draw_trace(pd.DataFrame(columns), name, {})
+    assert [axes.get_ylabel() for axes in figure.axes] == shown
+    lines = {line.get_label() for axes in figure.axes for line in axes.get_lines()}
+    assert ("predicted before it was trained" in lines) == ("predicted" in columns)
