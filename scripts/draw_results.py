@@ -10,10 +10,10 @@ from metantk.command_line import make_parser, progress, run
 from metantk.figures.accuracies import draw_accuracies, draw_cost_accuracy
 from metantk.figures.style import save
 from metantk.figures.training_curves import draw_training_curves
-from metantk.record import read_record
 from metantk.records import Evaluation, ModelDescription, read_table
 from metantk.storage import InputError, check_writable
 from metantk.tables import KEY, SUMMARY_COLUMNS, labels
+from metantk.typed_files import read_record
 
 CURVE_COLUMNS = ["epoch", "learning_rate", "loss", "accuracy"]
 

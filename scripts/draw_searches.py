@@ -14,11 +14,11 @@ from metantk.figures.cells import draw_cells
 from metantk.figures.search_curves import draw_search_curves
 from metantk.figures.search_trace import COLUMNS, draw_search_trace
 from metantk.figures.style import save
-from metantk.record import read_record
 from metantk.records import Architecture, SearchReport, read_table
 from metantk.space.genotype import check_genotype
 from metantk.storage import check_writable
 from metantk.tables import parse_titles
+from metantk.typed_files import read_record
 
 
 def main() -> None:

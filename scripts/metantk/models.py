@@ -19,8 +19,8 @@ from torch import Tensor, nn
 
 from metantk import backbones, plugins, transforms
 from metantk.options.base import Options, parse
-from metantk.record import Record, Text, read_record
 from metantk.storage import InputError, atomic_write, sha256_of, write_json
+from metantk.typed_files import Record, Text, read_record
 
 DESCRIPTION, WEIGHTS = "model.json", "model.safetensors"
 EXTRA = "learner."

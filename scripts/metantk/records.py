@@ -10,8 +10,8 @@ from typing import Annotated
 import pandas as pd
 from pydantic import Field
 
-from metantk.record import Record, Text
 from metantk.storage import InputError
+from metantk.typed_files import Record, Text
 
 Percent = Annotated[float, Field(ge=0, le=100)]
 Positive = Annotated[float, Field(ge=0)]

@@ -15,7 +15,6 @@ import pandas as pd
 
 from metantk.options.base import parse
 from metantk.options.searches.prune import PruneOptions
-from metantk.record import read_record
 from metantk.records import (
     Evaluation,
     ModelDescription,
@@ -24,6 +23,7 @@ from metantk.records import (
 )
 from metantk.statistics import confidence_95, deviation, welch_95
 from metantk.storage import InputError
+from metantk.typed_files import read_record
 
 KEY = ["dataset", "backbone", "search", "learner"]
 SUMMARY_COLUMNS = [

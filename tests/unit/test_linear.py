@@ -10,14 +10,14 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 from torch import Tensor
-from torch.nn.functional import cosine_similarity, normalize, one_hot
+from torch.nn.functional import normalize, one_hot
 
 from metantk.learners import linear
-from metantk.learners.linear import hinge_loss, logistic_regression, nearest_centroid
+from metantk.learners.linear import hinge_loss, logistic_regression
 from metantk.storage import InputError
 
 FIXTURE = Path(__file__).parents[1] / "fixtures" / "rivals" / "rfs_eval_seed0.npz"
-CLASSIFIERS = [logistic_regression, hinge_loss, nearest_centroid]
+CLASSIFIERS = [logistic_regression, hinge_loss]
 
 
 def draw(
@@ -246,15 +246,6 @@ def test_votes_where_all_features_are_equal():
     model = make_pipeline(StandardScaler(), SVC(kernel="linear")).fit(support.numpy(), labels.numpy())
     predicted = hinge_loss(support, labels, support, ways=3).argmax(1)
     np.testing.assert_array_equal(predicted, model.predict(support.numpy()))
-
-
-def test_nearest_centroid_by_loop():
-    support, labels, query = draw(3, [2, 1, 4], 10)
-    scores = nearest_centroid(support, labels, 7 * query, ways=3)
-    for number in range(3):
-        for way in range(3):
-            centroid = support[number, labels == way].mean(0, keepdim=True)
-            torch.testing.assert_close(scores[number, :, way], cosine_similarity(query[number], centroid))
 
 
 @pytest.mark.parametrize("classifier", CLASSIFIERS)

@@ -7,7 +7,6 @@ import pytest
 from small_chain import write, write_chain
 
 from metantk import tables
-from metantk.record import read_record
 from metantk.records import (
     Architecture,
     Evaluation,
@@ -17,6 +16,7 @@ from metantk.records import (
     read_table,
 )
 from metantk.storage import InputError
+from metantk.typed_files import read_record
 
 # Each typed file: where it lies beside a chain, its class, its stage, and a value of it that is out of range.
 FILES = {

@@ -112,7 +112,7 @@ BEHIND = {
     EVALUATED: "evaluate_episodes.py metantk/evaluation.py metantk/options/evaluation.py",
     (*EVALUATED, "aggregate", *FIGURES, "theory"): "metantk/statistics.py",
     ("aggregate",): "aggregate_tables.py metantk/costs.py",
-    (*LEARNED, "aggregate", *FIGURES): "metantk/record.py",
+    (*LEARNED, "aggregate", *FIGURES): "metantk/typed_files.py",
     ("aggregate", *FIGURES): "metantk/records.py metantk/tables.py",
     ("draw_searches",): """
         draw_searches.py metantk/figures/cells.py metantk/figures/search_curves.py metantk/figures/search_trace.py

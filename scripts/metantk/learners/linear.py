@@ -89,20 +89,6 @@ def hinge_loss(support: Tensor, labels: Tensor, query: Tensor, *, ways: int, pen
     return votes.view(*batch_shape, *votes.shape[1:]).to(episodes.support.device)
 
 
-@torch.inference_mode()
-def nearest_centroid(support: Tensor, labels: Tensor, query: Tensor, *, ways: int) -> Tensor:
-    """Cosines between queries and the means of the classes' supports, `(..., queries, ways)` in float64.
-
-    Raises:
-        InputError: shapes or labels do not fit together, a class has no support, or a feature is not finite.
-    """
-    batch_shape, episodes = _flatten(support, labels, query, ways)
-    classes = functional.one_hot(episodes.labels, ways).mT.double()
-    centroids = classes @ episodes.support.double() / classes.sum(dim=2, keepdim=True)
-    scores = functional.normalize(episodes.query.double(), dim=2) @ functional.normalize(centroids, dim=2).mT
-    return scores.view(*batch_shape, *scores.shape[1:])
-
-
 @contextlib.contextmanager
 def _one_thread() -> Iterator[None]:
     """On a CPU, threads wait for each other at each small matrix; on a busy one, longer than they work."""
