@@ -26,7 +26,7 @@ from metantk.datasets.store import load_split, read_manifest
 from metantk.options.base import Options
 from metantk.provenance import code_hash, provenance
 from metantk.searches.base import Cost, Found, Problem
-from metantk.storage import atomic_write, canonical_json, check_writable, sha256_of, write_json
+from metantk.storage import DivergedError, atomic_write, canonical_json, check_writable, sha256_of, write_json
 
 log = logging.getLogger("metantk")
 
@@ -65,14 +65,18 @@ def main() -> None:
             "data": sha256_of(arguments.data / "manifest.json"),
         },
     )
-    found, seconds = _search(arguments, manifest, backbone, search, checkpoint, device)
+    try:
+        found, seconds = _search(arguments, manifest, backbone, search, checkpoint, device)
+    except DivergedError:
+        checkpoint.remove()
+        raise
     image_size = manifest["splits"]["train"]["shape"][0]
     architecture = backbone.architecture(image_size, found.genotype)
     origin = {
-        "dataset": manifest.get("name", arguments.data.parent.name),
+        "dataset": manifest["name"],
         "backbone": arguments.backbone_name or backbone.kind,
         "backbone_title": backbone.title,
-        "search": arguments.search_name or search.kind,
+        "search": arguments.search_name or Path(search.kind).stem,
         "seed": arguments.seed,
     }
     report = {

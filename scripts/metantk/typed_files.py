@@ -5,17 +5,18 @@ from typing import Annotated, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from metantk.options.base import explain
-from metantk.storage import InputError, read_json
+from metantk.options.base import explain_all
+from metantk.storage import InputError, read_json, shorten
 
 Text = Annotated[str, Field(min_length=1, max_length=200)]
+LONGEST_REASON = 300  # characters, so that a line has room for the path and the stage
 T = TypeVar("T", bound="Record")
 
 
 class Record(BaseModel):
-    """What a reader uses is asked for; whatever else a file says is left alone."""
+    """What a reader uses is asked for, and of what type it is; whatever else a file says is left alone."""
 
-    model_config = ConfigDict(extra="allow", frozen=True, allow_inf_nan=False)
+    model_config = ConfigDict(extra="allow", strict=True, frozen=True, allow_inf_nan=False)
 
 
 def read_record(path: Path, kind: type[T], *, stage: str) -> T:
@@ -31,5 +32,5 @@ def read_record(path: Path, kind: type[T], *, stage: str) -> T:
     try:
         return kind.model_validate(values)
     except ValidationError as error:
-        problems = "; ".join(explain(problem) for problem in error.errors()[:3])
+        problems = shorten(explain_all(error.errors()), LONGEST_REASON)
         raise InputError(f"{path}: {problems}; run {stage} again") from None

@@ -5,7 +5,7 @@ from typing import Annotated, ClassVar, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from metantk.storage import InputError
+from metantk.storage import LONGEST_LINE, InputError, shorten
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")]
 Count = Annotated[int, Field(ge=1)]
@@ -26,7 +26,7 @@ class Options(BaseModel):
 
 
 T = TypeVar("T", bound=Options)
-LONGEST_LINE, LONGEST_VALUE = 500, 60  # characters of an error, and of a value that it shows
+LONGEST_VALUE = 60  # characters of a value that an error shows
 # Looks into a value only as far as is shown: it may be huge.
 _glance = reprlib.Repr()
 _glance.maxlevel, _glance.maxstring, _glance.maxother, _glance.maxlong = (3, *[LONGEST_VALUE] * 3)
@@ -68,10 +68,3 @@ def explain(problem: dict) -> str:
     found = shorten(_glance.repr(problem["input"]), LONGEST_VALUE)
     given = "" if problem["type"] == "value_error" else f" (found {found})"
     return f"'{place}': {message[0].lower()}{message[1:]}{given}"
-
-
-def shorten(text: str, length: int) -> str:
-    """In one line, its middle left out where it is too long."""
-    text = " ".join(text.split())
-    kept = (length - 3) // 2
-    return text if len(text) <= length else f"{text[:kept]}...{text[-kept:]}"
