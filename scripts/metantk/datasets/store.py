@@ -144,13 +144,14 @@ def write_dataset(
     *,
     name: str,
     source: str,
+    options: dict | None = None,
     key: object = None,
     advance: Callable[[int], None] = lambda pictures: None,
 ) -> dict:
     """Check the splits and write them whole or not at all; the manifest comes last.
 
     Args:
-        name, source: for the manifest.
+        name, source, options: for the manifest.
         key: all that decides the pictures, besides the source's files: options and code. Equal keys go on with
             what killed work has left.
         advance: called with the number of pictures just written.
@@ -175,6 +176,7 @@ def write_dataset(
         manifest = {
             "name": name,
             "source": source,
+            "options": options,
             "licence": dataset.licence,
             "warnings": dataset.warnings + _check_shared_pictures(written, source, dataset.is_published),
             "files": checksums,

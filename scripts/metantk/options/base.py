@@ -1,7 +1,7 @@
 """What the options of all stages are made of: strict types, ranges, and errors of one line. Imports no torch."""
 
 import reprlib
-from typing import Annotated, ClassVar, TypeVar
+from typing import Annotated, ClassVar, NamedTuple, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -12,16 +12,40 @@ Count = Annotated[int, Field(ge=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 
 
+class Need(NamedTuple):
+    """What a stage takes from a split, so that too little data is said before anything costs.
+
+    Attributes:
+        part: train, val or test.
+        classes: at least so many.
+        each: pictures of each class.
+        pictures: of all classes together.
+        side: height and width of a picture, in pixels.
+    """
+
+    part: str
+    classes: int = 1
+    each: int = 1
+    pictures: int = 1
+    side: int = 1
+
+
 class Options(BaseModel):
     """Unknown keys and other types are refused, and so are numbers that are not finite."""
 
     uses_device: ClassVar[bool] = True  # of a kind: whether its stage computes anything on a GPU
+    only_own_ways: ClassVar[bool] = False  # of a learner: whether tests must have as many `ways` as its training
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
     @property
     def parts(self) -> list[tuple[str, str]]:
         """Other kinds that these options name, as (family, kind): their modules are part of the stage's code."""
+        return []
+
+    @property
+    def needs(self) -> list[Need]:
+        """The least data that these options can be carried out with."""
         return []
 
 
