@@ -25,8 +25,10 @@ from metantk.command_line import add_seed, make_parser, parse_kind, progress, ru
 from metantk.datasets.store import load_split, read_manifest
 from metantk.options.base import Options
 from metantk.provenance import code_hash, provenance
+from metantk.records import Origin
 from metantk.searches.base import Cost, Found, Problem
 from metantk.storage import DivergedError, atomic_write, canonical_json, check_writable, sha256_of, write_json
+from metantk.typed_files import check_record
 
 log = logging.getLogger("metantk")
 
@@ -47,6 +49,14 @@ def main() -> None:
     arguments = parser.parse_args()
     backbone, search = (parse_kind(arguments, name) for name in ("backbone", "search"))
     manifest = read_manifest(arguments.data)
+    origin = {
+        "dataset": manifest["name"],
+        "backbone": arguments.backbone_name or backbone.kind,
+        "backbone_title": backbone.title,
+        "search": arguments.search_name or Path(search.kind).stem,
+        "seed": arguments.seed,
+    }
+    check_record(origin, Origin, where="--search-name, --backbone-name")
     check_writable(arguments.output)
     device = devices.start(uses_device=search.uses_device)
     files = [
@@ -72,13 +82,6 @@ def main() -> None:
         raise
     image_size = manifest["splits"]["train"]["shape"][0]
     architecture = backbone.architecture(image_size, found.genotype)
-    origin = {
-        "dataset": manifest["name"],
-        "backbone": arguments.backbone_name or backbone.kind,
-        "backbone_title": backbone.title,
-        "search": arguments.search_name or Path(search.kind).stem,
-        "seed": arguments.seed,
-    }
     report = {
         "seconds": round(seconds, 3),
         "evaluations": sum(cost.evaluations for cost in found.costs.values()),

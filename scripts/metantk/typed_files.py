@@ -8,7 +8,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from metantk.options.base import explain_all
 from metantk.storage import InputError, read_json, shorten
 
-Text = Annotated[str, Field(min_length=1, max_length=200)]
+# Of one line: it stands in tables, figures and messages.
+Text = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]+$")]
 LONGEST_REASON = 300  # characters, so that a line has room for the path and the stage
 T = TypeVar("T", bound="Record")
 
@@ -29,8 +30,16 @@ def read_record(path: Path, kind: type[T], *, stage: str) -> T:
         values = read_json(path)
     except InputError as error:
         raise InputError(f"{error}; run {stage} again") from None
+    return check_record(values, kind, where=path, advice=f"; run {stage} again")
+
+
+def check_record(values: object, kind: type[T], *, where: Path | str, advice: str = "") -> T:
+    """Check what is read, or about to be written.
+
+    Raises:
+        InputError: it is not what the stage writes.
+    """
     try:
         return kind.model_validate(values)
     except ValidationError as error:
-        problems = shorten(explain_all(error.errors()), LONGEST_REASON)
-        raise InputError(f"{path}: {problems}; run {stage} again") from None
+        raise InputError(f"{where}: {shorten(explain_all(error.errors()), LONGEST_REASON)}{advice}") from None

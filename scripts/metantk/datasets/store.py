@@ -31,7 +31,7 @@ from metantk.storage import (
     sha256_of,
     write_json,
 )
-from metantk.typed_files import read_record
+from metantk.typed_files import check_record, read_record
 
 SPLITS = ("train", "val", "test")
 BLOCK_BYTES = 8 << 20
@@ -186,6 +186,7 @@ def write_dataset(
                 part: _describe_split(unfinished / part, dataset.splits[part], written[part]) for part in SPLITS
             },
         }
+        check_record(manifest, Manifest, where=source)
         write_json(unfinished / "manifest.json", manifest)
         journal.path.unlink()
     return manifest
