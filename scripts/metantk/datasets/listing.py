@@ -12,6 +12,7 @@ from metantk.storage import InputError
 LEFT_BEHIND = {"thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", "__macosx"}
 # Files of published data sets, which lie in the folder itself.
 PUBLISHED_SUFFIXES = {".pickle", ".pkl", ".npz"}
+PARTS = ("train", "val", "test")
 LISTS = {"train.csv", "val.csv", "test.csv"}
 
 
@@ -58,14 +59,27 @@ def watched_files(source: Path) -> list[str]:
     """
     if not source.is_dir():
         return []
-    found = []
-    for entry in entries(source):
-        if entry.is_dir():
-            inner = folders(entry)
-            found += [file for folder in inner or [entry] for file in entries(folder) if file.is_file()]
-        elif entry.is_file() and (entry.suffix.lower() in PUBLISHED_SUFFIXES or entry.name in LISTS):
-            found.append(entry)
-    return sorted(map(str, found))
+    given = [source / part for part in PARTS]
+    if all(part.is_dir() for part in given):
+        found = [file for part in given for folder in folders(part) for file in _files(folder)]
+    else:
+        found = [
+            file for folder in folders(source) for inner in folders(folder) or [folder] for file in _files(inner)
+        ]
+    return sorted(map(str, [*_published(source), *found]))
+
+
+def _files(folder: Path) -> list[Path]:
+    return [entry for entry in entries(folder) if entry.is_file()]
+
+
+def _published(source: Path) -> list[Path]:
+    """Files in the folder itself by which published data sets are recognised."""
+    return [
+        entry
+        for entry in source.iterdir()
+        if (entry.suffix.lower() in PUBLISHED_SUFFIXES or entry.name in LISTS) and entry.is_file()
+    ]
 
 
 def check_readable(files: list[Path]) -> dict[Path, str]:
