@@ -174,8 +174,11 @@ def load_model(folder: Path, device: torch.device) -> Model:
 
 def _load_weights(network: nn.Module, tensors: dict[str, Tensor]) -> None:
     """Raises `RuntimeError` or `ValueError` where names, shapes or types are not the network's."""
-    for name, own in network.state_dict().items():
-        if name in tensors and tensors[name].dtype != own.dtype:
+    expected = network.state_dict()
+    if others := sorted(expected.keys() ^ tensors.keys()):
+        raise ValueError(f"{others[0]} is {'missing' if others[0] in expected else 'unknown'}")
+    for name, own in expected.items():
+        if tensors[name].dtype != own.dtype:
             raise ValueError(f"{name} is {tensors[name].dtype}, not {own.dtype}")
     network.load_state_dict(tensors)
 

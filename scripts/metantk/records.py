@@ -4,13 +4,14 @@ Only what a reader uses is asked for; whatever else a file says is left alone.
 """
 
 import math
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, NamedTuple
 
 import numpy as np
 import pandas as pd
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from metantk.storage import InputError, check_regular
 from metantk.typed_files import Record, Text
@@ -90,6 +91,16 @@ class Evaluation(Record):
     shots: dict[Shots, ShotResult] = Field(min_length=1)
     options: dict
 
+    @model_validator(mode="after")
+    def _is_what_was_asked(self) -> "Evaluation":
+        shots = self.options.get("shots", [int(count) for count in self.shots])
+        for name, found in (("ways", self.ways), ("episodes", self.episodes)):
+            if self.options.get(name, found) != found:
+                raise ValueError(f"{name} is {found}, its options say {self.options[name]!r}")
+        if not isinstance(shots, list) or sorted(map(str, shots)) != sorted(self.shots):
+            raise ValueError("shots: its options say others")
+        return self
+
 
 class Numbers(NamedTuple):
     """What a column of numbers may hold.
@@ -146,12 +157,12 @@ def read_table(path: Path, columns: Mapping[str, Column], *, stage: str) -> pd.D
     Raises:
         InputError: it is missing, no table, lacks columns, or holds other things than it should.
     """
-    check_regular(path)
+    check_regular(path, f"; run {stage} again")
     try:
-        table = pd.read_csv(
-            path, nrows=MOST_LINES, keep_default_na=False, dtype=str, index_col=False, on_bad_lines="error"
-        )
-    except (OSError, ValueError, OverflowError, pd.errors.ParserError) as error:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", pd.errors.ParserWarning)  # lines that are longer than the first
+            table = pd.read_csv(path, nrows=MOST_LINES, keep_default_na=False, dtype=str, index_col=False)
+    except (OSError, ValueError, OverflowError, pd.errors.ParserWarning) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
         raise InputError(f"{path}: cannot be read ({reason}); run {stage} again") from None
     missing = [column for column in columns if column not in table]

@@ -181,8 +181,11 @@ def write_json(path: Path | str, value: object) -> None:
         temporary.write_text(json.dumps(value, indent=2, allow_nan=False) + "\n")
 
 
-def check_regular(path: Path | str) -> None:
+def check_regular(path: Path | str, advice: str = "") -> None:
     """Refuse what is no file: a folder, and a pipe, a socket or a device, which would be waited for.
+
+    Args:
+        advice: the end of the message.
 
     Raises:
         InputError: it is none, or there is nothing of that name.
@@ -191,9 +194,9 @@ def check_regular(path: Path | str) -> None:
         is_file = stat.S_ISREG(Path(path).stat().st_mode)
     except (OSError, ValueError) as error:  # a ValueError: the name has a null byte
         reason = getattr(error, "strerror", None) or error
-        raise InputError(f"{path}: cannot be read ({reason})") from None
+        raise InputError(f"{path}: cannot be read ({reason}){advice}") from None
     if not is_file:
-        raise InputError(f"{path}: cannot be read (it is no file)")
+        raise InputError(f"{path}: cannot be read (it is no file){advice}")
 
 
 def read_text(path: Path | str) -> str:

@@ -111,7 +111,7 @@ def arguments_of(script: str, root: Path, output: Path) -> list[object]:
         "evaluate_episodes.py": [*data, "--model", root / CHAIN, "--options", EVALUATION],
         "aggregate_tables.py": chains,
         "draw_results.py": [*chains, "--tables", root / "tables"],
-        "draw_searches.py": [root / SEARCH, root / PRUNING],
+        "draw_searches.py": [root / PRUNING, root / SEARCH],
         "describe_architecture.py": [architecture, "--image-size", 16],
     }[script]
     return words if script == "describe_architecture.py" else [*words, "--output", output]
@@ -255,10 +255,16 @@ JSON_FILES: dict[str, tuple[str, dict[tuple, tuple]]] = {
 }
 
 
+HAVE_DEFAULTS = ("layout", "criteria")
+
+
 def json_mutations(keys: dict[tuple, tuple]) -> Iterator[Mutation]:
-    for path, values in keys.items():
-        yield Mutation(f"{path} removed", lambda file, path=path: remove_key(file, path))
-        for value, is_wrong in [(v, True) for v in (*values, *ALWAYS_WRONG)] + [(v, False) for v in WRONG]:
+    for number, (path, values) in enumerate(keys.items()):
+        is_needed = path[-1] not in HAVE_DEFAULTS
+        yield Mutation(f"{path} removed", lambda file, path=path: remove_key(file, path), is_needed)
+        for value, is_wrong in [(v, True) for v in (*values, *ALWAYS_WRONG)] + [
+            (v, False) for v in WRONG[number % 2 :: 2]
+        ]:
             yield Mutation(
                 f"{path} is {str(value)[:30]!r}",
                 lambda file, path=path, value=value: write_replaced(file, path, value),
@@ -291,7 +297,8 @@ def remove_column(file: Path, column: str) -> None:
 def table_mutations(columns: tuple[str, ...]) -> Iterator[Mutation]:
     for column in columns:
         yield Mutation(f"{column} removed", lambda file, column=column: remove_column(file, column))
-        for text in ("", "x", "nan", "inf", "-1", "1e400", "101.5", "0x10", "x" * 10**4):
+        yield Mutation(f"{column} twice", lambda file, column=column: write_field(file, column, "1,1"))
+        for text in ("", "x", "inf", "-1", "1e400", "1.5", "0x10", "x" * 10**4):
             yield Mutation(
                 f"{column} is {text[:10]!r}", lambda file, column=column, text=text: write_field(file, column, text)
             )

@@ -400,7 +400,7 @@ def _is_newer(paths: list[Path], than: Path) -> bool:
 
 
 def _map_array(path: Path, shape: tuple[int, ...], dtype: str) -> np.ndarray:
-    check_regular(path)
+    check_regular(path, "; prepare the data set again")
     try:
         array = np.lib.format.open_memmap(path, mode="r")
     except (OSError, ValueError, TypeError, EOFError, OverflowError, RecursionError, MemoryError) as error:
