@@ -25,10 +25,9 @@ from metantk.command_line import add_seed, make_parser, parse_kind, progress, ru
 from metantk.datasets.store import load_split, read_manifest
 from metantk.options.base import Options
 from metantk.provenance import code_hash, provenance
-from metantk.records import Origin
 from metantk.searches.base import Cost, Found, Problem
 from metantk.storage import DivergedError, atomic_write, canonical_json, check_writable, sha256_of, write_json
-from metantk.typed_files import check_record
+from metantk.typed_files import Origin, check_record
 
 log = logging.getLogger("metantk")
 

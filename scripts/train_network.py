@@ -28,10 +28,9 @@ from metantk.datasets.store import load_split, read_manifest
 from metantk.devices import generator
 from metantk.models import save_model
 from metantk.provenance import code_hash, provenance
-from metantk.records import BuiltArchitecture
 from metantk.storage import DivergedError, InputError, atomic_write, check_writable, sha256_of
 from metantk.training import CURVE, Trainer, place
-from metantk.typed_files import read_record
+from metantk.typed_files import BuiltArchitecture, read_record
 
 log = logging.getLogger("metantk")
 

@@ -14,23 +14,11 @@ import pandas as pd
 from pydantic import Field, model_validator
 
 from metantk.storage import InputError, check_regular
-from metantk.typed_files import Record, Text
+from metantk.typed_files import Origin, Record, Text
 
 Percent = Annotated[float, Field(ge=0, le=100)]
 Positive = Annotated[float, Field(ge=0)]
-# A part of the names of figures.
-FileName = Annotated[str, Field(pattern=r"^[^\W_][^/\x00-\x1f]{0,199}$")]
 Shots = Annotated[str, Field(pattern=r"^[1-9][0-9]{0,5}$")]
-
-
-class Origin(Record):
-    """Where an architecture comes from, by the names of the configuration."""
-
-    dataset: Text
-    backbone: Text
-    backbone_title: Text
-    search: FileName
-    seed: int = Field(ge=0, lt=2**31)
 
 
 class Architecture(Record):
@@ -40,13 +28,6 @@ class Architecture(Record):
     genotype: dict | None = None
     cells: int | None = Field(None, ge=1, le=100)
     origin: Origin
-
-
-class BuiltArchitecture(Record):
-    """architecture.json as trainings read it; one that was written by hand needs not say where it comes from."""
-
-    kind: Text
-    origin: Origin | None = None
 
 
 class CriterionFacts(Record):

@@ -10,6 +10,8 @@ from metantk.storage import InputError, read_json, shorten
 
 # Of one line: it stands in tables, figures and messages.
 Text = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]+$")]
+# A part of the names of figures.
+FileName = Annotated[str, Field(pattern=r"^[^\W_][^/\x00-\x1f]{0,199}$")]
 LONGEST_REASON = 300  # characters, so that a line has room for the path and the stage
 T = TypeVar("T", bound="Record")
 
@@ -18,6 +20,23 @@ class Record(BaseModel):
     """What a reader uses is asked for, and of what type it is; whatever else a file says is left alone."""
 
     model_config = ConfigDict(extra="allow", strict=True, frozen=True, allow_inf_nan=False)
+
+
+class Origin(Record):
+    """Where an architecture comes from, by the names of the configuration."""
+
+    dataset: Text
+    backbone: Text
+    backbone_title: Text
+    search: FileName
+    seed: int = Field(ge=0, lt=2**31)
+
+
+class BuiltArchitecture(Record):
+    """architecture.json as trainings read it; one that was written by hand needs not say where it comes from."""
+
+    kind: Text
+    origin: Origin | None = None
 
 
 def read_record(path: Path, kind: type[T], *, stage: str) -> T:
