@@ -219,7 +219,7 @@ JSON_FILES: dict[str, tuple[str, dict[tuple, tuple]]] = {
             ("genotype", "normal"): ([[["skip_connect", 0], ["skip_connect", 9]]] * 3, [["skip_connect", 0]] * 999),
             ("cells",): (1, 101, 10**7),
             ("channels",): (0, 4097, 10**7),
-            ("layout",): ("t-nas", "else"),
+            ("layout",): ("else",),
             ("origin", "search"): ("../../x", "/x", ".x"),
             ("origin", "seed"): (-1, 2**31),
         },
