@@ -100,8 +100,6 @@ if not workflow.modifier.is_module:
     workflow.dag_settings.force_incomplete = True
 
 RESULTS = CONFIG.results
-# What all rows take of a data set. Not among params: data are the same whatever is taken of them.
-NEEDED = metantk.datasets.needs.needs_to_json(CONFIG.needs())
 # Snakemake looks at each input file by itself: with more of them, names and sizes alone are compared.
 MANY_FILES = 2000
 CHAINS = CONFIG.chains
@@ -307,6 +305,11 @@ def results_folder(wildcards):
 
 def dataset_options(wildcards):
     return canonical_json(CONFIG.datasets[wildcards.dataset].model_dump())
+
+
+def needs_of_rows(wildcards):
+    """What all rows take of a data set: what the preparation refuses to go below."""
+    return metantk.datasets.needs.needs_to_json(CONFIG.needs())
 
 
 def evaluation_options(wildcards):

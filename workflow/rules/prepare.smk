@@ -50,6 +50,8 @@ rule prepare_dataset:
     resources:
         mem_mb=memory("prepare_dataset"),
         runtime=minutes("prepare_dataset"),
+        # Not among params: data are the same whatever is taken of them.
+        needs=needs_of_rows,
     params:
         script=SCRIPTS / "prepare_dataset.py",
         code=code("prepare_dataset.py"),
@@ -58,5 +60,5 @@ rule prepare_dataset:
     message:
         "Prepare {wildcards.dataset}"
     shell:
-        "python {params.script:q} --name {wildcards.dataset} --options {params.options:q} --needs {NEEDED:q}"
+        "python {params.script:q} --name {wildcards.dataset} --options {params.options:q} --needs {resources.needs:q}"
         ' --output "$(dirname -- {output.manifest:q})" 2> {log:q}'
