@@ -125,8 +125,9 @@ def test_after_a_kill_the_same_command_goes_on_once_it_is_unlocked(house):
         stderr=subprocess.DEVNULL,
         start_new_session=True,
     )
-    while not list(house.path.glob("results/glyphs/.data.unfinished-*")) and process.poll() is None:
-        time.sleep(0.05)
+    while not list(house.path.glob(".snakemake/incomplete/*")):  # what Snakemake writes when a job begins
+        assert process.poll() is None
+        time.sleep(0.01)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     locked = house.snakemake("--cores", 1)
