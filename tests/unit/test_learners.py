@@ -110,6 +110,7 @@ def model_of(trainer: Trainer, architecture: dict, folder):
         "architecture": architecture,
         "learner": options.model_dump(),
         "outputs": learner.network.head.out_features,
+        "image_size": SIZE,
         "mean": MEAN,
         "std": STD,
     }
