@@ -196,12 +196,13 @@ def read_trace(path: Path, report: SearchReport) -> pd.DataFrame:
         InputError: as of `read_table`.
     """
     stage = "search_architecture"
+    found = read_table(path, {}, stage=stage).columns
     if not report.criteria:
-        names = [name for name in MEASURED if name in read_table(path, {}, stage=stage)]
-        return read_table(path, {name: MEASURED[name] for name in names}, stage=stage)
+        return read_table(path, {name: MEASURED[name] for name in MEASURED if name in found}, stage=stage)
+    drawn = [name.removesuffix("_unpruned") for name in found if name.endswith("_unpruned")]
     values = {
         f"{criterion}{part}": Numbers(gaps=True, infinite=True)
-        for criterion in report.criteria
+        for criterion in dict.fromkeys([*report.criteria, *drawn])
         for part in ("_unpruned", "")
     }
     trace = read_table(path, TRACE | values, stage=stage)

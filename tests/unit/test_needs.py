@@ -130,6 +130,8 @@ def test_prepared_data_are_looked_at_unless_a_run_would_prepare_them_anew(prepar
         check_prepared(folder, DatasetOptions(**GLYPHS), needs)
     check_prepared(folder, DatasetOptions(**GLYPHS | {"images_per_class": 30}), needs)
     check_prepared(tmp_path / "nowhere", DatasetOptions(**GLYPHS), needs)
+    (folder / "manifest.json").write_text("{}")  # it can be prepared again
+    check_prepared(folder, DatasetOptions(**GLYPHS), needs)
 
 
 def test_counts_are_known_before_pictures_are_read(prepared):

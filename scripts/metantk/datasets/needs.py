@@ -108,12 +108,15 @@ def check_prepared(folder: Path, options: DatasetOptions, needs: list[tuple[str,
         options: of the data set; other ones than the manifest's, or newer files, prepare it anew.
 
     Raises:
-        InputError: as of `check_needs`; or the manifest is damaged.
+        InputError: as of `check_needs`.
     """
     path = folder / "manifest.json"
     if not path.is_file():
         return
-    manifest = read_record(path, Manifest, stage="prepare_dataset")
+    try:
+        manifest = read_record(path, Manifest, stage="prepare_dataset")
+    except InputError:
+        return  # who reads it says so; here it would be in the way of preparing it again
     if manifest.model_extra.get("options") != options.model_dump() or _is_edited(options.source, path):
         return
     check_needs(counts_of_manifest(manifest), needs_from_json(needs_to_json(needs)), where=folder)

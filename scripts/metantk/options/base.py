@@ -58,7 +58,7 @@ class Options(BaseModel):
 
 
 T = TypeVar("T", bound=Options)
-LARGEST = (2**31, 1e30)  # of whole numbers, as counts and seeds are; of others, in single precision
+LARGEST = (2**31, 1e38)  # of whole numbers, as counts and seeds are; of others, in single precision
 LONGEST_VALUE = 60  # characters of a value that an error shows
 # Looks into a value only as far as is shown: it may be huge.
 _glance = reprlib.Repr()
