@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 
 from metantk.command_line import make_parser, progress, run
 from metantk.figures.cells import draw_cells
+from metantk.figures.effects import draw_effects
 from metantk.figures.search_curves import draw_search_curves
 from metantk.figures.search_trace import COLUMNS, draw_search_trace
 from metantk.figures.style import save
@@ -40,7 +41,8 @@ def draw(folder: Path, titles: dict[str, str]) -> dict[str, object]:
     """Figures of one search by file name, without suffix."""
     architecture = read_record(folder / "architecture.json", Architecture, stage="search_architecture")
     report = read_record(folder / "search.json", SearchReport, stage="search_architecture")
-    columns = COLUMNS if report.criteria else []  # of a pruning; what others measure is their own
+    is_pruning = report.criteria and not report.effects
+    columns = COLUMNS if is_pruning else []  # what others measure is their own
     trace = read_table(folder / "search.csv", columns, stage="search_architecture")
     origin = architecture.origin
     title = f"{titles.get(origin.search) or origin.search}, seed {origin.seed}: {origin.dataset}, {origin.backbone}"
@@ -48,14 +50,16 @@ def draw(folder: Path, titles: dict[str, str]) -> dict[str, object]:
     of_search = f"{origin.search}_seed{origin.seed}"
     return {
         f"cells_{of_search}": draw_cells(genotype, title),
-        f"search_{of_search}": draw_trace(trace, title, report.criteria),
+        f"search_{of_search}": draw_trace(trace, title, report),
     }
 
 
-def draw_trace(trace: pd.DataFrame, title: str, criteria: dict) -> Figure:
-    """Of a pruning, edge by edge; of any other search, what it measured in its course."""
-    if criteria:
-        return draw_search_trace(trace, title, criteria)
+def draw_trace(trace: pd.DataFrame, title: str, report: SearchReport) -> Figure:
+    """Of an experiment, the effects; of a pruning, edge by edge; of any other search, what it measured."""
+    if report.effects:
+        return draw_effects(pd.DataFrame(report.effects), trace, title, report.criteria)
+    if report.criteria:
+        return draw_search_trace(trace, title, report.criteria)
     return draw_search_curves(trace, title)
 
 

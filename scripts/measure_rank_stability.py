@@ -21,7 +21,7 @@ from metantk.figures.rank_stability import draw_rank_stability
 from metantk.figures.style import save
 from metantk.rank_stability import measure_rank_stability, total_networks
 from metantk.searches.base import Problem
-from metantk.searches.prune import plan_of
+from metantk.searches.plan import plan_of
 from metantk.storage import InputError, atomic_write, check_writable
 
 log = logging.getLogger("metantk")

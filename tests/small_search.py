@@ -6,8 +6,8 @@ import torch
 from metantk.criteria.base import Draws, Masks, Setting, load_criterion, options_of
 from metantk.datasets.store import Split
 from metantk.options.searches.prune import PruneOptions
-from metantk.searches.prune import Plan
-from metantk.searches.prune import make_plan as plan_of_setting
+from metantk.searches.plan import Plan
+from metantk.searches.plan import make_plan as plan_of_setting
 
 CRITERIA = ("meta_ntk_condition", "ntk_condition", "ntk_spectral_entropy", "linear_regions")
 SECTIONS = {
@@ -42,6 +42,7 @@ def make_plan(device: str = "cpu", **options) -> Plan:
         initialisation=search.initialisation,
         precision=search.precision,
         train=train,
+        val=train,
         device=torch.device(device),
         advance=lambda networks: None,
     )

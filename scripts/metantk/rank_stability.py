@@ -15,7 +15,8 @@ from scipy.stats import kendalltau
 from metantk.criteria.base import Masks
 from metantk.searches import prune
 from metantk.searches.base import Cost
-from metantk.searches.prune import Draw, Plan, Round
+from metantk.searches.plan import Plan
+from metantk.searches.prune import Draw, Round
 
 STYLES = ("common", "independent")
 RANK_SUM = "rank_sum"

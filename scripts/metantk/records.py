@@ -45,6 +45,7 @@ class SearchReport(Record):
     floating_point_operations: int = Field(0, ge=0)
     options: dict
     criteria: dict[str, dict] = Field({})
+    effects: list[dict] = Field([])
     peak_memory_mb: dict[str, Positive] = Field({})
 
 

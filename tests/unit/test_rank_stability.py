@@ -14,7 +14,7 @@ from metantk.datasets.store import Source, Split, stream_split, write_dataset
 from metantk.devices import numpy_generator
 from metantk.figures.rank_stability import draw_rank_stability
 from metantk.rank_stability import COLUMNS, common_draws, measure_rank_stability, total_networks
-from metantk.searches.prune import Plan
+from metantk.searches.plan import Plan
 from metantk.space.genotype import CELL_TYPES
 from metantk.storage import InputError
 

@@ -33,6 +33,7 @@ class Setting(NamedTuple):
         initialisation: of the weights, "kaiming_normal" or "pytorch".
         precision: "float32", "tf32" or "float64".
         train: the training split.
+        val: the validation split, with classes of its own; only what trains looks at it.
         device: where candidates are evaluated.
         advance: called with the number of candidates just evaluated, for a progress bar.
     """
@@ -44,6 +45,7 @@ class Setting(NamedTuple):
     initialisation: str
     precision: str
     train: Split
+    val: Split
     device: torch.device
     advance: Callable[[int], None]
 

@@ -22,6 +22,7 @@ from metantk.options.learners.none import NoneOptions
 from metantk.options.learners.reptile import ReptileOptions
 from metantk.options.learners.rfs import RfsOptions
 from metantk.options.searches.autometa import AutoMetaOptions
+from metantk.options.searches.fit import FitOptions
 from metantk.options.searches.fixed import FixedOptions
 from metantk.options.searches.given import GivenOptions
 from metantk.options.searches.metanas import MetaNasOptions
@@ -33,6 +34,7 @@ KINDS: dict[str, dict[str, type[Options]]] = {
     "backbones": {"cells": CellsOptions, "conv4": Conv4Options, "resnet12": ResNet12Options, "mixed": MixedOptions},
     "searches": {
         "prune": PruneOptions,
+        "fit": FitOptions,
         "sample": SampleOptions,
         "given": GivenOptions,
         "fixed": FixedOptions,
@@ -74,6 +76,9 @@ NAMED: dict[str, dict[str, dict]] = {
         "metantk": {"kind": "prune", "criteria": ["meta_ntk_condition", "linear_regions"]},
         "te-nas": {"kind": "prune", "criteria": ["ntk_condition", "linear_regions"]},
         "linear-regions": {"kind": "prune", "criteria": ["linear_regions"]},
+        # The same questions, asked of whole architectures.
+        "metantk-fit": {"kind": "fit", "criteria": ["meta_ntk_condition"]},
+        "ntk-fit": {"kind": "fit", "criteria": ["ntk_condition"]},
         "random": {"kind": "sample"},
         "fixed": {"kind": "fixed"},
         "metanas-cells": {"kind": "given", "genotypes": ["metanas_in_v2"]},
@@ -120,6 +125,8 @@ TITLES: dict[str, dict[str, str]] = {
         "metantk": "MetaNTK-NAS",
         "te-nas": "TE-NAS",
         "linear-regions": "Linear Region",
+        "metantk-fit": "MetaNTK-NAS (fit)",
+        "ntk-fit": "NTK (fit)",
         "random": "Random Cell",
         **dict.fromkeys(
             [f"metantk-cells-{dataset}-{cells}" for dataset in ("mini", "tiered") for cells in (5, 8)],
