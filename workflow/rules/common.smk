@@ -127,6 +127,8 @@ NEEDS = {
     "tabulate_finished": Needs(mb=2000, minutes=30),
     "draw_results": Needs(mb=2000, minutes=30),
     "draw_searches": Needs(mb=2000, minutes=30),
+    "score_architecture": Needs(mb=4000, minutes=120, mb_per_gb=1200),
+    "compare_criteria": Needs(mb=2000, minutes=60),
     "verify_theory": Needs(mb=4000, minutes=240),
 }
 

@@ -15,6 +15,7 @@ from metantk.options.base import Options
 from metantk.options.criteria.linear_regions import LinearRegionsOptions
 from metantk.options.criteria.meta_ntk import MetaNtkOptions
 from metantk.options.criteria.ntk import NtkOptions
+from metantk.options.criteria.short_training import ShortTrainingOptions
 from metantk.options.learners.maml import MamlOptions
 from metantk.options.learners.metanas import MetaNasLearnerOptions
 from metantk.options.learners.metaoptnet import MetaOptNetOptions
@@ -58,11 +59,13 @@ CRITERIA: dict[str, str | None] = {
     "ntk_condition": "ntk",
     "ntk_spectral_entropy": "ntk",
     "linear_regions": "linear_regions",
+    "short_training": "short_training",
 }
 SECTIONS: dict[str, type[Options]] = {
     "meta_ntk": MetaNtkOptions,
     "ntk": NtkOptions,
     "linear_regions": LinearRegionsOptions,
+    "short_training": ShortTrainingOptions,
 }
 
 NAMED: dict[str, dict[str, dict]] = {

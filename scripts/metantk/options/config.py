@@ -4,6 +4,7 @@
 except for the files of one's own kinds.
 """
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, NamedTuple
 
@@ -15,8 +16,10 @@ from metantk.options.base import Name, Options, Seed, parse
 from metantk.options.criteria.linear_regions import LinearRegionsOptions
 from metantk.options.criteria.meta_ntk import MetaNtkOptions
 from metantk.options.criteria.ntk import NtkOptions
+from metantk.options.criteria.short_training import ShortTrainingOptions
 from metantk.options.dataset import DatasetOptions
 from metantk.options.evaluation import EvaluationOptions
+from metantk.options.study import StudyOptions
 from metantk.options.theory import TheoryOptions
 from metantk.storage import InputError
 
@@ -62,6 +65,7 @@ class CriteriaOptions(Options, extra="allow"):
     meta_ntk: MetaNtkOptions = MetaNtkOptions()
     ntk: NtkOptions = NtkOptions()
     linear_regions: LinearRegionsOptions = LinearRegionsOptions()
+    short_training: ShortTrainingOptions = ShortTrainingOptions()
 
 
 class Chain(NamedTuple):
@@ -91,6 +95,7 @@ class Config(Options):
     criteria: CriteriaOptions = CriteriaOptions()
     evaluation: EvaluationOptions = EvaluationOptions()
     theory: TheoryOptions = TheoryOptions()
+    study: StudyOptions = StudyOptions(criteria=list(catalogue.CRITERIA))
     _resolved: dict[tuple[str, str], Options] = PrivateAttr(default_factory=dict)
 
     @property
@@ -158,6 +163,7 @@ class Config(Options):
         defaults = catalogue.KINDS["searches"].keys()  # entries of these names need be no whole searches
         names = self.searches.keys() - defaults | {chain.search for chain in self.chains}
         sections = {section for name in sorted(names) for section in getattr(self.search(name), "settings", {})}
+        sections |= self.whole_study.settings.keys()
         if unknown := sorted((self.criteria.model_extra or {}).keys() - sections):
             known = ", ".join([*catalogue.SECTIONS, *sorted(sections - catalogue.SECTIONS.keys())])
             raise InputError(f"criteria: unknown key '{unknown[0]}'; no search uses it (there are {known})")
@@ -176,12 +182,18 @@ class Config(Options):
         options = self._resolve("searches", name)
         if "settings" not in type(options).model_fields:
             return options
-        return options.model_copy(update={"settings": self._settings(options)})
+        return options.model_copy(update={"settings": self._settings(options.kinds.values())})
 
-    def _settings(self, options: Options) -> dict[str, dict]:
-        """The sections of `criteria` that a search's criteria use, in full."""
+    @property
+    def whole_study(self) -> StudyOptions:
+        """The options of the study, those of its criteria among them."""
+        with_training = [*self.study.kinds.values(), "short_training"]
+        return self.study.model_copy(update={"settings": self._settings(with_training)})
+
+    def _settings(self, kinds: Iterable[str]) -> dict[str, dict]:
+        """The sections of `criteria` that these criteria use, in full."""
         settings = {}
-        for name in options.kinds.values():
+        for name in kinds:
             section, kind = self._section(name)
             if section is not None:
                 given = getattr(self.criteria, section, {})

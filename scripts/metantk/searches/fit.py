@@ -1,10 +1,11 @@
 """A search by experiment: measure whole architectures, fit a model, measure what it thinks best, and so on.
 
-Algorithm 1 asks what changes when one operation goes; each answer serves one decision. Here each measurement is of
-a whole architecture, and tells about all of its operations at once (a factorial experiment). A balanced random
-sample comes first; then blocks of architectures, each the optimum of a function drawn from what the measurements leave
-possible (Thompson sampling); at last the optimum of the expected function. Architectures of a block share pictures
-and draws. At the end the architecture is compared with random ones on fresh draws: the certificate.
+Algorithm 1 asks what changes when one operation goes; each answer serves one decision. Here each measurement is
+of a whole architecture, and tells about all of its operations at once (a factorial experiment). A balanced
+random sample comes first; then blocks of architectures, each the optimum of a function drawn from what the
+measurements leave possible (Thompson sampling); at last the optimum of the expected function. Architectures of
+a block share pictures and draws. At the end the architecture is compared with random ones on fresh draws: the
+certificate.
 
 A search that is ended goes on after its last block and finds the same architecture.
 """
