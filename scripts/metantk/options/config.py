@@ -12,9 +12,12 @@ from pydantic import BeforeValidator, Field, PrivateAttr, model_validator
 from metantk import plugins
 from metantk.options import catalogue
 from metantk.options.base import Name, Options, Seed, parse
+from metantk.options.criteria.gradients import GradientsOptions
 from metantk.options.criteria.linear_regions import LinearRegionsOptions
 from metantk.options.criteria.meta_ntk import MetaNtkOptions
 from metantk.options.criteria.ntk import NtkOptions
+from metantk.options.criteria.patterns import PatternsOptions
+from metantk.options.criteria.zen import ZenOptions
 from metantk.options.dataset import DatasetOptions
 from metantk.options.evaluation import EvaluationOptions
 from metantk.options.theory import TheoryOptions
@@ -62,6 +65,9 @@ class CriteriaOptions(Options, extra="allow"):
     meta_ntk: MetaNtkOptions = MetaNtkOptions()
     ntk: NtkOptions = NtkOptions()
     linear_regions: LinearRegionsOptions = LinearRegionsOptions()
+    patterns: PatternsOptions = PatternsOptions()
+    gradients: GradientsOptions = GradientsOptions()
+    zen: ZenOptions = ZenOptions()
 
 
 class Chain(NamedTuple):
