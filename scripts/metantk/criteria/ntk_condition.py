@@ -1,5 +1,5 @@
 """Condition number of the NTK of the supervised network (TE-NAS, Section 3.1.1); lower is better."""
 
-from metantk.criteria.gram import ntk_criterion
+from metantk.criteria.ntk import ntk_criterion
 
 CRITERION = ntk_criterion("condition")

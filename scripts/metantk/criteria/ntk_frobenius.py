@@ -1,5 +1,5 @@
 """Frobenius norm of the supervised NTK; higher is better."""
 
-from metantk.criteria.gram import ntk_criterion
+from metantk.criteria.ntk import ntk_criterion
 
 CRITERION = ntk_criterion("frobenius")

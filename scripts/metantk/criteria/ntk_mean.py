@@ -1,5 +1,5 @@
 """Mean entry of the supervised NTK (KNAS, of outputs in place of losses); higher is better."""
 
-from metantk.criteria.gram import ntk_criterion
+from metantk.criteria.ntk import ntk_criterion
 
 CRITERION = ntk_criterion("mean")

@@ -4,6 +4,6 @@ Spectral entropies are documented for other matrices (VKDNW: Fisher matrix; AZ-N
 keys give the very kernels of `ntk_condition`.
 """
 
-from metantk.criteria.gram import ntk_criterion
+from metantk.criteria.ntk import ntk_criterion
 
 CRITERION = ntk_criterion("spectral_entropy")

@@ -1,7 +1,8 @@
 """Zen score (Zen-NAS): how far the features of a network with N(0, 1) weights move with noise; higher is better.
 
 Pictures are noise, norms batch norm. The variance of the batch is taken, where the published program reads running
-ones that hardly move, and skip connections stay, which it removes. It correlates 0.98 with the parameters in the DARTS space.
+ones that hardly move, and skip connections stay, which it removes. In the DARTS space it correlates 0.98 with the
+parameters.
 """
 
 from collections.abc import Sequence
