@@ -1,8 +1,8 @@
 """Say what criteria are worth: scores of many architectures against the accuracies of their trained networks.
 
-For each criterion: Kendall's τ with the accuracies, how much it knows beyond the number of parameters, what is lost by
-picking by it, and what it costs; intervals by bootstrap over architectures. Architectures that were trained with
-several seeds give the ceiling that the noise of training sets.
+For each criterion: Kendall's τ with the accuracies, how much it knows beyond the number of parameters, what is
+lost by picking by it, and what it costs; intervals by bootstrap over architectures. Architectures that were
+trained with several seeds give the ceiling that the noise of training sets.
 
 Writes scores.csv, correlations.csv and .md, and a figure of prediction against cost for each data set, backbone and
 learner.
@@ -115,7 +115,7 @@ def finite(score: ScoreRecord) -> list[float]:
 
 def describe(table: pd.DataFrame) -> pd.DataFrame:
     """The table for people."""
-    described = table[study.GROUP + ["criterion", "architectures"]].astype(str)
+    described = table[[*study.GROUP, "criterion", "architectures"]].astype(str)
     for name, title in (
         ("tau", "Kendall's τ"),
         ("above_baseline", "τ above parameters"),

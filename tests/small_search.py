@@ -14,6 +14,9 @@ SECTIONS = {
     "meta_ntk": {"ways": 2, "tasks": 2, "queries": 2},
     "ntk": {"pictures": 6},
     "linear_regions": {"pictures": 600, "batches": 2},
+    "patterns": {"pictures": 8, "swap_pictures": 6},
+    "gradients": {"ways": 3, "pictures": 9},
+    "zen": {"pictures": 4},
 }
 
 

@@ -1,9 +1,9 @@
 """What is a criterion worth? Scores of many architectures against the accuracies that they reach when trained.
 
 Of a criterion we ask how well its order is that of the accuracies (Kendall's τ), whether it knows more than the
-number of parameters does (the difference of both τ, and the partial τ given parameters), what one loses who picks by
-it (the regret of its best quarter), and what it costs. The noise of training bounds what any criterion can reach: the
-ceiling is τ between two trainings of the same architectures.
+number of parameters does (the difference of both τ, and the partial τ given parameters), what one loses who picks
+by it (the regret of its best quarter), and what it costs. The noise of training bounds what any criterion can
+reach: the ceiling is τ between two trainings of the same architectures.
 """
 
 import time

@@ -9,7 +9,8 @@ from reference import MixedNetwork, batch_norm
 from test_kernels import make_candidates
 from torch import nn
 
-from metantk.criteria.linear_regions import count_regions, regions_of_candidates
+from metantk.criteria.formulas import linear_regions as count_regions
+from metantk.criteria.linear_regions import regions_of_candidates
 from metantk.space.genotype import CELL_TYPES, SPACES
 from metantk.space.supernet import Supernet, initialise, mixing_weights
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from metantk.criteria.base import Criterion, Draws, Masks, Measured, Setting
 from metantk.criteria.chunks import over_chunks, union
+from metantk.criteria.formulas import as_bytes
 from metantk.criteria.pictures import draw_crops
 from metantk.devices import generator
 from metantk.options.criteria.linear_regions import LinearRegionsOptions
@@ -34,22 +35,6 @@ def measure(setting: Setting, options: LinearRegionsOptions, draws: Draws, masks
     return Measured(np.concatenate(counts).astype(np.float64), operations=0)
 
 
-def count_regions(patterns: Tensor | np.ndarray) -> int:
-    """Number of distinct rows of on/off patterns; exact.
-
-    Args:
-        patterns: `(inputs, units)`; a unit is on where its value is positive.
-    """
-    packed = np.packbits(np.asarray(patterns) > 0, axis=1)
-    return len(np.unique(_as_bytes(packed)))
-
-
-def _as_bytes(packed: np.ndarray) -> np.ndarray:
-    """`(rows, bytes)` as one opaque value per row, which sorts and compares much faster than a row of numbers."""
-    packed = np.ascontiguousarray(packed)
-    return packed.view(np.dtype((np.void, packed.shape[1])))[:, 0]
-
-
 class PatternRecorder:
     """Collects the patterns of every candidate of a batch; pass it to `Supernet.forward` as `watch`."""
 
@@ -60,7 +45,7 @@ class PatternRecorder:
         """Args: `x`, `(candidates * pictures, copies, ...)`; `used`, `(candidates, copies)`."""
         on = (x > 0).flatten(2).unflatten(0, (len(used), -1))
         # A copy that a candidate does not have is off for all its inputs: it distinguishes nothing.
-        self.parts.append((on & used[:, None, :, None]).flatten(2))
+        self.parts.append((on & (used > 0)[:, None, :, None]).flatten(2))
 
     def packed(self) -> np.ndarray:
         """`(candidates, pictures, bytes)`; what one candidate showed for all is repeated."""
@@ -87,7 +72,7 @@ def regions_of_candidates(network: Supernet, batches: list[Tensor], masks: dict[
         network(batch, masks, watch=recorder)
         recorded.append(recorder.packed())
     patterns = np.concatenate(recorded, axis=1)
-    return np.array([len(np.unique(_as_bytes(rows))) for rows in patterns])
+    return np.array([len(np.unique(as_bytes(rows))) for rows in patterns])
 
 
 CRITERION = Criterion(

@@ -1,7 +1,7 @@
 """Accuracy on validation episodes after a short training: what criteria without training compete with.
 
-Each architecture is trained by itself, so that a measurement costs what its training costs. Supports and queries are
-compared by the cosines of their features to the classes' means: no classifier is fitted.
+Each architecture is trained by itself, so that a measurement costs what its training costs. Supports and queries
+are compared by the cosines of their features to the classes' means: no classifier is fitted.
 """
 
 from collections.abc import Iterator

@@ -16,9 +16,9 @@ COLOURS = {"training-free": "#0072b2", "short training": "#d55e00", "number of p
 def draw_frontier(table: pd.DataFrame, title: str) -> Figure:
     """Kendall's τ (left) and regret (right) of each criterion against its floating-point operations.
 
-    A row of panels per number of shots. Bars are 95 % intervals over architectures. The dashed line is what a second
-    training of the same architectures reaches: the noise of training. Criteria that need no operations (counts) stand
-    at the left end.
+    A row of panels per number of shots. Bars are 95 % intervals over architectures. The dashed line is what a
+    second training of the same architectures reaches: the noise of training. Criteria that need no operations
+    (counts) stand at the left end.
 
     Args:
         table: rows of `metantk.study.correlate` for one data set, backbone and learner.

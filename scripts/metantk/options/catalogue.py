@@ -12,10 +12,13 @@ from metantk.options.backbones.conv4 import Conv4Options
 from metantk.options.backbones.mixed import MixedOptions
 from metantk.options.backbones.resnet12 import ResNet12Options
 from metantk.options.base import Options
+from metantk.options.criteria.gradients import GradientsOptions
 from metantk.options.criteria.linear_regions import LinearRegionsOptions
 from metantk.options.criteria.meta_ntk import MetaNtkOptions
 from metantk.options.criteria.ntk import NtkOptions
+from metantk.options.criteria.patterns import PatternsOptions
 from metantk.options.criteria.short_training import ShortTrainingOptions
+from metantk.options.criteria.zen import ZenOptions
 from metantk.options.learners.maml import MamlOptions
 from metantk.options.learners.metanas import MetaNasLearnerOptions
 from metantk.options.learners.metaoptnet import MetaOptNetOptions
@@ -56,16 +59,43 @@ KINDS: dict[str, dict[str, type[Options]]] = {
 # The section of the configuration that holds a criterion's options; none where it has no options.
 CRITERIA: dict[str, str | None] = {
     "meta_ntk_condition": "meta_ntk",
+    "meta_ntk_trace": "meta_ntk",
+    "meta_ntk_frobenius": "meta_ntk",
+    "meta_ntk_mean": "meta_ntk",
+    "meta_ntk_spectral_entropy": "meta_ntk",
     "ntk_condition": "ntk",
+    "ntk_trace": "ntk",
+    "ntk_frobenius": "ntk",
+    "ntk_mean": "ntk",
     "ntk_spectral_entropy": "ntk",
     "linear_regions": "linear_regions",
     "short_training": "short_training",
+    "naswot": "patterns",
+    "swap": "patterns",
+    "jacob_cov": "gradients",
+    "epe_nas": "gradients",
+    "grad_norm": "gradients",
+    "snip": "gradients",
+    "grasp": "gradients",
+    "fisher": "gradients",
+    "zico": "gradients",
+    "gradsign": "gradients",
+    "knas": "gradients",
+    "synflow": None,
+    "logsynflow": None,
+    "zen": "zen",
+    "parameters": None,
+    "multiply_accumulates": None,
+    "layers": None,
 }
 SECTIONS: dict[str, type[Options]] = {
     "meta_ntk": MetaNtkOptions,
     "ntk": NtkOptions,
     "linear_regions": LinearRegionsOptions,
     "short_training": ShortTrainingOptions,
+    "patterns": PatternsOptions,
+    "gradients": GradientsOptions,
+    "zen": ZenOptions,
 }
 
 NAMED: dict[str, dict[str, dict]] = {

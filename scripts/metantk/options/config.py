@@ -13,10 +13,13 @@ from pydantic import BeforeValidator, Field, PrivateAttr, model_validator
 from metantk import plugins
 from metantk.options import catalogue
 from metantk.options.base import Name, Options, Seed, parse
+from metantk.options.criteria.gradients import GradientsOptions
 from metantk.options.criteria.linear_regions import LinearRegionsOptions
 from metantk.options.criteria.meta_ntk import MetaNtkOptions
 from metantk.options.criteria.ntk import NtkOptions
+from metantk.options.criteria.patterns import PatternsOptions
 from metantk.options.criteria.short_training import ShortTrainingOptions
+from metantk.options.criteria.zen import ZenOptions
 from metantk.options.dataset import DatasetOptions
 from metantk.options.evaluation import EvaluationOptions
 from metantk.options.study import StudyOptions
@@ -66,6 +69,9 @@ class CriteriaOptions(Options, extra="allow"):
     ntk: NtkOptions = NtkOptions()
     linear_regions: LinearRegionsOptions = LinearRegionsOptions()
     short_training: ShortTrainingOptions = ShortTrainingOptions()
+    patterns: PatternsOptions = PatternsOptions()
+    gradients: GradientsOptions = GradientsOptions()
+    zen: ZenOptions = ZenOptions()
 
 
 class Chain(NamedTuple):
@@ -95,7 +101,7 @@ class Config(Options):
     criteria: CriteriaOptions = CriteriaOptions()
     evaluation: EvaluationOptions = EvaluationOptions()
     theory: TheoryOptions = TheoryOptions()
-    study: StudyOptions = StudyOptions(criteria=list(catalogue.CRITERIA))
+    study: StudyOptions = StudyOptions(criteria=[name for name in catalogue.CRITERIA if name != "short_training"])
     _resolved: dict[tuple[str, str], Options] = PrivateAttr(default_factory=dict)
 
     @property
