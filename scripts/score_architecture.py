@@ -44,7 +44,7 @@ def main() -> None:
     check_writable(arguments.output.parent)
     device = devices.start()
     train, val = (load_split(arguments.data, part) for part in ("train", "val"))
-    total = len(options.kinds) * options.draws + bool(options.short_training)
+    total = options.draws + bool(options.short_training)
     with progress(None, total=total, what="scores", unit="measurement") as bar:
         problem = Problem(backbone, train, val, manifest["mean"], manifest["std"], device, bar)
         plan = plan_of(problem, options)

@@ -15,7 +15,7 @@ import pandas as pd
 from scipy.stats import kendalltau
 
 from metantk.criteria import short_training
-from metantk.criteria.base import Draws, options_of
+from metantk.criteria.base import Draws, measure_all, options_of
 from metantk.devices import numpy_generator
 from metantk.options.study import StudyOptions
 from metantk.searches.plan import Plan
@@ -59,20 +59,20 @@ def score(plan: Plan, options: StudyOptions, genotype: dict, advance: Callable[[
     """All criteria, and the short training, of one architecture."""
     row = paths.row_of(plan.space, genotype)
     masks = paths.masks_of(plan.space, row)
-    scores = {}
-    for name, criterion in plan.criteria.items():
-        began, measured = time.perf_counter(), []
-        for draw in range(options.draws):
-            measured.append(criterion.measure(plan.setting, plan.settings[name], Draws.of((draw,)), masks))
-            advance()
-        seconds = (time.perf_counter() - began) / options.draws
-        scores[name] = Score(
-            [float(each.values[0]) for each in measured],
-            float(np.mean([each.operations for each in measured])),
-            seconds,
+    draws = []
+    for draw in range(options.draws):
+        draws.append(measure_all(plan.criteria, plan.setting, plan.settings, Draws.of((draw,)), masks))
+        advance()
+    scores = {
+        name: Score(
+            [float(draw[name].values[0]) for draw in draws],
+            float(np.mean([draw[name].operations for draw in draws])),
+            float(np.mean([draw[name].seconds for draw in draws])),
             criterion.larger_is_better,
             criterion.title,
         )
+        for name, criterion in plan.criteria.items()
+    }
     return scores | _score_by_training(plan, options, row, advance)
 
 

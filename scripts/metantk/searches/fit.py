@@ -22,7 +22,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from metantk.criteria.base import Criterion, Draws, Key
+from metantk.criteria.base import Criterion, Draws, Key, Measured, measure_all
 from metantk.devices import numpy_generator
 from metantk.options.searches.fit import Options
 from metantk.options.searches.prune import PruneOptions
@@ -211,15 +211,11 @@ def measure(
     began = time.perf_counter()
     threads = torch.get_num_threads() if plan.setting.device.type == "cpu" else 1
 
-    def one(row: np.ndarray) -> dict[str, tuple[float, int, float]]:
+    def one(row: np.ndarray) -> dict[str, Measured]:
         if threads > 1:
             torch.set_num_threads(1)
-        masks, results = paths.masks_of(plan.space, row), {}
-        for name, criterion in plan.criteria.items():
-            start = time.perf_counter()
-            measured = criterion.measure(plan.setting, plan.settings[name], Draws.of(key), masks)
-            results[name] = (float(measured.values[0]), measured.operations, time.perf_counter() - start)
-        return results
+        masks = paths.masks_of(plan.space, row)
+        return measure_all(plan.criteria, plan.setting, plan.settings, Draws.of(key), masks)
 
     found = []
     pool = ThreadPoolExecutor(threads)
@@ -230,14 +226,14 @@ def measure(
     finally:
         pool.shutdown(cancel_futures=True)
         torch.set_num_threads(threads)
-    spent = {name: sum(result[name][2] for result in found) for name in plan.criteria}
+    spent = {name: sum(result[name].seconds for result in found) for name in plan.criteria}
     elapsed = time.perf_counter() - began
     for name in plan.criteria:
         cost = costs.setdefault(name, Cost())
         cost.seconds += elapsed * spent[name] / sum(spent.values())  # threads work on several at once
         cost.evaluations += len(rows)
-        cost.operations += sum(result[name][1] for result in found)
-    return {name: np.array([result[name][0] for result in found]) for name in plan.criteria}
+        cost.operations += sum(result[name].operations for result in found)
+    return {name: np.array([float(result[name].values[0]) for result in found]) for name in plan.criteria}
 
 
 def effects(space: Space, model: Model, seed: int) -> list[dict]:
