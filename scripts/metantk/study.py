@@ -6,6 +6,7 @@ by it (the regret of its best quarter), and what it costs. The noise of training
 reach: the ceiling is τ between two trainings of the same architectures.
 """
 
+import math
 import time
 from collections.abc import Callable
 from typing import NamedTuple
@@ -42,13 +43,13 @@ class Score(NamedTuple):
     """Of one architecture by one criterion.
 
     Attributes:
-        values: one per draw.
+        values: one per draw; None where there is none (a singular kernel).
         operations: floating-point operations of one draw.
         seconds: of one draw.
         larger_is_better, title: of the criterion.
     """
 
-    values: list[float]
+    values: list[float | None]
     operations: float
     seconds: float
     larger_is_better: bool
@@ -65,7 +66,7 @@ def score(plan: Plan, options: StudyOptions, genotype: dict, advance: Callable[[
         advance()
     scores = {
         name: Score(
-            [float(draw[name].values[0]) for draw in draws],
+            [finite_or_none(float(draw[name].values[0])) for draw in draws],
             float(np.mean([draw[name].operations for draw in draws])),
             float(np.mean([draw[name].seconds for draw in draws])),
             criterion.larger_is_better,
@@ -74,6 +75,10 @@ def score(plan: Plan, options: StudyOptions, genotype: dict, advance: Callable[[
         for name, criterion in plan.criteria.items()
     }
     return scores | _score_by_training(plan, options, row, advance)
+
+
+def finite_or_none(value: float) -> float | None:
+    return value if math.isfinite(value) else None
 
 
 def _score_by_training(plan: Plan, options: StudyOptions, row: np.ndarray, advance: Callable[[], None]) -> dict:

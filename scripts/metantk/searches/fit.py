@@ -37,6 +37,11 @@ from metantk.storage import InputError, canonical_json
 
 log = logging.getLogger("metantk")
 
+# How far proposals go from the expected function towards a drawn one. Measured (Caltech-101, 5 cells × 8 channels,
+# 16 × 16 pixels, 400 measurements, two seeds, 2026-11-25): with 0.3 the result was 2.2 (NTK) and 2.4 (MetaNTK)
+# deviations below random architectures, with 1 it was 2.0 and 2.2; with 0, which proposes one architecture per
+# block, it was 1.1 below and 4.2 above for the NTK.
+BOLDNESS = 0.3
 SAMPLES = 100  # functions from which the certainty of the result is read
 REFERENCE = 1000  # random architectures over which an effect is averaged
 CERTIFIED_AT_ONCE = 20  # random architectures that share a fresh draw with the result
@@ -103,8 +108,7 @@ class Experiment:
         self._fit()
         draws = numpy_generator("proposals", self.seed, len(self.blocks))
         sampled = [self.model.sample(draws) for _ in range(self.plan.options.block)]
-        optima = np.array([minimum(function, self.space, draws) for function in sampled])
-        regret = np.mean([f(self.model.best) - f(row) for f, row in zip(sampled, optima, strict=True)])
+        regret = np.mean([f(self.model.best) - f(minimum(f, self.space, draws)) for f in sampled])
         spread = self.model.expected(self.first).std()
         log.info(
             "%d architectures measured: the best may still be %.2f deviations above the optimum",
@@ -112,7 +116,11 @@ class Experiment:
             regret / spread if spread else 0.0,
         )
         settled = regret <= self.plan.options.tolerance * spread
-        return np.zeros((0, self.choices)) if settled else np.unique(optima, axis=0)
+        if settled:
+            return np.zeros((0, self.choices))
+        expected = self.model.expected
+        towards = [expected.plus(f.plus(expected, -1.0), BOLDNESS) for f in sampled]
+        return np.unique([minimum(function, self.space, draws) for function in towards], axis=0)
 
     def _fit(self) -> None:
         began = time.perf_counter()
