@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from metantk.options.base import parse
+from metantk.options.searches.fit import FitOptions
 from metantk.options.searches.prune import PruneOptions
 from metantk.records import (
     Evaluation,
@@ -268,16 +269,17 @@ def make_table2(summary: pd.DataFrame, groups: dict[tuple, list[Chain]]) -> pd.D
 
 
 def _weights(chain: Chain) -> dict[str, float]:
-    """What a search was led by, as its options say: criteria by name, each with the weight of its ranks.
+    """What a search was led by, as its options say: criteria by name, each with its weight.
 
     Raises:
-        InputError: the options are not those of a pruning.
+        InputError: the options are not those of a search that measures criteria.
     """
-    if chain.search.options.get("kind") != "prune":
+    kinds = {"prune": PruneOptions, "fit": FitOptions}
+    if chain.search.options.get("kind") not in kinds:
         return {}
     where = f"{chain.folder.parent / 'search.json'}: options"
     try:
-        return parse(PruneOptions, chain.search.options, where=where).weights
+        return parse(kinds[chain.search.options["kind"]], chain.search.options, where=where).weights
     except InputError as error:
         raise InputError(f"{error}; run search_architecture again") from None
 

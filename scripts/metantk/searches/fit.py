@@ -254,9 +254,9 @@ def effects(space: Space, model: Model, seed: int) -> list[dict]:
     draws = numpy_generator("effects", seed)
     reference = paths.balanced_sample(space, REFERENCE, draws)
     sampled = [model.sample(draws) for _ in range(SAMPLES)]
-    each = np.array([_main_effects(function, reference) for function in sampled])
+    each = np.array([main_effects(function, reference) for function in sampled])
     certainty = np.mean([minimum(function, space, draws) for function in sampled], axis=0)
-    expected = _main_effects(model.expected, reference)
+    expected = main_effects(model.expected, reference)
     return [
         {
             "cell": choice.cell,
@@ -273,7 +273,7 @@ def effects(space: Space, model: Model, seed: int) -> list[dict]:
     ]
 
 
-def _main_effects(function: Function, reference: np.ndarray) -> np.ndarray:
+def main_effects(function: Function, reference: np.ndarray) -> np.ndarray:
     """Mean over the architectures that have a choice, less that over all, `(choices,)`."""
     values = function(reference)
     return reference.T @ values / reference.sum(0) - values.mean()
