@@ -84,7 +84,7 @@ class Measured(NamedTuple):
 
     Attributes:
         values: `(candidates,)` float64; infinite, towards the worse, where a candidate has none.
-        operations: floating-point operations of its kernels; 0 for a criterion without kernels.
+        operations: floating-point operations of its convolutions and products, two for a multiply-accumulate.
     """
 
     values: np.ndarray
