@@ -3,9 +3,9 @@
 Both searches run on networks of the same cells, channels and pictures, one after the other in one process.
 Algorithm 1 is measured with --repeat draws a round, the published 3 cost that many times as much; MetaNAS for some
 meta-steps of its warm-up and of its search, the published 15,000 of each that many times as much. Prints one JSON
-object with the costs at the published settings. Operations are floating-point operations of convolutions and products,
-forward and backward, two for a multiply-accumulate; MetaNAS's are those of its first steps, before it has pruned
-anything, so that its whole search takes fewer. Processor seconds are the better measure on a machine that is busy.
+object with the costs at the published settings. Operations are floating-point operations of convolutions and
+products, forward and backward, two for a multiply-accumulate; MetaNAS's are those of its first steps, before it has
+pruned anything, so that its whole search takes fewer. Processor seconds are the better measure on a busy machine.
 
 Example:
     python tests/benchmarks/bench_search_cost.py --cells 5 --channels 16 --image-size 32 --repeat 1
