@@ -66,7 +66,7 @@ class Networks(nn.Module):
                 self.rates[str(shots)] = nn.ParameterDict({key_of(name): rate for name, rate in rates.items()})
         self.norms = nn.ModuleDict()
         if options.step_norms:
-            self.norms |= {str(shots): StepNorms(network, options.inner_steps) for shots in options.shots}
+            self.norms.update({str(shots): StepNorms(network, options.inner_steps) for shots in options.shots})
 
     def rate_of(self, shots: int, otherwise: float) -> Rate:
         if str(shots) not in self.rates:
