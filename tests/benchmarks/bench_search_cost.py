@@ -1,14 +1,16 @@
 """What MetaNTK-NAS costs against MetaNAS, at equal size: the paper's headline is a hundred times less.
 
-Both searches run on networks of the same cells, channels and pictures, one after the other in one process.
-Algorithm 1 is measured with --repeat draws a round, the published 3 cost that many times as much; MetaNAS for some
-meta-steps of its warm-up and of its search, the published 15,000 of each that many times as much. Prints one JSON
-object with the costs at the published settings. Operations are floating-point operations of convolutions and
-products, forward and backward, two for a multiply-accumulate; MetaNAS's are those of its first steps, before it has
-pruned anything, so that its whole search takes fewer. Processor seconds are the better measure on a busy machine.
+Both searches run on networks of the same cells, channels and pictures, one after the other in one process, and each
+is measured in part. Of Algorithm 1: one draw of --candidates candidates of every round, which the published 3 draws
+of all of them cost so many times as much (operations are removed at random; which ones changes the cost little). Of
+MetaNAS: --meta-steps of --tasks tasks of its warm-up and of its search, and so for the published 15,000 of 10 tasks
+each. Prints one JSON object with the costs at the published settings. Operations are floating-point operations of
+convolutions and products, forward and backward, two for a multiply-accumulate; MetaNAS's are those of its first
+steps, before it has pruned anything, so that its whole search takes fewer. Processor seconds are the better measure
+on a busy machine.
 
 Example:
-    python tests/benchmarks/bench_search_cost.py --cells 5 --channels 16 --image-size 32 --repeat 1
+    python tests/benchmarks/bench_search_cost.py --cells 5 --channels 16 --image-size 32
 """
 
 import argparse
@@ -34,9 +36,10 @@ from metantk.options.searches.metanas import MetaNasOptions
 from metantk.options.searches.prune import PruneOptions
 from metantk.searches import metanas, prune
 from metantk.searches.base import Cost, Problem
+from metantk.space.supernet import full_masks
 
-PUBLISHED = {"warm-up": 15000, "search": 15000}  # meta-steps of MetaNAS on miniImageNet
-PUBLISHED_REPEAT = 3
+PUBLISHED_STEPS = {"warm-up": 15000, "search": 15000}  # meta-steps of MetaNAS on miniImageNet
+PUBLISHED_TASKS, PUBLISHED_REPEAT = 10, 3
 
 
 class Measured(NamedTuple):
@@ -67,8 +70,9 @@ def main() -> None:
     parser.add_argument("--cells", type=int, default=5)
     parser.add_argument("--channels", type=int, default=16)
     parser.add_argument("--image-size", type=int, default=32)
-    parser.add_argument("--repeat", type=int, default=1, help="draws of Algorithm 1 that are measured [1]")
-    parser.add_argument("--meta-steps", type=int, default=2, help="of MetaNAS that are measured, of each part [2]")
+    parser.add_argument("--candidates", type=int, default=4, help="of each round that are measured [4]")
+    parser.add_argument("--meta-steps", type=int, default=1, help="of MetaNAS that are measured, of each part [1]")
+    parser.add_argument("--tasks", type=int, default=1, help="of a meta-step [1]")
     arguments = parser.parse_args()
     device = devices.start()
     problem = make_problem(arguments, device)
@@ -78,17 +82,18 @@ def main() -> None:
         "cells": arguments.cells,
         "channels": arguments.channels,
         "image_size": arguments.image_size,
-        "repeat": arguments.repeat,
+        "measured_candidates": arguments.candidates,
         "threads": torch.get_num_threads(),
         "device": devices.describe_device(device),
-        "metanas_measured_meta_steps": 2 * arguments.meta_steps,
+        "measured_meta_steps": arguments.meta_steps,
+        "measured_tasks": arguments.tasks,
     }
     for name, one, other in zip(Measured._fields, metantk, rival, strict=True):
         report[name] = {"metantk": round(one), "metanas": round(other), "ratio": round(other / one, 1)}
     print(json.dumps(report))
 
 
-def measure(costs_of: Callable[[], dict[str, Cost]]) -> Measured:
+def measure(costs_of: Callable[[], dict]) -> Measured:
     """Processor seconds grow from what was measured to the published settings as the seconds do."""
     began, processor_began = time.perf_counter(), time.process_time()
     costs = costs_of().values()
@@ -108,13 +113,25 @@ def make_problem(arguments: argparse.Namespace, device: torch.device) -> Problem
     return Problem(backbone, split, split, [0.5] * 3, [0.3] * 3, device, bar)
 
 
-def metantk_costs(problem: Problem, arguments: argparse.Namespace) -> dict[str, Cost]:
-    """Of all rounds, scaled to the published number of draws."""
+def metantk_costs(problem: Problem, arguments: argparse.Namespace) -> dict[tuple[str, int], Cost]:
+    """Of all rounds, scaled to all candidates and the published number of draws."""
     options = PruneOptions(
-        criteria=["meta_ntk_condition", "linear_regions"], repeat=arguments.repeat, image_size=arguments.image_size
+        criteria=["meta_ntk_condition", "linear_regions"], repeat=1, image_size=arguments.image_size
     )
-    costs = prune.find(problem, options, 0, Forgetful()).costs
-    return {name: scaled(cost, PUBLISHED_REPEAT / arguments.repeat) for name, cost in costs.items()}
+    plan, draws = prune.plan_of(problem, options), np.random.default_rng(0)
+    masks, costs, number = full_masks(plan.space), {}, 0
+    while (this := prune.next_round(plan.space, masks)) is not None:
+        order = draws.permutation(len(this.candidates)).tolist()
+        chosen = [this.candidates[candidate] for candidate in order[: arguments.candidates]]
+        factor = PUBLISHED_REPEAT * (1 + len(order)) / (1 + len(chosen))  # the unpruned network is measured, too
+        for name in plan.criteria:
+            cost = Cost()
+            prune.measure_draw(plan, name, chosen, masks, (0, number, 0), cost)
+            costs[name, number] = scaled(cost, factor)
+        for candidate in (this.candidates[removed] for removed in prune.choose_removed(this, order)):
+            masks[candidate.cell][candidate.edge, candidate.operation] = False
+        number += 1
+    return costs
 
 
 def metanas_costs(problem: Problem, arguments: argparse.Namespace) -> dict[str, Cost]:
@@ -125,9 +142,11 @@ def metanas_costs(problem: Problem, arguments: argparse.Namespace) -> dict[str, 
         channels=None,
         meta_epochs=2 * arguments.meta_steps,
         warm_up_epochs=arguments.meta_steps,
+        tasks=arguments.tasks,
     )
     costs = metanas.find(problem, options, 0, Forgetful()).costs
-    return {part: scaled(cost, PUBLISHED[part] / arguments.meta_steps) for part, cost in costs.items()}
+    share = PUBLISHED_TASKS / (arguments.tasks * arguments.meta_steps)
+    return {part: scaled(cost, PUBLISHED_STEPS[part] * share) for part, cost in costs.items()}
 
 
 def scaled(cost: Cost, factor: float) -> Cost:
