@@ -78,8 +78,12 @@ def main() -> None:
             "data": sha256_of(arguments.data / "manifest.json"),
         },
     )
-    trainer = Trainer(learner, pictures, seed=arguments.seed)
+    validation = None
+    if getattr(learner, "validate", None) is not None:
+        validation = place(load_split(arguments.data, "val"), manifest, device)
+    trainer = Trainer(learner, pictures, seed=arguments.seed, validation=validation)
     seconds = _train(trainer, checkpoint)
+    kept_epoch = trainer.take_best()
     facts = {
         "architecture": architecture,
         "learner": options.model_dump(),
@@ -93,14 +97,16 @@ def main() -> None:
         "parameters": count_parameters(network),
         "backbone_parameters": count_parameters(network) - count_parameters(network.head),
         "macs": count_macs(network, train.images.shape[1]),
+        "epoch": kept_epoch,
         "seconds": round(seconds, 3),
         "peak_memory_mb": devices.peak_memory_mb(device),
         **provenance(
             *files, options=options.model_dump(), seed=arguments.seed, device=devices.describe_device(device)
         ),
     }
+    columns = CURVE if validation is None else [*CURVE, "validation_accuracy"]
     with atomic_write(arguments.output / "training.csv") as temporary:
-        pd.DataFrame(trainer.curve, columns=CURVE).to_csv(temporary, index=False)
+        pd.DataFrame(trainer.curve, columns=columns).to_csv(temporary, index=False)
     save_model(arguments.output, network, learner.extra, facts)
     checkpoint.remove()
 

@@ -164,11 +164,11 @@ def test_program_refuses_what_cannot_be_compared(run, tmp_path, flags, message):
 
 
 def test_program_writes_the_table_and_the_figure(run, tmp_path):
-    settings = {"linear_regions": {"pictures": 60, "batches": 1}}
+    settings = {"linear_regions": {"pictures": 20, "batches": 1}}
     run(
         "--criteria", '["linear_regions"]', "--settings", json.dumps(settings), "--image-size", 8,
         "--independent-draws", 2,
     )  # fmt: skip
     table = pd.read_csv(tmp_path / "out" / "rank_stability.csv")
-    assert set(table["draws"]) == {"common", "independent"}
+    assert set(table["draws"]) == {"common", "independent", "published", "published, one body"}
     assert {path.suffix for path in (tmp_path / "out").iterdir()} == {".csv", ".svg", ".png"}

@@ -89,7 +89,7 @@ class Measured(NamedTuple):
 
     Attributes:
         values: `(candidates,)` float64; infinite, towards the worse, where a candidate has none.
-        operations: floating-point operations of convolutions, heads and Grams.
+        operations: floating-point operations of its convolutions and products, two for a multiply-accumulate.
         seconds: of the threads that computed it, from the draws on; 0 where nobody took the time.
     """
 

@@ -136,10 +136,10 @@ NAMED: dict[str, dict[str, dict]] = {
         "maml-first-order": {"kind": "maml", "first_order": True},
         "maml-plus-plus": {
             "kind": "maml",
-            "adapt": "all",
             "test_steps": 5,
             "multi_step_epochs": 15,
             "learned_rates": True,
+            "step_norms": True,
             "schedule": "cosine",
         },
         "anil": {"kind": "maml", "adapt": "head"},
