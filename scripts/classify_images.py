@@ -11,6 +11,7 @@ Example:
         --support my_examples --query my_pictures --output classes.csv
 """
 
+import logging
 from pathlib import Path
 
 import pandas as pd
@@ -22,20 +23,28 @@ from metantk.datasets.folder import read_classes, read_pictures
 from metantk.models import Model, Tasks, load_model
 from metantk.storage import InputError, atomic_write
 
+log = logging.getLogger("metantk")
+
 
 def main() -> None:
     parser = make_parser(__doc__)
     parser.add_argument("--model", required=True, type=Path, metavar="DIR", help="output of train_network.py")
     parser.add_argument("--support", required=True, type=Path, metavar="DIR", help="a folder per class")
     parser.add_argument("--query", required=True, type=Path, metavar="DIR", help="pictures to classify")
+    parser.add_argument(
+        "--leave-out-unreadable", action="store_true", help="instead of stopping at files that are no pictures"
+    )
     parser.add_argument("--output", required=True, type=Path, metavar="CSV", help="file to write")
     arguments = parser.parse_args()
     model = load_model(arguments.model, devices.start())
     image_size = model.facts["image_size"]
-    support = read_classes(arguments.support, image_size=image_size)
+    how = {"image_size": image_size, "leave_out": arguments.leave_out_unreadable}
+    support, left_out = read_classes(arguments.support, **how)
     if len(support.class_names) < 2:
         raise InputError(f"{arguments.support}: holds 1 class, but telling apart takes 2 or more")
-    files, queries = read_pictures(arguments.query, image_size=image_size)
+    files, queries, others = read_pictures(arguments.query, **how)
+    for warning in left_out + others:
+        log.warning("warning: %s", warning)
     scores = model.scores(_task(model, support, torch.from_numpy(queries)))[0]
     probabilities = torch.softmax(scores, dim=1).cpu().numpy()
     table = pd.DataFrame(

@@ -13,9 +13,9 @@ from metantk.command_line import make_parser, progress, run
 from metantk.figures.cells import draw_cells
 from metantk.figures.effects import draw_effects
 from metantk.figures.search_curves import draw_search_curves
-from metantk.figures.search_trace import COLUMNS, draw_search_trace
+from metantk.figures.search_trace import draw_search_trace
 from metantk.figures.style import save
-from metantk.records import Architecture, SearchReport, read_table
+from metantk.records import Architecture, SearchReport, read_trace
 from metantk.space.genotype import check_genotype
 from metantk.storage import check_writable
 from metantk.tables import parse_titles
@@ -41,9 +41,7 @@ def draw(folder: Path, titles: dict[str, str]) -> dict[str, object]:
     """Figures of one search by file name, without suffix."""
     architecture = read_record(folder / "architecture.json", Architecture, stage="search_architecture")
     report = read_record(folder / "search.json", SearchReport, stage="search_architecture")
-    is_pruning = report.criteria and not report.effects
-    columns = COLUMNS if is_pruning else []  # what others measure is their own
-    trace = read_table(folder / "search.csv", columns, stage="search_architecture")
+    trace = read_trace(folder / "search.csv", report)
     origin = architecture.origin
     title = f"{titles.get(origin.search) or origin.search}, seed {origin.seed}: {origin.dataset}, {origin.backbone}"
     genotype = check_genotype(architecture.genotype, where=str(folder / "architecture.json"))
@@ -56,10 +54,12 @@ def draw(folder: Path, titles: dict[str, str]) -> dict[str, object]:
 
 def draw_trace(trace: pd.DataFrame, title: str, report: SearchReport) -> Figure:
     """Of an experiment, the effects; of a pruning, edge by edge; of any other search, what it measured."""
+    criteria = {name: facts.model_dump() for name, facts in report.criteria.items()}
     if report.effects:
-        return draw_effects(pd.DataFrame(report.effects), trace, title, report.criteria)
-    if report.criteria:
-        return draw_search_trace(trace, title, report.criteria)
+        effects = pd.DataFrame([effect.model_dump() for effect in report.effects])
+        return draw_effects(effects, trace, title, criteria)
+    if criteria:
+        return draw_search_trace(trace, title, criteria)
     return draw_search_curves(trace, title)
 
 

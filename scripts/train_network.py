@@ -28,8 +28,9 @@ from metantk.datasets.store import load_split, read_manifest
 from metantk.devices import generator
 from metantk.models import save_model
 from metantk.provenance import code_hash, provenance
-from metantk.storage import InputError, atomic_write, check_writable, read_json, sha256_of
+from metantk.storage import DivergedError, InputError, atomic_write, check_writable, sha256_of
 from metantk.training import CURVE, Trainer, place
+from metantk.typed_files import BuiltArchitecture, read_record
 
 log = logging.getLogger("metantk")
 
@@ -51,12 +52,18 @@ def main() -> None:
     )
     arguments = parser.parse_args()
     options = parse_kind(arguments, "learner")
-    architecture = read_json(arguments.architecture)
+    record = read_record(arguments.architecture, BuiltArchitecture, stage="search_architecture")
+    architecture = record.model_dump(exclude_unset=True)
     manifest, train = read_manifest(arguments.data), load_split(arguments.data, "train")
     module = plugins.load("learners", options.kind)
     network = backbones.build(
         architecture, module.outputs(options, len(train.class_names)), where=str(arguments.architecture)
     )
+    if (side := architecture.get("image_size", train.images.shape[1])) != train.images.shape[1]:
+        raise InputError(
+            f"{arguments.architecture}: is of pictures of {side} pixels, {arguments.data} has"
+            f" {train.images.shape[1]}; run search_architecture again"
+        )
     check_writable(arguments.output)
     device = devices.start()
     network.initialise_(generator("initial weights", arguments.seed))
@@ -82,7 +89,11 @@ def main() -> None:
     if getattr(learner, "validate", None) is not None:
         validation = place(load_split(arguments.data, "val"), manifest, device)
     trainer = Trainer(learner, pictures, seed=arguments.seed, validation=validation)
-    seconds = _train(trainer, checkpoint)
+    try:
+        seconds = _train(trainer, checkpoint)
+    except DivergedError:
+        checkpoint.remove()
+        raise
     kept_epoch = trainer.take_best()
     facts = {
         "architecture": architecture,

@@ -4,7 +4,6 @@ What a chain is, its files say (architecture.json within model.json, search.json
 are not read.
 """
 
-import json
 from collections.abc import Iterable
 from itertools import combinations
 from pathlib import Path
@@ -23,7 +22,7 @@ from metantk.records import (
     read_episodes,
 )
 from metantk.statistics import confidence_95, deviation, welch_95
-from metantk.storage import InputError
+from metantk.storage import InputError, parse_json
 from metantk.typed_files import read_record
 
 KEY = ["dataset", "backbone", "search", "learner"]
@@ -142,7 +141,7 @@ def parse_titles(text: str) -> Titles:
         InputError: it is something else.
     """
     try:
-        values = json.loads(text)
+        values = parse_json(text)
         return Titles(dict(values.get("searches", {})), dict(values.get("learners", {})))
     except (ValueError, TypeError, AttributeError) as error:
         raise InputError(f"--titles: is not a JSON object of names and titles ({error})") from None

@@ -13,7 +13,7 @@ from torch import Tensor
 from metantk import devices
 from metantk.datasets.store import Split, block_starts
 from metantk.learners.base import Learner, Moment
-from metantk.storage import InputError
+from metantk.storage import DivergedError
 
 log = logging.getLogger("metantk")
 CURVE = ["epoch", "learning_rate", "loss", "accuracy"]  # columns of training.csv, and validation_accuracy for some
@@ -139,7 +139,7 @@ class Trainer:
         after the step.
 
         Raises:
-            InputError: the loss is not finite.
+            DivergedError: the loss is not finite, or, after the last epoch, the network.
         """
         learner = self.learner
         for group in learner.optimiser.param_groups:
@@ -160,9 +160,13 @@ class Trainer:
 
     def _finish_epoch(self, advance: Callable[[int], None]) -> None:
         rate, loss = self.learner.learning_rate(self.epoch), float(self.loss_sum) / self.seen
-        if not math.isfinite(loss):
-            raise InputError(
-                f"training: the loss is not finite in epoch {self.epoch + 1}, with a learning rate of {rate:g}:"
+        is_last = self.epoch + 1 == self.learner.epochs
+        what = (
+            "loss is" if not math.isfinite(loss) else "weights are" if is_last and not self._is_finite() else None
+        )
+        if what:
+            raise DivergedError(
+                f"training: the {what} not finite in epoch {self.epoch + 1}, with a learning rate of {rate:g}:"
                 " use a lower one"
             )
         accuracy = 100 * int(self.correct) / self.counted if self.counted else math.nan
@@ -173,6 +177,10 @@ class Trainer:
         self.epoch, self.step, self.seen, self.counted = self.epoch + 1, 0, 0, 0
         self.loss_sum.zero_()
         self.correct.zero_()
+
+    def _is_finite(self) -> bool:
+        tensors = self.learner.network.state_dict().values()
+        return all(bool(torch.isfinite(tensor).all()) for tensor in tensors if tensor.is_floating_point())
 
     def _validate(self, advance: Callable[[], None]) -> float:
         """Accuracy in percent; the epoch is kept if it is better than all before."""

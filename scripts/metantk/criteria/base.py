@@ -20,6 +20,7 @@ from metantk import plugins
 from metantk.datasets.store import Split
 from metantk.options.base import Options, parse
 from metantk.space.genotype import SPACES, Space
+from metantk.storage import InputError
 
 Key = tuple[int, ...]
 Masks = dict[str, Tensor]
@@ -254,7 +255,13 @@ def measure_all(
 
 
 def load_criterion(name: str) -> Criterion:
-    """The built-in criterion of that name, or the one in a .py file, whose section is named as the file."""
+    """The built-in criterion of that name, or the one in a .py file, whose section is named as the file.
+
+    Raises:
+        InputError: there is none, or a file is named as a built-in one.
+    """
+    if name.endswith(".py") and Path(name).stem in plugins.kinds("criteria"):
+        raise InputError(f"criteria: {name}: {Path(name).stem} is built in; choose another name for the file")
     criterion = plugins.load_whole("criteria", name).CRITERION
     own_section = Path(name).stem if criterion.options else None
     return criterion._replace(section=criterion.section or own_section)

@@ -4,15 +4,18 @@
 except for the files of one's own kinds.
 """
 
-from collections.abc import Iterable
+import os
+from collections.abc import Iterable, Iterator
+from datetime import date
 from pathlib import Path
 from typing import Annotated, NamedTuple
 
-from pydantic import BeforeValidator, Field, PrivateAttr, model_validator
+import yaml
+from pydantic import AfterValidator, BeforeValidator, Field, PrivateAttr, model_validator
 
 from metantk import plugins
 from metantk.options import catalogue
-from metantk.options.base import Name, Options, Seed, parse
+from metantk.options.base import Name, Need, Options, Seed, parse
 from metantk.options.criteria.gradients import GradientsOptions
 from metantk.options.criteria.linear_regions import LinearRegionsOptions
 from metantk.options.criteria.meta_ntk import MetaNtkOptions
@@ -34,6 +37,11 @@ Names = Annotated[
     ),
 ]
 Entry = dict[str, object]
+AXES = {
+    "backbones": "backbone",
+    "searches": "search",
+    "learners": "learner",
+}  # of a row, by the section of its names
 # How a configuration of earlier versions is written now.
 FORMER = {
     "runs": "`runs` is written `rows: [{backbone: 5cells-48ch, search: [metantk, random], learner: rfs}]` now",
@@ -44,6 +52,18 @@ FORMER = {
     "training": "`training` is written `learners: {rfs: {epochs: ..., drop_rate: ...}}` now",
     "trainability": "`trainability` is gone",
 }
+
+
+def _folder(name: str) -> str:
+    """A folder's name as it can stand in a rule and in a shell, without a `./` before or a `/` behind it."""
+    if not name.isprintable() or set(name) & set("{}\\"):
+        raise ValueError("braces, backslashes and what cannot be printed are not possible in its name")
+    if name.startswith(("-", "~")):
+        raise ValueError(f"{name[0]} cannot stand before its name")
+    folder = os.path.normpath(name)
+    if Path(folder).name in ("", ".", ".."):
+        raise ValueError("it has to be a folder of its own")
+    return folder
 
 
 class RowOptions(Options):
@@ -85,7 +105,9 @@ class Chain(NamedTuple):
 class Config(Options):
     """The configuration of the workflow."""
 
-    results: str = Field("results", min_length=1, description="folder of all outputs")
+    results: Annotated[str, AfterValidator(_folder)] = Field(
+        "results", min_length=1, max_length=200, description="folder of all outputs"
+    )
     datasets: dict[Name, DatasetOptions] = Field(min_length=1, description="name: source and options")
     rows: list[RowOptions] = Field(
         min_length=1, description="rows of the tables, `{backbone, search, learner}`; lists multiply"
@@ -157,7 +179,12 @@ class Config(Options):
 
     def _check_chain(self, chain: Chain) -> None:
         backbone, search = self.backbone(chain.backbone), self.search(chain.search)
-        self.learner(chain.learner)
+        learner = self.learner(chain.learner)
+        if learner.only_own_ways and learner.ways != self.evaluation.ways:
+            raise InputError(
+                f"rows: learner {chain.learner} is trained on {learner.ways}-way tasks and cannot answer the"
+                f" {self.evaluation.ways}-way ones of the evaluation: set its ways"
+            )
         where = f"rows: backbone {chain.backbone}"
         if backbone.searchable and search.kind == "fixed":
             raise InputError(f"{where} takes a search; choose from {', '.join(catalogue.NAMED['searches'])}")
@@ -188,7 +215,7 @@ class Config(Options):
         options = self._resolve("searches", name)
         if "settings" not in type(options).model_fields:
             return options
-        return options.model_copy(update={"settings": self._settings(options.kinds.values())})
+        return options.model_copy(update={"settings": self._settings(self._kinds(options))})
 
     @property
     def whole_study(self) -> StudyOptions:
@@ -196,16 +223,23 @@ class Config(Options):
         with_training = [*self.study.kinds.values(), "short_training"]
         return self.study.model_copy(update={"settings": self._settings(with_training)})
 
+    @staticmethod
+    def _kinds(options: Options) -> Iterable[str]:
+        """The criteria of a search; none of one that measures none."""
+        return options.kinds.values() if "settings" in type(options).model_fields else []
+
     def _settings(self, kinds: Iterable[str]) -> dict[str, dict]:
         """The sections of `criteria` that these criteria use, in full."""
-        settings = {}
+        return {section: of_criterion.model_dump() for section, of_criterion in self._sections(kinds)}
+
+    def _sections(self, kinds: Iterable[str]) -> Iterator[tuple[str, Options]]:
+        """Each section of `criteria` that these criteria use."""
         for name in kinds:
             section, kind = self._section(name)
             if section is not None:
                 given = getattr(self.criteria, section, {})
-                parsed = given if isinstance(given, Options) else parse(kind, given, where=f"criteria.{section}")
-                settings[section] = parsed.model_dump()
-        return settings
+                is_parsed = isinstance(given, Options)
+                yield section, given if is_parsed else parse(kind, given, where=f"criteria.{section}")
 
     @staticmethod
     def _section(criterion: str) -> tuple[str | None, type[Options] | None]:
@@ -249,6 +283,21 @@ class Config(Options):
             raise InputError(f"{family}: unknown kind {kind!r}: choose from {kinds}, or the path of a .py file")
         return catalogue.KINDS[family][kind]
 
+    def needs(self) -> list[tuple[str, Need]]:
+        """What all rows and the evaluation take from a data set, each with the name of who takes it."""
+        found = [("evaluation", need) for need in self.evaluation.needs]
+        for family, axis in AXES.items():
+            names = dict.fromkeys(getattr(chain, axis) for chain in self.chains)
+            for name in names:
+                options = self._resolve(family, name)
+                found += [(f"{family}.{name}", need) for need in options.needs]
+                found += [
+                    (f"criteria.{section} of {family}.{name}", need)
+                    for section, of_criterion in self._sections(self._kinds(options))
+                    for need in of_criterion.needs
+                ]
+        return found
+
     def title(self, family: str, name: str) -> str:
         """What the tables call it: by its name, or else as the built-in one that its kind is named after."""
         titles = catalogue.TITLES.get(family, {})
@@ -264,6 +313,38 @@ def merge(*layers: dict) -> dict:
             both = isinstance(value, dict) and isinstance(merged.get(key), dict)
             merged[key] = merge(merged[key], value) if both else value
     return merged
+
+
+def retype(values: dict, overrides: dict) -> dict:
+    """Values of a configuration, with what `--config` gave in the types that YAML would have read.
+
+    Snakemake 9 reads nested values of its command line as text: `seeds=[0,1]` comes as `["0", "1"]`.
+
+    Args:
+        values: of the whole configuration, overrides included.
+        overrides: by key, as Snakemake has read them from the command line.
+    """
+    typed = dict(values)
+    for key, given in overrides.items():
+        if isinstance(given, dict) and isinstance(values.get(key), dict):
+            typed[key] = retype(values[key], given)
+        else:
+            typed[key] = _typed(given)
+    return typed
+
+
+def _typed(value: object) -> object:
+    if isinstance(value, dict):
+        return {key: _typed(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_typed(inner) for inner in value]
+    if not isinstance(value, str):
+        return value
+    try:
+        scalar = yaml.safe_load(value)
+    except yaml.YAMLError:
+        return value
+    return value if isinstance(scalar, dict | list | date) else scalar
 
 
 def parse_config(values: dict) -> Config:

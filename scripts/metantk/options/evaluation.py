@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
 from metantk.options.augmentation import AugmentationOptions
-from metantk.options.base import Count, Options, Seed
+from metantk.options.base import Count, Need, Options, Seed
 
 Classifier = Literal["logistic_regression", "svm"]
 
@@ -51,6 +51,10 @@ class EvaluationOptions(Options):
         if isinstance(self.classifier, dict) and sorted(self.classifier) != sorted(shots):
             raise ValueError(f"classifier: name one for each of {', '.join(shots)} shots")
         return self
+
+    @property
+    def needs(self) -> list[Need]:
+        return [Need("test", self.ways, max(self.shots) + self.queries)]
 
     def classifier_of(self, shots: int) -> Classifier:
         return self.classifier if isinstance(self.classifier, str) else self.classifier[str(shots)]

@@ -33,7 +33,7 @@ from metantk.searches.surrogate import Function, Posterior, minimum
 from metantk.space import paths
 from metantk.space.genotype import Space
 from metantk.statistics import wilson_95
-from metantk.storage import InputError, canonical_json
+from metantk.storage import InputError
 
 log = logging.getLogger("metantk")
 
@@ -324,8 +324,8 @@ def _compare(difference: np.ndarray) -> dict:
 
 
 def _rows(experiment: Experiment) -> Iterator[dict]:
-    """One for each architecture measured."""
-    space, first = experiment.space, len(experiment.first)
+    """One for each architecture measured; `choices` are numbers in the order of `metantk.space.paths`."""
+    first = len(experiment.first)
     number = 0
     for block, of_block in enumerate(experiment.blocks):
         for place, row in enumerate(of_block.rows):
@@ -335,6 +335,6 @@ def _rows(experiment: Experiment) -> Iterator[dict]:
                 "stage": "first sample" if number < first else "focused",
                 **{name: values[place] for name, values in of_block.values.items()},
                 "model": float(experiment.model.expected(row)),
-                "genotype": canonical_json(paths.genotype_of(space, row)),
+                "choices": " ".join(map(str, np.flatnonzero(row))),
             }
             number += 1

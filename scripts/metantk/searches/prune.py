@@ -23,6 +23,7 @@ from metantk.searches.base import Checkpoint, Cost, Found, Problem
 from metantk.searches.plan import Plan, plan_of
 from metantk.space.genotype import CELL_TYPES, KEPT_EDGES, Space, to_genotype
 from metantk.space.supernet import full_masks
+from metantk.storage import DivergedError
 
 log = logging.getLogger("metantk")
 
@@ -308,9 +309,25 @@ def search(plan: Plan, seed: int, state: State, keep: Callable[[State], None]) -
             name: score(plan.criteria[name], draws, where=f"round {state.rounds}, {name}")
             for name, draws in state.draws.items()
         }
+        if state.rounds == 0:
+            _check_values(scores)
         state = prune(plan, this, scores, state)
         keep(state)
     return state
+
+
+def _check_values(scores: dict[str, Score]) -> None:
+    """Refuse to search by a criterion that has no value for any candidate: chance alone would decide.
+
+    Raises:
+        DivergedError: all candidates are singular.
+    """
+    for name, values in scores.items():
+        if not np.isfinite(values.pruned).any():
+            raise DivergedError(
+                f"search: criterion {name} has no value for any of {values.pruned.shape[1]} candidates (all kernels"
+                " are singular or not finite): give it other pictures or options, or leave it out"
+            )
 
 
 def _measure_round(plan: Plan, this: Round, seed: int, state: State, keep: Callable[[State], None]) -> State:

@@ -1,11 +1,11 @@
 """Options of MAML and its kin: ANIL, first-order MAML, MAML++."""
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
 from metantk.options.augmentation import AugmentationOptions
-from metantk.options.base import Count
+from metantk.options.base import Count, Need
 from metantk.options.base import Options as Base
 
 Shots = Annotated[list[Count], Field(min_length=1)]
@@ -13,6 +13,8 @@ Shots = Annotated[list[Count], Field(min_length=1)]
 
 class MamlOptions(Base):
     """Meta-learning of an initialisation that a few steps of gradient descent adapt (learner `maml`)."""
+
+    only_own_ways: ClassVar[bool] = True
 
     kind: Literal["maml"] = "maml"
     epochs: int = Field(60, ge=0, description="of meta-training; 0 leaves the network as it was drawn")
@@ -74,6 +76,10 @@ class MamlOptions(Base):
         if self.step_norms and self.test_steps > self.inner_steps:
             raise ValueError("step_norms: there are no norms for test_steps above inner_steps")
         return self
+
+    @property
+    def needs(self) -> list[Need]:
+        return [Need("train", self.ways, max(self.shots) + self.queries)]
 
 
 Options = MamlOptions

@@ -5,7 +5,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from metantk.options.augmentation import AugmentationOptions
-from metantk.options.base import Count
+from metantk.options.base import Count, Need
 from metantk.options.base import Options as Base
 
 FACTORS = (1.0, 0.06, 0.012, 0.0024)  # of the learning rate, between the published milestones
@@ -61,6 +61,10 @@ class MetaOptNetOptions(Base):
         if falls is None:
             falls = [round(self.epochs * share) for share in (1 / 3, 2 / 3, 5 / 6)]
         return FACTORS[sum(epoch >= fall for fall in falls)]
+
+    @property
+    def needs(self) -> list[Need]:
+        return [Need("train", self.ways, self.shots + self.queries)]
 
 
 Options = MetaOptNetOptions
