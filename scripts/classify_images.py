@@ -13,6 +13,7 @@ Example:
 
 from pathlib import Path
 
+import metantk  # isort: skip  # noqa: F401  # before torch: how its threads wait
 import pandas as pd
 import torch
 
