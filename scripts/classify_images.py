@@ -14,6 +14,7 @@ Example:
 import logging
 from pathlib import Path
 
+import metantk  # isort: skip  # noqa: F401  # before torch: how its threads wait
 import pandas as pd
 import torch
 

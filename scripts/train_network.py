@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import metantk  # isort: skip  # noqa: F401  # before torch: how its threads wait
 import pandas as pd
 import torch
 
