@@ -12,7 +12,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Literal
 
-from metantk.options.base import Options
+from metantk.options.base import Options, glance
 from metantk.storage import SCRIPTS, InputError
 
 Family = Literal["backbones", "criteria", "searches", "learners"]
@@ -85,7 +85,7 @@ def options_class(family: Family, kind: object) -> type[Options]:
         InputError: there is no such kind, or its module holds no options.
     """
     if not isinstance(kind, str):
-        raise InputError(f"{family}: 'kind' is {kind!r}, no text")
+        raise InputError(f"{family}: 'kind' is {glance(kind)}, no text")
     if not kind.endswith(".py"):
         return importlib.import_module(f"metantk.options.{family}.{module_file(family, kind).stem}").Options
     found = load_whole(family, kind).Options

@@ -33,7 +33,7 @@ class Architecture(Record):
 class CriterionFacts(Record):
     """How a criterion is drawn."""
 
-    title: Text
+    title: Annotated[str, Field(min_length=1, max_length=200)]  # may have a line break
     logarithmic: bool = False
 
 

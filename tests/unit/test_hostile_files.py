@@ -470,6 +470,39 @@ def test_a_wrong_section_is_refused_in_one_line(key):
         assert len(message) <= 500, (key, str(wrong)[:50])
 
 
+# A billion values that YAML's references make of a few lines.
+BOMB: object = "x"
+for _ in range(9):
+    BOMB = [BOMB] * 10
+DICT_BOMB: object = 1
+for _ in range(15):
+    DICT_BOMB = dict.fromkeys("abcd", DICT_BOMB)
+
+
+@pytest.mark.parametrize("bomb", [BOMB, DICT_BOMB], ids=["lists", "objects"])
+@pytest.mark.parametrize(
+    "path",
+    [
+        *(("results",), ("datasets",), ("datasets", "b"), ("datasets", "b", "source"), ("rows",), ("seeds",)),
+        *(("backbones",), ("backbones", "x"), ("backbones", "x", "kind"), ("learners", "rfs", "milestones")),
+        *(("searches", "prune", "settings"), ("searches", "metantk", "space")),
+        *(("criteria", "ntk"), ("criteria", "x"), ("evaluation", "classifier"), ("theory", "networks"), ("x",)),
+    ],
+    ids=".".join,
+)
+def test_a_bomb_of_references_is_refused_at_once(path, bomb):
+    whole = {"datasets": {"a": {"source": "glyphs"}}, "rows": [{"backbone": "conv4"}], "seeds": [0]}
+    inner = whole
+    for key in path[:-1]:
+        inner = inner.setdefault(key, {})
+    inner[path[-1]] = bomb
+    began = time.process_time()
+    with pytest.raises(InputError) as refused:
+        parse_config(whole)
+    assert len(str(refused.value)) <= 500
+    assert time.process_time() - began < 2
+
+
 @pytest.mark.parametrize(
     "results", ["a{b}", "-x", "~", "~/x", "..", ".", "/", "a\nb", "a\\b", "", "x" * 300, "a\x00b", "x/.."]
 )

@@ -89,6 +89,10 @@ def explain(problem: dict) -> str:
     message = problem["msg"].removeprefix("Value error, ")
     if not place:
         return message
-    found = shorten(_glance.repr(problem["input"]), LONGEST_VALUE)
-    given = "" if problem["type"] == "value_error" else f" (found {found})"
+    given = "" if problem["type"] == "value_error" else f" (found {glance(problem['input'])})"
     return f"'{place}': {message[0].lower()}{message[1:]}{given}"
+
+
+def glance(value: object) -> str:
+    """A value in an error; of a huge one, or one that refers to itself, no more is looked at than is shown."""
+    return shorten(_glance.repr(value), LONGEST_VALUE)

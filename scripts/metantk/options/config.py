@@ -15,7 +15,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, PrivateAttr, model_
 
 from metantk import plugins
 from metantk.options import catalogue
-from metantk.options.base import Name, Need, Options, Seed, parse
+from metantk.options.base import Name, Need, Options, Seed, glance, parse
 from metantk.options.criteria.gradients import GradientsOptions
 from metantk.options.criteria.linear_regions import LinearRegionsOptions
 from metantk.options.criteria.meta_ntk import MetaNtkOptions
@@ -280,7 +280,9 @@ class Config(Options):
             return plugins.options_class(family, kind)
         if not isinstance(kind, str) or kind not in catalogue.KINDS[family]:
             kinds = ", ".join(catalogue.KINDS[family])
-            raise InputError(f"{family}: unknown kind {kind!r}: choose from {kinds}, or the path of a .py file")
+            raise InputError(
+                f"{family}: unknown kind {glance(kind)}: choose from {kinds}, or the path of a .py file"
+            )
         return catalogue.KINDS[family][kind]
 
     def needs(self) -> list[tuple[str, Need]]:
