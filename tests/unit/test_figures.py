@@ -567,7 +567,8 @@ def finished(tmp_path):
         training_table().to_csv(folder / "training.csv", index=False)
         trace = make_trace(1) if "/metantk/" in str(folder) else make_trace(1).iloc[:0]
         trace.to_csv(folder.parent / "search.csv", index=False)
-        change(folder.parent / "search.json", criteria={name: FACTS[name] for name in (CONDITION, "linear_regions")})
+        facts = {name: FACTS[name] for name in (CONDITION, "linear_regions")}
+        change(folder.parent / "search.json", criteria=facts)
     groups = tables.group_chains(map(tables.read_chain, folders))
     (tmp_path / "tables").mkdir()
     titles = tables.Titles(catalogue.TITLES["searches"], {})
