@@ -11,6 +11,7 @@ from torch import Tensor
 from metantk.criteria.base import Criterion, Draws, Masks, Measured, Setting
 from metantk.criteria.chunks import over_chunks, union
 from metantk.criteria.formulas import as_bytes
+from metantk.criteria.networks import operations_of
 from metantk.criteria.pictures import draw_crops
 from metantk.devices import generator
 from metantk.options.criteria.linear_regions import LinearRegionsOptions
@@ -29,10 +30,14 @@ def measure(setting: Setting, options: LinearRegionsOptions, draws: Draws, masks
     batches = draw_crops(setting, options, draws.pictures)
     size = PATTERN_CHUNK[setting.device.type]
     workers = torch.get_num_threads() if setting.device.type == "cpu" else 1
-    counts = over_chunks(
-        setting, network, masks, size, workers, lambda own, chunk: regions_of_candidates(own, batches, chunk)
-    )
-    return Measured(np.concatenate(counts).astype(np.float64), operations=0)
+
+    def measure_chunk(own: Supernet, chunk: Masks) -> tuple[np.ndarray, int]:
+        with operations_of(list(own.layers().values())) as operations:
+            counts = regions_of_candidates(own, batches, chunk)
+        return counts, sum(operations)
+
+    counts, operations = zip(*over_chunks(setting, network, masks, size, workers, measure_chunk), strict=True)
+    return Measured(np.concatenate(counts).astype(np.float64), sum(operations))
 
 
 class PatternRecorder:
