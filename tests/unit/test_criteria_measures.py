@@ -163,7 +163,8 @@ def test_values_do_not_depend_on_the_chunks(make_masks, monkeypatch):
         tolerance = 1e-6 if name in ("zico", "grasp") else 1e-9
         np.testing.assert_allclose(apart[name].values, plain[name].values, rtol=tolerance, err_msg=name)
         np.testing.assert_allclose(together[name].values, plain[name].values, rtol=tolerance, err_msg=name)
-        assert apart[name].operations <= together[name].operations
+        if make_masks is architectures and name not in (*COUNTS, "linear_regions"):
+            assert apart[name].operations < together[name].operations, name
 
 
 def test_chunks_side_by_side_change_nothing(monkeypatch):
