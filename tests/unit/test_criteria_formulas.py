@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from metantk.criteria import formulas, grasp, jacobian, loss, per_picture, synaptic
-from metantk.criteria.networks import Networks, alone, forward, weight_gradients
+from metantk.criteria.networks import Networks, alone, backward, forward, weight_gradients
 from metantk.criteria.patterns import Agreements, Columns
 from metantk.criteria.zen import Variances
 from metantk.space.supernet import Convolution, Layer
@@ -144,6 +144,10 @@ class Case:
         value = self.data[f"value/{name}"]
         return value[None] if self.is_plain else value[self.candidates]
 
+    def inside(self, name: str) -> np.ndarray:
+        array = self.data[f"inside/{name}"]
+        return array if self.is_plain else array[self.candidates]
+
     def agrees(self, measured: dict, *names: str, tolerance: float = 1e-8) -> None:
         for name in names:
             np.testing.assert_allclose(measured[name].values, self.value(name), rtol=tolerance, err_msg=name)
@@ -206,13 +210,16 @@ def test_gram_of_the_outputs_gradients(case):
     """With group norm, where rows are the gradients of single pictures."""
     if case.norm == "batch":
         pytest.skip("pictures mix")
-    networks = case.networks()
-    seen = forward(networks, case.images)
-    grams = 0.0
-    layers = zip(networks.layers, seen.inputs, seen.gradients(seen.answers.sum()), strict=True)
-    for layer, x, gradient in layers:
-        rows = weight_gradients(layer, x, gradient, len(x)).flatten(1).unflatten(0, (case.count, -1))
-        grams = grams + rows @ rows.transpose(1, 2)
+    networks, grams = case.networks(), torch.zeros(case.count, 12, 12, dtype=torch.float64)
+
+    def consume(seen, gradient):
+        rows = weight_gradients(seen.layer, seen.input, gradient, len(gradient)).flatten(1)
+        rows = rows.unflatten(0, (case.count, -1))
+        grams.add_(rows @ rows.transpose(1, 2))
+
+    done = forward(networks, case.images)
+    backward(done, done.answers.sum(), consume)
+    np.testing.assert_allclose(grams.squeeze(0) if case.is_plain else grams, case.inside("ntk"), rtol=1e-8)
     for name in GRAM:
         np.testing.assert_allclose(formulas.GRAM_SUMMARIES[name](grams), case.value(f"ntk_{name}"), rtol=1e-8)
 

@@ -10,7 +10,8 @@ from test_kernels import make_candidates
 from torch import nn
 
 from metantk.criteria.formulas import linear_regions as count_regions
-from metantk.criteria.linear_regions import counted_operations, regions_of_candidates
+from metantk.criteria.linear_regions import regions_of_candidates
+from metantk.criteria.networks import operations_of
 from metantk.space.genotype import CELL_TYPES, SPACES
 from metantk.space.supernet import Supernet, initialise, mixing_weights
 
@@ -82,7 +83,7 @@ def test_counted_operations_are_those_of_the_plain_network(space_name, size):
     remaining, _ = make_candidates(space, generator, count=1)
     network = thin_network(space, remaining, generator)
     images = torch.randn(7, 1, size, size, generator=generator)
-    with counted_operations(network) as counted:
+    with operations_of(list(network.layers().values())) as counted:
         regions_of_candidates(network, [images, images], {kind: mask[None] for kind, mask in remaining.items()})
     plain = MixedNetwork(network, space, remaining, norm=batch_norm)
     by_hand = []

@@ -49,11 +49,12 @@ def measure_networks(
     """Those of jacob_cov and epe_nas that `parts` name."""
     bill = Bill(parts)
     with bill.of():
-        seen = forward(networks, images)
-        bill.count(2 * seen.operations)
-        outputs = seen.answers.shape[2]
-        # The first layer's input is each candidate's own copy of the pictures.
-        (gradient,) = torch.autograd.grad(seen.answers.sum(), seen.inputs[0])
+        done = forward(networks, images)
+        bill.count(2 * done.operations)
+        outputs = done.answers.shape[2]
+        (gradient,) = torch.autograd.grad(
+            done.answers.sum(), done.pictures, allow_unused=True, materialize_grads=True
+        )
         jacobians = gradient.unflatten(0, (networks.count, -1)).flatten(2).cpu()
     of = {
         "jacob_cov": formulas.jacob_cov,

@@ -4,9 +4,6 @@ The thin network: one channel, a normal and a reduction cell, no stem, batch nor
 counted on the CPU chunk by chunk.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import numpy as np
 import torch
 from torch import Tensor
@@ -14,11 +11,12 @@ from torch import Tensor
 from metantk.criteria.base import Criterion, Draws, Masks, Measured, Setting
 from metantk.criteria.chunks import over_chunks, union
 from metantk.criteria.formulas import as_bytes
+from metantk.criteria.networks import operations_of
 from metantk.criteria.pictures import draw_crops
 from metantk.devices import generator
 from metantk.options.criteria.linear_regions import LinearRegionsOptions
 from metantk.space.genotype import CELL_TYPES
-from metantk.space.supernet import Convolution, DilatedDepthwise, Supernet, initialise
+from metantk.space.supernet import Supernet, initialise
 
 PATTERN_CHUNK = {"cpu": 16, "cuda": 128}  # candidates of a thin network, whose pictures are tiny
 
@@ -33,31 +31,13 @@ def measure(setting: Setting, options: LinearRegionsOptions, draws: Draws, masks
     size = PATTERN_CHUNK[setting.device.type]
     workers = torch.get_num_threads() if setting.device.type == "cpu" else 1
 
-    def of_chunk(own: Supernet, chunk: Masks) -> tuple[np.ndarray, int]:
-        with counted_operations(own) as operations:
-            regions = regions_of_candidates(own, batches, chunk)
-        return regions, sum(operations)
+    def measure_chunk(own: Supernet, chunk: Masks) -> tuple[np.ndarray, int]:
+        with operations_of(list(own.layers().values())) as operations:
+            counts = regions_of_candidates(own, batches, chunk)
+        return counts, sum(operations)
 
-    regions, operations = zip(*over_chunks(setting, network, masks, size, workers, of_chunk), strict=True)
-    return Measured(np.concatenate(regions).astype(np.float64), operations=sum(operations))
-
-
-@contextmanager
-def counted_operations(network: Supernet) -> Iterator[list[int]]:
-    """Within, floating-point operations of each convolution's forward pass, two for a multiply-accumulate."""
-    operations: list[int] = []
-    modules = [module for module in network.modules() if isinstance(module, Convolution | DilatedDepthwise)]
-    inner = [module.convolution for module in modules if isinstance(module, DilatedDepthwise)]
-
-    def count(module: Convolution | DilatedDepthwise, _inputs: tuple[Tensor], output: Tensor) -> None:
-        operations.append(2 * output.numel() * module.weight[0].numel())
-
-    hooks = [module.register_forward_hook(count) for module in modules if module not in inner]
-    try:
-        yield operations
-    finally:
-        for hook in hooks:
-            hook.remove()
+    counts, operations = zip(*over_chunks(setting, network, masks, size, workers, measure_chunk), strict=True)
+    return Measured(np.concatenate(counts).astype(np.float64), sum(operations))
 
 
 class PatternRecorder:

@@ -4,16 +4,17 @@ One forward and one backward pass of all candidates of a chunk; the gradients of
 layer by layer from what the layer got and gave.
 """
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from metantk.criteria.base import Bill, Criterion, Draws, Masks, Measured, Setting, criterion_of
 from metantk.criteria.chunks import build, join, over_candidates
 from metantk.criteria.formulas import log_signals, sum_of_logs
-from metantk.criteria.networks import Networks, Pass, candidates_of, forward, weight_gradients
+from metantk.criteria.networks import Networks, Seen, backward, candidates_of, forward, weight_gradients
 from metantk.criteria.pictures import draw_labelled
 from metantk.options.criteria.gradients import GradientsOptions
 
@@ -60,54 +61,61 @@ def measure_networks(networks: Networks, batches: Sequence[Batch], parts: Sequen
     Args:
         batches: pictures and labels; the first for all but zico, which compares them all.
     """
-    bill = Bill(parts)
-    with bill.of():
-        seen, backprops = _pass(networks, batches[0])
-        bill.count(2 * seen.operations)
-    sums: dict[str, Tensor | float] = dict.fromkeys(("grad_norm", "snip", "fisher"), 0.0)
-    kept = []
-    for number, layer in enumerate(networks.layers):
-        weight = layer.module.weight.detach()
+    bill, count = Bill(parts), networks.count
+    sums = {part: torch.zeros(count, dtype=torch.float64) for part in ("grad_norm", "snip", "fisher")}
+    kept: dict[nn.Module, Tensor] = {}
+
+    def consume(seen: Seen, gradient: Tensor) -> None:
+        layer, weight = seen.layer, seen.layer.module.weight.detach()
         if "fisher" in parts:
             with bill.of("fisher"):
-                both = (seen.outputs[number].detach(), backprops[number])
-                taps = torch.einsum("cnk...,cnk...->cnk", *(x.unflatten(0, (networks.count, -1)) for x in both))
-                sums["fisher"] += taps.double().square().mean(1).sum(1) / 2 * weight[0].numel()
+                both = (x.unflatten(0, (count, -1)) for x in (seen.output, gradient))
+                taps = torch.einsum("cnk...,cnk...->cnk", *both).double()
+                sums["fisher"] += (taps.square().mean(1).sum(1) / 2 * weight[0].numel()).cpu()
         if set(parts) == {"fisher"}:
-            continue
+            return
         with bill.of("grad_norm", "snip", "zico"):
-            gradient = weight_gradients(layer, seen.inputs[number], backprops[number], networks.count)
+            own = weight_gradients(layer, seen.input, gradient, count)
         if "grad_norm" in parts:
             with bill.of("grad_norm"):
-                norms = networks.as_tensors(layer, gradient).norm(dim=-1)
-                sums["grad_norm"] += norms.double().sum(1)
+                sums["grad_norm"] += networks.as_tensors(layer, own).norm(dim=-1).double().sum(1).cpu()
         if "snip" in parts:
             with bill.of("snip"):
-                sums["snip"] += (weight * gradient).abs().flatten(1).double().sum(1)
+                sums["snip"] += (weight * own).abs().flatten(1).double().sum(1).cpu()
         if "zico" in parts:
-            kept.append(gradient)
-    bill.count(seen.operations, "grad_norm", "snip", "zico")
-    del seen, backprops
+            kept[layer.module] = own
+
+    with bill.of():
+        operations = _through(networks, batches[0], consume)
+    bill.count(2 * operations)
+    bill.count(operations, "grad_norm", "snip", "zico")
     if "zico" in parts:
         with bill.of("zico"):
-            gradients = [kept, *(_gradients(networks, batch) for batch in batches[1:])]
+            others = [_gradients(networks, batch) for batch in batches[1:]]
             logs = []
-            for layer, *of_batches in zip(networks.layers, *gradients, strict=True):
-                tensors = networks.as_tensors(layer, torch.stack(of_batches, 1))
+            for layer in (layer for layer in networks.layers if layer.module in kept):
+                of_batches = torch.stack([found[layer.module] for found in (kept, *others)], 1)
+                tensors = networks.as_tensors(layer, of_batches)
                 logs.append(log_signals(tensors.transpose(1, 2).double()))
-            sums["zico"] = sum_of_logs(torch.cat(logs, dim=1).T)
-        bill.count(bill.operations["zico"] * (len(batches) - 1), "zico")
+            sums["zico"] = sum_of_logs(torch.cat(logs, dim=1).T) if logs else torch.full((count,), -math.inf)
+        bill.count(3 * operations * (len(batches) - 1), "zico")
     return bill.measured(sums)
 
 
-def _pass(networks: Networks, batch: Batch) -> tuple[Pass, list[Tensor]]:
+def _through(networks: Networks, batch: Batch, consume: Callable[[Seen, Tensor], None]) -> int:
+    """Forward and backward through the losses of all candidates; the operations of the forward pass."""
     images, labels = batch
-    seen = forward(networks, images)
-    return seen, seen.gradients(mean_losses(seen.answers, labels).sum())
+    done = forward(networks, images)
+    backward(done, mean_losses(done.answers, labels).sum(), consume)
+    return done.operations
 
 
-def _gradients(networks: Networks, batch: Batch) -> list[Tensor]:
+def _gradients(networks: Networks, batch: Batch) -> dict[nn.Module, Tensor]:
     """The gradient of the batch's mean loss by each layer's weight, `(candidates, *weight's shape)` each."""
-    seen, backprops = _pass(networks, batch)
-    parts = zip(networks.layers, seen.inputs, backprops, strict=True)
-    return [weight_gradients(layer, x, gradient, networks.count) for layer, x, gradient in parts]
+    found: dict[nn.Module, Tensor] = {}
+
+    def consume(seen: Seen, gradient: Tensor) -> None:
+        found[seen.layer.module] = weight_gradients(seen.layer, seen.input, gradient, networks.count)
+
+    _through(networks, batch, consume)
+    return found

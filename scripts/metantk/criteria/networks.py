@@ -46,27 +46,28 @@ def candidates_of(network: Supernet, masks: dict[str, Tensor]) -> Networks:
     return Networks(lambda images: network(images, masks), layers, len(masks["normal"]))
 
 
+class Seen(NamedTuple):
+    """What a layer saw in a forward pass: `(candidates * pictures, channels, ...)`, before any norm."""
+
+    layer: Layer
+    input: Tensor
+    output: Tensor
+
+
 class Pass(NamedTuple):
     """A forward pass with its graph.
 
     Attributes:
-        inputs, outputs: of each layer, as they came and before any norm.
+        layers: what they saw; gone, layer by layer, as the backward pass goes.
+        pictures: as the first layer got them: each candidate's own.
         answers: `(candidates, pictures, outputs)`.
         operations: floating-point operations of the layers; each gradient, of inputs or of weights, costs as many.
     """
 
-    inputs: list[Tensor]
-    outputs: list[Tensor]
+    layers: list[Seen | None]
+    pictures: Tensor
     answers: Tensor
     operations: int
-
-    def gradients(self, total: Tensor) -> list[Tensor]:
-        """∂total / ∂output of each layer. Candidates do not mix: of their sum each gets its own."""
-        found = torch.autograd.grad(total, self.outputs, allow_unused=True)
-        return [
-            torch.zeros_like(output) if gradient is None else gradient
-            for output, gradient in zip(self.outputs, found, strict=True)
-        ]
 
 
 def forward(networks: Networks, images: Tensor) -> Pass:
@@ -83,9 +84,27 @@ def forward(networks: Networks, images: Tensor) -> Pass:
     finally:
         for hook in hooks:
             hook.remove()
-    inputs, outputs = zip(*(seen[layer.module] for layer in networks.layers), strict=True)
-    operations = sum(2 * output.numel() * module.weight[0].numel() for module, (_, output) in seen.items())
-    return Pass(list(inputs), list(outputs), answers.unflatten(0, (networks.count, -1)), operations)
+    layers = [Seen(layer, *seen[layer.module]) for layer in networks.layers]
+    operations = sum(2 * one.output.numel() * one.layer.module.weight[0].numel() for one in layers)
+    return Pass(layers, layers[0].input, answers.unflatten(0, (networks.count, -1)), operations)
+
+
+def backward(done: Pass, total: Tensor, consume: Callable[[Seen, Tensor], None]) -> None:
+    """Go back from the sum of the candidates' values, which do not mix, so that each gets its own gradients.
+
+    Args:
+        total: one number.
+        consume: called for each layer that takes part, with what it saw and the gradient of its output, as soon as
+            that is known; then both are dropped.
+    """
+
+    def meet(number: int, gradient: Tensor) -> None:
+        one, done.layers[number] = done.layers[number], None
+        consume(Seen(one.layer, one.input.detach(), one.output.detach()), gradient)
+
+    for number, one in enumerate(done.layers):
+        one.output.register_hook(lambda gradient, number=number: meet(number, gradient))
+    torch.autograd.grad(total, done.pictures, allow_unused=True)
 
 
 @contextmanager
@@ -118,7 +137,7 @@ def weight_gradients(layer: Layer, x: Tensor, backprops: Tensor, parts: int) -> 
     Returns:
         `(parts, *weight's shape)`.
     """
-    module, x, backprops = layer.module, x.detach(), backprops.detach()
+    module = layer.module
     if isinstance(module, nn.Linear):
         return torch.einsum("pno,pni->poi", backprops.unflatten(0, (parts, -1)), x.unflatten(0, (parts, -1)))
     if isinstance(module, Convolution) and parts == len(x):

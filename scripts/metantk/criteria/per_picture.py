@@ -5,12 +5,13 @@ Networks have group norm, so that one pass holds each picture as if it were alon
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 from torch.nn import functional
 
 from metantk.criteria.base import Bill, Criterion, Draws, Masks, Measured, Setting, criterion_of
 from metantk.criteria.chunks import build, join, over_candidates
-from metantk.criteria.networks import Networks, candidates_of, forward, weight_gradients
+from metantk.criteria.networks import Networks, Seen, backward, candidates_of, forward, weight_gradients
 from metantk.criteria.pictures import draw_labelled
 from metantk.options.criteria.gradients import GradientsOptions
 
@@ -45,20 +46,22 @@ def measure_networks(
     networks: Networks, images: Tensor, labels: Tensor, parts: Sequence[str]
 ) -> dict[str, Measured]:
     """Those of gradsign and knas that `parts` name, of networks in which pictures do not mix."""
-    bill = Bill(parts)
-    with bill.of():
-        seen = forward(networks, images)
-        bill.count(3 * seen.operations)
-        labels = labels.repeat(networks.count)
-        backprops = seen.gradients(functional.cross_entropy(seen.answers.flatten(0, 1), labels, reduction="sum"))
-    sums = dict.fromkeys(("gradsign", "knas"), 0.0)
-    for layer, x, gradient in zip(networks.layers, seen.inputs, backprops, strict=True):
-        with bill.of():
-            rows = weight_gradients(layer, x, gradient, len(x)).flatten(1).unflatten(0, (networks.count, -1))
+    bill, count = Bill(parts), networks.count
+    sums = {part: torch.zeros(count, dtype=torch.float64) for part in ("gradsign", "knas")}
+
+    def consume(seen: Seen, gradient: Tensor) -> None:
+        rows = weight_gradients(seen.layer, seen.input, gradient, len(gradient))
+        rows = rows.flatten(1).unflatten(0, (count, -1))
         if "gradsign" in parts:
             with bill.of("gradsign"):
-                sums["gradsign"] += rows.sign().sum(1).abs().double().sum(1)
+                sums["gradsign"] += rows.sign().sum(1).abs().double().sum(1).cpu()
         if "knas" in parts:
             with bill.of("knas"):
-                sums["knas"] += rows.mean(1).double().square().sum(1)
+                sums["knas"] += rows.mean(1).double().square().sum(1).cpu()
+
+    with bill.of():
+        done = forward(networks, images)
+        losses = functional.cross_entropy(done.answers.flatten(0, 1), labels.repeat(count), reduction="sum")
+        backward(done, losses, consume)
+    bill.count(3 * done.operations)
     return bill.measured(sums)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from metantk.criteria.base import Bill, Criterion, Draws, Masks, Measured, Setting, criterion_of
 from metantk.criteria.chunks import build, join, over_candidates
-from metantk.criteria.networks import Networks, candidates_of, forward, weight_gradients
+from metantk.criteria.networks import Networks, Seen, backward, candidates_of, forward, weight_gradients
 
 
 def synaptic_criterion(part: str, **facts) -> Criterion:
@@ -44,17 +44,18 @@ def measure_networks(networks: Networks, ones: Tensor, parts: Sequence[str]) -> 
         ones: one picture, `(1, channels, height, width)`.
     """
     bill = Bill(parts)
+    sums = {part: torch.zeros(networks.count, dtype=torch.float64) for part in ("synflow", "logsynflow")}
+
+    def consume(seen: Seen, gradient: Tensor) -> None:
+        weight = seen.layer.module.weight.detach()
+        flow = weight_gradients(seen.layer, seen.input, gradient, networks.count)
+        if "synflow" in parts:
+            sums["synflow"] += (weight * flow).abs().flatten(1).sum(1).cpu()
+        if "logsynflow" in parts:
+            sums["logsynflow"] += (weight * flow.log1p()).abs().flatten(1).sum(1).cpu()
+
     with bill.of():
-        seen = forward(networks, ones)
-        bill.count(3 * seen.operations)
-        backprops = seen.gradients(seen.answers.sum())
-    sums = dict.fromkeys(("synflow", "logsynflow"), 0.0)
-    for layer, x, backprop in zip(networks.layers, seen.inputs, backprops, strict=True):
-        with bill.of():
-            weight = layer.module.weight.detach()
-            gradient = weight_gradients(layer, x, backprop, networks.count)
-        for part, flow in (("synflow", gradient), ("logsynflow", gradient.log1p())):
-            if part in parts:
-                with bill.of(part):
-                    sums[part] += (weight * flow).abs().flatten(1).sum(1)
+        done = forward(networks, ones)
+        backward(done, done.answers.sum(), consume)
+    bill.count(3 * done.operations)
     return bill.measured(sums)

@@ -52,6 +52,8 @@ class Norms(NamedTuple):
             return functional.group_norm(x, groups, eps=NORM_EPSILON)
         if self.kind == "none":
             return x
+        if candidates == 1 and torch.is_grad_enabled():  # fused: keeps a third of the numbers for the backward pass
+            return functional.batch_norm(x, None, None, training=True, eps=NORM_EPSILON)
         grouped = x.unflatten(0, (candidates, -1))
         variance, mean = torch.var_mean(grouped, dim=(1, 3, 4), correction=0, keepdim=True)
         return ((grouped - mean) * torch.rsqrt(variance + NORM_EPSILON)).flatten(0, 1)
