@@ -197,6 +197,11 @@ def options(family, wildcard):
     return needed
 
 
+def backbone_files(wildcards):
+    """Weights and graphs that a backbone comes with; none for those that are built from nothing."""
+    return CONFIG.backbone(wildcards.backbone).files
+
+
 def gpus_of_search(wildcards):
     """A search that computes nothing asks for no GPU."""
     return int(CONFIG.search(wildcards.search).uses_device)

@@ -10,6 +10,7 @@ rule search_architecture:
                 allow_missing=True,
             )
         ),
+        files=backbone_files,
     output:
         architecture=f"{SEARCH}/architecture.json",
         trace=f"{SEARCH}/search.csv",

@@ -16,12 +16,18 @@ class Options(BaseModel):
     """Unknown keys and other types are refused, and so are numbers that are not finite."""
 
     uses_device: ClassVar[bool] = True  # of a kind: whether its stage computes anything on a GPU
+    frozen: ClassVar[bool] = False  # of a backbone: it comes with its weights, and nothing trains it
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
     @property
     def parts(self) -> list[tuple[str, str]]:
         """Other kinds that these options name, as (family, kind): their modules are part of the stage's code."""
+        return []
+
+    @property
+    def files(self) -> list[str]:
+        """Files, other than code, that these options name: one that is edited reruns what reads it."""
         return []
 
 

@@ -146,8 +146,12 @@ class Config(Options):
 
     def _check_chain(self, chain: Chain) -> None:
         backbone, search = self.backbone(chain.backbone), self.search(chain.search)
-        self.learner(chain.learner)
+        learner = self.learner(chain.learner)
         where = f"rows: backbone {chain.backbone}"
+        if missing := [path for path in backbone.files if not Path(path).is_file()]:
+            raise InputError(f"{where}: {missing[0]}: no such file")
+        if backbone.frozen and learner.kind in catalogue.KINDS["learners"] and learner.kind != "none":
+            raise InputError(f"{where} is frozen: its learner is `none` ({chain.learner} would train it)")
         if backbone.searchable and search.kind == "fixed":
             raise InputError(f"{where} takes a search; choose from {', '.join(catalogue.NAMED['searches'])}")
         if not backbone.searchable and search.kind != "fixed":
