@@ -109,8 +109,12 @@ def leave_out_unreadable(parts: dict[str, Classes], *, image_size: int) -> tuple
 
 def read_classes(source: Path, *, image_size: int) -> Split:
     """Read one folder of class folders whole; errors as of `find_pictures` and `stream_pictures`."""
-    classes = {folder.name: _files_in(folder) for folder in _given_part(Path(source), ways=1)}
-    return gather(stream_pictures(source, {"all": classes}, image_size=image_size)["all"])
+    return gather(stream_pictures(source, {"all": find_class_files(source)}, image_size=image_size)["all"])
+
+
+def find_class_files(source: Path) -> Classes:
+    """The files of each class folder of one folder, in order of name."""
+    return {folder.name: _files_in(folder) for folder in _given_part(Path(source), ways=1)}
 
 
 def read_pictures(source: Path, *, image_size: int) -> tuple[list[Path], np.ndarray]:
