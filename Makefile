@@ -9,7 +9,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 export PYTHONNOUSERSITE := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run tables theory report container test bench wheels lint schema lock clean
+.PHONY: help setup run own status tables theory report container test bench wheels lint schema lock clean
 
 help:       ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' $(MAKEFILE_LIST) | expand -t 16
@@ -27,14 +27,24 @@ run: .venv/ready    ## Run the workflow in config/config.yaml (or CONFIG=...) an
 	@snakemake --cores $(CORES) --quiet reason --show-failed-logs --rerun-incomplete --configfile $(CONFIG)
 	@python scripts/show_results.py --configfile $(CONFIG)
 
+own: .venv/ready    ## Train on your own pictures: make own PICTURES=folder, with a folder per class in it
+	@test -d "$(PICTURES)" || { echo "make: name your folder of pictures: make own PICTURES=some/folder" >&2; exit 2; }
+	@snakemake --cores $(CORES) --quiet reason --show-failed-logs --rerun-incomplete \
+	  --configfile config/own-pictures.yaml --config 'datasets={"pictures": {"source": "$(PICTURES)"}}'
+	@python scripts/show_results.py --configfile config/own-pictures.yaml
+
+status: .venv/ready ## Say how far a workflow is (CONFIG=...): jobs done, running and left, the table so far
+	@python scripts/show_results.py --configfile $(CONFIG) --status
+
 tables: .venv/ready ## Tabulate what is finished so far (CONFIG=...), and name what is missing
 	@snakemake tabulate_finished --cores 1 --quiet all --nolock --configfile $(CONFIG)
 
 theory: .venv/ready ## Check the paper's theorems in numbers, into results/theory/theory.md
 	@snakemake theory --cores $(CORES) --configfile $(CONFIG)
 
-report: run         ## Write results/report.html: tables and figures in one page
-	@snakemake --cores $(CORES) --configfile $(CONFIG) --report results/report.html
+report: run         ## Write report.html into the results of CONFIG=...: tables and figures in one page
+	@snakemake --cores $(CORES) --configfile $(CONFIG) \
+	  --report "$$(python scripts/show_results.py --configfile $(CONFIG) --folder)/report.html"
 
 container: .venv/ready ## Build the Apptainer image containers/metantk-VERSION.sif (DEFINITION=, MIRROR=)
 	@python scripts/build_container.py $(if $(DEFINITION),--definition $(DEFINITION)) $(if $(MIRROR),--mirror $(MIRROR))

@@ -253,6 +253,16 @@ def each_seed(pattern):
     return expand(pattern, seed=CONFIG.seeds, allow_missing=True)
 
 
+def by_seed(pattern):
+    """Each seed, and `pattern` for it."""
+    return list(zip(CONFIG.seeds, each_seed(pattern)))
+
+
+def labels_of_search(seed):
+    """What the report calls the figure of a search."""
+    return {"data set": "{dataset}", "backbone": "{backbone}", "search": "{search}", "seed": str(seed)}
+
+
 def all_chains(pattern):
     """`pattern` for every data set, row and seed."""
     return expand(each_chain(pattern), dataset=sorted(CONFIG.datasets))
