@@ -62,6 +62,7 @@ IMAGE = str(REPOSITORY / metantk.container.image_name())
 
 try:
     CONFIG = metantk.options.config.parse_config(dict(config))
+    metantk.options.config.check_sources(CONFIG)
     if DeploymentMethod.APPTAINER in workflow.deployment_settings.deployment_method:
         metantk.container.check_image(IMAGE)
     if workflow.modifier.path_modifier.replace_prefix(f"{CONFIG.results}/", None) != f"{CONFIG.results}/":

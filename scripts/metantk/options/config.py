@@ -15,7 +15,7 @@ from metantk.options.base import Name, Options, Seed, parse
 from metantk.options.criteria.linear_regions import LinearRegionsOptions
 from metantk.options.criteria.meta_ntk import MetaNtkOptions
 from metantk.options.criteria.ntk import NtkOptions
-from metantk.options.dataset import DatasetOptions
+from metantk.options.dataset import DatasetOptions, unknown_word
 from metantk.options.evaluation import EvaluationOptions
 from metantk.options.theory import TheoryOptions
 from metantk.storage import InputError
@@ -240,6 +240,19 @@ class Config(Options):
         titles = catalogue.TITLES.get(family, {})
         kind = getattr(self, family).get(name, {}).get("kind")
         return titles.get(name, titles.get(kind, name))
+
+
+def check_sources(config: Config) -> None:
+    """Refuse a data set whose source is a word that means nothing here, before any job.
+
+    A path of more parts may be there when the job runs, on another machine.
+
+    Raises:
+        InputError: naming the first.
+    """
+    for name, options in config.datasets.items():
+        if problem := unknown_word(options.source):
+            raise InputError(f"configuration: datasets.{name}: {problem}")
 
 
 def merge(*layers: dict) -> dict:
