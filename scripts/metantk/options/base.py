@@ -7,7 +7,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from metantk.storage import InputError
 
-Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")]
+NAME = r"^[a-z0-9][a-z0-9_-]*$"
+NAME_RULE = "names are small letters, digits, `-` and `_`, and begin with a letter or digit"
+Name = Annotated[str, Field(pattern=NAME)]
 Count = Annotated[int, Field(ge=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 
@@ -71,6 +73,8 @@ def explain(problem: dict) -> str:
     message = problem["msg"].removeprefix("Value error, ")
     if not place:
         return message
+    if problem["type"] == "string_pattern_mismatch" and problem["ctx"]["pattern"] == NAME:
+        return f"'{place.removesuffix('.[key]')}': {NAME_RULE}"
     found = shorten(_glance.repr(problem["input"]), LONGEST_VALUE)
     given = "" if problem["type"] == "value_error" else f" (found {found})"
     return f"'{place}': {message[0].lower()}{message[1:]}{given}"
