@@ -52,12 +52,12 @@ def started(tmp_path, monkeypatch, configuration):
 
 
 def test_jobs_are_what_snakemake_plans(tiny_house):
-    """Their outputs, logs and benchmarks are those of the rules."""
+    """Their outputs and logs are those of the rules."""
     config = parse_config(tiny_house.configuration)
     run = tiny_house.snakemake("--dry-run", "--printshellcmds", "--cores", 1)
     assert run.returncode == 0, run.stderr
     for job in progress.jobs_of(config):
-        for path in (job.output, job.log, job.benchmark):
+        for path in (job.output, job.log):
             assert str(path) in run.stdout, path
     rules = re.findall(r"^(?:local)?rule (\w+):", run.stdout, re.M)
     planned = [rule for rule in rules if rule in progress.STAGES]
@@ -80,7 +80,7 @@ def test_without_snakemake_nothing_is_running(started, tmp_path):
     (tmp_path / ".snakemake/locks/0.input.lock").unlink()
     seen = progress.look(started)
     assert (seen.running, seen.is_running) == ([], False)
-    assert len(seen.left) == 15
+    assert len(seen.left) == 14
 
 
 def test_jobs_like_no_other_are_of_unknown_length(tmp_path, monkeypatch, configuration):
@@ -112,7 +112,7 @@ def test_the_program_shows_the_table_so_far_and_what_is_missing(started, show):
     assert run.returncode == 0, run.stderr
     lines = run.stdout.splitlines()
     assert "train_network              1        1     4" in lines
-    assert "15 jobs to go: about 11.7 min one after the other." in lines
+    assert "14 jobs to go: about 11.7 min one after the other." in lines
     assert [line for line in lines if line.startswith("| glyphs") and "MetaNTK-NAS" in line and "51." in line]
     missing = [line for line in lines if line.startswith("missing: ")]
     assert len(missing) == 5
