@@ -5,6 +5,8 @@ CONFIG ?= config/config.yaml
 BIN    := .venv/bin
 # For GPUs older than Turing: make setup PINS=envs/requirements-volta.txt
 PINS   ?= envs/requirements.txt
+# Whose pictures config/own-pictures.yaml takes: make own PICTURES=..., make report CONFIG=... PICTURES=...
+OWN    := $(if $(PICTURES),--config 'datasets={"pictures": {"source": "$(PICTURES)"}}')
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export PYTHONNOUSERSITE := 1
 
@@ -24,14 +26,12 @@ setup: .venv/ready  ## Make the environment .venv from the pins in envs/
 	@touch $@
 
 run: .venv/ready    ## Run the workflow in config/config.yaml (or CONFIG=...) and print its tables
-	@snakemake --cores $(CORES) --quiet reason --show-failed-logs --rerun-incomplete --configfile $(CONFIG)
+	@snakemake --cores $(CORES) --quiet reason --show-failed-logs --rerun-incomplete --configfile $(CONFIG) $(OWN)
 	@python scripts/show_results.py --configfile $(CONFIG)
 
 own: .venv/ready    ## Train on your own pictures: make own PICTURES=folder, with a folder per class in it
 	@test -d "$(PICTURES)" || { echo "make: name your folder of pictures: make own PICTURES=some/folder" >&2; exit 2; }
-	@snakemake --cores $(CORES) --quiet reason --show-failed-logs --rerun-incomplete \
-	  --configfile config/own-pictures.yaml --config 'datasets={"pictures": {"source": "$(PICTURES)"}}'
-	@python scripts/show_results.py --configfile config/own-pictures.yaml
+	@$(MAKE) --no-print-directory run CONFIG=config/own-pictures.yaml
 
 status: .venv/ready ## Say how far a workflow is (CONFIG=...): jobs done, running and left, the table so far
 	@python scripts/show_results.py --configfile $(CONFIG) --status
@@ -43,7 +43,7 @@ theory: .venv/ready ## Check the paper's theorems in numbers, into results/theor
 	@snakemake theory --cores $(CORES) --configfile $(CONFIG)
 
 report: run         ## Write report.html into the results of CONFIG=...: tables and figures in one page
-	@snakemake --cores $(CORES) --configfile $(CONFIG) \
+	@snakemake --cores $(CORES) --configfile $(CONFIG) $(OWN) \
 	  --report "$$(python scripts/show_results.py --configfile $(CONFIG) --folder)/report.html"
 
 container: .venv/ready ## Build the Apptainer image containers/metantk-VERSION.sif (DEFINITION=, MIRROR=)

@@ -80,8 +80,14 @@ def main() -> None:
 
 def _calibration(model: AnyModel, given: Path | None, ways: int, shots: int) -> Calibration | None:
     data = calibration_data(given, model)
+    calibration = None
     if data is not None:
-        calibration = calibrate_model(model, data, ways=ways, shots=shots)
+        try:
+            calibration = calibrate_model(model, data, ways=ways, shots=shots)
+        except InputError as error:  # a meta-learned head answers no other number of ways, for instance
+            if given is not None:
+                raise
+            log.warning("%s", error)
     else:
         calibration = nearest(model.facts.get("calibrations") or [], ways=ways, shots=shots)
     (log.info if calibration else log.warning)("%s", _say(calibration))
@@ -92,7 +98,7 @@ def _say(calibration: Calibration | None) -> str:
     """What the calibration found, in a sentence for the log and the page."""
     if calibration is None:
         return (
-            "Not calibrated: the data set that the model was trained on is not there (--data). Probabilities are "
+            "Not calibrated, for want of the data set that the model was trained on (--data): probabilities are "
             "rough, and no picture is called unlike any class."
         )
     return (

@@ -1,6 +1,7 @@
 """One's own pictures and a trained model: a task of a few examples, and how sure its answers are."""
 
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import torch
@@ -47,8 +48,13 @@ def calibration_data(given: Path | None, model: AnyModel) -> Path | None:
     return Path(named) if is_there else None
 
 
-def calibrate_model(model: AnyModel, data: Path, *, ways: int, shots: int, part: str = "val") -> Calibration:
+def calibrate_model(
+    model: AnyModel, data: Path, *, ways: int, shots: int, part: str = "val", module: ModuleType | None = None
+) -> Calibration:
     """Calibrate a model's answers on the validation classes of a prepared data set.
+
+    Args:
+        module: the learner that answers, instead of the model's own.
 
     Raises:
         InputError: they are of another size than the model takes, or too few.
@@ -75,6 +81,6 @@ def calibrate_model(model: AnyModel, data: Path, *, ways: int, shots: int, part:
             query_features=lambda: features[query][None],
             augmented_features=lambda: (features[support][None], own.to(model.device)),
         )
-        return model.scores(task)[0]
+        return module.scores(model, task)[0] if module else model.scores(task)[0]
 
     return calibrate(features, labels, answer, ways=ways, shots=shots, seed=0)
