@@ -11,7 +11,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 export PYTHONNOUSERSITE := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run own status tables theory report container test bench wheels lint schema lock clean
+.PHONY: help setup run own status tables theory study report container test bench wheels lint schema lock clean
 
 help:       ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' $(MAKEFILE_LIST) | expand -t 16
@@ -41,6 +41,9 @@ tables: .venv/ready ## Tabulate what is finished so far (CONFIG=...), and name w
 
 theory: .venv/ready ## Check the paper's theorems in numbers, into results/theory/theory.md
 	@snakemake theory --cores $(CORES) --configfile $(CONFIG)
+
+study: .venv/ready  ## Say what criteria are worth (CONFIG=config/study.yaml), into results/.../criteria
+	@snakemake study --cores $(CORES) --rerun-incomplete --configfile $(CONFIG)
 
 report: run         ## Write report.html into the results of CONFIG=...: tables and figures in one page
 	@snakemake --cores $(CORES) --configfile $(CONFIG) $(OWN) \

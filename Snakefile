@@ -20,6 +20,7 @@ include: "workflow/rules/evaluation.smk"
 include: "workflow/rules/tables.smk"
 include: "workflow/rules/figures.smk"
 include: "workflow/rules/theory.smk"
+include: "workflow/rules/study.smk"
 
 
 rule all:
@@ -29,3 +30,9 @@ rule all:
         rules.aggregate_tables.output,
         expand(rules.draw_results.output, dataset=CONFIG.datasets),
         searched(rules.draw_searches.output),
+
+
+onerror:
+    # A stage's own line, which Snakemake's report of the failed job does not hold.
+    for line in metantk.failures.read_failures(log):
+        print(line, file=sys.stderr)

@@ -19,6 +19,7 @@ Example:
 import logging
 from pathlib import Path
 
+import metantk  # isort: skip  # noqa: F401  # before torch: how its threads wait
 import numpy as np
 import pandas as pd
 import torch
@@ -50,6 +51,9 @@ def main() -> None:
         metavar="DIR",
         help="prepared data set, whose validation classes calibrate [that of its training, if it is there]",
     )
+    parser.add_argument(
+        "--leave-out-unreadable", action="store_true", help="instead of stopping at files that are no pictures"
+    )
     parser.add_argument("--output", required=True, type=Path, metavar="CSV", help="file to write")
     parser.add_argument("--page", type=Path, metavar="HTML", help="page of thumbnails [beside the CSV]")
     arguments = parser.parse_args()
@@ -58,11 +62,14 @@ def main() -> None:
         raise InputError(f"--output {arguments.output}: is the page's name, too; name a .csv file")
     model = open_model(arguments.model, devices.start())
     size = image_size_of(model, arguments.model)
-    support = read_classes(arguments.support, image_size=size)
+    how = {"image_size": size, "leave_out": arguments.leave_out_unreadable}
+    support, left_out = read_classes(arguments.support, **how)
     ways = len(support.class_names)
     if ways < 2:
         raise InputError(f"{arguments.support}: holds 1 class, but telling apart takes 2 or more")
-    files, queries = read_pictures(arguments.query, image_size=size)
+    files, queries, others = read_pictures(arguments.query, **how)
+    for warning in left_out + others:
+        log.warning("warning: %s", warning)
     labels = torch.from_numpy(support.labels)
     task = make_task(model, torch.from_numpy(support.images), labels, torch.from_numpy(queries), ways=ways)
     calibration = _calibration(model, arguments.data, ways, int(np.median(np.bincount(support.labels))))

@@ -10,12 +10,23 @@ from metantk.command_line import make_parser, progress, run
 from metantk.figures.accuracies import draw_accuracies, draw_cost_accuracy
 from metantk.figures.style import save
 from metantk.figures.training_curves import draw_training_curves
-from metantk.records import Evaluation, ModelDescription, read_table
+from metantk.records import COUNT, CURVE, PERCENT, SIZE, Evaluation, ModelDescription, read_table
 from metantk.storage import InputError, check_writable
-from metantk.tables import KEY, SUMMARY_COLUMNS, labels
+from metantk.tables import KEY, labels
 from metantk.typed_files import read_record
 
-CURVE_COLUMNS = ["epoch", "learning_rate", "loss", "accuracy"]
+TEXTS = dict.fromkeys([*KEY, "model", "device"])
+SUMMARY = {
+    **TEXTS,
+    "seeds": COUNT,
+    "params": COUNT,
+    "search_seconds": SIZE,
+    "shots": COUNT,
+    "accuracy_mean": PERCENT,
+    "accuracy_std": SIZE._replace(gaps=True),
+    "ci95": SIZE,
+}
+SEEDS = {**dict.fromkeys(KEY), "seed": SIZE._replace(whole=True), "shots": COUNT, "accuracy": PERCENT}
 
 
 def main() -> None:
@@ -39,8 +50,8 @@ def draw(chains: list[Path], tables: Path) -> dict[str, object]:
     if len(datasets) > 1:
         raise InputError(f"chains of one data set expected, found {', '.join(sorted(datasets))}")
     title = datasets.pop()
-    summary = read_table(tables / "summary.csv", SUMMARY_COLUMNS, stage="aggregate_tables")
-    seeds = read_table(tables / "seeds.csv", [*KEY, "seed", "shots", "accuracy"], stage="aggregate_tables")
+    summary = read_table(tables / "summary.csv", SUMMARY, stage="aggregate_tables")
+    seeds = read_table(tables / "seeds.csv", SEEDS, stage="aggregate_tables")
     summary, seeds = (table[table["dataset"] == title] for table in (summary, seeds))
     named = labels(summary)
     summary, seeds = (table.assign(row=_rows(table, named)) for table in (summary, seeds))
@@ -50,7 +61,7 @@ def draw(chains: list[Path], tables: Path) -> dict[str, object]:
         row = named.get((origin.backbone, origin.search, model.learner_name))
         if row is None:
             raise InputError(f"{tables / 'summary.csv'}: lacks the row of {folder}; run aggregate_tables again")
-        curves[row, origin.seed] = read_table(folder / "training.csv", CURVE_COLUMNS, stage="train_network")
+        curves[row, origin.seed] = read_table(folder / "training.csv", CURVE, stage="train_network")
     evaluation = read_record(chains[0] / "evaluation.json", Evaluation, stage="evaluate_episodes")
     return {
         "training": draw_training_curves(curves, title),

@@ -11,10 +11,11 @@ from matplotlib.figure import Figure
 
 from metantk.command_line import make_parser, progress, run
 from metantk.figures.cells import draw_cells
+from metantk.figures.effects import draw_effects
 from metantk.figures.search_curves import draw_search_curves
-from metantk.figures.search_trace import COLUMNS, draw_search_trace
+from metantk.figures.search_trace import draw_search_trace
 from metantk.figures.style import save
-from metantk.records import Architecture, SearchReport, read_table
+from metantk.records import Architecture, SearchReport, read_trace
 from metantk.space.genotype import check_genotype
 from metantk.storage import check_writable
 from metantk.tables import parse_titles
@@ -40,20 +41,23 @@ def draw(folder: Path, titles: dict[str, str]) -> dict[str, object]:
     """Figures of one search by file name, without suffix."""
     architecture = read_record(folder / "architecture.json", Architecture, stage="search_architecture")
     report = read_record(folder / "search.json", SearchReport, stage="search_architecture")
-    columns = COLUMNS if report.criteria else []  # of a pruning; what others measure is their own
-    trace = read_table(folder / "search.csv", columns, stage="search_architecture")
+    trace = read_trace(folder / "search.csv", report)
     origin = architecture.origin
     title = f"{titles.get(origin.search) or origin.search}, seed {origin.seed}: {origin.dataset}, {origin.backbone}"
     genotype = check_genotype(architecture.genotype, where=str(folder / "architecture.json"))
     of_search = f"{origin.search}_seed{origin.seed}"
     return {
         f"cells_{of_search}": draw_cells(genotype, title),
-        f"search_{of_search}": draw_trace(trace, title, report.criteria),
+        f"search_{of_search}": draw_trace(trace, title, report),
     }
 
 
-def draw_trace(trace: pd.DataFrame, title: str, criteria: dict) -> Figure:
-    """Of a pruning, edge by edge; of any other search, what it measured in its course."""
+def draw_trace(trace: pd.DataFrame, title: str, report: SearchReport) -> Figure:
+    """Of an experiment, the effects; of a pruning, edge by edge; of any other search, what it measured."""
+    criteria = {name: facts.model_dump() for name, facts in report.criteria.items()}
+    if report.effects:
+        effects = pd.DataFrame([effect.model_dump() for effect in report.effects])
+        return draw_effects(effects, trace, title, criteria)
     if criteria:
         return draw_search_trace(trace, title, criteria)
     return draw_search_curves(trace, title)

@@ -29,7 +29,7 @@ from metantk.models import DESCRIPTION, Model, load_model
 from metantk.options.evaluation import EvaluationOptions
 from metantk.provenance import code_hash, provenance
 from metantk.statistics import confidence_95
-from metantk.storage import atomic_write, check_writable, sha256_of, write_json
+from metantk.storage import InputError, atomic_write, check_writable, sha256_of, write_json
 
 log = logging.getLogger("metantk")
 KEEP_SECONDS = 30  # between two checkpoints
@@ -48,6 +48,11 @@ def main() -> None:
     split = load_split(arguments.data, arguments.split)
     device = devices.start()
     model = load_model(arguments.model, device)
+    trained, found = model.facts["image_size"], split.images.shape[1]
+    if trained != found:
+        raise InputError(
+            f"{arguments.model}: was trained on pictures of {trained} pixels, {arguments.data} has {found}"
+        )
     check_writable(arguments.output)
     files = [
         __file__,

@@ -15,6 +15,7 @@ Time: half a minute on one core, most of it PyTorch's exporter.
 import logging
 from pathlib import Path
 
+import metantk  # isort: skip  # noqa: F401  # before torch: how its threads wait
 import torch
 
 from metantk import devices

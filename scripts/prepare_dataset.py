@@ -41,6 +41,7 @@ def main() -> None:
             dataset,
             name=arguments.name,
             source=options.source,
+            options=options.model_dump(),
             key={"options": options.model_dump(), "code": code_hash(__file__)},
             advance=bar.update,
         )

@@ -26,7 +26,8 @@ from metantk.datasets.store import load_split, read_manifest
 from metantk.options.base import Options
 from metantk.provenance import code_hash, provenance
 from metantk.searches.base import Cost, Found, Problem
-from metantk.storage import atomic_write, canonical_json, check_writable, sha256_of, write_json
+from metantk.storage import DivergedError, atomic_write, canonical_json, check_writable, sha256_of, write_json
+from metantk.typed_files import Origin, check_record
 
 log = logging.getLogger("metantk")
 
@@ -47,6 +48,14 @@ def main() -> None:
     arguments = parser.parse_args()
     backbone, search = (parse_kind(arguments, name) for name in ("backbone", "search"))
     manifest = read_manifest(arguments.data)
+    origin = {
+        "dataset": manifest["name"],
+        "backbone": arguments.backbone_name or backbone.kind,
+        "backbone_title": backbone.title,
+        "search": arguments.search_name or Path(search.kind).stem,
+        "seed": arguments.seed,
+    }
+    check_record(origin, Origin, where="--search-name, --backbone-name")
     check_writable(arguments.output)
     device = devices.start(uses_device=search.uses_device)
     files = [
@@ -65,16 +74,13 @@ def main() -> None:
             "data": sha256_of(arguments.data / "manifest.json"),
         },
     )
-    found, seconds = _search(arguments, manifest, backbone, search, checkpoint, device)
+    try:
+        found, seconds = _search(arguments, manifest, backbone, search, checkpoint, device)
+    except DivergedError:
+        checkpoint.remove()
+        raise
     image_size = manifest["splits"]["train"]["shape"][0]
     architecture = backbone.architecture(image_size, found.genotype)
-    origin = {
-        "dataset": manifest.get("name", arguments.data.parent.name),
-        "backbone": arguments.backbone_name or backbone.kind,
-        "backbone_title": backbone.title,
-        "search": arguments.search_name or search.kind,
-        "seed": arguments.seed,
-    }
     report = {
         "seconds": round(seconds, 3),
         "evaluations": sum(cost.evaluations for cost in found.costs.values()),

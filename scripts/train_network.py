@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import metantk  # isort: skip  # noqa: F401  # before torch: how its threads wait
 import pandas as pd
 import torch
 
@@ -28,8 +29,9 @@ from metantk.datasets.store import load_split, read_manifest
 from metantk.devices import generator
 from metantk.models import save_model
 from metantk.provenance import code_hash, provenance
-from metantk.storage import InputError, atomic_write, check_writable, read_json, sha256_of
+from metantk.storage import DivergedError, InputError, atomic_write, check_writable, sha256_of
 from metantk.training import CURVE, Trainer, place
+from metantk.typed_files import BuiltArchitecture, read_record
 
 log = logging.getLogger("metantk")
 
@@ -51,12 +53,18 @@ def main() -> None:
     )
     arguments = parser.parse_args()
     options = parse_kind(arguments, "learner")
-    architecture = read_json(arguments.architecture)
+    record = read_record(arguments.architecture, BuiltArchitecture, stage="search_architecture")
+    architecture = record.model_dump(exclude_unset=True)
     manifest, train = read_manifest(arguments.data), load_split(arguments.data, "train")
     module = plugins.load("learners", options.kind)
     network = backbones.build(
         architecture, module.outputs(options, len(train.class_names)), where=str(arguments.architecture)
     )
+    if (side := architecture.get("image_size", train.images.shape[1])) != train.images.shape[1]:
+        raise InputError(
+            f"{arguments.architecture}: is of pictures of {side} pixels, {arguments.data} has"
+            f" {train.images.shape[1]}; run search_architecture again"
+        )
     check_writable(arguments.output)
     device = devices.start()
     network.initialise_(generator("initial weights", arguments.seed))
@@ -80,8 +88,16 @@ def main() -> None:
             "data": sha256_of(arguments.data / "manifest.json"),
         },
     )
-    trainer = Trainer(learner, pictures, seed=arguments.seed)
-    seconds = _train(trainer, checkpoint)
+    validation = None
+    if getattr(learner, "validate", None) is not None:
+        validation = place(load_split(arguments.data, "val"), manifest, device)
+    trainer = Trainer(learner, pictures, seed=arguments.seed, validation=validation)
+    try:
+        seconds = _train(trainer, checkpoint)
+    except DivergedError:
+        checkpoint.remove()
+        raise
+    kept_epoch = trainer.take_best()
     facts = {
         "architecture": architecture,
         "learner": options.model_dump(),
@@ -98,14 +114,16 @@ def main() -> None:
         "parameters": count_parameters(network),
         "backbone_parameters": count_parameters(network) - count_parameters(network.head),
         "macs": count_macs(network, train.images.shape[1]),
+        "epoch": kept_epoch,
         "seconds": round(seconds, 3),
         "peak_memory_mb": devices.peak_memory_mb(device),
         **provenance(
             *files, options=options.model_dump(), seed=arguments.seed, device=devices.describe_device(device)
         ),
     }
+    columns = CURVE if validation is None else [*CURVE, "validation_accuracy"]
     with atomic_write(arguments.output / "training.csv") as temporary:
-        pd.DataFrame(trainer.curve, columns=CURVE).to_csv(temporary, index=False)
+        pd.DataFrame(trainer.curve, columns=columns).to_csv(temporary, index=False)
     save_model(arguments.output, network, learner.extra, facts)
     checkpoint.remove()
 

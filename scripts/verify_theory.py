@@ -10,12 +10,14 @@ Example:
     python scripts/verify_theory.py --seeds 6 --output my_theory
 """
 
+import hashlib
 import logging
 import time
 from pathlib import Path
 
 import pandas as pd
 from matplotlib.figure import Figure
+from pydantic import Field, model_validator
 
 from metantk import devices
 from metantk.command_line import make_parser, parse_options, progress, run
@@ -24,9 +26,9 @@ from metantk.options.theory import TheoryOptions
 from metantk.provenance import code_hash, provenance
 from metantk.storage import (
     atomic_write,
+    canonical_json,
     check_writable,
     checkpoint_path,
-    read_json,
     remove_checkpoint,
     write_json,
 )
@@ -34,8 +36,27 @@ from metantk.theory import figures, measurements
 from metantk.theory.judgements import judge
 from metantk.theory.report import write_report
 from metantk.theory.verdicts import Verdict
+from metantk.typed_files import Record, read_record
 
 log = logging.getLogger("metantk")
+
+
+class KeptParts(Record):
+    """What a killed run has left: the rows of each part as CSV."""
+
+    parts: dict[str, str]
+    seconds: float = Field(ge=0)
+    sha256: str
+
+    @model_validator(mode="after")
+    def _is_whole(self) -> "KeptParts":
+        if self.sha256 != checksum_of(self.parts):
+            raise ValueError("is damaged")
+        return self
+
+
+def checksum_of(parts: dict[str, str]) -> str:
+    return hashlib.sha256(canonical_json(parts).encode()).hexdigest()
 
 
 def main() -> None:
@@ -67,14 +88,15 @@ def _measure(options: TheoryOptions, checkpoint: Path) -> tuple[dict[str, str], 
     """All parts, and the seconds that they took, in earlier attempts too; each is kept in the checkpoint."""
     kept, spent = {}, 0.0
     if checkpoint.exists():
-        found = read_json(checkpoint)
-        kept, spent = found["parts"], found["seconds"]
+        found = read_record(checkpoint, KeptParts, stage="verify_theory, without this file,")
+        kept, spent = found.parts, found.seconds
         log.info("going on after %d parts", len(kept))
     began = time.perf_counter()
 
     def keep() -> None:
         bar.update(1)
-        write_json(checkpoint, {"parts": kept, "seconds": spent + time.perf_counter() - began})
+        seconds = spent + time.perf_counter() - began
+        write_json(checkpoint, {"parts": kept, "seconds": seconds, "sha256": checksum_of(kept)})
 
     total = len(measurements.list_parts(options))
     with progress(None, total=total, initial=len(kept), what="theory", unit="part") as bar:

@@ -22,7 +22,7 @@ NOT_COPIED = shutil.ignore_patterns("__pycache__", "*.sif", ".*")
 NOTHING_TO_DO = "Nothing to be done (all requested files are present and up to date)."
 
 # One job as `--printshellcmds` shows it: its script and where it writes.
-COMMAND = re.compile(r"^ *(?:Shell command: )?python \S*?(\w+)\.py .* --output (\$\(dirname )?([^\s)]+)", re.M)
+COMMAND = re.compile(r'^ *(?:Shell command: )?python \S*?(\w+)\.py .* --output ("\$\(dirname -- )?([^\s)]+)', re.M)
 JOB_STATS = re.compile(r"^Job stats:\njob +count\n[- ]+\n(.*?)\ntotal ", re.M | re.S)
 
 

@@ -1,11 +1,18 @@
-"""Unfinished work of a stage, in one file beside its outputs."""
+"""Unfinished work of a stage, in one file beside its outputs.
 
+A file ends with a checksum of its name and contents: what was damaged, edited, or kept by another job is refused
+before anything is made of it.
+"""
+
+import hashlib
 import io
 from pathlib import Path
 
 import torch
 
-from metantk.storage import InputError, atomic_write, checkpoint_path, remove_checkpoint
+from metantk.storage import InputError, atomic_write, check_regular, checkpoint_path, remove_checkpoint
+
+SEAL_BYTES = 32  # of SHA-256
 
 
 class CheckpointFile:
@@ -22,14 +29,28 @@ class CheckpointFile:
             InputError: the file is damaged.
         """
         self.path = checkpoint_path(directory, stage, key)
-        self.kept = thaw(self.path.read_bytes(), where=self.path) if self.path.exists() else None
+        self.kept = thaw(self._read(), where=self.path) if self.path.exists() else None
+
+    def _read(self) -> bytes:
+        check_regular(self.path)
+        try:
+            contents = self.path.read_bytes()
+        except OSError as error:
+            raise InputError(f"{self.path}: cannot be read ({error.strerror})") from None
+        contents, seal = contents[:-SEAL_BYTES], contents[-SEAL_BYTES:]
+        if seal != self._seal(contents):
+            raise InputError(_damaged(self.path))
+        return contents
+
+    def _seal(self, contents: bytes) -> bytes:
+        return hashlib.sha256(self.path.name.encode() + b"\0" + contents).digest()
 
     def keep(self, state: dict) -> None:
         self.write(freeze(state))
 
     def write(self, contents: bytes) -> None:
         with atomic_write(self.path) as temporary:
-            temporary.write_bytes(contents)
+            temporary.write_bytes(contents + self._seal(contents))
 
     def remove(self) -> None:
         remove_checkpoint(self.path)
@@ -53,5 +74,9 @@ def thaw(contents: bytes, *, where: Path | str = "checkpoint") -> dict:
     except Exception:  # of any kind: damaged bytes mean anything to an unpickler
         state = None
     if not isinstance(state, dict):
-        raise InputError(f"{where}: is damaged; remove it to begin this stage anew")
+        raise InputError(_damaged(where))
     return state
+
+
+def _damaged(where: Path | str) -> str:
+    return f"{where}: is damaged; remove it to begin this stage anew"

@@ -2,7 +2,6 @@
 
 import argparse
 import contextlib
-import json
 import logging
 import signal
 import sys
@@ -15,7 +14,7 @@ from tqdm import tqdm
 
 from metantk import plugins
 from metantk.options.base import Options, parse
-from metantk.storage import InputError, read_json
+from metantk.storage import InputError, parse_json, read_json, shorten
 
 log = logging.getLogger("metantk")
 ENDING = (signal.SIGTERM, signal.SIGINT)
@@ -141,8 +140,8 @@ def _read_object(text: str, flag: str) -> dict:
         values = read_json(text)
     else:
         try:
-            values = json.loads(text)
-        except (ValueError, RecursionError) as error:
+            values = parse_json(text)
+        except ValueError as error:
             raise InputError(f"--{flag}: is not JSON ({error})") from None
     if not isinstance(values, dict):
         raise InputError(f"--{flag}: expected a JSON object, found {type(values).__name__}")
@@ -161,7 +160,7 @@ def _seed(text: str) -> int:
 
 def _parse_value(text: str) -> object:
     try:
-        return json.loads(text)
+        return parse_json(text)
     except ValueError:
         return text  # a bare word is a string
 
@@ -188,7 +187,14 @@ def run(main: Callable[[], None]) -> None:
     try:
         main()
     except InputError as error:
-        sys.exit(_complain(error))
+        sys.exit(_complain(str(error)))
+    except OSError as error:
+        # Of a file that nobody was prepared for: what the system says of it is all that there is to say.
+        sys.exit(_complain(f"{error.filename or 'input or output'}: {error.strerror or error}"))
+    except (MemoryError, RuntimeError) as error:
+        if not _is_out_of_memory(error):
+            raise
+        sys.exit(_complain("out of memory: use smaller pictures, a smaller network or a larger machine"))
     except Ended as ended:
         log.info("ended by %s; the same command goes on after the last checkpoint", ended.signal.name)
         sys.exit(128 + ended.signal)
@@ -226,9 +232,14 @@ def signals_held() -> Iterator[Callable[[], None]]:
     let_through()
 
 
-def _complain(error: InputError) -> int:
-    print(f"{Path(sys.argv[0]).name}: error: {error}", file=sys.stderr)
+def _complain(message: str) -> int:
+    print(f"{Path(sys.argv[0]).name}: error: {shorten(message)}", file=sys.stderr)
     return 2
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """NumPy raises an error of its own kind, PyTorch on a CPU one of any kind."""
+    return isinstance(error, MemoryError) or "can't allocate memory" in str(error)
 
 
 def progress(items: Iterable, *, total: int | None = None, what: str, unit: str = "it", initial: int = 0) -> tqdm:

@@ -1,5 +1,6 @@
 """A contact sheet: a few pictures of a few classes of each split, to see at a glance what a data set holds."""
 
+import warnings
 from pathlib import Path
 
 import matplotlib
@@ -9,7 +10,8 @@ from matplotlib.figure import Figure
 from metantk.datasets.store import Split
 from metantk.storage import atomic_write
 
-STYLE = {"font.family": "DejaVu Sans", "font.size": 8}  # the font comes with matplotlib: the same everywhere
+# The font comes with matplotlib: the same everywhere. A dollar sign in the name of a class is a dollar sign.
+STYLE = {"font.family": "DejaVu Sans", "font.size": 8, "text.parse_math": False}
 CLASSES, PICTURES = 8, 8  # at most, per split and per class
 GAP = 2  # pixels between pictures
 PANEL_WIDTH, PANEL_HEIGHT = 4.0, 2.8  # inches
@@ -65,5 +67,6 @@ def _shorten(name: str) -> str:
 @matplotlib.rc_context(STYLE)
 def save(figure: Figure, path: Path) -> None:
     """Write the PNG; equal data give equal bytes."""
-    with atomic_write(path) as temporary:
+    with atomic_write(path) as temporary, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing from")  # it is drawn as a box
         figure.savefig(temporary, format="png", dpi=DOTS_PER_INCH, metadata={"Software": None})

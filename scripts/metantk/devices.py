@@ -2,11 +2,13 @@
 
 import ctypes
 import logging
+import math
 import os
 import platform
 import re
 import resource
 import sys
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -30,13 +32,12 @@ _MALLOPT = {
 def start(*, uses_device: bool = True) -> torch.device:
     """Set up this process, once, before the first large allocation, and pick its device.
 
-    Threads are OMP_NUM_THREADS (Snakemake sets it to the rule's threads), else all processors. The device is
-    METANTK_DEVICE if set, else a CUDA device that no other stage has leased, else the CPU; and the CPU for a stage
-    that computes nothing on a GPU, which leases none.
+    Threads are as many as `count_threads` says. The device is METANTK_DEVICE if set, else a CUDA device that no
+    other stage has leased, else the CPU; and the CPU for a stage that computes nothing on a GPU, which leases none.
     Deterministic algorithms are used wherever PyTorch has them.
     """
     keep_freed_memory()
-    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "0")) or _processors())
+    torch.set_num_threads(count_threads())
     torch.backends.cudnn.benchmark = False
     torch.backends.cudnn.deterministic = True
     device = pick_device() if uses_device else torch.device("cpu")
@@ -56,9 +57,56 @@ def set_precision(precision: str) -> None:
     torch.backends.cudnn.allow_tf32 = precision == "tf32"
 
 
+def count_threads() -> int:
+    """OMP_NUM_THREADS, which Snakemake sets to the rule's threads; else what SLURM gave; else what is there.
+
+    That is the processors that this process may run on, and no more than its control group's share of time.
+    """
+    for name in ("OMP_NUM_THREADS", "SLURM_CPUS_PER_TASK"):
+        given = os.environ.get(name, "").split(",")[0]  # OpenMP takes a number for each level
+        if given.isdecimal() and int(given) > 0:
+            return int(given)
+    return max(1, math.ceil(min(_processors(), _share_of_group())))
+
+
 def _processors() -> int:
     """Processors that this process may use; macOS cannot tell, and counts all."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _share_of_group(proc: Path = Path("/proc/self/cgroup"), root: Path = Path("/sys/fs/cgroup")) -> float:
+    """Processors' worth of time that the control groups of this process allow (Docker's `--cpus`), or infinity.
+
+    Version 2: a limit stands in each folder on the way to the process's own. Version 1 has one for processor time.
+    """
+    try:
+        lines = proc.read_text().splitlines()
+    except OSError:
+        return math.inf
+    share = math.inf
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        own = root if not controllers else root / "cpu"
+        if controllers and "cpu" not in controllers.split(","):
+            continue
+        folder = own / path.lstrip("/")
+        for place in [folder, *folder.parents]:
+            share = min(share, _limit(place))
+            if place == own:
+                break
+    return share
+
+
+def _limit(group: Path) -> float:
+    """Processors' worth of time, of one control group alone."""
+    try:
+        if (group / "cpu.max").is_file():
+            quota, period = (group / "cpu.max").read_text().split()
+        else:
+            quota, period = ((group / f"cpu.cfs_{name}_us").read_text() for name in ("quota", "period"))
+        return int(quota) / int(period) if quota != "max" and int(quota) > 0 else math.inf
+    except (OSError, ValueError):
+        return math.inf
 
 
 def keep_freed_memory() -> None:

@@ -34,10 +34,10 @@ class TrainedModel(Record):
     architecture: dict
     learner: dict
     outputs: int = Field(ge=1, le=10**6)
-    image_size: int | None = Field(None, ge=1, le=1024)
+    image_size: int = Field(ge=1, le=1024)
     data: str | None = Field(None, max_length=4096)
-    mean: list[float] = Field(min_length=3, max_length=3)
-    std: list[Annotated[float, Field(gt=0)]] = Field(min_length=3, max_length=3)
+    mean: list[Annotated[float, Field(ge=0, le=1)]] = Field(min_length=3, max_length=3)
+    std: list[Annotated[float, Field(gt=0, le=1)]] = Field(min_length=3, max_length=3)
     weights_sha256: Text
 
 
@@ -71,15 +71,23 @@ class Model(NamedTuple):
 
     @torch.inference_mode()
     def features(self, pictures: Tensor) -> Tensor:
-        """Normalised `(pictures, 3, height, width)` to `(pictures, feature_dim)`, as many at once as fit."""
+        """Normalised `(pictures, 3, height, width)` to `(pictures, feature_dim)`, as many at once as fit.
+
+        Raises:
+            InputError: they are not finite.
+        """
         at_once = max(1, FORWARD_PIXELS // (pictures.shape[-1] * pictures.shape[-2]))
         while True:
             try:
-                return torch.cat([self.network.features(part) for part in pictures.split(at_once)])
+                features = torch.cat([self.network.features(part) for part in pictures.split(at_once)])
+                break
             except torch.OutOfMemoryError:
                 if at_once == 1:
                     raise InputError("out of memory with a single picture: use a larger GPU or the CPU") from None
                 at_once //= 2
+        if not torch.isfinite(features).all():
+            raise InputError("the model's features are not finite: its weights are of no use; train again")
+        return features
 
     def scores(self, tasks: "Tasks") -> Tensor:
         """How well each query fits each class, `(episodes, queries, ways)`, by the learner's own way.
@@ -148,9 +156,11 @@ def load_model(folder: Path, device: torch.device) -> Model:
     try:
         tensors = load_file(weights)
         extra = {name.removeprefix(EXTRA): tensor for name, tensor in tensors.items() if name.startswith(EXTRA)}
-        network.load_state_dict({name: tensor for name, tensor in tensors.items() if not name.startswith(EXTRA)})
-    except (SafetensorError, RuntimeError) as error:
-        raise InputError(f"{weights}: does not fit {description} ({str(error).splitlines()[0]})") from None
+        _load_weights(network, {name: tensor for name, tensor in tensors.items() if not name.startswith(EXTRA)})
+        _check_finite(tensors)
+    except (SafetensorError, RuntimeError, ValueError, OSError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(f"{weights}: does not fit {description} ({reason})") from None
     network = network.to(device, memory_format=torch.channels_last).eval()
     return Model(
         network,
@@ -161,3 +171,21 @@ def load_model(folder: Path, device: torch.device) -> Model:
         record.std,
         record.model_dump(),
     )
+
+
+def _load_weights(network: nn.Module, tensors: dict[str, Tensor]) -> None:
+    """Raises `RuntimeError` or `ValueError` where names, shapes or types are not the network's."""
+    expected = network.state_dict()
+    if others := sorted(expected.keys() ^ tensors.keys()):
+        raise ValueError(f"{others[0]} is {'missing' if others[0] in expected else 'unknown'}")
+    for name, own in expected.items():
+        if tensors[name].dtype != own.dtype:
+            raise ValueError(f"{name} is {tensors[name].dtype}, not {own.dtype}")
+    network.load_state_dict(tensors)
+
+
+def _check_finite(tensors: dict[str, Tensor]) -> None:
+    """Raises `ValueError` where a number is not finite."""
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+            raise ValueError(f"{name} is not finite")

@@ -4,28 +4,21 @@ Only what a reader uses is asked for; whatever else a file says is left alone.
 """
 
 import math
+import warnings
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
+import numpy as np
 import pandas as pd
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from metantk.storage import InputError
-from metantk.typed_files import Record, Text
+from metantk.storage import InputError, check_regular
+from metantk.typed_files import Origin, Record, Text
 
 Percent = Annotated[float, Field(ge=0, le=100)]
 Positive = Annotated[float, Field(ge=0)]
 Shots = Annotated[str, Field(pattern=r"^[1-9][0-9]{0,5}$")]
-
-
-class Origin(Record):
-    """Where an architecture comes from, by the names of the configuration."""
-
-    dataset: Text
-    backbone: Text
-    backbone_title: Text
-    search: Text
-    seed: int = Field(ge=0)
 
 
 class Architecture(Record):
@@ -37,6 +30,27 @@ class Architecture(Record):
     origin: Origin
 
 
+class CriterionFacts(Record):
+    """How a criterion is drawn."""
+
+    title: Text
+    logarithmic: bool = False
+
+
+class Effect(Record):
+    """Of an operation on an edge, as a search by experiment sees it."""
+
+    cell: Text
+    edge: int = Field(ge=0)
+    input: int = Field(ge=0)
+    node: int = Field(ge=2)
+    operation: Text
+    effect: float
+    deviation: Positive
+    certainty: float = Field(ge=0, le=1)
+    kept: bool
+
+
 class SearchReport(Record):
     """search.json"""
 
@@ -44,7 +58,8 @@ class SearchReport(Record):
     device: Text
     floating_point_operations: int = Field(0, ge=0)
     options: dict
-    criteria: dict[str, dict] = Field({})
+    criteria: dict[str, CriterionFacts] = Field({})
+    effects: list[Effect] = Field([])
     peak_memory_mb: dict[str, Positive] = Field({})
 
 
@@ -72,22 +87,146 @@ class Evaluation(Record):
     shots: dict[Shots, ShotResult] = Field(min_length=1)
     options: dict
 
+    @model_validator(mode="after")
+    def _is_what_was_asked(self) -> "Evaluation":
+        shots = self.options.get("shots", [int(count) for count in self.shots])
+        for name, found in (("ways", self.ways), ("episodes", self.episodes)):
+            if self.options.get(name, found) != found:
+                raise ValueError(f"{name} is {found}, its options say {self.options[name]!r}")
+        if not isinstance(shots, list) or sorted(map(str, shots)) != sorted(self.shots):
+            raise ValueError("shots: its options say others")
+        return self
 
-def read_table(path: Path, columns: list[str], *, stage: str) -> pd.DataFrame:
-    """Read a CSV file of a stage that has at least `columns`.
+
+class Numbers(NamedTuple):
+    """What a column of numbers may hold.
+
+    Attributes:
+        gaps: whether a value may be missing.
+        infinite: whether one may be infinite.
+    """
+
+    least: float = -math.inf
+    most: float = math.inf
+    gaps: bool = False
+    whole: bool = False
+    infinite: bool = False
+
+
+COUNT, SIZE = Numbers(least=1, whole=True), Numbers(least=0)
+PERCENT, MAYBE_PERCENT = Numbers(0, 100), Numbers(0, 100, gaps=True)
+CURVE = {"epoch": COUNT, "learning_rate": SIZE, "loss": Numbers(), "accuracy": MAYBE_PERCENT}
+TRACE = {
+    "round": Numbers(0, 60, whole=True),
+    "stage": ["operations", "edges"],
+    "cell": ["normal", "reduce"],
+    "edge": Numbers(0, 60, whole=True),
+    "input": Numbers(0, 60, whole=True),
+    "node": Numbers(2, 60, whole=True),
+    "operation": None,
+    "removed": ["True", "False"],
+    "decided_by": None,
+}
+# Of a search by experiment, whose criteria have columns, too.
+EXPERIMENT = {"candidate": Numbers(0, whole=True), "stage": ["first sample", "focused"]}
+# What figures draw of searches other than prunings, as far as they have it.
+MEASURED = {
+    "epoch": Numbers(least=0, gaps=True),
+    "candidate": Numbers(least=0, gaps=True),
+    "loss": Numbers(gaps=True),
+    "accuracy": MAYBE_PERCENT,
+    "entropy_normal": Numbers(gaps=True),
+    "entropy_reduce": Numbers(gaps=True),
+    "genotypes": Numbers(least=0, gaps=True),
+    "score": Numbers(gaps=True),
+    "predicted": Numbers(gaps=True),
+}
+# Of a column: numbers of a kind, some words, or any text.
+Column = Numbers | list[str] | None
+MOST_LINES = 10**7
+LONGEST_TEXT = 300  # characters of a field
+
+
+def read_table(path: Path, columns: Mapping[str, Column], *, stage: str) -> pd.DataFrame:
+    """Read a CSV file of a stage that has at least `columns`; only these are looked at.
+
+    Text stays as it is written: a row may be called `null`.
 
     Raises:
-        InputError: it is missing, no table, or lacks columns.
+        InputError: it is missing, no table, lacks columns, or holds other things than it should.
     """
+    check_regular(path, f"; run {stage} again")
     try:
-        table = pd.read_csv(path)
-    except (OSError, ValueError) as error:
-        reason = str(error).splitlines()[0][:200]
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", pd.errors.ParserWarning)  # lines that are longer than the first
+            table = pd.read_csv(path, nrows=MOST_LINES, keep_default_na=False, dtype=str, index_col=False)
+    except (OSError, ValueError, OverflowError, pd.errors.ParserWarning) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
         raise InputError(f"{path}: cannot be read ({reason}); run {stage} again") from None
     missing = [column for column in columns if column not in table]
     if missing:
         raise InputError(f"{path}: lacks the columns {', '.join(missing)}; run {stage} again")
+    for name, column in columns.items():
+        try:
+            table[name] = _checked(table[name], column)
+        except ValueError as error:
+            raise InputError(f"{path}: column {name} {error}; run {stage} again") from None
     return table
+
+
+def _checked(values: pd.Series, column: Column) -> pd.Series:
+    """The values of a column in its type.
+
+    Raises:
+        ValueError: one of them is not as it should be; the message goes on after the column's name.
+    """
+    if column is None:
+        if (values.str.len() > LONGEST_TEXT).any():
+            raise ValueError(f"holds a text of more than {LONGEST_TEXT} characters")
+        return values
+    if isinstance(column, list):
+        if not values.isin(column).all():
+            raise ValueError(f"holds other words than {', '.join(column)}")
+        return values
+    numbers = pd.to_numeric(values.where(values.str.strip() != ""), errors="coerce").astype(float)
+    missing = values.str.strip().str.lower().isin(["", "nan"])
+    if (numbers.isna() & ~missing).any():
+        raise ValueError("holds other things than numbers")
+    if missing.any() and not column.gaps:
+        raise ValueError("has gaps")
+    there = numbers.dropna()
+    if not column.infinite and np.isinf(there).any():
+        raise ValueError("holds a number that is not finite")
+    if not there.between(column.least, column.most).all():
+        raise ValueError(f"holds a number that is not in {column.least:g} to {column.most:g}")
+    if column.whole and (there % 1 != 0).any():
+        raise ValueError("holds a number that is not whole")
+    return (
+        numbers.astype("int64") if column.whole and not column.gaps and (numbers.abs() < 2**53).all() else numbers
+    )
+
+
+def read_trace(path: Path, report: SearchReport) -> pd.DataFrame:
+    """search.csv: of a pruning (its report has criteria) edge by edge; of an experiment (it has effects, too) by
+    architecture; of any other search what it measured.
+
+    Raises:
+        InputError: as of `read_table`.
+    """
+    stage = "search_architecture"
+    if not report.criteria:
+        names = [name for name in MEASURED if name in read_table(path, {}, stage=stage)]
+        return read_table(path, {name: MEASURED[name] for name in names}, stage=stage)
+    if report.effects:
+        values = {criterion: Numbers(gaps=True, infinite=True) for criterion in report.criteria}
+        return read_table(path, EXPERIMENT | values, stage=stage)
+    values = {
+        f"{criterion}{part}": Numbers(gaps=True, infinite=True)
+        for criterion in report.criteria
+        for part in ("_unpruned", "")
+    }
+    trace = read_table(path, TRACE | values, stage=stage)
+    return trace.assign(removed=trace["removed"] == "True")
 
 
 def read_episodes(path: Path, evaluation: Evaluation) -> pd.DataFrame:
@@ -98,11 +237,8 @@ def read_episodes(path: Path, evaluation: Evaluation) -> pd.DataFrame:
             out of 0 to 100.
     """
     stage = "evaluate_episodes"
-    table = read_table(path, ["shots", "episode", "accuracy"], stage=stage)[["shots", "episode", "accuracy"]]
-    if not all(pd.api.types.is_numeric_dtype(table[column]) for column in table):
-        raise InputError(f"{path}: holds other things than numbers; run {stage} again")
-    if table.isna().any().any() or not table["accuracy"].between(0, 100).all():
-        raise InputError(f"{path}: an accuracy is missing or not in 0 to 100 %; run {stage} again")
+    columns = {"shots": COUNT, "episode": Numbers(least=0, whole=True), "accuracy": PERCENT}
+    table = read_table(path, columns, stage=stage)[list(columns)]
     table = table.sort_values(["shots", "episode"], ignore_index=True)
     if sorted(table["shots"].unique()) != sorted(int(shots) for shots in evaluation.shots):
         raise InputError(f"{path}: has other shots than evaluation.json; run {stage} again")

@@ -5,20 +5,39 @@ import errno
 import fcntl
 import hashlib
 import json
+import math
 import os
 import shutil
+import stat
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 SCRIPTS = Path(__file__).resolve().parent.parent
 # What writing to an open file fails with when the disk, not the caller, is at fault.
 FULL = (errno.ENOSPC, errno.EDQUOT)
 DISK_ERRORS = (*FULL, errno.EROFS, errno.EIO)
+LONGEST_LINE = 500  # characters of an error, whatever was given
+MOST_TEXT = 256 << 20  # bytes of a text file; a search's trace has some MB
+DEEPEST = 40  # objects and lists within each other, in a JSON file
 
 
 class InputError(Exception):
     """Something that the user gave cannot be used. The message is one line: what, where, what to do."""
+
+
+class DivergedError(InputError):
+    """Numbers that are not finite: nothing of the work is of use, and none of it is kept."""
+
+
+def shorten(text: str, length: int = LONGEST_LINE) -> str:
+    """In one line, its middle left out where it is too long; what no terminal can show is written as an escape."""
+    text = text if len(text) <= 4 * length else text[: 2 * length] + text[-2 * length :]
+    text = " ".join(text.split())
+    if not text.isprintable():
+        text = "".join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in text)
+    kept = (length - 3) // 2
+    return text if len(text) <= length else f"{text[:kept]}...{text[-kept:]}"
 
 
 class WriteError(InputError):
@@ -162,23 +181,100 @@ def write_json(path: Path | str, value: object) -> None:
         temporary.write_text(json.dumps(value, indent=2, allow_nan=False) + "\n")
 
 
-def read_json(path: Path | str) -> object:
-    """Read a JSON file.
+def check_regular(path: Path | str, advice: str = "") -> None:
+    """Refuse what is no file: a folder, and a pipe, a socket or a device, which would be waited for.
+
+    Args:
+        advice: the end of the message.
 
     Raises:
-        InputError: the file is missing, is not JSON, or is nested too deeply.
+        InputError: it is none, or there is nothing of that name.
     """
     try:
-        return json.loads(Path(path).read_text())
+        is_file = stat.S_ISREG(Path(path).stat().st_mode)
+    except (OSError, ValueError) as error:  # a ValueError: the name has a null byte
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(f"{path}: cannot be read ({reason}){advice}") from None
+    if not is_file:
+        raise InputError(f"{path}: cannot be read (it is no file){advice}")
+
+
+def read_text(path: Path | str) -> str:
+    """The whole of a text file in UTF-8.
+
+    Raises:
+        InputError: it is missing, no file, too large, or no such text.
+    """
+    check_regular(path)
+    if (size := Path(path).stat().st_size) > MOST_TEXT:
+        raise InputError(f"{path}: cannot be read (it has {size >> 20} MiB, {MOST_TEXT >> 20} are the most)")
+    try:
+        return Path(path).read_text(encoding="utf-8")
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from None
-    except (ValueError, RecursionError) as error:
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: cannot be read (byte {error.start} is no UTF-8)") from None
+
+
+def parse_json(text: str) -> object:
+    """JSON whose numbers are finite and which is not nested deeper than any file of ours.
+
+    Raises:
+        ValueError: it is something else.
+    """
+    try:
+        value = json.loads(text, parse_constant=_refuse_constant, parse_float=_finite)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+    level = [value]
+    for _ in range(DEEPEST):
+        level = [inner for outer in level for inner in _inner(outer)]
+        if not level:
+            return value
+    raise ValueError("nested too deeply")
+
+
+def _inner(value: object) -> Iterable[object]:
+    """What lies one level below, as far as it can have something below itself."""
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return (item for item in inner if isinstance(item, dict | list))
+
+
+def _refuse_constant(name: str) -> object:
+    raise ValueError(f"{name} is no number")
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{text[:20]} is too large a number")
+    return value
+
+
+def read_json(path: Path | str) -> object:
+    """Read a JSON file, as `parse_json` has it.
+
+    Raises:
+        InputError: the file is missing, is not JSON, is nested too deeply, or has numbers that are not finite.
+    """
+    try:
+        return parse_json(read_text(path))
+    except ValueError as error:
         raise InputError(f"{path}: is not JSON ({error})") from None
 
 
 def sha256_of(path: Path | str) -> str:
-    with Path(path).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    """The checksum of a file's contents.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    check_regular(path)
+    try:
+        with Path(path).open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
 
 
 def checkpoint_path(directory: Path | str, stage: str, key: object) -> Path:

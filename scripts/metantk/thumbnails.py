@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from PIL import Image
 
-from metantk.datasets.folder import read_picture
+from metantk.datasets.folder import UnreadableError, read_picture
 
 SIDE = 96  # pixels of a thumbnail
 STYLE = """
@@ -51,8 +51,12 @@ def render(title: str, note: str, sections: Iterable[tuple[str, list[Shown]]]) -
     for heading, pictures in sections:
         yield f'<h2>{html.escape(heading)}</h2>\n<div class="row">\n'
         for shown in pictures:
+            try:
+                source = _inline(shown.file)
+            except UnreadableError:  # left out of everything, as asked for
+                continue
             caption = html.escape(shown.caption)
-            yield f'<figure class="{html.escape(shown.style)}"><img alt="{caption}" src="{_inline(shown.file)}">'
+            yield f'<figure class="{html.escape(shown.style)}"><img alt="{caption}" src="{source}">'
             yield f"<figcaption>{caption}</figcaption></figure>\n"
         yield "</div>\n"
     yield "</body></html>\n"

@@ -5,7 +5,7 @@ import json
 import pytest
 import yaml
 
-from metantk.options import catalogue
+from metantk.options import catalogue, config
 from metantk.options.base import parse
 from metantk.options.config import FORMER, Config, parse_config
 from metantk.options.searches.prune import PruneOptions
@@ -257,3 +257,14 @@ def test_a_configuration_is_not_changed_by_asking(tmp_path):
     config.search("metantk"), config.learner("rfs"), config.backbone("5cells-48ch")
     assert config.model_dump() == before
     assert parse(Config, before, where="again").chains == config.chains
+
+
+def test_nested_values_of_the_command_line_get_the_types_of_yaml():
+    """Snakemake 9 reads them as text."""
+    values = {"seeds": ["0", "1"], "evaluation": {"ways": "3", "queries": 7}, "results": "results", "rows": []}
+    given = {"seeds": ["0", "1"], "evaluation": {"ways": "3"}, "results": "results"}
+    expected = {"seeds": [0, 1], "evaluation": {"ways": 3, "queries": 7}, "results": "results", "rows": []}
+    assert config.retype(values, given) == expected
+    texts = ["true", "null", "1.0e-3", "1e-3", "2026-01-01", "[", "!!python/object:os.system {}", "a: b", "[1]"]
+    typed = [True, None, 1e-3, "1e-3", "2026-01-01", "[", "!!python/object:os.system {}", "a: b", "[1]"]
+    assert config.retype({"a": texts}, {"a": texts}) == {"a": typed}

@@ -22,6 +22,7 @@ from metantk import tables
 from metantk.criteria.base import load_criterion
 from metantk.figures import accuracies, cells, palette, search_curves, search_trace, style, training_curves
 from metantk.options import catalogue
+from metantk.records import SearchReport
 from metantk.storage import InputError
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
@@ -649,7 +650,9 @@ COURSES = {
 @pytest.mark.parametrize("name", COURSES)
 def test_a_search_that_trains_is_drawn_by_what_it_measured(name):
     columns, shown = COURSES[name]
-    figure = draw_searches.draw_trace(pd.DataFrame(columns), name, {})
+    figure = draw_searches.draw_trace(
+        pd.DataFrame(columns), name, SearchReport(seconds=1.0, device="cpu", options={})
+    )
     assert [axes.get_ylabel() for axes in figure.axes] == shown
     lines = {line.get_label() for axes in figure.axes for line in axes.get_lines()}
     assert ("predicted before it was trained" in lines) == ("predicted" in columns)

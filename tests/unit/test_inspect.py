@@ -17,7 +17,7 @@ def data(tmp_path):
     streams = {}
     for part, classes, colour in zip(SPLITS, (12, 2, 3), ([255, 0, 0], [0, 255, 0], [0, 0, 255]), strict=True):
         images = np.zeros((5 * classes, 8, 8, 3), np.uint8) + np.array(colour, np.uint8)
-        images[:, 0, 0, 0] = np.arange(5 * classes)
+        images[:, 0, 0] = np.arange(5 * classes)[:, None]
         names = [f"{part} {number}" for number in range(classes)]
         streams[part] = stream_split(Split(images, np.repeat(np.arange(classes), 5), names))
     source = Source(streams, "free", files=[], warnings=["look out"], is_published=False)

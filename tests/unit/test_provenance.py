@@ -50,7 +50,10 @@ def test_modules_of_kinds_are_those_that_were_asked_for():
     assert {"metantk/searches/prune.py", "metantk/kernels.py", "metantk/space/supernet.py"} <= metantk
     assert {name for name in metantk if name.startswith("metantk/criteria/")} == {
         f"metantk/criteria/{name}.py"
-        for name in ("__init__", "base", "chunks", "pictures", "meta_ntk_condition", "linear_regions")
+        for name in (
+            *("__init__", "base", "chunks", "pictures", "formulas"),
+            *("gram", "meta_ntk", "meta_ntk_condition", "linear_regions"),
+        )
     }
     random = names(*files_of("search_architecture.py", "searches", "random"))
     assert "metantk/searches/sample.py" in random

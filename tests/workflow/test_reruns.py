@@ -62,18 +62,19 @@ EVERYTHING = (*READERS, "aggregate", *FIGURES)
 BEHIND = {
     EVERYTHING: """
         metantk/__init__.py metantk/command_line.py metantk/options/__init__.py metantk/options/base.py
-        metantk/plugins.py metantk/storage.py
+        metantk/plugins.py metantk/storage.py metantk/typed_files.py
     """,
-    READERS: "metantk/datasets/__init__.py metantk/datasets/store.py",
+    READERS: "metantk/datasets/__init__.py metantk/datasets/manifest.py metantk/datasets/store.py",
+    ("prepare", "inspect"): "metantk/datasets/listing.py metantk/options/dataset.py",
     ("prepare",): """
-        prepare_dataset.py metantk/options/dataset.py metantk/datasets/arrays.py metantk/datasets/cifar.py
+        prepare_dataset.py metantk/datasets/arrays.py metantk/datasets/cifar.py
         metantk/datasets/folder.py metantk/datasets/omniglot.py metantk/datasets/published.py
         metantk/datasets/ren.py metantk/datasets/rfs.py metantk/datasets/sources.py
         metantk/datasets/split_lists.py metantk/datasets/unpickle.py metantk/datasets/downloads.py
     """,
     ("prepare", "theory"): "metantk/datasets/glyphs.py",
     ("prepare", *SEARCHES, *LEARNED, "theory"): "metantk/provenance.py",
-    ("inspect",): "inspect_dataset.py metantk/contact_sheet.py",
+    ("inspect",): "inspect_dataset.py metantk/contact_sheet.py metantk/datasets/needs.py",
     (*SEARCHES, *LEARNED): "metantk/checkpoints.py",
     (*SEARCHES, *LEARNED, "theory"): "metantk/devices.py metantk/leases.py",
     SEARCHES: """
@@ -112,7 +113,6 @@ BEHIND = {
     EVALUATED: "evaluate_episodes.py metantk/evaluation.py metantk/options/evaluation.py",
     (*EVALUATED, "aggregate", *FIGURES, "theory"): "metantk/statistics.py",
     ("aggregate",): "aggregate_tables.py metantk/costs.py",
-    (*LEARNED, "aggregate", *FIGURES): "metantk/typed_files.py",
     ("aggregate", *FIGURES): "metantk/records.py metantk/tables.py",
     ("draw_searches",): """
         draw_searches.py metantk/figures/cells.py metantk/figures/search_curves.py metantk/figures/search_trace.py
@@ -199,7 +199,7 @@ ONLY_PRUNED = chains(PRUNED, conv4=False)
         ("evaluation.episodes", 5, jobs_from("evaluate_episodes")),
         ("evaluation.seed", 1, jobs_from("evaluate_episodes")),
         # More classes per episode than any other stage asks for.
-        ("evaluation.ways", 6, jobs_from("evaluate_episodes")),
+        ("evaluation.ways", 6, jobs_from("evaluate_episodes") | INSPECTED),
         ("theory.times", [2], THEORY),
         ("theory.learner.steps", 3, THEORY),
         # Searches are drawn for all seeds at once.
@@ -208,7 +208,7 @@ ONLY_PRUNED = chains(PRUNED, conv4=False)
         (
             "rows",
             [row([*SEARCHED, "te-nas"]), CONV4_ROW],
-            jobs_from("search_architecture", chains(["te-nas"], conv4=False)),
+            jobs_from("search_architecture", chains(["te-nas"], conv4=False)) | INSPECTED,
         ),
         ("rows", [row(["metantk", "random"]), CONV4_ROW], TABLES),
         (

@@ -49,6 +49,9 @@ sys.path.insert(0, str(SCRIPTS.resolve()))
 
 # By module: Snakemake's own names, such as `config` and `parse`, share this namespace.
 import metantk.container
+import metantk.datasets.listing
+import metantk.datasets.needs
+import metantk.failures
 import metantk.options.config
 import metantk.options.dataset
 import metantk.plugins
@@ -60,8 +63,30 @@ from snakemake.settings.types import DeploymentMethod
 # For --sdm apptainer; `make container` makes it.
 IMAGE = str(REPOSITORY / metantk.container.image_name())
 
+
+def stop(error):
+    """One line for each problem and exit code 2, as every script does it, instead of a traceback."""
+    for line in str(error).split("\nerror: "):
+        print(f"error: {metantk.storage.shorten(line)}", file=sys.stderr)
+    sys.exit(2)
+
+
+def plan():
+    """The checked configuration; where data are prepared, they are compared with what it takes of them.
+
+    A run looks at them in a job of its own (`inspect_dataset`), after they were prepared anew where that is due.
+    """
+    planned = metantk.options.config.parse_config(
+        metantk.options.config.retype(dict(config), workflow.config_settings.config)
+    )
+    if workflow.dryrun:
+        for name, options in planned.datasets.items():
+            metantk.datasets.needs.check_prepared(Path(planned.results, name, "data"), options, planned.needs())
+    return planned
+
+
 try:
-    CONFIG = metantk.options.config.parse_config(dict(config))
+    CONFIG = plan()
     metantk.options.config.check_sources(CONFIG)
     if DeploymentMethod.APPTAINER in workflow.deployment_settings.deployment_method:
         metantk.container.check_image(IMAGE)
@@ -70,9 +95,12 @@ try:
             "module: leave out prefix and replace_prefix, name `results` in its config"
         )
 except metantk.storage.InputError as error:
-    # One line and exit code 2, as every script does it, instead of a traceback.
-    print(f"error: {error}", file=sys.stderr)
-    sys.exit(2)
+    stop(error)
+
+# What a killed run left half-done is begun again; stages go on after their last checkpoint. A workflow that uses
+# this one as a module decides for itself.
+if not workflow.modifier.is_module:
+    workflow.dag_settings.force_incomplete = True
 
 RESULTS = CONFIG.results
 # Snakemake looks at each input file by itself: with more of them, names and sizes alone are compared.
@@ -100,6 +128,9 @@ SEARCH_JOB, CHAIN_JOB = (folder.removeprefix(f"{RESULTS}/") for folder in (SEARC
 STABILITY = f"{RESULTS}/{{dataset}}/{{backbone}}/{{search}}/rank_stability"
 TABLES = f"{RESULTS}/tables"
 FIGURES = f"{RESULTS}/figures/{{dataset}}"
+# Made by `inspect_dataset`: before anything is computed on data, all of them were compared with their checksums, and
+# with what the rows take of them. To look again is no reason to compute again.
+INSPECTED = ancient(f"{FIGURES}/contact_sheet.png")
 THEORY = f"{RESULTS}/theory"
 
 
@@ -128,6 +159,8 @@ NEEDS = {
     "tabulate_finished": Needs(mb=2000, minutes=30),
     "draw_results": Needs(mb=2000, minutes=30),
     "draw_searches": Needs(mb=2000, minutes=30),
+    "score_architecture": Needs(mb=4000, minutes=120, mb_per_gb=1200),
+    "compare_criteria": Needs(mb=2000, minutes=60),
     "verify_theory": Needs(mb=4000, minutes=240),
 }
 
@@ -210,16 +243,24 @@ def gpus_of_search(wildcards):
 
 @functools.cache
 def files_of(source):
-    """All files of a data set's folder, in order of name."""
+    """All files that are read of a data set's folder, in order of name; a name of no folder has none."""
     if source in metantk.options.dataset.NAMED_SOURCES:
         return []
-    return sorted(str(path) for path in Path(source).rglob("*") if path.is_file())
+    try:
+        return metantk.datasets.listing.watched_files(Path(source))
+    except metantk.storage.InputError as error:
+        stop(error)
+
+
+def are_listed(files):
+    """Whether files are watched by their listing: they are many, or Snakemake takes a name for a pattern."""
+    return len(files) > MANY_FILES or any("{" in file or "}" in file for file in files)
 
 
 def source_files(wildcards):
     """The files of a data set's folder: an edited, added or removed picture prepares it again."""
     files = files_of(CONFIG.datasets[wildcards.dataset].source)
-    return files if len(files) <= MANY_FILES else []
+    return [] if are_listed(files) else files
 
 
 def downloaded(wildcards):
@@ -230,9 +271,9 @@ def downloaded(wildcards):
 
 
 def source_listing(wildcards):
-    """Stands for the files where they are many: a hash of their names and sizes."""
+    """Stands for the files where they are listed: a hash of their names and sizes."""
     files = files_of(CONFIG.datasets[wildcards.dataset].source)
-    if len(files) <= MANY_FILES:
+    if not are_listed(files):
         return ""
     listing = [[path, os.path.getsize(path)] for path in files]
     return hashlib.sha256(canonical_json(listing).encode()).hexdigest()
@@ -287,6 +328,11 @@ def results_folder(wildcards):
 
 def dataset_options(wildcards):
     return canonical_json(CONFIG.datasets[wildcards.dataset].model_dump())
+
+
+def dataset_needs(wildcards):
+    """What all rows take from a data set."""
+    return metantk.datasets.needs.needs_to_json(CONFIG.needs())
 
 
 def evaluation_options(wildcards):

@@ -1,6 +1,7 @@
 rule evaluate_episodes:
     input:
         manifest=f"{DATA}/manifest.json",
+        inspected=INSPECTED,
         arrays=ancient([f"{DATA}/test/images.npy", f"{DATA}/test/labels.npy"]),
         description=f"{CHAIN}/model.json",
         # The description holds its checksum.
@@ -28,6 +29,6 @@ rule evaluate_episodes:
     message:
         "Evaluate {wildcards.dataset} {wildcards.backbone} {wildcards.search} {wildcards.learner}, seed {wildcards.seed}"
     shell:
-        "python {params.script} --data $(dirname {input.manifest:q})"
-        " --model $(dirname {input.description:q}) --options {params.options:q}"
-        " --output $(dirname {output.evaluation:q}) 2> {log:q}"
+        'python {params.script:q} --data "$(dirname -- {input.manifest:q})"'
+        ' --model "$(dirname -- {input.description:q})" --options {params.options:q}'
+        ' --output "$(dirname -- {output.evaluation:q})" 2> {log:q}'

@@ -49,8 +49,8 @@ rule draw_searches:
     message:
         "Draw the searches of {wildcards.dataset} {wildcards.backbone} by {wildcards.search}"
     shell:
-        "python {params.script} {params.searches:q} --titles {params.titles:q}"
-        " --output $(dirname {output.cells[0]:q}) 2> {log:q}"
+        "python {params.script:q} {params.searches:q} --titles {params.titles:q}"
+        ' --output "$(dirname -- {output.cells[0]:q})" 2> {log:q}'
 
 
 rule draw_results:
@@ -99,5 +99,5 @@ rule draw_results:
     message:
         "Draw the results of {wildcards.dataset}"
     shell:
-        "python {params.script} {params.chains:q} --tables $(dirname {input.summary:q})"
-        " --output $(dirname {output.training:q}) 2> {log:q}"
+        'python {params.script:q} {params.chains:q} --tables "$(dirname -- {input.summary:q})"'
+        ' --output "$(dirname -- {output.training:q})" 2> {log:q}'

@@ -11,7 +11,7 @@ rule inspect_dataset:
         ),
     output:
         sheet=report(
-            f"{RESULTS}/figures/{{dataset}}/contact_sheet.png",
+            f"{FIGURES}/contact_sheet.png",
             category="Data",
             labels={"data set": "{dataset}", "figure": "pictures"},
             caption="../report/contact_sheet.rst",
@@ -32,7 +32,9 @@ rule inspect_dataset:
     params:
         script=SCRIPTS / "inspect_dataset.py",
         code=code("inspect_dataset.py"),
+        needs=dataset_needs,
     message:
         "Draw pictures of {wildcards.dataset}"
     shell:
-        "python {params.script} $(dirname {input.manifest:q}) --output $(dirname {output.sheet:q}) > {log:q} 2>&1"
+        'python {params.script:q} "$(dirname -- {input.manifest:q})" --needs {params.needs:q}'
+        ' --output "$(dirname -- {output.sheet:q})" > {log:q} 2>&1'

@@ -22,7 +22,7 @@ rule download_dataset:
     message:
         "Download {wildcards.dataset}, where it is missing"
     shell:
-        "python {params.script} --options {params.options:q} --output $(dirname {output.files:q}) 2> {log:q}"
+        'python {params.script:q} --options {params.options:q} --output "$(dirname -- {output.files:q})" 2> {log:q}'
 
 
 rule prepare_dataset:
@@ -58,5 +58,5 @@ rule prepare_dataset:
     message:
         "Prepare {wildcards.dataset}"
     shell:
-        "python {params.script} --name {wildcards.dataset} --options {params.options:q}"
-        " --output $(dirname {output.manifest:q}) 2> {log:q}"
+        "python {params.script:q} --name {wildcards.dataset} --options {params.options:q}"
+        ' --output "$(dirname -- {output.manifest:q})" 2> {log:q}'

@@ -1,6 +1,7 @@
 rule search_architecture:
     input:
         manifest=f"{DATA}/manifest.json",
+        inspected=INSPECTED,
         # Large files: the manifest holds their checksums, so their own times need not count.
         arrays=ancient(
             expand(
@@ -36,16 +37,17 @@ rule search_architecture:
     message:
         "Search {wildcards.dataset} {wildcards.backbone} by {wildcards.search}, seed {wildcards.seed}"
     shell:
-        "python {params.script} --data $(dirname {input.manifest:q})"
+        'python {params.script:q} --data "$(dirname -- {input.manifest:q})"'
         " --backbone {params.backbone:q} --backbone-name {wildcards.backbone}"
         " --search {params.search:q} --search-name {wildcards.search}"
-        " --seed {wildcards.seed} --output $(dirname {output.architecture:q}) 2> {log:q}"
+        ' --seed {wildcards.seed} --output "$(dirname -- {output.architecture:q})" 2> {log:q}'
 
 
 # Not part of `all`: name the files to have them, results/<dataset>/<backbone>/<search>/rank_stability/rank_stability.csv.
 rule measure_rank_stability:
     input:
         manifest=f"{DATA}/manifest.json",
+        inspected=INSPECTED,
         arrays=ancient([f"{DATA}/train/images.npy", f"{DATA}/train/labels.npy"]),
     output:
         table=f"{STABILITY}/rank_stability.csv",
@@ -72,5 +74,5 @@ rule measure_rank_stability:
     message:
         "Measure how stable the ranks of {wildcards.dataset} {wildcards.backbone} are with {wildcards.search}"
     shell:
-        "python {params.script} --data $(dirname {input.manifest:q}) --backbone {params.backbone:q}"
-        " --search {params.search:q} --output $(dirname {output.table:q}) 2> {log:q}"
+        'python {params.script:q} --data "$(dirname -- {input.manifest:q})" --backbone {params.backbone:q}'
+        ' --search {params.search:q} --output "$(dirname -- {output.table:q})" 2> {log:q}'

@@ -55,8 +55,8 @@ rule aggregate_tables:
     message:
         "Aggregate the tables"
     shell:
-        "python {params.script} {params.chains:q} --results {params.results:q} --titles {params.titles:q}"
-        " --output $(dirname {output.summary:q}) 2> {log:q}"
+        "python {params.script:q} {params.chains:q} --results {params.results:q} --titles {params.titles:q}"
+        ' --output "$(dirname -- {output.summary:q})" 2> {log:q}'
 
 
 # `make tables`: what is finished so far, at any time; what is missing is named here and in missing.csv.
@@ -81,5 +81,5 @@ rule tabulate_finished:
     message:
         "Tabulate what is finished"
     shell:
-        "python {params.script} {params.chains:q} --partial --results {params.results:q}"
+        "python {params.script:q} {params.chains:q} --partial --results {params.results:q}"
         " --titles {params.titles:q} --output {params.tables:q} 2>&1 | tee {log:q} >&2"

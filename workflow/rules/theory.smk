@@ -59,7 +59,7 @@ rule verify_theory:
     message:
         "Check the theorems in numbers"
     shell:
-        "python {params.script} --options {params.options:q} --output $(dirname {output.report:q}) 2> {log:q}"
+        'python {params.script:q} --options {params.options:q} --output "$(dirname -- {output.report:q})" 2> {log:q}'
 
 
 # A target of its own, not a part of `all`: it reads no pictures, and minutes go into it.

@@ -1,6 +1,7 @@
 rule train_network:
     input:
         manifest=f"{DATA}/manifest.json",
+        inspected=INSPECTED,
         arrays=ancient([f"{DATA}/train/images.npy", f"{DATA}/train/labels.npy"]),
         architecture=f"{SEARCH}/architecture.json",
         files=backbone_files,
@@ -28,6 +29,6 @@ rule train_network:
     message:
         "Train {wildcards.dataset} {wildcards.backbone} {wildcards.search} by {wildcards.learner}, seed {wildcards.seed}"
     shell:
-        "python {params.script} --data $(dirname {input.manifest:q}) --architecture {input.architecture:q}"
+        'python {params.script:q} --data "$(dirname -- {input.manifest:q})" --architecture {input.architecture:q}'
         " --learner {params.learner:q} --learner-name {wildcards.learner}"
-        " --seed {wildcards.seed} --output $(dirname {output.weights:q}) 2> {log:q}"
+        ' --seed {wildcards.seed} --output "$(dirname -- {output.weights:q})" 2> {log:q}'

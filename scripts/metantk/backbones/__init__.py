@@ -6,6 +6,9 @@ features, `feature_dim`, `recompute` (keep no activations for the backward pass,
 `Architecture` (what builds the network) and `Options` (what a configuration says of it).
 """
 
+from types import ModuleType
+
+import torch
 from torch import nn
 
 from metantk import plugins
@@ -13,6 +16,7 @@ from metantk.options.base import parse
 from metantk.storage import InputError
 
 PARTS = ("build", "Architecture", "Options")
+MOST_PARAMETERS = 10**9  # 4 GB; the paper's largest network has 12.6 million
 
 
 def build(architecture: dict, outputs: int, *, where: str = "architecture") -> nn.Module:
@@ -34,4 +38,18 @@ def build(architecture: dict, outputs: int, *, where: str = "architecture") -> n
         if not hasattr(module, part):
             raise InputError(f"{where}: {kind!r} is no backbone: its module has no '{part}'")
     values = {key: value for key, value in architecture.items() if key != "origin"}
-    return module.build(parse(module.Architecture, values, where=where).model_dump(), outputs)
+    checked = parse(module.Architecture, values, where=where).model_dump()
+    if "channels" in checked and not kind.endswith(".py"):
+        _check_size(module, checked, outputs, where)
+    return module.build(checked, outputs)
+
+
+def _check_size(module: ModuleType, architecture: dict, outputs: int, where: str) -> None:
+    """Refuse a network of free width that no memory holds, before any is taken."""
+    with torch.device("meta"):
+        network = module.build(architecture, outputs)
+    parameters = sum(parameter.numel() for parameter in network.parameters())
+    if parameters > MOST_PARAMETERS:
+        raise InputError(
+            f"{where}: the network has {parameters:.2g} parameters; {MOST_PARAMETERS:.0e} are the most"
+        )

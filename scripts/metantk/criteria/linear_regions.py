@@ -4,17 +4,21 @@ The thin network: one channel, a normal and a reduction cell, no stem, batch nor
 counted on the CPU chunk by chunk.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import numpy as np
 import torch
 from torch import Tensor
 
 from metantk.criteria.base import Criterion, Draws, Masks, Measured, Setting
 from metantk.criteria.chunks import over_chunks, union
+from metantk.criteria.formulas import as_bytes
 from metantk.criteria.pictures import draw_crops
 from metantk.devices import generator
 from metantk.options.criteria.linear_regions import LinearRegionsOptions
 from metantk.space.genotype import CELL_TYPES
-from metantk.space.supernet import Supernet, initialise
+from metantk.space.supernet import Convolution, DilatedDepthwise, Supernet, initialise
 
 PATTERN_CHUNK = {"cpu": 16, "cuda": 128}  # candidates of a thin network, whose pictures are tiny
 
@@ -28,26 +32,32 @@ def measure(setting: Setting, options: LinearRegionsOptions, draws: Draws, masks
     batches = draw_crops(setting, options, draws.pictures)
     size = PATTERN_CHUNK[setting.device.type]
     workers = torch.get_num_threads() if setting.device.type == "cpu" else 1
-    counts = over_chunks(
-        setting, network, masks, size, workers, lambda own, chunk: regions_of_candidates(own, batches, chunk)
-    )
-    return Measured(np.concatenate(counts).astype(np.float64), operations=0)
+
+    def of_chunk(own: Supernet, chunk: Masks) -> tuple[np.ndarray, int]:
+        with counted_operations(own) as operations:
+            regions = regions_of_candidates(own, batches, chunk)
+        return regions, sum(operations)
+
+    regions, operations = zip(*over_chunks(setting, network, masks, size, workers, of_chunk), strict=True)
+    return Measured(np.concatenate(regions).astype(np.float64), operations=sum(operations))
 
 
-def count_regions(patterns: Tensor | np.ndarray) -> int:
-    """Number of distinct rows of on/off patterns; exact.
+@contextmanager
+def counted_operations(network: Supernet) -> Iterator[list[int]]:
+    """Within, floating-point operations of each convolution's forward pass, two for a multiply-accumulate."""
+    operations: list[int] = []
+    modules = [module for module in network.modules() if isinstance(module, Convolution | DilatedDepthwise)]
+    inner = [module.convolution for module in modules if isinstance(module, DilatedDepthwise)]
 
-    Args:
-        patterns: `(inputs, units)`; a unit is on where its value is positive.
-    """
-    packed = np.packbits(np.asarray(patterns) > 0, axis=1)
-    return len(np.unique(_as_bytes(packed)))
+    def count(module: Convolution | DilatedDepthwise, _inputs: tuple[Tensor], output: Tensor) -> None:
+        operations.append(2 * output.numel() * module.weight[0].numel())
 
-
-def _as_bytes(packed: np.ndarray) -> np.ndarray:
-    """`(rows, bytes)` as one opaque value per row, which sorts and compares much faster than a row of numbers."""
-    packed = np.ascontiguousarray(packed)
-    return packed.view(np.dtype((np.void, packed.shape[1])))[:, 0]
+    hooks = [module.register_forward_hook(count) for module in modules if module not in inner]
+    try:
+        yield operations
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 class PatternRecorder:
@@ -60,7 +70,7 @@ class PatternRecorder:
         """Args: `x`, `(candidates * pictures, copies, ...)`; `used`, `(candidates, copies)`."""
         on = (x > 0).flatten(2).unflatten(0, (len(used), -1))
         # A copy that a candidate does not have is off for all its inputs: it distinguishes nothing.
-        self.parts.append((on & used[:, None, :, None]).flatten(2))
+        self.parts.append((on & (used > 0)[:, None, :, None]).flatten(2))
 
     def packed(self) -> np.ndarray:
         """`(candidates, pictures, bytes)`; what one candidate showed for all is repeated."""
@@ -87,7 +97,7 @@ def regions_of_candidates(network: Supernet, batches: list[Tensor], masks: dict[
         network(batch, masks, watch=recorder)
         recorded.append(recorder.packed())
     patterns = np.concatenate(recorded, axis=1)
-    return np.array([len(np.unique(_as_bytes(rows))) for rows in patterns])
+    return np.array([len(np.unique(as_bytes(rows))) for rows in patterns])
 
 
 CRITERION = Criterion(

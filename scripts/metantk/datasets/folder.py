@@ -11,8 +11,8 @@ or they are not, and are split here, whole classes at a time, by a seed:
 Folders may be nested, `GROUP/CLASS/picture` as Omniglot's alphabets are: classes are the folders that hold
 pictures, named by their path. A split may keep the classes of a group together.
 
-A picture is any file that Pillow can read. What begins with a dot is passed over, and so are files that lie
-beside the class folders (a README, a licence); all else in a class folder has to be a picture.
+A picture is any file that Pillow can read. What begins with a dot is passed over, and so are Thumbs.db and its like
+and files that lie beside the class folders (a README, a licence); all else in a class folder has to be a picture.
 """
 
 import warnings
@@ -22,6 +22,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from metantk.datasets import listing
 from metantk.datasets.arrays import resize_picture
 from metantk.datasets.store import SPLITS, Split, SplitStream, block_starts, gather
 from metantk.storage import InputError
@@ -81,6 +82,17 @@ def _stream_part(source: Path, classes: Classes, every: list[Path], before: int,
     return SplitStream(np.repeat(np.arange(len(counts)), counts), list(classes), shape, blocks)
 
 
+def check_files(source: Path, parts: dict[str, Classes]) -> None:
+    """Before anything is read, refuse what cannot be opened.
+
+    Raises:
+        InputError: naming pipes, links to nowhere and the like, and files without leave to read them.
+    """
+    every = [file for classes in parts.values() for files in classes.values() for file in files]
+    if wrong := listing.check_readable(every):
+        raise InputError(_describe_unreadable(source, wrong, len(every)))
+
+
 def find_unreadable(files: list[Path], image_size: int) -> dict[Path, str]:
     """The files that cannot be read as pictures, and why."""
     unreadable = {}
@@ -111,9 +123,19 @@ def leave_out_unreadable(parts: dict[str, Classes], *, image_size: int) -> tuple
     return kept, [f"left out, cannot be read: {_short_path(file)} ({why})" for file, why in unreadable.items()]
 
 
-def read_classes(source: Path, *, image_size: int) -> Split:
-    """Read one folder of class folders whole; errors as of `find_pictures` and `stream_pictures`."""
-    return gather(stream_pictures(source, {"all": find_class_files(source)}, image_size=image_size)["all"])
+def read_classes(source: Path, *, image_size: int, leave_out: bool = False) -> tuple[Split, list[str]]:
+    """Read one folder of class folders whole; a warning for each file that was left out.
+
+    Args:
+        leave_out: leave out files that cannot be read, instead of stopping.
+
+    Raises:
+        InputError: as of `find_pictures` and `stream_pictures`.
+    """
+    parts, left_out = {"all": find_class_files(source)}, []
+    if leave_out:
+        parts, left_out = leave_out_unreadable(parts, image_size=image_size)
+    return gather(stream_pictures(source, parts, image_size=image_size)["all"]), left_out
 
 
 def find_class_files(source: Path) -> Classes:
@@ -121,15 +143,22 @@ def find_class_files(source: Path) -> Classes:
     return {name: _files_in(folder) for name, folder in _given_part(Path(source), ways=1).items()}
 
 
-def read_pictures(source: Path, *, image_size: int) -> tuple[list[Path], np.ndarray]:
-    """The pictures that lie in a folder, in order of name: paths, and uint8 `(pictures, size, size, 3)`."""
+def read_pictures(
+    source: Path, *, image_size: int, leave_out: bool = False
+) -> tuple[list[Path], np.ndarray, list[str]]:
+    """The pictures that lie in a folder, in order of name: paths, uint8 `(pictures, size, size, 3)`, warnings.
+
+    Raises:
+        InputError: it is no folder, or, unless they are left out, a file cannot be read.
+    """
     source = Path(source)
     if not source.is_dir():
         raise InputError(f"{source}: is not a folder of pictures")
-    files = _files_in(source)
-    return files, gather(
-        stream_pictures(source, {"all": {source.name: files}}, image_size=image_size)["all"]
-    ).images
+    parts, left_out = {"all": {source.name: _files_in(source)}}, []
+    if leave_out:
+        parts, left_out = leave_out_unreadable(parts, image_size=image_size)
+    images = gather(stream_pictures(source, parts, image_size=image_size)["all"]).images
+    return parts["all"][source.name], images, left_out
 
 
 Folders = dict[str, Path]  # of classes, by the classes' names
@@ -140,9 +169,9 @@ def _find_classes(source: Path, *, seed: int, ways: int, keep_together: bool) ->
     given = [name for name in SPLITS if (source / name).is_dir()]
     if given == list(SPLITS):
         return {name: _given_part(source / name, ways) for name in SPLITS}
-    classes = _class_folders(source)
+    classes = listing.class_folders(source)
     # A class may be called "train" like any other; only folders inside it make it a part of a split.
-    halves = [name for name in given if _folders_in(source / name)]
+    halves = [name for name in given if listing.folders(source / name)]
     if halves:
         missing = " and ".join(f"{name}/" for name in SPLITS if name not in given)
         raise InputError(f"{source}: has {halves[0]}/ with class folders, but no {missing}; expected all three")
@@ -153,23 +182,12 @@ def _find_classes(source: Path, *, seed: int, ways: int, keep_together: bool) ->
 
 
 def _given_part(part: Path, ways: int) -> Folders:
-    classes = _class_folders(part)
+    classes = listing.class_folders(part)
     if not classes:
         raise InputError(f"{part}: {_contents(part)}; expected a folder per class")
     if len(classes) < ways:
         raise InputError(f"{part}: has {len(classes)} class folders; {ways} are needed for {ways} ways")
     return classes
-
-
-def _class_folders(folder: Path) -> Folders:
-    """The folders of classes in a folder, by name; of a folder that holds only folders those, by `folder/name`."""
-    found = {}
-    for inner in _folders_in(folder):
-        if (entries := _entries(inner)) and all(entry.is_dir() for entry in entries):
-            found |= {f"{inner.name}/{name}": path for name, path in _class_folders(inner).items()}
-        else:
-            found[inner.name] = inner
-    return found
 
 
 def split_classes(
@@ -214,27 +232,14 @@ def _split_groups(names: list[str], source: Path | str, seed: int, ways: int, wa
     return {part: sorted(found) for part, found in chosen.items()}
 
 
-def _entries(folder: Path) -> list[Path]:
-    """What lies in a folder, hidden names left out, in order of name."""
-    try:
-        return sorted(entry for entry in folder.iterdir() if not entry.name.startswith("."))
-    except OSError as error:
-        reason = error.strerror or error
-        raise InputError(f"{folder}: cannot be read ({reason}); expected a folder of pictures") from None
-
-
-def _folders_in(folder: Path) -> list[Path]:
-    return [entry for entry in _entries(folder) if entry.is_dir()]
-
-
 def _contents(folder: Path) -> str:
-    count = len(_entries(folder))
+    count = len(listing.entries(folder))
     return f"holds {count} files and no folders" if count else "is empty"
 
 
 def _files_in(folder: Path) -> list[Path]:
     """The files of a class, all of which have to be pictures."""
-    entries = _entries(folder)
+    entries = listing.entries(folder)
     if not entries:
         raise InputError(f"{folder}: is empty; expected the pictures of a class")
     for entry in entries:
@@ -253,8 +258,8 @@ class UnreadableError(Exception):
 
 def read_picture(path: Path, image_size: int) -> np.ndarray:
     """Decode one file to uint8 `(image_size, image_size, 3)`."""
-    if not path.is_file():  # a link to nowhere, or a pipe, which would be waited for
-        raise UnreadableError("not a file")
+    if wrong := listing.check_readable([path]):
+        raise UnreadableError(wrong[path])
     try:
         with warnings.catch_warnings():
             # Pillow only warns of a small file that unfolds to gigabytes; the files are not to be trusted.

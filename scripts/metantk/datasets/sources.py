@@ -194,6 +194,7 @@ def _published(name: str, splits: dict[str, SplitStream], files: list[Path], sou
 
 def _open_lists(source: Path, lists: Paths, options: DatasetOptions) -> Source:
     parts = split_lists.find_listed_pictures(lists)
+    folder.check_files(source, parts)
     splits = folder.stream_pictures(source, parts, image_size=options.image_size or FOLDER_SIZE)
     return _published("mini-imagenet", splits, [*lists.values(), *_files(parts)], str(source))
 
@@ -209,6 +210,7 @@ def _open_pictures(source: Path, options: DatasetOptions) -> Source:
     warnings = []
     if options.leave_out_unreadable:
         parts, warnings = folder.leave_out_unreadable(parts, image_size=image_size)
+    folder.check_files(source, parts)
     splits = folder.stream_pictures(source, parts, image_size=image_size)
     return Source(splits, FOLDER_LICENCE, _files(parts), warnings, is_published=False)
 

@@ -4,6 +4,8 @@ DIR/{train,val,test}/images.npy   uint8 (pictures, height, width, 3), memory-map
 DIR/{train,val,test}/labels.npy   int64 (pictures,), numbers of classes within the split
 DIR/manifest.json                 classes, sizes, sha256 of sources and outputs, mean and deviation, warnings
 
+Who reads arrays compares them with the manifest: labels always, pictures where their files are newer than it.
+
 Pictures are written as a stream of blocks, so memory does not grow with their number (tieredImageNet's training
 split is 9.5 GB), and a preparation that is killed goes on where it was.
 """
@@ -18,19 +20,23 @@ from typing import BinaryIO, NamedTuple
 
 import numpy as np
 
+from metantk.datasets.manifest import LARGEST_PICTURE, LONGEST_NAME, MOST_CLASSES, Manifest
 from metantk.storage import (
     InputError,
     atomic_write,
     canonical_json,
+    check_regular,
     read_json,
     resumable_directory,
     sha256_of,
     write_json,
 )
+from metantk.typed_files import check_record, read_record
 
 SPLITS = ("train", "val", "test")
 BLOCK_BYTES = 8 << 20
 TOLERATED_SHARE = 1e-3  # of a published split's pictures that stand in another split, too
+UNFINISHED = "{}: unfinished work is damaged; it is removed, start again"
 LISTED_FILES = 12  # source files whose checksums stand in the manifest one by one; more have one for all
 
 
@@ -115,12 +121,18 @@ def check_splits(splits: dict[str, SplitStream], *, source: str) -> None:
         where = f"{source}, split {name}"
         if len(split.shape) != 3 or split.shape[2] != 3 or 0 in split.shape:
             raise InputError(f"{where}: pictures are {split.shape}, not (height, width, 3)")
+        if max(split.shape[:2]) > LARGEST_PICTURE:
+            raise InputError(f"{where}: pictures are {split.shape}; {LARGEST_PICTURE} pixels are the most")
         if split.shape != splits["train"].shape:
             raise InputError(f"{where}: pictures are {split.shape}, those of train {splits['train'].shape}")
         present = np.unique(split.labels)
         if not len(present) or not np.array_equal(present, np.arange(len(split.class_names))):
             raise InputError(f"{where}: labels do not cover the {len(split.class_names)} classes 0, 1, 2, ...")
+        if len(split.class_names) > MOST_CLASSES:
+            raise InputError(f"{where}: {len(split.class_names)} classes; {MOST_CLASSES} are the most")
         for class_name in split.class_names:
+            if not 1 <= len(class_name) <= LONGEST_NAME:
+                raise InputError(f"{where}: class {class_name!r} has no name of 1 to {LONGEST_NAME} characters")
             other = owner.setdefault(class_name, name)
             if other != name:
                 raise InputError(f"{where}: class {class_name!r} is in split {other} too")
@@ -132,13 +144,14 @@ def write_dataset(
     *,
     name: str,
     source: str,
+    options: dict | None = None,
     key: object = None,
     advance: Callable[[int], None] = lambda pictures: None,
 ) -> dict:
     """Check the splits and write them whole or not at all; the manifest comes last.
 
     Args:
-        name, source: for the manifest.
+        name, source, options: for the manifest.
         key: all that decides the pictures, besides the source's files: options and code. Equal keys go on with
             what killed work has left.
         advance: called with the number of pictures just written.
@@ -158,9 +171,12 @@ def write_dataset(
             for part in SPLITS
         }
         mean, deviation = written["train"].statistics()
+        if not all(deviation):
+            raise InputError(f"{source}, split train: all pixels have the same red, green or blue; nothing is seen")
         manifest = {
             "name": name,
             "source": source,
+            "options": options,
             "licence": dataset.licence,
             "warnings": dataset.warnings + _check_shared_pictures(written, source, dataset.is_published),
             "files": checksums,
@@ -170,6 +186,7 @@ def write_dataset(
                 part: _describe_split(unfinished / part, dataset.splits[part], written[part]) for part in SPLITS
             },
         }
+        check_record(manifest, Manifest, where=source)
         write_json(unfinished / "manifest.json", manifest)
         journal.path.unlink()
     return manifest
@@ -188,18 +205,42 @@ def _path_below(file: Path, source: str) -> str:
 
 
 class _Journal:
-    """How many pictures of each split are safely on the disk."""
+    """How many pictures of each split are safely on the disk, and the checksum of the file so far."""
 
     def __init__(self, path: Path) -> None:
+        """Raises `InputError` where the file is damaged."""
         self.path = path
-        self.pictures: dict[str, int] = read_json(path) if path.exists() else {}
+        self.parts: dict[str, list] = {}
+        if path.exists():
+            kept = read_json(path)
+            if not isinstance(kept, dict) or not all(_is_entry(entry) for entry in kept.values()):
+                raise InputError(UNFINISHED.format(path))
+            self.parts = kept
 
-    def record(self, file: BinaryIO, part: str, pictures: int) -> None:
+    def pictures(self, part: str, count: int) -> int:
+        """How many of a split's `count` pictures there are."""
+        kept, _ = self.parts.get(part, (0, ""))
+        if kept > count:
+            raise InputError(UNFINISHED.format(self.path))
+        return kept
+
+    def check(self, part: str, digest: "_Digest") -> None:
+        """Compare the pictures that were read back with those that were written."""
+        if part in self.parts and self.parts[part][1] != digest.sha256.hexdigest():
+            raise InputError(UNFINISHED.format(self.path))
+
+    def record(self, file: BinaryIO, part: str, digest: "_Digest") -> None:
         file.flush()
         os.fsync(file.fileno())
-        self.pictures[part] = pictures
+        self.parts[part] = [len(digest.hashes), digest.sha256.hexdigest()]
         with atomic_write(self.path) as temporary:
-            temporary.write_text(canonical_json(self.pictures))
+            temporary.write_text(canonical_json(self.parts))
+
+
+def _is_entry(entry: object) -> bool:
+    """Whether it is a number of pictures and a checksum."""
+    is_pair = isinstance(entry, list) and len(entry) == 2
+    return is_pair and type(entry[0]) is int and entry[0] >= 0 and isinstance(entry[1], str)
 
 
 class _Digest:
@@ -235,7 +276,7 @@ def _write_split(
         file.write(_npy_bytes(split.labels.astype(np.int64)))
     count, part = len(split.labels), directory.name
     header = _npy_header((count, *split.shape))
-    kept = journal.pictures.get(part, 0)
+    kept = journal.pictures(part, count)
     digest = _Digest(header)
     with (directory / "images.npy").open("r+b" if kept else "w+b") as file:
         if kept:
@@ -245,13 +286,14 @@ def _write_split(
         for block in _read_blocks(file, kept, split.shape):
             digest.add(block)
             advance(len(block))
+        journal.check(part, digest)
         file.truncate()  # what lies behind the last entry of the journal may not be whole
         for block in split.blocks(kept):
             block = _checked_block(block, split.shape, where)
             file.write(block)
             digest.add(block)
             advance(len(block))
-            journal.record(file, part, len(digest.hashes))
+            journal.record(file, part, digest)
     if len(digest.hashes) != count:
         raise InputError(f"{where}: {len(digest.hashes)} pictures but {count} labels")
     return digest
@@ -273,7 +315,7 @@ def _read_blocks(file: BinaryIO, count: int, shape: tuple[int, int, int]) -> Ite
     for start, stop in block_starts(0, count, shape):
         block = np.empty((stop - start, *shape), np.uint8)
         if file.readinto(block) != block.nbytes:
-            raise InputError(f"{file.name}: unfinished work is damaged; it is removed, start again")
+            raise InputError(UNFINISHED.format(file.name))
         yield block
 
 
@@ -288,6 +330,7 @@ def _describe_split(directory: Path, split: SplitStream, digest: _Digest) -> dic
         "pictures": len(split.labels),
         "shape": list(split.shape),
         "classes": split.class_names,
+        "smallest_class": int(np.bincount(split.labels).min()),
         "sha256": {"images.npy": digest.sha256.hexdigest(), "labels.npy": sha256_of(directory / "labels.npy")},
     }
 
@@ -311,7 +354,7 @@ def _check_shared_pictures(written: dict[str, _Digest], source: str, is_publishe
 
 
 def read_manifest(directory: Path | str) -> dict:
-    """Read `manifest.json`.
+    """The content of `manifest.json`, as `metantk.datasets.manifest` has it.
 
     Raises:
         InputError: the folder holds no finished data set, or another file by that name.
@@ -319,34 +362,49 @@ def read_manifest(directory: Path | str) -> dict:
     path = Path(directory) / "manifest.json"
     if not path.is_file():
         raise InputError(f"{directory}: holds no data set (no manifest.json); make one with prepare_dataset.py")
-    manifest = read_json(path)
-    try:
-        for part in SPLITS:
-            entry = manifest["splits"][part]
-            _ = entry["pictures"], entry["shape"], entry["classes"]
-        _ = manifest["mean"], manifest["std"]
-    except (KeyError, TypeError) as error:
-        raise InputError(f"{path}: is no manifest ({error} is wrong); prepare the data set again") from None
-    return manifest
+    return read_record(path, Manifest, stage="prepare_dataset").model_dump()
 
 
-def load_split(directory: Path | str, part: str) -> Split:
+def load_split(directory: Path | str, part: str, *, thoroughly: bool = False) -> Split:
     """Memory-map one split and compare it with the manifest.
+
+    Args:
+        thoroughly: compare the pictures' checksum in any case. Else it is left out where their file, and the folder
+            that it lies in, are older than the manifest, which is written last: reading gigabytes takes time.
 
     Raises:
         InputError: a file is missing, truncated or not what the manifest says.
     """
+    folder = Path(directory) / part
     entry = read_manifest(directory)["splits"][part]
-    images = _map_array(Path(directory) / part / "images.npy", (entry["pictures"], *entry["shape"]), "uint8")
-    labels = _map_array(Path(directory) / part / "labels.npy", (entry["pictures"],), "int64")
-    return Split(images, np.array(labels), entry["classes"])
+    images = _map_array(folder / "images.npy", (entry["pictures"], *entry["shape"]), "uint8")
+    labels = np.array(_map_array(folder / "labels.npy", (entry["pictures"],), "int64"))
+    _check_sum(folder / "labels.npy", entry)
+    if thoroughly or _is_newer([folder, folder / "images.npy"], Path(directory) / "manifest.json"):
+        _check_sum(folder / "images.npy", entry)
+    present = np.unique(labels)
+    if not np.array_equal(present, np.arange(len(entry["classes"]))):
+        raise InputError(f"{folder / 'labels.npy'}: its labels are not those of {len(entry['classes'])} classes")
+    return Split(images, labels, entry["classes"])
+
+
+def _check_sum(path: Path, entry: dict) -> None:
+    if sha256_of(path) != entry["sha256"][path.name]:
+        raise InputError(f"{path}: is not the file that manifest.json describes; prepare the data set again")
+
+
+def _is_newer(paths: list[Path], than: Path) -> bool:
+    """Whether one of them was written, renamed or replaced after a file was; times of renaming cannot be set."""
+    times = [max(status.st_mtime_ns, status.st_ctime_ns) for status in map(Path.stat, [*paths, than])]
+    return max(times[:-1]) > times[-1]
 
 
 def _map_array(path: Path, shape: tuple[int, ...], dtype: str) -> np.ndarray:
+    check_regular(path, "; prepare the data set again")
     try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError) as error:
-        reason = str(error).splitlines()[0]
+        array = np.lib.format.open_memmap(path, mode="r")
+    except (OSError, ValueError, TypeError, EOFError, OverflowError, RecursionError, MemoryError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise InputError(f"{path}: cannot be read ({reason}); prepare the data set again") from None
     if array.shape != shape or array.dtype != dtype:
         raise InputError(f"{path}: is {array.dtype} {array.shape}, manifest.json says {dtype} {shape}")

@@ -294,4 +294,4 @@ def _draw_box(axes: Axes, name: str, box: Box) -> None:
     )
     frame.set(facecolor=NODE_COLOURS[box.kind], edgecolor="#444444", gid=name)
     axes.add_patch(frame)
-    centred_text(axes, box.left + box.width / 2, box.middle, box.text, 10)
+    centred_text(axes, box.left + box.width / 2, box.middle, box.text, 10, parse_math=True)

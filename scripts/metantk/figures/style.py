@@ -5,6 +5,7 @@ Equal input gives equal bytes.
 """
 
 import functools
+import warnings
 from pathlib import Path
 
 import matplotlib
@@ -33,6 +34,7 @@ STYLE = {
     "legend.frameon": False,
     "figure.facecolor": "white",
     "savefig.facecolor": "white",
+    "text.parse_math": False,  # names are other people's: a dollar sign is a dollar sign
     "svg.fonttype": "none",
     "svg.hashsalt": "metantk",
 }
@@ -53,7 +55,8 @@ def save(figure: Figure, stem: Path) -> list[Path]:
     for suffix, options in formats.items():
         # Not with_suffix(): a stem such as "tau-0.5" would lose its end.
         path = Path(stem).with_name(f"{Path(stem).name}.{suffix}")
-        with atomic_write(path) as temporary:
+        with atomic_write(path) as temporary, warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Glyph .* missing from")  # it is drawn as a box
             figure.savefig(temporary, format=suffix, **options)
         paths.append(path)
     return paths

@@ -1,15 +1,15 @@
 """MetaOptNet: features that a convex classifier of each task can use; gradients go through its solution.
 
-Lee et al., "Meta-learning with differentiable convex optimization", 2019. The published code keeps the epoch that
-is best on validation episodes; here, as for all learners, the last one is used.
+Lee et al., "Meta-learning with differentiable convex optimization", 2019. As in the published code, the epoch that
+is best on validation episodes is kept.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor, nn
 
-from metantk import devices
+from metantk import devices, transforms
 from metantk.backbones.drop import Drop
 from metantk.learners import heads
 from metantk.learners.base import Moment, Outcome
@@ -37,8 +37,9 @@ class Learner:
 
     def __init__(self, options: Options, network: nn.Module, pictures: Pictures, seed: int) -> None:
         devices.set_precision(options.precision)
-        self.options, self.network, self.pictures = options, network, pictures
+        self.options, self.network, self.pictures, self.seed = options, network, pictures, seed
         self.epochs, self.steps = options.epochs, options.steps
+        self.validate = self._validate if options.validation_episodes else None
         self.sampler = TaskSampler(
             pictures, seed, tasks=options.tasks, ways=options.ways, shots=options.shots, queries=options.queries
         )
@@ -79,6 +80,29 @@ class Learner:
         loss.backward()
         correct = (logits.detach().flatten(0, 1).argmax(1) == targets).sum()
         return Outcome(loss.detach(), correct, len(targets))
+
+    @torch.no_grad()
+    def _validate(self, pictures: Pictures, epoch: int, advance: Callable[[], None]) -> float:
+        """Episodes of an epoch's own; the network is in evaluation mode, and pictures are not augmented."""
+        options, shots, queries = self.options, self.options.validation_shots, self.options.validation_queries
+        sampler = TaskSampler(
+            pictures, self.seed, tasks=1, ways=options.ways, shots=shots, queries=queries, where="validation split"
+        )
+        numbers = range(options.validation_episodes)
+        chunks = [numbers[first : first + options.tasks] for first in numbers[:: options.tasks]]
+        orders = (torch.cat([sampler.numbers(epoch, number) for number in chunk]) for chunk in chunks)
+        labels = sampler.labels(shots, pictures.device)
+        targets = sampler.labels(queries, pictures.device)
+        self.network.eval()
+        right = torch.zeros((), dtype=torch.int64, device=pictures.device)
+        for images, _ in pictures.batches(orders):
+            prepared = transforms.normalise(transforms.to_float(images), pictures.mean, pictures.std)
+            features = self.network.features(prepared).unflatten(0, (-1, sampler.size))
+            support, query = features.split([options.ways * shots, options.ways * queries], dim=1)
+            logits = task_logits(options, support, labels.expand(len(support), -1), query, ways=options.ways)
+            right += (logits.argmax(-1) == targets).sum()
+            advance()
+        return 100 * right.item() / (options.validation_episodes * targets.numel())
 
 
 def task_logits(options: Options, support: Tensor, labels: Tensor, query: Tensor, *, ways: int) -> Tensor:

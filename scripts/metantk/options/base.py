@@ -1,11 +1,11 @@
 """What the options of all stages are made of: strict types, ranges, and errors of one line. Imports no torch."""
 
 import reprlib
-from typing import Annotated, ClassVar, TypeVar
+from typing import Annotated, ClassVar, NamedTuple, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from metantk.storage import InputError
+from metantk.storage import LONGEST_LINE, InputError, shorten
 
 NAME = r"^[a-z0-9][a-z0-9_-]*$"
 NAME_RULE = "names are small letters, digits, `-` and `_`, and begin with a letter or digit"
@@ -14,11 +14,30 @@ Count = Annotated[int, Field(ge=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 
 
+class Need(NamedTuple):
+    """What a stage takes from a split, so that too little data is said before anything costs.
+
+    Attributes:
+        part: train, val or test.
+        classes: at least so many.
+        each: pictures of each class.
+        pictures: of all classes together.
+        side: height and width of a picture, in pixels.
+    """
+
+    part: str
+    classes: int = 1
+    each: int = 1
+    pictures: int = 1
+    side: int = 1
+
+
 class Options(BaseModel):
     """Unknown keys and other types are refused, and so are numbers that are not finite."""
 
     uses_device: ClassVar[bool] = True  # of a kind: whether its stage computes anything on a GPU
     frozen: ClassVar[bool] = False  # of a backbone: it comes with its weights, and nothing trains it
+    only_own_ways: ClassVar[bool] = False  # of a learner: whether tests must have as many `ways` as its training
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
@@ -32,9 +51,14 @@ class Options(BaseModel):
         """Files, other than code, that these options name: one that is edited reruns what reads it."""
         return []
 
+    @property
+    def needs(self) -> list[Need]:
+        """The least data that these options can be carried out with."""
+        return []
+
 
 T = TypeVar("T", bound=Options)
-LONGEST_LINE, LONGEST_VALUE = 500, 60  # characters of an error, and of a value that it shows
+LONGEST_VALUE = 60  # characters of a value that an error shows
 # Looks into a value only as far as is shown: it may be huge.
 _glance = reprlib.Repr()
 _glance.maxlevel, _glance.maxstring, _glance.maxother, _glance.maxlong = (3, *[LONGEST_VALUE] * 3)
@@ -78,10 +102,3 @@ def explain(problem: dict) -> str:
     found = shorten(_glance.repr(problem["input"]), LONGEST_VALUE)
     given = "" if problem["type"] == "value_error" else f" (found {found})"
     return f"'{place}': {message[0].lower()}{message[1:]}{given}"
-
-
-def shorten(text: str, length: int) -> str:
-    """In one line, its middle left out where it is too long."""
-    text = " ".join(text.split())
-    kept = (length - 3) // 2
-    return text if len(text) <= length else f"{text[:kept]}...{text[-kept:]}"

@@ -4,19 +4,28 @@
 except for the files of one's own kinds.
 """
 
+import os
+from collections.abc import Iterable, Iterator
+from datetime import date
 from pathlib import Path
 from typing import Annotated, NamedTuple
 
-from pydantic import BeforeValidator, Field, PrivateAttr, model_validator
+import yaml
+from pydantic import AfterValidator, BeforeValidator, Field, PrivateAttr, model_validator
 
 from metantk import plugins
 from metantk.options import catalogue
-from metantk.options.base import Name, Options, Seed, parse
+from metantk.options.base import Name, Need, Options, Seed, parse
+from metantk.options.criteria.gradients import GradientsOptions
 from metantk.options.criteria.linear_regions import LinearRegionsOptions
 from metantk.options.criteria.meta_ntk import MetaNtkOptions
 from metantk.options.criteria.ntk import NtkOptions
+from metantk.options.criteria.patterns import PatternsOptions
+from metantk.options.criteria.short_training import ShortTrainingOptions
+from metantk.options.criteria.zen import ZenOptions
 from metantk.options.dataset import DatasetOptions, unknown_word
 from metantk.options.evaluation import EvaluationOptions
+from metantk.options.study import StudyOptions
 from metantk.options.theory import TheoryOptions
 from metantk.storage import InputError
 
@@ -28,6 +37,11 @@ Names = Annotated[
     ),
 ]
 Entry = dict[str, object]
+AXES = {
+    "backbones": "backbone",
+    "searches": "search",
+    "learners": "learner",
+}  # of a row, by the section of its names
 # How a configuration of earlier versions is written now.
 FORMER = {
     "runs": "`runs` is written `rows: [{backbone: 5cells-48ch, search: [metantk, random], learner: rfs}]` now",
@@ -38,6 +52,18 @@ FORMER = {
     "training": "`training` is written `learners: {rfs: {epochs: ..., drop_rate: ...}}` now",
     "trainability": "`trainability` is gone",
 }
+
+
+def _folder(name: str) -> str:
+    """A folder's name as it can stand in a rule and in a shell, without a `./` before or a `/` behind it."""
+    if not name.isprintable() or set(name) & set("{}\\"):
+        raise ValueError("braces, backslashes and what cannot be printed are not possible in its name")
+    if name.startswith(("-", "~")):
+        raise ValueError(f"{name[0]} cannot stand before its name")
+    folder = os.path.normpath(name)
+    if Path(folder).name in ("", ".", ".."):
+        raise ValueError("it has to be a folder of its own")
+    return folder
 
 
 class RowOptions(Options):
@@ -62,6 +88,10 @@ class CriteriaOptions(Options, extra="allow"):
     meta_ntk: MetaNtkOptions = MetaNtkOptions()
     ntk: NtkOptions = NtkOptions()
     linear_regions: LinearRegionsOptions = LinearRegionsOptions()
+    short_training: ShortTrainingOptions = ShortTrainingOptions()
+    patterns: PatternsOptions = PatternsOptions()
+    gradients: GradientsOptions = GradientsOptions()
+    zen: ZenOptions = ZenOptions()
 
 
 class Chain(NamedTuple):
@@ -75,7 +105,9 @@ class Chain(NamedTuple):
 class Config(Options):
     """The configuration of the workflow."""
 
-    results: str = Field("results", min_length=1, description="folder of all outputs")
+    results: Annotated[str, AfterValidator(_folder)] = Field(
+        "results", min_length=1, max_length=200, description="folder of all outputs"
+    )
     datasets: dict[Name, DatasetOptions] = Field(min_length=1, description="name: source and options")
     rows: list[RowOptions] = Field(
         min_length=1, description="rows of the tables, `{backbone, search, learner}`; lists multiply"
@@ -91,6 +123,7 @@ class Config(Options):
     criteria: CriteriaOptions = CriteriaOptions()
     evaluation: EvaluationOptions = EvaluationOptions()
     theory: TheoryOptions = TheoryOptions()
+    study: StudyOptions = StudyOptions(criteria=[name for name in catalogue.CRITERIA if name != "short_training"])
     _resolved: dict[tuple[str, str], Options] = PrivateAttr(default_factory=dict)
 
     @property
@@ -147,6 +180,11 @@ class Config(Options):
     def _check_chain(self, chain: Chain) -> None:
         backbone, search = self.backbone(chain.backbone), self.search(chain.search)
         learner = self.learner(chain.learner)
+        if learner.only_own_ways and learner.ways != self.evaluation.ways:
+            raise InputError(
+                f"rows: learner {chain.learner} is trained on {learner.ways}-way tasks and cannot answer the"
+                f" {self.evaluation.ways}-way ones of the evaluation: set its ways"
+            )
         where = f"rows: backbone {chain.backbone}"
         if missing := [path for path in backbone.files if not Path(path).is_file()]:
             raise InputError(f"{where}: {missing[0]}: no such file")
@@ -162,6 +200,7 @@ class Config(Options):
         defaults = catalogue.KINDS["searches"].keys()  # entries of these names need be no whole searches
         names = self.searches.keys() - defaults | {chain.search for chain in self.chains}
         sections = {section for name in sorted(names) for section in getattr(self.search(name), "settings", {})}
+        sections |= self.whole_study.settings.keys()
         if unknown := sorted((self.criteria.model_extra or {}).keys() - sections):
             known = ", ".join([*catalogue.SECTIONS, *sorted(sections - catalogue.SECTIONS.keys())])
             raise InputError(f"criteria: unknown key '{unknown[0]}'; no search uses it (there are {known})")
@@ -180,18 +219,31 @@ class Config(Options):
         options = self._resolve("searches", name)
         if "settings" not in type(options).model_fields:
             return options
-        return options.model_copy(update={"settings": self._settings(options)})
+        return options.model_copy(update={"settings": self._settings(self._kinds(options))})
 
-    def _settings(self, options: Options) -> dict[str, dict]:
-        """The sections of `criteria` that a search's criteria use, in full."""
-        settings = {}
-        for name in options.kinds.values():
+    @property
+    def whole_study(self) -> StudyOptions:
+        """The options of the study, those of its criteria among them."""
+        with_training = [*self.study.kinds.values(), "short_training"]
+        return self.study.model_copy(update={"settings": self._settings(with_training)})
+
+    @staticmethod
+    def _kinds(options: Options) -> Iterable[str]:
+        """The criteria of a search; none of one that measures none."""
+        return options.kinds.values() if "settings" in type(options).model_fields else []
+
+    def _settings(self, kinds: Iterable[str]) -> dict[str, dict]:
+        """The sections of `criteria` that these criteria use, in full."""
+        return {section: of_criterion.model_dump() for section, of_criterion in self._sections(kinds)}
+
+    def _sections(self, kinds: Iterable[str]) -> Iterator[tuple[str, Options]]:
+        """Each section of `criteria` that these criteria use."""
+        for name in kinds:
             section, kind = self._section(name)
             if section is not None:
                 given = getattr(self.criteria, section, {})
-                parsed = given if isinstance(given, Options) else parse(kind, given, where=f"criteria.{section}")
-                settings[section] = parsed.model_dump()
-        return settings
+                is_parsed = isinstance(given, Options)
+                yield section, given if is_parsed else parse(kind, given, where=f"criteria.{section}")
 
     @staticmethod
     def _section(criterion: str) -> tuple[str | None, type[Options] | None]:
@@ -235,6 +287,21 @@ class Config(Options):
             raise InputError(f"{family}: unknown kind {kind!r}: choose from {kinds}, or the path of a .py file")
         return catalogue.KINDS[family][kind]
 
+    def needs(self) -> list[tuple[str, Need]]:
+        """What all rows and the evaluation take from a data set, each with the name of who takes it."""
+        found = [("evaluation", need) for need in self.evaluation.needs]
+        for family, axis in AXES.items():
+            names = dict.fromkeys(getattr(chain, axis) for chain in self.chains)
+            for name in names:
+                options = self._resolve(family, name)
+                found += [(f"{family}.{name}", need) for need in options.needs]
+                found += [
+                    (f"criteria.{section} of {family}.{name}", need)
+                    for section, of_criterion in self._sections(self._kinds(options))
+                    for need in of_criterion.needs
+                ]
+        return found
+
     def title(self, family: str, name: str) -> str:
         """What the tables call it: by its name, or else as the built-in one that its kind is named after."""
         titles = catalogue.TITLES.get(family, {})
@@ -263,6 +330,38 @@ def merge(*layers: dict) -> dict:
             both = isinstance(value, dict) and isinstance(merged.get(key), dict)
             merged[key] = merge(merged[key], value) if both else value
     return merged
+
+
+def retype(values: dict, overrides: dict) -> dict:
+    """Values of a configuration, with what `--config` gave in the types that YAML would have read.
+
+    Snakemake 9 reads nested values of its command line as text: `seeds=[0,1]` comes as `["0", "1"]`.
+
+    Args:
+        values: of the whole configuration, overrides included.
+        overrides: by key, as Snakemake has read them from the command line.
+    """
+    typed = dict(values)
+    for key, given in overrides.items():
+        if isinstance(given, dict) and isinstance(values.get(key), dict):
+            typed[key] = retype(values[key], given)
+        else:
+            typed[key] = _typed(given)
+    return typed
+
+
+def _typed(value: object) -> object:
+    if isinstance(value, dict):
+        return {key: _typed(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_typed(inner) for inner in value]
+    if not isinstance(value, str):
+        return value
+    try:
+        scalar = yaml.safe_load(value)
+    except yaml.YAMLError:
+        return value
+    return value if isinstance(scalar, dict | list | date) else scalar
 
 
 def parse_config(values: dict) -> Config:

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
 from metantk.options.augmentation import AugmentationOptions
-from metantk.options.base import Count, Options, Seed
+from metantk.options.base import Count, Need, Options, Seed
 
 Classifier = Literal["logistic_regression", "svm"]
 
@@ -20,6 +20,11 @@ class EvaluationOptions(Options):
     )
     queries: Count = Field(15, description="query pictures per class (published code: 50)")
     copies: Count = Field(5, description="augmented copies of each support picture")
+    pool: Count | None = Field(
+        10,
+        description="copies that are made of a picture in all (`copies` of them, if that is more): each episode "
+        "draws its own among them, which saves most of the time; null: made anew for each episode, as published",
+    )
     classifier: Annotated[
         Annotated[Classifier, Tag("name")] | Annotated[dict[str, Classifier], Tag("by_shots")],
         Discriminator(lambda given: "name" if isinstance(given, str) else "by_shots"),
@@ -51,6 +56,10 @@ class EvaluationOptions(Options):
         if isinstance(self.classifier, dict) and sorted(self.classifier) != sorted(shots):
             raise ValueError(f"classifier: name one for each of {', '.join(shots)} shots")
         return self
+
+    @property
+    def needs(self) -> list[Need]:
+        return [Need("test", self.ways, max(self.shots) + self.queries)]
 
     def classifier_of(self, shots: int) -> Classifier:
         return self.classifier if isinstance(self.classifier, str) else self.classifier[str(shots)]

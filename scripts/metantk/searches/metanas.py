@@ -24,7 +24,7 @@ from metantk.options.searches.metanas import Adaptation, MetaNasOptions, TaskLea
 from metantk.searches.base import Checkpoint, Cost, Found, Problem
 from metantk.searches.decoding import decode_pairs, entropy, to_genotype
 from metantk.searches.pacing import Pacer, count_operations
-from metantk.searches.reptile import draw_batch, make_adam, reptile_step, step_on
+from metantk.searches.reptile import check_loss, draw_batch, make_adam, reptile_step, step_on
 from metantk.searches.tasks import TaskSource
 from metantk.space.genotype import CELL_TYPES, SPACES, Space
 from metantk.space.layouts import few_shot_layout, metanas_layout
@@ -258,9 +258,9 @@ def find(problem: Problem, options: MetaNasOptions, seed: int, checkpoint: Check
         losses = _meta_step(learner, tasks, problem.device, seed, epoch, architecture=not warm)
         finished = epoch + 1
         if finished % max(1, options.meta_epochs // ROWS) == 0 or finished == options.meta_epochs:
-            rows.append(
-                {"event": "epoch", "epoch": finished, "loss": sum(losses) / len(losses)} | _entropies(learner)
-            )
+            loss = sum(losses) / len(losses)
+            check_loss(loss, finished)
+            rows.append({"event": "epoch", "epoch": finished, "loss": loss} | _entropies(learner))
         if finished % options.prune_every == 0:
             removed = learner.remove_tiny()
             rows.append({"event": "removal", "epoch": finished, "removed": removed} | _entropies(learner))

@@ -1,10 +1,13 @@
 """Reptile (Nichol et al. 2018): learn a task by plain steps, then move the meta-parameters its way."""
 
+import math
 from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor
 from torch.nn import functional
+
+from metantk.storage import DivergedError
 
 
 def snapshot(tensors: Iterable[Tensor]) -> list[Tensor]:
@@ -63,6 +66,12 @@ def step_on(loss: Tensor, optimiser: torch.optim.Adam) -> None:
         parameter.grad = gradient
     optimiser.step()
     optimiser.zero_grad()
+
+
+def check_loss(loss: float, epoch: int) -> None:
+    """Raises `DivergedError` where a search's training has come to nothing."""
+    if not math.isfinite(loss):
+        raise DivergedError(f"search: the loss is not finite in epoch {epoch}: use lower rates")
 
 
 def draw_batch(labels: Tensor, size: int, generator: torch.Generator) -> Tensor:

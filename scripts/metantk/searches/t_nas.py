@@ -29,7 +29,7 @@ from metantk.searches.base import Checkpoint, Cost, Found, Problem
 from metantk.searches.decoding import decode_edges, entropy, to_genotype
 from metantk.searches.fomaml import Group, add_meta_gradient, descend, gradients_of
 from metantk.searches.pacing import Pacer, count_operations
-from metantk.searches.reptile import restore, snapshot
+from metantk.searches.reptile import check_loss, restore, snapshot
 from metantk.searches.tasks import Task, TaskSource
 from metantk.space.genotype import CELL_TYPES, SPACES
 from metantk.space.layouts import few_shot_layout, t_nas_layout
@@ -263,6 +263,8 @@ class _Progress:
         self.costs = {"training": Cost(), "validation": Cost()}
 
     def end_epoch(self, accuracy: float, genotypes: int, learner: MetaLearner) -> None:
+        """Raises `DivergedError` where the loss is not finite."""
+        check_loss(self.loss, self.epoch + 1)
         is_best = accuracy > self.best_accuracy
         if is_best:
             self.best_accuracy, self.best = accuracy, learner.tensors()

@@ -6,11 +6,10 @@ the intermediate nodes.
 """
 
 import ast
-import json
 from pathlib import Path
 from typing import NamedTuple
 
-from metantk.storage import SCRIPTS, InputError
+from metantk.storage import SCRIPTS, InputError, parse_json, read_text
 
 CELL_TYPES = ("normal", "reduce")
 KEPT_EDGES = 2  # that a node keeps of all that lead to it
@@ -70,6 +69,7 @@ SPACES = {
     ),
 }
 OPERATIONS = tuple(dict.fromkeys(name for space in SPACES.values() for name in space.operations))
+MOST_NODES = 12  # of a cell; the published ones have 3 and 4
 PUBLISHED_SPELLINGS = {"max_pool_3x3BN": "max_pool_3x3", "avg_pool_3x3BN": "avg_pool_3x3"}
 
 
@@ -88,11 +88,7 @@ def read_genotype(path: Path | str) -> dict:
     Raises:
         InputError: the file cannot be read, or holds no valid genotype.
     """
-    try:
-        text = Path(path).read_text()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot be read ({error})") from None
-    return parse_genotype(text, where=str(path))
+    return parse_genotype(read_text(path), where=str(path))
 
 
 def read_named(name_or_path: Path | str) -> dict:
@@ -118,7 +114,7 @@ def parse_genotype(text: str, *, where: str = "genotype") -> dict:
         value = _parse_published(text, where)
     else:
         try:
-            value = json.loads(text)
+            value = parse_json(text)
         except ValueError as error:
             raise InputError(f"{where}: is neither JSON nor a Genotype(...) text ({error})") from None
     return check_genotype(value, where=where)
@@ -128,6 +124,8 @@ def _parse_published(text: str, where: str) -> dict:
     try:
         call = ast.parse(text, mode="eval").body
         if not isinstance(call, ast.Call) or call.args:
+            raise ValueError("expected Genotype(normal=..., ...)")
+        if not all(keyword.arg for keyword in call.keywords):
             raise ValueError("expected Genotype(normal=..., ...)")
         return {keyword.arg: _literal(keyword.value) for keyword in call.keywords}
     except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError) as error:
@@ -180,6 +178,8 @@ def _group_by_node(pairs: object, where: str) -> list[list[list]]:
         if len(pairs) % 2:
             raise InputError(f"{where}: {len(pairs)} pairs, but each node has 2")
         pairs = [pairs[start : start + 2] for start in range(0, len(pairs), 2)]
+    if len(pairs) > MOST_NODES:
+        raise InputError(f"{where}: has {len(pairs)} nodes; {MOST_NODES} are the most")
     return [_check_node(node, number, f"{where}, node {number}") for number, node in enumerate(pairs, start=2)]
 
 

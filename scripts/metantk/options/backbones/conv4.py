@@ -4,8 +4,8 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
+from metantk.options.base import Need, parse
 from metantk.options.base import Options as Base
-from metantk.options.base import parse
 
 
 class Architecture(Base):
@@ -28,6 +28,10 @@ class Conv4Options(Base):
     def title(self) -> str:
         """For tables."""
         return "Conv4"
+
+    @property
+    def needs(self) -> list[Need]:
+        return [Need("train", side=16)]  # four times halved
 
     def architecture(self, image_size: int, genotype: dict | None = None) -> dict:
         """The content of architecture.json; there is no genotype.

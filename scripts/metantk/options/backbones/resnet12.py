@@ -4,8 +4,8 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
+from metantk.options.base import Need, parse
 from metantk.options.base import Options as Base
-from metantk.options.base import parse
 
 LARGE_PICTURE = 64  # pixels; the published block sizes are those of 84 and of 32 pixels
 Width = Annotated[int, Field(ge=1, le=8192)]
@@ -44,6 +44,10 @@ class ResNet12Options(Base):
     def title(self) -> str:
         """For tables."""
         return "ResNet-12"
+
+    @property
+    def needs(self) -> list[Need]:
+        return [Need("train", side=16)]  # four times halved
 
     def architecture(self, image_size: int, genotype: dict | None = None) -> dict:
         """The content of architecture.json; there is no genotype.

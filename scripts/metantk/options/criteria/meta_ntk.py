@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from metantk.options.base import Count, Options
+from metantk.options.base import Count, Need, Options
 
 
 class MetaNtkOptions(Options):
@@ -21,3 +21,7 @@ class MetaNtkOptions(Options):
     ways: int = Field(5, ge=1, description="classes per task, and outputs of the fresh head")
     shots: Count = Field(1, description="support pictures per class")
     queries: Count = Field(1, description="query pictures per class")
+
+    @property
+    def needs(self) -> list[Need]:
+        return [Need("train", self.ways, self.shots + self.queries)]

@@ -2,10 +2,14 @@
 
 from pydantic import Field
 
-from metantk.options.base import Options
+from metantk.options.base import Need, Options
 
 
 class NtkOptions(Options):
     """The supervised kernel of TE-NAS."""
 
     pictures: int = Field(30, ge=2, description="pictures per kernel")
+
+    @property
+    def needs(self) -> list[Need]:
+        return [Need("train", pictures=self.pictures)]

@@ -1,6 +1,6 @@
 """Options of MetaNAS as a learner: meta-training of weights and architecture, adapted to each task."""
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
@@ -10,6 +10,8 @@ from metantk.options.searches.metanas import Adaptation, TaskLearning
 
 class MetaNasLearnerOptions(TaskLearning):
     """The model MetaNAS of Table 1, on the backbone `mixed` (learner `metanas`)."""
+
+    only_own_ways: ClassVar[bool] = True
 
     kind: Literal["metanas"] = "metanas"
     epochs: int = Field(30, ge=0, description="of meta-training; 0 leaves the network as it was drawn")

@@ -5,7 +5,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from metantk.options.augmentation import AugmentationOptions
-from metantk.options.base import Count
+from metantk.options.base import Count, Need
 from metantk.options.base import Options as Base
 
 FACTORS = (1.0, 0.06, 0.012, 0.0024)  # of the learning rate, between the published milestones
@@ -39,6 +39,11 @@ class MetaOptNetOptions(Base):
     )
     momentum: float = Field(0.9, gt=0, lt=1, description="of SGD")
     weight_decay: float = Field(5.0e-4, ge=0, description="on all parameters")
+    validation_episodes: int = Field(
+        2000, ge=0, description="after each epoch; the epoch of the best accuracy on them is kept; 0: the last one"
+    )
+    validation_shots: Count = Field(5, description="support pictures per class of a validation episode")
+    validation_queries: Count = Field(15, description="query pictures per class of a validation episode")
     drop_rate: float = Field(0.1, ge=0, lt=1, description="as for `rfs`")
     augmentation: AugmentationOptions = AugmentationOptions()
     precision: Literal["float32", "tf32"] = Field("float32", description="of the arithmetic, as for `rfs`")
@@ -56,6 +61,10 @@ class MetaOptNetOptions(Base):
         if falls is None:
             falls = [round(self.epochs * share) for share in (1 / 3, 2 / 3, 5 / 6)]
         return FACTORS[sum(epoch >= fall for fall in falls)]
+
+    @property
+    def needs(self) -> list[Need]:
+        return [Need("train", self.ways, self.shots + self.queries)]
 
 
 Options = MetaOptNetOptions

@@ -1,15 +1,17 @@
 """Options of Reptile."""
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from metantk.options.base import Count
+from metantk.options.base import Count, Need
 from metantk.options.base import Options as Base
 
 
 class ReptileOptions(Base):
     """Meta-learning of an initialisation by moving towards where training on tasks leads (learner `reptile`)."""
+
+    only_own_ways: ClassVar[bool] = True
 
     kind: Literal["reptile"] = "reptile"
     epochs: int = Field(100, ge=0, description="of meta-training; 0 leaves the network as it was drawn")
@@ -29,6 +31,10 @@ class ReptileOptions(Base):
         True, description="normalise a test's queries by their own statistics; else by running averages"
     )
     precision: Literal["float32", "tf32"] = Field("float32", description="of the arithmetic, as for `rfs`")
+
+    @property
+    def needs(self) -> list[Need]:
+        return [Need("train", self.ways, self.shots)]
 
 
 Options = ReptileOptions

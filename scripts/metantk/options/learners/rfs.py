@@ -5,7 +5,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from metantk.options.augmentation import AugmentationOptions
-from metantk.options.base import Count
+from metantk.options.base import Count, Need
 from metantk.options.base import Options as Base
 
 
@@ -52,6 +52,10 @@ class RfsOptions(Base):
         if self.milestones is not None:
             return self.milestones
         return sorted({round(share * self.epochs) for share in (0.6, 0.8)} - {0, self.epochs})
+
+    @property
+    def needs(self) -> list[Need]:
+        return [Need("train", pictures=2)]  # batch normalisation takes two
 
 
 Options = RfsOptions

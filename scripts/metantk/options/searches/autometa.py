@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from metantk.options.base import Count
+from metantk.options.base import Count, Need
 from metantk.options.base import Options as Base
 
 Rate = Annotated[float, Field(ge=0)]
@@ -45,6 +45,11 @@ class AutoMetaOptions(Base):
     validation_shots: Count = Field(5, description="support pictures per class of a validation task")
     validation_queries: Count = Field(15, description="query pictures per class of a validation task")
     validation_steps: int = Field(50, ge=0, description="steps on the support of a validation task")
+
+    @property
+    def needs(self) -> list[Need]:
+        validation = self.validation_shots + self.validation_queries
+        return [Need("train", self.ways, self.shots), Need("val", self.ways, validation)]
 
 
 FILLED = tuple(name for name in AutoMetaOptions.model_fields if name not in ("kind", "image_size", "ways"))

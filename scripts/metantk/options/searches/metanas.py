@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from metantk.options.base import Count
+from metantk.options.base import Count, Need
 from metantk.options.base import Options as Base
 
 # Below one in the number of operations (7) and of pairs (10 in four nodes): something always survives.
@@ -40,6 +40,10 @@ class TaskLearning(Base):
         0.1, gt=0, le=1, description="of the softmaxes at a task's last architecture step (1 at its first)"
     )
     threshold: Threshold = Field(0.01, description="operations and pairs of this weight or less are skipped")
+
+    @property
+    def needs(self) -> list[Need]:
+        return [Need("train", self.ways, self.shots)]
 
 
 class MetaNasOptions(TaskLearning):

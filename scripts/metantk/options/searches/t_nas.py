@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from metantk.options.base import Count
+from metantk.options.base import Count, Need
 from metantk.options.base import Options as Base
 
 Rate = Annotated[float, Field(ge=0)]
@@ -50,6 +50,10 @@ class TNasOptions(Base):
         if self.tasks_per_epoch % self.tasks:
             raise ValueError(f"tasks_per_epoch ({self.tasks_per_epoch}) is no multiple of tasks ({self.tasks})")
         return self
+
+    @property
+    def needs(self) -> list[Need]:
+        return [Need(part, self.ways, self.shots + self.queries) for part in ("train", "val")]
 
 
 Options = TNasOptions

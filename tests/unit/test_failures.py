@@ -1,0 +1,41 @@
+"""The lines of failed jobs, from Snakemake's report of a run."""
+
+from metantk.failures import read_failures
+
+REPORT = """
+Error in rule train_network:
+    jobid: 6
+    log: {log} (check log file(s) for error details)
+    shell:
+        python scripts/train_network.py
+"""
+
+
+def test_each_failed_job_says_its_own_line_once(tmp_path):
+    logs = {
+        "a b.log": "03:00:10 device cpu\ntrain_network.py: error: use a lower one\n\n",
+        "killed.log": "03:00:10 device cpu\ntraining: 3/9\n",
+        "empty.log": "",
+    }
+    for name, text in logs.items():
+        (tmp_path / name).write_text(text)
+    report = tmp_path / "report.log"
+    named = [*logs, "a b.log", "missing.log"]
+    report.write_text("".join(REPORT.format(log=tmp_path / name) for name in named))
+    assert read_failures([str(report)]) == [
+        f"train_network.py: error: use a lower one (all of it: {tmp_path}/a b.log)",
+        f"training: 3/9 (all of it: {tmp_path}/killed.log)",
+        f"nothing was said (all of it: {tmp_path}/empty.log)",
+        f"nothing was said (all of it: {tmp_path}/missing.log)",
+    ]
+
+
+def test_a_long_line_of_a_log_is_shortened(tmp_path):
+    (tmp_path / "log").write_text("x.py: error: " + "y" * 10**6)
+    (tmp_path / "report").write_text(REPORT.format(log=tmp_path / "log"))
+    (line,) = read_failures(tmp_path / "report")
+    assert len(line) < 600 + len(str(tmp_path))
+
+
+def test_a_run_without_a_report():
+    assert read_failures(None) == read_failures("nowhere") == read_failures([]) == []

@@ -1,0 +1,134 @@
+"""Too little data is said before anything costs."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+from metantk.datasets.needs import check_needs, check_prepared, needs_from_json, needs_to_json
+from metantk.datasets.sources import open_source
+from metantk.datasets.store import write_dataset
+from metantk.options.config import parse_config
+from metantk.options.dataset import DatasetOptions
+from metantk.storage import InputError
+
+GLYPHS = {"source": "glyphs", "image_size": 16, "images_per_class": 20}
+
+
+def configuration(**sections) -> dict:
+    row = {"backbone": "2cells-1ch", "search": "random", "learner": "none"}
+    return {"datasets": {"glyphs": GLYPHS}, "rows": [row], "seeds": [0]} | sections
+
+
+def row(**parts) -> list[dict]:
+    return [{"backbone": "2cells-1ch", "search": "random", "learner": "none"} | parts]
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory):
+    """20 pictures of 16 pixels in each of 64, 16 and 20 classes."""
+    options = DatasetOptions(**GLYPHS)
+    folder = tmp_path_factory.mktemp("prepared") / "data"
+    written = {"name": "glyphs", "source": "glyphs", "options": options.model_dump()}
+    return folder, write_dataset(folder, open_source(options), **written)
+
+
+def check(manifest: dict, values: dict) -> None:
+    needs = needs_from_json(needs_to_json(parse_config(values).needs()))
+    check_needs(manifest, needs, where="data")
+
+
+@pytest.mark.parametrize(
+    ("sections", "message"),
+    [
+        ({"evaluation": {"ways": 21}}, "test has 20 classes, 21 are needed by evaluation"),
+        (
+            {"evaluation": {"queries": 16}},
+            "test has 20 pictures in its smallest class, 21 are needed by evaluation",
+        ),
+        ({"evaluation": {"shots": [1, 6]}}, "test has 20 pictures in its smallest class, 21"),
+        (
+            {"rows": row(search="metantk"), "criteria": {"meta_ntk": {"ways": 65}}},
+            "train has 64 classes, 65 are needed by criteria.meta_ntk of searches.metantk",
+        ),
+        (
+            {"rows": row(search="te-nas"), "criteria": {"ntk": {"pictures": 1281}}},
+            "train has 1280 pictures, 1281 are needed by criteria.ntk of searches.te-nas",
+        ),
+        (
+            {"rows": row(learner="maml"), "learners": {"maml": {"shots": [6], "queries": 15}}},
+            "train has 20 pictures in its smallest class, 21 are needed by learners.maml",
+        ),
+        (
+            {"rows": row(search="t-nas"), "searches": {"t-nas": {"ways": 17}}},
+            "val has 16 classes, 17 are needed by searches.t-nas",
+        ),
+        (
+            {"rows": row(search="autometa"), "searches": {"autometa": {"validation_shots": 6}}},
+            "val has 20 pictures in its smallest class, 21 are needed by searches.autometa",
+        ),
+        (
+            {"rows": row(learner="reptile"), "learners": {"reptile": {"shots": 21}}},
+            "21 are needed by learners.reptile",
+        ),
+        (
+            {"rows": row(search="metanas"), "searches": {"metanas": {"shots": 21}}},
+            "21 are needed by searches.metanas",
+        ),
+        ({"rows": row(learner="metaoptnet"), "learners": {"metaoptnet": {"queries": 6}}}, "21 are needed"),
+    ],
+)
+def test_what_a_row_lacks_is_said_and_one_less_is_enough(prepared, sections, message):
+    with pytest.raises(InputError, match=f"^data: too little data: .*{message}"):
+        check(prepared[1], configuration(**sections))
+    check(prepared[1], configuration(**json.loads(json.dumps(sections), parse_int=one_less)))
+
+
+def one_less(text: str) -> int:
+    """The numbers above are one too large; small ones are not the ones meant."""
+    return int(text) - 1 if int(text) in (6, 16, 17, 21, 65, 1281) else int(text)
+
+
+def test_pictures_that_are_too_small_for_a_backbone(prepared):
+    small = json.loads(json.dumps(prepared[1]))
+    for entry in small["splits"].values():
+        entry["shape"] = [8, 8, 3]
+    with pytest.raises(InputError, match=r"train has pictures of 8 pixels, 16 are needed by backbones\.conv4"):
+        check(small, configuration(rows=[{"backbone": "conv4"}]))
+
+
+def test_a_learner_that_answers_tasks_of_its_own_ways_only_is_refused_before_it_is_trained():
+    with pytest.raises(InputError, match=r"learner maml is trained on 5-way tasks .* 4-way"):
+        parse_config(configuration(rows=row(learner="maml"), evaluation={"ways": 4}))
+    parse_config(configuration(rows=row(learner="metaoptnet"), evaluation={"ways": 4}))
+
+
+def test_equal_needs_of_two_rows_are_one():
+    one = configuration(rows=row(search="metantk"))
+    both = configuration(rows=row(search=["metantk", "other"]), searches={"other": one_search()})
+    assert needs_to_json(parse_config(one).needs()) == needs_to_json(parse_config(both).needs())
+
+
+def one_search() -> dict:
+    return {"kind": "prune", "criteria": ["meta_ntk_condition"]}
+
+
+def test_prepared_data_are_looked_at_unless_a_run_would_prepare_them_anew(prepared, tmp_path):
+    folder = shutil.copytree(prepared[0], tmp_path / "data")
+    needs = parse_config(configuration(evaluation={"ways": 21})).needs()
+    with pytest.raises(InputError, match="too little data"):
+        check_prepared(folder, DatasetOptions(**GLYPHS), needs)
+    check_prepared(folder, DatasetOptions(**GLYPHS | {"images_per_class": 30}), needs)
+    check_prepared(tmp_path / "nowhere", DatasetOptions(**GLYPHS), needs)
+
+
+@pytest.mark.parametrize("text", ["", "{}", "[1]", '[{"of": "a"}]', "[" * 10**5, "NaN"])
+def test_needs_that_are_none(text):
+    with pytest.raises(InputError, match="--needs"):
+        needs_from_json(text)
+
+
+def test_the_smallest_class_is_counted(prepared):
+    labels = np.load(prepared[0] / "val" / "labels.npy")
+    assert prepared[1]["splits"]["val"]["smallest_class"] == np.bincount(labels).min() == 20
