@@ -68,7 +68,9 @@ def main() -> None:
     check_writable(arguments.output)
     device = devices.start()
     network.initialise_(generator("initial weights", arguments.seed))
-    pictures = place(train, manifest, device)
+    # A network that comes with its weights also says what its pictures are normalised by.
+    statistics = getattr(network, "statistics", manifest)
+    pictures = place(train, statistics, device)
     learner = module.Learner(options, network.to(device), pictures, arguments.seed)
     files = [
         __file__,
@@ -103,8 +105,11 @@ def main() -> None:
         "outputs": network.head.out_features,
         "classes": train.class_names,
         "image_size": train.images.shape[1],
-        "mean": manifest["mean"],
-        "std": manifest["std"],
+        "mean": statistics["mean"],
+        "std": statistics["std"],
+        "data": str(arguments.data),
+        "licence": manifest.get("licence", "unknown"),
+        "initial_weights": getattr(network, "initial_weights", None),
         "feature_dim": network.feature_dim,
         "parameters": count_parameters(network),
         "backbone_parameters": count_parameters(network) - count_parameters(network.head),

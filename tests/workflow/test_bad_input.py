@@ -433,13 +433,13 @@ def test_a_refusal_as_a_program(copy_of_house, script, arguments, named):
 def test_a_refusal_within_the_workflow_is_in_the_log(tiny_house):
     """The job fails, its log holds the line, and the run leaves no output of it."""
     configuration = tiny_house.configuration
-    configuration["datasets"] = {"mine": {"source": "nowhere"}}
+    configuration["datasets"] = {"mine": {"source": "no/where"}}
     tiny_house.configure(configuration)
     run = tiny_house.snakemake("--cores", 1)
     assert run.returncode == 1
     log = "results/logs/prepare_dataset/mine.log"
     assert log in run.stdout + run.stderr
-    assert_one_line((tiny_house.path / log).read_text(), "prepare_dataset.py: error: ", "nowhere")
+    assert_one_line((tiny_house.path / log).read_text(), "prepare_dataset.py: error: ", "no/where")
     assert files_in(tiny_house.path / "results" / "mine") == []
 
 

@@ -87,6 +87,7 @@ def plan():
 
 try:
     CONFIG = plan()
+    metantk.options.config.check_sources(CONFIG)
     if DeploymentMethod.APPTAINER in workflow.deployment_settings.deployment_method:
         metantk.container.check_image(IMAGE)
     if workflow.modifier.path_modifier.replace_prefix(f"{CONFIG.results}/", None) != f"{CONFIG.results}/":
@@ -230,6 +231,11 @@ def options(family, wildcard):
     return needed
 
 
+def backbone_files(wildcards):
+    """Weights and graphs that a backbone comes with; none for those that are built from nothing."""
+    return CONFIG.backbone(wildcards.backbone).files
+
+
 def gpus_of_search(wildcards):
     """A search that computes nothing asks for no GPU."""
     return int(CONFIG.search(wildcards.search).uses_device)
@@ -287,6 +293,16 @@ def each_chain(pattern):
 def each_seed(pattern):
     """`pattern` for every seed; all else stays a wildcard."""
     return expand(pattern, seed=CONFIG.seeds, allow_missing=True)
+
+
+def by_seed(pattern):
+    """Each seed, and `pattern` for it."""
+    return list(zip(CONFIG.seeds, each_seed(pattern)))
+
+
+def labels_of_search(seed):
+    """What the report calls the figure of a search."""
+    return {"data set": "{dataset}", "backbone": "{backbone}", "search": "{search}", "seed": str(seed)}
 
 
 def all_chains(pattern):

@@ -11,6 +11,7 @@ rule search_architecture:
                 allow_missing=True,
             )
         ),
+        files=backbone_files,
     output:
         architecture=f"{SEARCH}/architecture.json",
         trace=f"{SEARCH}/search.csv",

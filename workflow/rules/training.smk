@@ -4,6 +4,7 @@ rule train_network:
         inspected=INSPECTED,
         arrays=ancient([f"{DATA}/train/images.npy", f"{DATA}/train/labels.npy"]),
         architecture=f"{SEARCH}/architecture.json",
+        files=backbone_files,
     output:
         weights=f"{CHAIN}/model.safetensors",
         description=f"{CHAIN}/model.json",

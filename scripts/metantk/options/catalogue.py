@@ -10,7 +10,10 @@ import re
 from metantk.options.backbones.cells import CellsOptions
 from metantk.options.backbones.conv4 import Conv4Options
 from metantk.options.backbones.mixed import MixedOptions
+from metantk.options.backbones.onnx import OnnxOptions
+from metantk.options.backbones.pixels import PixelsOptions
 from metantk.options.backbones.resnet12 import ResNet12Options
+from metantk.options.backbones.timm import TimmOptions
 from metantk.options.base import Options
 from metantk.options.criteria.gradients import GradientsOptions
 from metantk.options.criteria.linear_regions import LinearRegionsOptions
@@ -35,7 +38,15 @@ from metantk.options.searches.sample import SampleOptions
 from metantk.options.searches.t_nas import TNasOptions
 
 KINDS: dict[str, dict[str, type[Options]]] = {
-    "backbones": {"cells": CellsOptions, "conv4": Conv4Options, "resnet12": ResNet12Options, "mixed": MixedOptions},
+    "backbones": {
+        "cells": CellsOptions,
+        "conv4": Conv4Options,
+        "resnet12": ResNet12Options,
+        "mixed": MixedOptions,
+        "timm": TimmOptions,
+        "onnx": OnnxOptions,
+        "pixels": PixelsOptions,
+    },
     "searches": {
         "prune": PruneOptions,
         "fit": FitOptions,
@@ -104,6 +115,7 @@ NAMED: dict[str, dict[str, dict]] = {
         "resnet12": {"kind": "resnet12"},
         "mixed": {"kind": "mixed"},  # the network of MetaNAS
         "resnet12-flat": {"kind": "resnet12", "pool": "none"},  # as MetaOptNet has it
+        "pixels": {"kind": "pixels"},
     },
     "searches": {
         "metantk": {"kind": "prune", "criteria": ["meta_ntk_condition", "linear_regions"]},
@@ -184,7 +196,7 @@ TITLES: dict[str, dict[str, str]] = {
         "metaoptnet": "MetaOptNet",
         "metaoptnet-ridge": "MetaOptNet (ridge)",
         "metanas": "MetaNAS",
-        "none": "Untrained",
+        "none": "Not trained",
     },
 }
 CELLS = re.compile(r"(\d{1,3})cells-(\d{1,4})ch")

@@ -23,7 +23,7 @@ from metantk.options.criteria.ntk import NtkOptions
 from metantk.options.criteria.patterns import PatternsOptions
 from metantk.options.criteria.short_training import ShortTrainingOptions
 from metantk.options.criteria.zen import ZenOptions
-from metantk.options.dataset import DatasetOptions
+from metantk.options.dataset import DatasetOptions, unknown_word
 from metantk.options.evaluation import EvaluationOptions
 from metantk.options.study import StudyOptions
 from metantk.options.theory import TheoryOptions
@@ -186,6 +186,10 @@ class Config(Options):
                 f" {self.evaluation.ways}-way ones of the evaluation: set its ways"
             )
         where = f"rows: backbone {chain.backbone}"
+        if missing := [path for path in backbone.files if not Path(path).is_file()]:
+            raise InputError(f"{where}: {missing[0]}: no such file")
+        if backbone.frozen and learner.kind in catalogue.KINDS["learners"] and learner.kind != "none":
+            raise InputError(f"{where} is frozen: its learner is `none` ({chain.learner} would train it)")
         if backbone.searchable and search.kind == "fixed":
             raise InputError(f"{where} takes a search; choose from {', '.join(catalogue.NAMED['searches'])}")
         if not backbone.searchable and search.kind != "fixed":
@@ -305,6 +309,19 @@ class Config(Options):
         titles = catalogue.TITLES.get(family, {})
         kind = getattr(self, family).get(name, {}).get("kind")
         return titles.get(name, titles.get(kind, name))
+
+
+def check_sources(config: Config) -> None:
+    """Refuse a data set whose source is a word that means nothing here, before any job.
+
+    A path of more parts may be there when the job runs, on another machine.
+
+    Raises:
+        InputError: naming the first.
+    """
+    for name, options in config.datasets.items():
+        if problem := unknown_word(options.source):
+            raise InputError(f"configuration: datasets.{name}: {problem}")
 
 
 def merge(*layers: dict) -> dict:
