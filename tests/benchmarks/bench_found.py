@@ -4,8 +4,8 @@
         --image-size 16 results/caltech101/caltech101/5cells-8ch/{ntk-fit,metantk}/seed*
 
 prints for each search the mean over its seeds of how many deviations between random architectures its result lies
-below their mean, and how many of the choices two of its seeds share. The deviation is that of the architectures' means
-over all draws, less what noise adds to it.
+below their mean, and how many of the choices two of its seeds share. The deviation is that of the architectures'
+means over all draws, less what noise adds to it.
 """
 
 import argparse
