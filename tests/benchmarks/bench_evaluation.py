@@ -15,6 +15,7 @@ Example:
 
 import argparse
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -22,15 +23,17 @@ import time
 from pathlib import Path
 
 import numpy as np
+
+sys.path[:0] = [str(Path(__file__).resolve().parents[2] / "scripts"), str(Path(__file__).resolve().parents[1])]
+import metantk  # isort: skip  # noqa: F401  # before torch: how its threads wait
 import torch
 from PIL import Image
+from plain_cells import PlainNetwork
 from sklearn.linear_model import LogisticRegression
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms as torchvision_transforms
 
-HERE = Path(__file__).resolve()
-sys.path.insert(0, str(HERE.parents[2] / "scripts"))
 from metantk import devices
 from metantk.backbones.cells import stack
 from metantk.datasets.store import Split, load_split
@@ -41,7 +44,9 @@ from metantk.models import Model, load_model
 from metantk.options.evaluation import EvaluationOptions
 from metantk.options.learners.rfs import RfsOptions
 
+HERE = Path(__file__).resolve()
 CPU = torch.device("cpu")
+SPINNING = {"GOMP_SPINCOUNT": "300000"}  # as PyTorch's threads wait by default
 MEAN, STD = [0.4721, 0.4533, 0.4100], [0.2772, 0.2678, 0.2845]
 PADDING, JITTER = 8, 0.4
 # A cell with every kind of operation that searches choose.
@@ -74,7 +79,8 @@ def main() -> None:
     for _ in range(arguments.turns):
         for name in WAYS:
             command = [sys.executable, str(HERE), *sys.argv[1:], "--way", name]
-            run = subprocess.run(command, capture_output=True, text=True, check=False)
+            environment = os.environ | (SPINNING if name == "rfs" else {})
+            run = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
             if run.returncode:
                 sys.exit(run.stderr)
             found[name].append(json.loads(run.stdout.splitlines()[-1]))
@@ -149,22 +155,24 @@ class Episodes(Dataset):
 def run_rfs(arguments: argparse.Namespace) -> dict:
     """Seconds per episode, 1-shot and 5-shot together, the start of the workers left out; the two accuracies."""
     model, split = make(arguments)
+    # As RFS would have it: PyTorch's own modules and order of axes.
+    network = PlainNetwork(model.network).to(memory_format=torch.contiguous_format).eval()
     seconds, accuracies = 0.0, []
     for shots in (1, 5):
         sampler = EpisodeSampler(split.labels, ways=5, shots=shots, queries=15, where="here")
         episodes = list(sampler.episodes(arguments.their_episodes + 1, seed=0))
         loader = iter(DataLoader(Episodes(split, episodes, model.mean, model.std), batch_size=1, num_workers=2))
-        answer(model, *next(loader), shots)
+        answer(network, *next(loader), shots)
         began = time.perf_counter()
-        right = [answer(model, *episode, shots) for episode in loader]
+        right = [answer(network, *episode, shots) for episode in loader]
         seconds += (time.perf_counter() - began) / len(right)
         accuracies.append(round(100 * np.mean(right), 1))
     return {"seconds": seconds, "accuracy": accuracies}
 
 
-def answer(model: Model, support: Tensor, query: Tensor, shots: int) -> float:
+def answer(network: nn.Module, support: Tensor, query: Tensor, shots: int) -> float:
     """The share of an episode's queries that are named rightly."""
-    features = [torch.nn.functional.normalize(model.network.features(part[0])) for part in (support, query)]
+    features = [torch.nn.functional.normalize(network.features(part[0])) for part in (support, query)]
     support, query = (part.numpy() for part in features)
     classifier = LogisticRegression(penalty="l2", random_state=0, C=1.0, solver="lbfgs", max_iter=1000)
     classifier.fit(support, np.repeat(np.arange(5), shots * 5))

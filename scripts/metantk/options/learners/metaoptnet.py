@@ -41,7 +41,9 @@ class MetaOptNetOptions(Base):
     weight_decay: float = Field(5.0e-4, ge=0, description="on all parameters")
     drop_rate: float = Field(0.1, ge=0, lt=1, description="as for `rfs`")
     augmentation: AugmentationOptions = AugmentationOptions()
-    precision: Literal["float32", "tf32"] = Field("float32", description="of the arithmetic, as for `rfs`")
+    precision: Literal["float32", "tf32", "bfloat16", "float16"] = Field(
+        "float32", description="of the arithmetic, as for `rfs`"
+    )
 
     @model_validator(mode="after")
     def _milestones_ascend_and_pass(self) -> "MetaOptNetOptions":
