@@ -9,7 +9,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 export PYTHONNOUSERSITE := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run tables theory report container test bench wheels lint schema lock clean
+.PHONY: help setup run estimate tables theory report container check test bench wheels lint schema lock clean
 
 help:       ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' $(MAKEFILE_LIST) | expand -t 16
@@ -27,6 +27,9 @@ run: .venv/ready    ## Run the workflow in config/config.yaml (or CONFIG=...) an
 	@snakemake --cores $(CORES) --quiet reason --show-failed-logs --rerun-incomplete --configfile $(CONFIG)
 	@python scripts/show_results.py --configfile $(CONFIG)
 
+estimate: .venv/ready ## Measure here how long CONFIG=... will take, on 1 to 8 GPUs or cores
+	@python scripts/estimate_campaign.py --configfile $(CONFIG)
+
 tables: .venv/ready ## Tabulate what is finished so far (CONFIG=...), and name what is missing
 	@snakemake tabulate_finished --cores 1 --quiet all --nolock --configfile $(CONFIG)
 
@@ -38,6 +41,9 @@ report: run         ## Write results/report.html: tables and figures in one page
 
 container: .venv/ready ## Build the Apptainer image containers/metantk-VERSION.sif (DEFINITION=, MIRROR=)
 	@python scripts/build_container.py $(if $(DEFINITION),--definition $(DEFINITION)) $(if $(MIRROR),--mirror $(MIRROR))
+
+check: .venv/ready lint ## Run the fast tests, about two minutes: before a commit
+	@OMP_NUM_THREADS=1 python -m pytest --numprocesses 2 --dist loadfile tests/unit -m "not slow"
 
 test: .venv/ready lint  ## Run every test
 	@OMP_NUM_THREADS=1 python -m pytest --numprocesses 2 --dist loadfile tests/unit tests/workflow tests/gpu

@@ -17,7 +17,6 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +25,7 @@ HERE = Path(__file__).resolve()
 sys.path[:0] = [str(HERE.parents[2] / "scripts"), str(HERE.parents[1]), str(HERE.parent)]
 import metantk  # isort: skip  # noqa: F401  # before torch: how its threads wait
 import torch
-from bench_evaluation import GENOTYPE, JITTER, MEAN, PADDING, STD
+from bench_evaluation import GENOTYPE, JITTER, MEAN, PADDING, SPINNING, STD, clock
 from PIL import Image
 from plain_cells import PlainNetwork
 from torch import Tensor, nn
@@ -40,7 +39,6 @@ from metantk.options.learners.rfs import RfsOptions
 from metantk.training import Pictures, Trainer
 
 CPU = torch.device("cpu")
-SPINNING = {"GOMP_SPINCOUNT": "300000"}  # as PyTorch's threads wait by default
 CLASSES = 64
 
 
@@ -73,11 +71,6 @@ def main() -> None:
     report = {f"{name}_pictures_per_second": round(rate, 1) for name, rate in rates.items()}
     report["ratio"] = round(rates["ours"] / rates["rfs"], 2)
     print(json.dumps(report))
-
-
-def clock(arguments: argparse.Namespace) -> Callable[[], float]:
-    """Seconds by the clock, or of processors."""
-    return (lambda: sum(os.times()[:4])) if arguments.processor else time.perf_counter
 
 
 def draw(arguments: argparse.Namespace) -> tuple[np.ndarray, Tensor]:
@@ -138,7 +131,10 @@ def run_rfs(arguments: argparse.Namespace) -> float:
     network = PlainNetwork(make_network(arguments)).train()
     optimiser = torch.optim.SGD(network.parameters(), lr=0.05, momentum=0.9, weight_decay=5e-4)
     data = PictureByPicture(images, labels)
-    now, moments, before = clock(arguments), [], 0.0
+    moments: list[float] = []
+    now = (
+        (lambda: sum(os.times()[:2])) if arguments.processor else time.perf_counter
+    )  # without the workers' seconds
     for pictures, targets in DataLoader(data, arguments.batch, shuffle=True, num_workers=2, drop_last=True):
         loss = nn.functional.cross_entropy(network(pictures), targets)
         optimiser.zero_grad()
@@ -147,9 +143,8 @@ def run_rfs(arguments: argparse.Namespace) -> float:
         loss.item()
         moments.append(now())
     seconds = moments[-1] - moments[0]
-    if arguments.processor:  # the workers have ended: theirs are counted, those of the first step too
-        before = sum(os.times()[2:4]) / len(moments) * arguments.steps
-        seconds = moments[-1] - moments[0] + before
+    if arguments.processor:  # the workers have ended: their seconds, for all steps, are known
+        seconds += sum(os.times()[2:4]) * arguments.steps / len(moments)
     return seconds
 
 

@@ -22,7 +22,7 @@ rule search_architecture:
         ENVIRONMENT
     container:
         IMAGE
-    threads: 1
+    threads: THREADS
     resources:
         gpu=gpus_of_search,
         mem_mb=memory("search_architecture"),
@@ -58,7 +58,7 @@ rule measure_rank_stability:
         ENVIRONMENT
     container:
         IMAGE
-    threads: 1
+    threads: THREADS
     resources:
         gpu=1,
         mem_mb=memory("measure_rank_stability"),
