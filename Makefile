@@ -55,6 +55,11 @@ bench: .venv/ready  ## Time the search and the input pipeline against the usual 
 	@python tests/benchmarks/bench_search.py --parts kernel --channels 48
 	@python tests/benchmarks/bench_search.py --parts kernel regions round search small
 	@python tests/benchmarks/bench_input_pipeline.py
+	@python tests/benchmarks/bench_training.py --size 32
+	@python tests/benchmarks/bench_training.py --size 84
+	@python tests/benchmarks/bench_evaluation.py --size 32
+	@python tests/benchmarks/bench_evaluation.py --size 84
+	@python tests/benchmarks/bench_side_by_side.py
 	@OMP_NUM_THREADS=1 python tests/benchmarks/bench_classifiers.py
 	@OMP_NUM_THREADS=1 python tests/benchmarks/bench_heads.py
 

@@ -143,7 +143,7 @@ def run_rfs(arguments: argparse.Namespace) -> float:
         loss.item()
         moments.append(now())
     seconds = moments[-1] - moments[0]
-    if arguments.processor:  # the workers have ended: their seconds, for all steps, are known
+    if arguments.processor:
         seconds += sum(os.times()[2:4]) * arguments.steps / len(moments)
     return seconds
 
