@@ -11,7 +11,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 export PYTHONNOUSERSITE := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run own status tables theory study report container test bench wheels lint schema lock clean
+.PHONY: help setup run own status estimate tables theory study report container check test bench wheels lint schema lock clean
 
 help:       ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' $(MAKEFILE_LIST) | expand -t 16
@@ -36,6 +36,9 @@ own: .venv/ready    ## Train on your own pictures: make own PICTURES=folder, wit
 status: .venv/ready ## Say how far a workflow is (CONFIG=...): jobs done, running and left, the table so far
 	@python scripts/show_results.py --configfile $(CONFIG) --status
 
+estimate: .venv/ready ## Measure here how long CONFIG=... will take, on 1 to 8 GPUs or cores
+	@python scripts/estimate_campaign.py --configfile $(CONFIG)
+
 tables: .venv/ready ## Tabulate what is finished so far (CONFIG=...), and name what is missing
 	@snakemake tabulate_finished --cores 1 --quiet all --nolock --configfile $(CONFIG)
 
@@ -52,6 +55,9 @@ report: run         ## Write report.html into the results of CONFIG=...: tables 
 container: .venv/ready ## Build the Apptainer image containers/metantk-VERSION.sif (DEFINITION=, MIRROR=)
 	@python scripts/build_container.py $(if $(DEFINITION),--definition $(DEFINITION)) $(if $(MIRROR),--mirror $(MIRROR))
 
+check: .venv/ready lint ## Run the fast tests, about two minutes: before a commit
+	@OMP_NUM_THREADS=1 python -m pytest --numprocesses 2 --dist loadfile tests/unit -m "not slow"
+
 test: .venv/ready lint  ## Run every test
 	@OMP_NUM_THREADS=1 python -m pytest --numprocesses 2 --dist loadfile tests/unit tests/workflow tests/gpu
 	@python -m pytest tests/integration/test_default_run.py
@@ -62,6 +68,11 @@ bench: .venv/ready  ## Time the search and the input pipeline against the usual 
 	@python tests/benchmarks/bench_search.py --parts kernel --channels 48
 	@python tests/benchmarks/bench_search.py --parts kernel regions round search small
 	@python tests/benchmarks/bench_input_pipeline.py
+	@python tests/benchmarks/bench_training.py --size 32
+	@python tests/benchmarks/bench_training.py --size 84
+	@python tests/benchmarks/bench_evaluation.py --size 32
+	@python tests/benchmarks/bench_evaluation.py --size 84
+	@python tests/benchmarks/bench_side_by_side.py
 	@OMP_NUM_THREADS=1 python tests/benchmarks/bench_classifiers.py
 	@OMP_NUM_THREADS=1 python tests/benchmarks/bench_heads.py
 

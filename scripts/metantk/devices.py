@@ -1,5 +1,6 @@
 """The device, the C library's memory settings, threads, and seeded generators."""
 
+import contextlib
 import ctypes
 import logging
 import math
@@ -8,6 +9,7 @@ import platform
 import re
 import resource
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +22,8 @@ log = logging.getLogger("metantk")
 
 # Kernels and fits need float64, which Apple's mps has not.
 DEVICES = ("cpu", "cuda")
+LOWERED = {"bfloat16": torch.bfloat16, "float16": torch.float16}
+LOSS_SCALE = 1024.0
 # glibc's mallopt parameters and values: keep freed memory instead of giving it back page by page. Without
 # this, page faults take most of the time of a kernel on a CPU (measured: up to ten times slower).
 _MALLOPT = {
@@ -55,6 +59,35 @@ def set_precision(precision: str) -> None:
     """Let convolutions and matrix products of float32 on NVIDIA GPUs round to TF32 if so named, else not."""
     torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
     torch.backends.cudnn.allow_tf32 = precision == "tf32"
+
+
+def lowered(precision: str, device: torch.device) -> contextlib.AbstractContextManager:
+    """Within, convolutions and products compute in `precision` if that is bfloat16 or float16 (autocast).
+
+    Weights, their gradients and the optimiser stay in float32.
+
+    Raises:
+        InputError: float16 on a CPU, which has no fast arithmetic for it.
+    """
+    if precision not in LOWERED:
+        return contextlib.nullcontext()
+    if precision == "float16" and device.type == "cpu":
+        raise InputError("precision: float16 takes a GPU; bfloat16 runs on CPUs too")
+    return torch.autocast(device.type, LOWERED[precision])
+
+
+def backward(loss: torch.Tensor, parameters: Iterable[torch.nn.Parameter], precision: str) -> None:
+    """Leave the gradients in the parameters. For float16 the loss is scaled up, so that small ones are not lost.
+
+    What overflows then counts as no gradient.
+    """
+    if precision != "float16":
+        loss.backward()
+        return
+    (loss * LOSS_SCALE).backward()
+    for parameter in parameters:
+        if parameter.grad is not None:
+            parameter.grad = (parameter.grad / LOSS_SCALE).nan_to_num_(nan=0.0, posinf=0.0, neginf=0.0)
 
 
 def count_threads() -> int:

@@ -1,39 +1,18 @@
 """Depthwise convolutions and pooling against PyTorch's own, and a whole network against plain modules."""
 
-import copy
-
 import pytest
 import torch
+from plain_cells import literal_features, plain
 from torch import nn
 
-from metantk.backbones.cells import Cell, Network, stack
+from metantk.backbones.cells import stack
 from metantk.backbones.drop import Drop
 from metantk.devices import generator
 from metantk.searches.sample import random_genotype
 from metantk.space.depthwise import AveragePool, Depthwise, MaxPool
 from metantk.space.genotype import SPACES
-from metantk.space.operations import drop_path
 
 SIDES = [(8, 8), (7, 7), (6, 9), (3, 3), (2, 2), (1, 1)]
-
-
-def plain(module: nn.Module) -> nn.Module:
-    """PyTorch's own modules with the same weights under the same names."""
-    module = copy.deepcopy(module)
-    for name, child in module.named_children():
-        if isinstance(child, Depthwise):
-            settings = {key: getattr(child, key) for key in ("stride", "padding", "dilation", "groups")}
-            own = nn.Conv2d(child.in_channels, child.out_channels, child.kernel_size, **settings, bias=False)
-            own.to(child.weight)
-            own.load_state_dict(child.state_dict())
-        elif isinstance(child, AveragePool):
-            own = nn.AvgPool2d(3, child.stride, 1, count_include_pad=False)
-        elif isinstance(child, MaxPool):
-            own = nn.MaxPool2d(3, child.stride, 1)
-        else:
-            own = plain(child)
-        setattr(module, name, own)
-    return module
 
 
 def inputs(shape: tuple[int, ...], dtype: torch.dtype = torch.float64) -> torch.Tensor:
@@ -73,29 +52,6 @@ def test_pools_agree_with_pytorch(make, stride, size):
         torch.testing.assert_close(ours(x), expected, rtol=1e-12, atol=1e-12)
 
 
-def literal_features(network: Network, images: torch.Tensor, drop: Drop | None) -> torch.Tensor:
-    """The network read off its genotype: each operation applies its own ReLU."""
-    rate = drop.rate * drop.progress if drop else 0.0
-    before = last = network.stem(images)
-    for cell in network.cells:
-        draws = torch.rand(len(cell.operations), len(images), generator=drop.generator) if drop else None
-        before, last = last, literal_cell(cell, before, last, rate, draws)
-    return last.mean((2, 3))
-
-
-def literal_cell(cell: Cell, before: torch.Tensor, last: torch.Tensor, rate: float, draws) -> torch.Tensor:
-    states = [cell.preprocess[0](before), cell.preprocess[1](last)]
-    outputs = []
-    for number, (operation, source) in enumerate(zip(cell.operations, cell.inputs, strict=True)):
-        output = operation(states[source])
-        if draws is not None and not isinstance(operation, nn.Identity):
-            output = drop_path(output, rate, draws[number])
-        outputs.append(output)
-        if number % 2:
-            states.append(outputs[-2] + outputs[-1])
-    return torch.cat(states[2:], dim=1)
-
-
 @pytest.mark.parametrize("dropping", [False, True])
 @pytest.mark.parametrize("seed", range(6))
 def test_networks_answer_and_learn_as_those_of_plain_modules(seed, dropping):
@@ -121,3 +77,18 @@ def test_networks_answer_and_learn_as_those_of_plain_modules(seed, dropping):
     with torch.inference_mode():
         answers = network.eval().features(x), literal_features(reference.eval(), x, None)
         torch.testing.assert_close(*answers)
+
+
+@pytest.mark.parametrize(("kernel", "dilation", "stride"), [(5, 1, 1), (3, 2, 1), (5, 2, 2)])
+def test_in_bfloat16_gradients_are_those_of_pytorch_to_its_rounding(kernel, dilation, stride):
+    ours = nn.Sequential(Depthwise(8, kernel, stride=stride, dilation=dilation), AveragePool(1))
+    slopes = []
+    for module in (ours, plain(ours)):
+        x = inputs((4, 8, 10, 10), torch.float32)
+        with torch.autocast("cpu", torch.bfloat16):
+            output = module(x)
+        assert output.dtype == torch.bfloat16
+        slopes.append(torch.autograd.grad((output.float() ** 2).sum(), (x, module[0].weight)))
+    for a, b in zip(*slopes, strict=True):
+        assert a.dtype == b.dtype == torch.float32
+        assert float((a - b).norm() / b.norm()) < 0.02

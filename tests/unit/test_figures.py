@@ -267,6 +267,7 @@ def test_no_box_of_a_published_cell_hides_anything():
         assert_cells_are_legible(genotype)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("nodes", [3, 4])
 def test_no_box_of_a_random_cell_hides_anything(nodes):
     for seed in range(50 if nodes == 3 else 5):

@@ -255,6 +255,7 @@ def hard_splits() -> tuple[Split, Split]:
     return make_split(classes=16, per_class=14, seed=2), make_split(classes=10, per_class=14, seed=3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", META_LEARNERS)
 def test_a_meta_learner_beats_its_own_untrained_start_by_more_than_the_interval(name, hard_splits, tmp_path):
     seen, unseen = hard_splits

@@ -379,6 +379,7 @@ def test_meta_rate_zero_leaves_the_architecture():
     assert found.arrays["moments.alphas.normal.operations"].any()  # tasks did move it
 
 
+@pytest.mark.slow
 def test_seeds_differ_and_repeat():
     options = tiny(meta_epochs=2, warm_up_epochs=1)
     one, same, other = (metanas.find(make_problem(), options, seed, Memory()) for seed in (0, 0, 1))
@@ -386,6 +387,7 @@ def test_seeds_differ_and_repeat():
     assert not one.trace.equals(other.trace)
 
 
+@pytest.mark.slow
 def test_killed_search_ends_the_same(found):
     assert_resumes(metanas, tiny(), found, kills_at=[2, 2, 1])  # in the warm-up, after it, after the removal
 

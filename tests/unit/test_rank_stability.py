@@ -163,6 +163,7 @@ def test_program_refuses_what_cannot_be_compared(run, tmp_path, flags, message):
     assert not (tmp_path / "out").exists() or list((tmp_path / "out").iterdir()) == []
 
 
+@pytest.mark.slow
 def test_program_writes_the_table_and_the_figure(run, tmp_path):
     settings = {"linear_regions": {"pictures": 20, "batches": 1}}
     run(

@@ -58,6 +58,7 @@ import metantk.plugins
 import metantk.provenance
 import metantk.storage
 from metantk.storage import canonical_json
+from snakemake.exceptions import WorkflowError
 from snakemake.settings.types import DeploymentMethod
 
 # For --sdm apptainer; `make container` makes it.
@@ -106,6 +107,21 @@ RESULTS = CONFIG.results
 # Snakemake looks at each input file by itself: with more of them, names and sizes alone are compared.
 MANY_FILES = 2000
 CHAINS = CONFIG.chains
+
+
+def share_of_cores():
+    """Threads of a long job: all cores for one chain, half of them for each of two, and one where chains are many.
+
+    On a cluster it is one, unless the profile says otherwise (`set-threads`). Threads rerun nothing.
+    """
+    chains = len(CHAINS) * len(CONFIG.seeds) * len(CONFIG.datasets)
+    try:
+        return max(1, workflow.cores // chains) if workflow.is_main_process and workflow.local_exec else 1
+    except WorkflowError:  # no --cores, as in a dry run
+        return 1
+
+
+THREADS = share_of_cores()
 BACKBONES, SEARCHES, LEARNERS = (list(dict.fromkeys(names)) for names in zip(*CHAINS))
 
 

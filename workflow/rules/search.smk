@@ -24,7 +24,7 @@ rule search_architecture:
         ENVIRONMENT
     container:
         IMAGE
-    threads: 1
+    threads: THREADS
     resources:
         gpu=gpus_of_search,
         mem_mb=memory("search_architecture"),
@@ -61,7 +61,7 @@ rule measure_rank_stability:
         ENVIRONMENT
     container:
         IMAGE
-    threads: 1
+    threads: THREADS
     resources:
         gpu=1,
         mem_mb=memory("measure_rank_stability"),

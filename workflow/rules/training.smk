@@ -17,7 +17,7 @@ rule train_network:
         ENVIRONMENT
     container:
         IMAGE
-    threads: 1
+    threads: THREADS
     resources:
         gpu=1,
         mem_mb=memory("train_network"),

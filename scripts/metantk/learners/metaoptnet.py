@@ -37,6 +37,7 @@ class Learner:
 
     def __init__(self, options: Options, network: nn.Module, pictures: Pictures, seed: int) -> None:
         devices.set_precision(options.precision)
+        devices.lowered(options.precision, pictures.device)  # refuses what the device cannot do
         self.options, self.network, self.pictures, self.seed = options, network, pictures, seed
         self.epochs, self.steps = options.epochs, options.steps
         self.validate = self._validate if options.validation_episodes else None
@@ -44,8 +45,9 @@ class Learner:
             pictures, seed, tasks=options.tasks, ways=options.ways, shots=options.shots, queries=options.queries
         )
         self.extra = Scale().to(pictures.device)
+        self.parameters = [*network.parameters(), *self.extra.parameters()]
         self.optimiser = torch.optim.SGD(
-            [*network.parameters(), *self.extra.parameters()],
+            self.parameters,
             lr=options.learning_rate,
             momentum=options.momentum,
             nesterov=True,
@@ -68,16 +70,17 @@ class Learner:
             generator=moment.generator("drop", device),
         )
         pictures = prepare(images, self.pictures, self.options.augmentation, moment)
-        support, query = (
-            self.network.features(part.flatten(0, 1), drop).unflatten(0, part.shape[:2])
-            for part in sampler.split(pictures)
-        )
+        with devices.lowered(self.options.precision, device):
+            support, query = (
+                self.network.features(part.flatten(0, 1), drop).float().unflatten(0, part.shape[:2])
+                for part in sampler.split(pictures)
+            )
         logits = self.extra.scale * task_logits(
             self.options, support, sampler.labels(sampler.shots, device), query, ways=sampler.ways
         )
         targets = sampler.labels(sampler.queries, device).flatten()
         loss = smoothed_cross_entropy(logits.flatten(0, 1), targets, self.options.label_smoothing)
-        loss.backward()
+        devices.backward(loss, self.parameters, self.options.precision)
         correct = (logits.detach().flatten(0, 1).argmax(1) == targets).sum()
         return Outcome(loss.detach(), correct, len(targets))
 

@@ -44,7 +44,9 @@ class Depthwise(nn.Conv2d):
             return super().forward(x)
         if dilation == stride == 2:
             x, stride, dilation = _last(x[:, :, ::2, ::2]), 1, 1
-        return _Convolution.apply(x, self.weight, stride, dilation)
+        # What autocast does to PyTorch's own, which the backward pass needs to know of.
+        dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
+        return _Convolution.apply(x.to(dtype), self.weight.to(dtype), stride, dilation)
 
 
 class _Convolution(torch.autograd.Function):
@@ -136,7 +138,7 @@ class AveragePool(nn.AvgPool2d):
             return super().forward(x)
         channels = x.shape[1]
         sums = functional.conv2d(x, x.new_ones(channels, 1, 3, 3), None, self.stride, 1, 1, channels)
-        return sums * _shares(*x.shape[2:], self.stride, x.dtype)
+        return sums * _shares(*x.shape[2:], self.stride, sums.dtype)
 
 
 class MaxPool(nn.MaxPool2d):

@@ -46,7 +46,9 @@ class MetaOptNetOptions(Base):
     validation_queries: Count = Field(15, description="query pictures per class of a validation episode")
     drop_rate: float = Field(0.1, ge=0, lt=1, description="as for `rfs`")
     augmentation: AugmentationOptions = AugmentationOptions()
-    precision: Literal["float32", "tf32"] = Field("float32", description="of the arithmetic, as for `rfs`")
+    precision: Literal["float32", "tf32", "bfloat16", "float16"] = Field(
+        "float32", description="of the arithmetic, as for `rfs`"
+    )
 
     @model_validator(mode="after")
     def _milestones_ascend_and_pass(self) -> "MetaOptNetOptions":
