@@ -24,6 +24,7 @@ from metantk.space.genotype import CELL_TYPES, check_genotype, read_named
 from metantk.storage import InputError, read_json
 
 LARGEST_PICTURE = 1024  # pixels
+MOST_CLASSES = 10**6
 
 
 def main() -> None:
@@ -38,8 +39,8 @@ def main() -> None:
     parser.add_argument("--image-size", type=int, help="height and width of a picture, in pixels [84]")
     parser.add_argument("--json", action="store_true", help="print JSON")
     arguments = parser.parse_args()
-    if arguments.classes < 1:
-        raise InputError("options: classes must be at least 1")
+    if not 1 <= arguments.classes <= MOST_CLASSES:
+        raise InputError(f"options: classes must be 1 to {MOST_CLASSES}")
     image_size = 84 if arguments.image_size is None else arguments.image_size
     if not 1 <= image_size <= LARGEST_PICTURE:
         raise InputError(f"options: image-size must be 1 to {LARGEST_PICTURE}")

@@ -208,7 +208,8 @@ def run_for(seconds: float | None, script: str, words: list[object]) -> Cost:
     spent, memory = time.perf_counter() - began, usage.ru_maxrss / 2**10
     if process.returncode == 0:
         return Cost(spent, memory, True)
-    if process.returncode != 128 + signal.SIGTERM:
+    # Python itself, at its very end, is ended by the signal.
+    if process.returncode not in (128 + signal.SIGTERM, -signal.SIGTERM):
         raise InputError(f"{path.name}: {last}")
     return Cost(carry_on(marks, path.name), memory, False)
 
@@ -220,6 +221,8 @@ def carry_on(marks: list[tuple[float, float, float]], name: str) -> float:
         InputError: nothing was done between two of them.
     """
     marks = [mark for mark in marks if mark[1] > 0]
+    if marks and marks[-1][1] >= marks[-1][2] > 0:
+        return marks[-1][0]
     if len(marks) < 2 or marks[-1][1] == marks[0][1]:
         raise InputError(f"{name}: no second step was seen in time; give it more with --seconds")
     (began, first, _), (now, done, total) = marks[0], marks[-1]

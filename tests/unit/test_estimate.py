@@ -15,6 +15,7 @@ def test_progress_is_carried_on_to_its_end_without_the_start():
     # 5 s of start, then 2 steps a second: 100 of them are done after 55 s.
     marks = [(4.0, 0, 100), (5.5, 1, 100), (10.0, 10, 100), (15.0, 20, 100)]
     assert carry_on(marks, "x") == pytest.approx(55)
+    assert carry_on([(7.0, 100, 100)], "x") == 7
     for few in ([], marks[:1], marks[:2], [marks[1], (9.0, 1, 100)]):
         with pytest.raises(
             InputError, match=r"x\.py: no second step was seen in time; give it more with --seconds"

@@ -429,6 +429,15 @@ def attempt(call: Callable[[], object]) -> tuple[object, str]:
         return None, str(error)
 
 
+@pytest.mark.parametrize("number", [10**30, 2**31, 1e30, 1e308])
+def test_numbers_that_nothing_can_be_computed_with_are_refused(number):
+    for name, (options, least) in CLASSES.items():
+        for key, value in parse(options, least, where=name).model_dump().items():
+            if type(value) is type(number):
+                with pytest.raises(InputError):
+                    parse(options, least | {key: number}, where=name)
+
+
 def test_numbers_that_are_not_finite_are_refused_in_every_place_of_an_option():
     for name, (options, least) in CLASSES.items():
         for path, value in list(leaves(parse(options, least, where=name).model_dump())):

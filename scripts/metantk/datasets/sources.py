@@ -13,6 +13,7 @@ from metantk.storage import InputError
 
 # Of sources whose pictures have no size of their own, in pixels.
 GLYPHS_SIZE, OMNIGLOT_SIZE, FOLDER_SIZE = 28, 28, 84
+CLASSES_OF_GLYPHS, MOST_GLYPHS = 100, 2 * 10**9  # bytes
 
 GLYPHS_LICENCE = (
     "pictures: CC0; fonts: DejaVu (Bitstream Vera licence), STIX (SIL OFL), Computer Modern (Knuth/BaKoMa)"
@@ -110,9 +111,15 @@ def fetch_source(options: DatasetOptions) -> list[Path]:
 
 
 def _open_glyphs(options: DatasetOptions) -> Source:
-    splits = make_glyphs(
-        image_size=options.image_size or GLYPHS_SIZE, images_per_class=options.images_per_class, seed=options.seed
-    )
+    """Drawn in memory: no more than fits into it."""
+    image_size = options.image_size or GLYPHS_SIZE
+    needed = CLASSES_OF_GLYPHS * options.images_per_class * image_size**2 * 3
+    if needed > MOST_GLYPHS:
+        raise InputError(
+            f"glyphs: {options.images_per_class} pictures of {image_size} pixels per class take"
+            f" {needed / 1e9:.0f} GB of memory, {MOST_GLYPHS / 1e9:.0f} are the most: ask for fewer or smaller ones"
+        )
+    splits = make_glyphs(image_size=image_size, images_per_class=options.images_per_class, seed=options.seed)
     streams = {part: stream_split(split) for part, split in splits.items()}
     return Source(streams, GLYPHS_LICENCE, files=[], warnings=[], is_published=False)
 

@@ -8,6 +8,6 @@ from metantk.options.base import Options
 class AugmentationOptions(Options):
     """Random changes of the training pictures (and of the support pictures' copies in the evaluation)."""
 
-    padding: int = Field(8, ge=0, description="pixels added on each side before the random crop")
+    padding: int = Field(8, ge=0, le=1024, description="pixels added on each side before the random crop")
     jitter: float = Field(0.4, ge=0, le=1, description="strength of brightness, contrast and saturation changes")
     flip: bool = Field(True, description="mirror half of the pictures left to right")

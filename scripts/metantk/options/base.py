@@ -3,7 +3,7 @@
 import reprlib
 from typing import Annotated, ClassVar, NamedTuple, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from metantk.storage import LONGEST_LINE, InputError, shorten
 
@@ -41,6 +41,14 @@ class Options(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
+    @model_validator(mode="after")
+    def _numbers_can_be_computed_with(self) -> "Options":
+        for name, value in self:
+            for number in value if isinstance(value, list) else [value]:
+                if isinstance(number, int | float) and abs(number) >= LARGEST[isinstance(number, float)]:
+                    raise ValueError(f"{name}: {number:.3g} is too large a number")
+        return self
+
     @property
     def parts(self) -> list[tuple[str, str]]:
         """Other kinds that these options name, as (family, kind): their modules are part of the stage's code."""
@@ -58,6 +66,7 @@ class Options(BaseModel):
 
 
 T = TypeVar("T", bound=Options)
+LARGEST = (2**31, 1e30)  # of whole numbers, as counts and seeds are; of others, in single precision
 LONGEST_VALUE = 60  # characters of a value that an error shows
 # Looks into a value only as far as is shown: it may be huge.
 _glance = reprlib.Repr()

@@ -42,7 +42,10 @@ class DatasetOptions(Options):
         "`omniglot`, 84 for a folder of pictures",
     )
     images_per_class: int = Field(
-        60, ge=2, description="pictures drawn per class, for `glyphs` only; all others give all they have"
+        60,
+        ge=2,
+        le=10_000,
+        description="pictures drawn per class, for `glyphs` only; all others give all they have",
     )
     ways: Count = Field(5, description="classes that each part must have at least; for a folder of pictures")
     seed: Seed = Field(
