@@ -66,7 +66,12 @@ rule compare_criteria:
         scores=trained_architectures(SCORES),
         evaluations=trained_architectures(f"{CHAIN}/evaluation.json"),
     output:
-        correlations=report(f"{CRITERIA}/correlations.csv", category="Criteria", caption="../report/criteria.rst"),
+        correlations=report(
+            f"{CRITERIA}/correlations.csv",
+            category="Criteria",
+            labels={"table": "correlations"},
+            caption="../report/criteria.rst",
+        ),
         text=f"{CRITERIA}/correlations.md",
         scores=f"{CRITERIA}/scores.csv",
     log:
