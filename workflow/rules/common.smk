@@ -80,7 +80,7 @@ def plan():
     planned = metantk.options.config.parse_config(
         metantk.options.config.retype(dict(config), workflow.config_settings.config)
     )
-    if workflow.dryrun:
+    if getattr(workflow.output_settings, "dryrun", False):  # the executor is not known yet
         for name, options in planned.datasets.items():
             metantk.datasets.needs.check_prepared(Path(planned.results, name, "data"), options, planned.needs())
     return planned
