@@ -203,7 +203,7 @@ def test_svg_of_cells_holds_every_operation_and_edge(genotype, tmp_path):
     operations = Counter(operation for node in nodes for operation, _ in node)
     assert {name: texts[name] for name in OPERATIONS} == {name: operations[name] for name in OPERATIONS}
     assert texts["an architecture"] == texts["Normal cell"] == texts["Reduction cell"] == 1
-    assert all(texts[str(node)] == 2 for node in range(len(genotype["normal"])))
+    assert all(texts[str(node)] == 2 for node in genotype["normal_concat"])
 
     names = Counter(element.get("id") for element in root.iter() if element.get("id"))
     for cell in ("normal", "reduce"):
