@@ -31,9 +31,9 @@ class Architecture(Record):
 
 
 class CriterionFacts(Record):
-    """How a criterion is drawn."""
+    """How a criterion is drawn; its title may have several lines."""
 
-    title: Annotated[str, Field(min_length=1, max_length=200)]  # may have a line break
+    title: str = Field(min_length=1, max_length=200)
     logarithmic: bool = False
 
 

@@ -298,7 +298,8 @@ def table_mutations(columns: tuple[str, ...]) -> Iterator[Mutation]:
     for column in columns:
         yield Mutation(f"{column} removed", lambda file, column=column: remove_column(file, column))
         yield Mutation(f"{column} twice", lambda file, column=column: write_field(file, column, "1,1"))
-        for text in ("", "x", "inf", "-1", "1e400", "1.5", "0x10", "x" * 10**4):
+        beyond = "100.5" if column.startswith("accuracy") else "1.5"  # percent, or whole numbers
+        for text in ("", "x", "inf", "-1", "1e400", beyond, "0x10", "x" * 10**4):
             yield Mutation(
                 f"{column} is {text[:10]!r}", lambda file, column=column, text=text: write_field(file, column, text)
             )
@@ -390,6 +391,9 @@ def assert_refused(errors: str, case: str) -> None:
 LEAST = {
     "cells": {"cells": 3, "channels": 2},
     "prune": {"criteria": ["ntk_condition"]},
+    "fit": {"criteria": ["ntk_condition"]},
+    "timm": {"name": "resnet18"},
+    "onnx": {"file": "x.onnx"},
     "given": {"genotypes": ["x"]},
 }
 CLASSES = {
