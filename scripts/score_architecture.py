@@ -36,6 +36,8 @@ def main() -> None:
     parser.add_argument("--output", required=True, type=Path, metavar="FILE", help="the scores, JSON")
     arguments = parser.parse_args()
     options = parse_options(StudyOptions, arguments)
+    if options.criteria is None:
+        raise InputError("options: --criteria is missing; name what is to be scored")
     manifest = read_manifest(arguments.data)
     architecture = read_record(arguments.architecture, Architecture, stage="search_architecture")
     if architecture.kind != "cells":

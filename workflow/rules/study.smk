@@ -8,7 +8,7 @@ def study_options(wildcards):
 
 
 def code_of_scores(wildcards):
-    kinds = CONFIG.study.kinds.values()
+    kinds = CONFIG.whole_study.kinds.values()
     files = [metantk.plugins.module_file("criteria", kind) for kind in kinds]
     return code_of(SCRIPTS / "score_architecture.py", *files)
 

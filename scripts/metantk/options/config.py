@@ -123,7 +123,7 @@ class Config(Options):
     criteria: CriteriaOptions = CriteriaOptions()
     evaluation: EvaluationOptions = EvaluationOptions()
     theory: TheoryOptions = TheoryOptions()
-    study: StudyOptions = StudyOptions(criteria=[name for name in catalogue.CRITERIA if name != "short_training"])
+    study: StudyOptions = StudyOptions()
     _resolved: dict[tuple[str, str], Options] = PrivateAttr(default_factory=dict)
 
     @property
@@ -224,8 +224,10 @@ class Config(Options):
     @property
     def whole_study(self) -> StudyOptions:
         """The options of the study, those of its criteria among them."""
-        with_training = [*self.study.kinds.values(), "short_training"]
-        return self.study.model_copy(update={"settings": self._settings(with_training)})
+        free = [name for name in catalogue.CRITERIA if name != "short_training"]
+        study = self.study.model_copy(update={"criteria": self.study.criteria or free})
+        with_training = [*study.kinds.values(), "short_training"]
+        return study.model_copy(update={"settings": self._settings(with_training)})
 
     @staticmethod
     def _kinds(options: Options) -> Iterable[str]:

@@ -5,7 +5,7 @@ from typing import Annotated
 from pydantic import Field, field_validator
 
 from metantk.options.base import Count
-from metantk.options.searches.measuring import MeasuringOptions
+from metantk.options.searches.measuring import Criteria, MeasuringOptions
 
 Epochs = Annotated[float, Field(gt=0, le=1000)]
 
@@ -13,6 +13,9 @@ Epochs = Annotated[float, Field(gt=0, le=1000)]
 class StudyOptions(MeasuringOptions):
     """Every architecture of the rows, scored by many criteria, against the accuracy that it reaches."""
 
+    criteria: Criteria | None = Field(
+        None, description="what is compared, as of `prune`; null: all built-in ones that train nothing"
+    )
     draws: Count = Field(3, description="of weights and pictures, the same for all architectures; scores are means")
     short_training: list[Epochs] = Field(
         [0.25, 1.0, 2.0, 4.0],

@@ -35,11 +35,13 @@ def _checked(criteria: list[WeightedCriterion]) -> list[WeightedCriterion]:
     return criteria
 
 
+Criteria = Annotated[list[WeightedCriterion], Field(min_length=1), AfterValidator(_checked)]
+
+
 class MeasuringOptions(Base):
     """Criteria with their weights, and the untrained networks on which they are measured."""
 
-    criteria: Annotated[list[WeightedCriterion], AfterValidator(_checked)] = Field(
-        min_length=1,
+    criteria: Criteria = Field(
         description="what decides, each a `name` or `{name: weight}`; a name is a built-in criterion or the .py "
         "file of your own",
     )
