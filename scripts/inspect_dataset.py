@@ -1,7 +1,6 @@
 """Show what a prepared data set holds: counts, sizes, warnings, and a contact sheet of a few pictures per class.
 
-Prints a table to stdout and writes contact_sheet.png. All arrays are compared with their checksums, and numbers of
-classes and pictures with what the rows of a configuration take (`--needs`), before anything is computed on them.
+Prints a table to stdout and writes contact_sheet.png. All arrays are compared with their checksums.
 
 Example:
     python scripts/inspect_dataset.py results/glyphs/data --output my_figures
@@ -13,7 +12,6 @@ import numpy as np
 
 from metantk.command_line import make_parser, run
 from metantk.contact_sheet import draw_contact_sheet, save
-from metantk.datasets.needs import check_needs, needs_from_json
 from metantk.datasets.store import SPLITS, Split, load_split, read_manifest
 from metantk.storage import check_writable
 
@@ -24,11 +22,8 @@ def main() -> None:
     parser.add_argument(
         "--output", type=Path, metavar="DIR", default=Path(), help="folder of contact_sheet.png [the current one]"
     )
-    parser.add_argument("--needs", default="[]", metavar="JSON", help="from the workflow: refuse too little data")
     arguments = parser.parse_args()
-    needs = needs_from_json(arguments.needs)
     manifest = read_manifest(arguments.data)
-    check_needs(manifest, needs, where=arguments.data)
     splits = {part: load_split(arguments.data, part, thoroughly=True) for part in SPLITS}
     check_writable(arguments.output)
     title = str(manifest.get("name", arguments.data))

@@ -19,8 +19,9 @@ import logging
 from pathlib import Path
 
 from metantk.command_line import make_parser, parse_options, progress, run
+from metantk.datasets.needs import check_needs, counts_of_splits, needs_from_json
 from metantk.datasets.sources import open_source
-from metantk.datasets.store import SPLITS, write_dataset
+from metantk.datasets.store import SPLITS, check_splits, write_dataset
 from metantk.options.dataset import DatasetOptions
 from metantk.provenance import code_hash
 
@@ -31,9 +32,13 @@ def main() -> None:
     parser = make_parser(__doc__, DatasetOptions)
     parser.add_argument("--name", required=True, help="name of the data set")
     parser.add_argument("--output", required=True, type=Path, metavar="DIR", help="folder to write")
+    parser.add_argument("--needs", default="[]", metavar="JSON", help="from the workflow: refuse too little data")
     arguments = parser.parse_args()
     options = parse_options(DatasetOptions, arguments)
+    needs = needs_from_json(arguments.needs)
     dataset = open_source(options)
+    check_splits(dataset.splits, source=options.source)
+    check_needs(counts_of_splits(dataset.splits), needs, where=options.source)
     total = sum(len(split.labels) for split in dataset.splits.values())
     with progress(None, total=total, what="preparation", unit="picture") as bar:
         manifest = write_dataset(

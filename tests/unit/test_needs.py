@@ -1,12 +1,21 @@
 """Too little data is said before anything costs."""
 
 import json
+import os
 import shutil
 
 import numpy as np
 import pytest
 
-from metantk.datasets.needs import check_needs, check_prepared, needs_from_json, needs_to_json
+from metantk.datasets.manifest import Manifest
+from metantk.datasets.needs import (
+    check_needs,
+    check_prepared,
+    counts_of_manifest,
+    counts_of_splits,
+    needs_from_json,
+    needs_to_json,
+)
 from metantk.datasets.sources import open_source
 from metantk.datasets.store import write_dataset
 from metantk.options.config import parse_config
@@ -36,7 +45,7 @@ def prepared(tmp_path_factory):
 
 def check(manifest: dict, values: dict) -> None:
     needs = needs_from_json(needs_to_json(parse_config(values).needs()))
-    check_needs(manifest, needs, where="data")
+    check_needs(counts_of_manifest(Manifest.model_validate(manifest)), needs, where="data")
 
 
 @pytest.mark.parametrize(
@@ -121,6 +130,26 @@ def test_prepared_data_are_looked_at_unless_a_run_would_prepare_them_anew(prepar
         check_prepared(folder, DatasetOptions(**GLYPHS), needs)
     check_prepared(folder, DatasetOptions(**GLYPHS | {"images_per_class": 30}), needs)
     check_prepared(tmp_path / "nowhere", DatasetOptions(**GLYPHS), needs)
+
+
+def test_counts_are_known_before_pictures_are_read(prepared):
+    splits = open_source(DatasetOptions(**GLYPHS)).splits
+    assert counts_of_splits(splits) == counts_of_manifest(Manifest.model_validate(prepared[1]))
+
+
+def test_an_edited_folder_is_prepared_anew_and_so_not_looked_at(prepared, tmp_path):
+    source = tmp_path / "source"
+    (source / "class").mkdir(parents=True)
+    folder = shutil.copytree(prepared[0], tmp_path / "data")
+    options = DatasetOptions(source=str(source))
+    manifest = json.loads((folder / "manifest.json").read_text()) | {"options": options.model_dump()}
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    needs = parse_config(configuration(evaluation={"ways": 21})).needs()
+    os.utime(folder / "manifest.json", (2**32, 2**32))
+    with pytest.raises(InputError, match="too little data"):
+        check_prepared(folder, options, needs)
+    os.utime(folder / "manifest.json", (2**30, 2**30))
+    check_prepared(folder, options, needs)
 
 
 @pytest.mark.parametrize("text", ["", "{}", "[1]", '[{"of": "a"}]', "[" * 10**5, "NaN"])

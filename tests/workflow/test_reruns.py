@@ -65,16 +65,16 @@ BEHIND = {
         metantk/plugins.py metantk/storage.py metantk/typed_files.py
     """,
     READERS: "metantk/datasets/__init__.py metantk/datasets/manifest.py metantk/datasets/store.py",
-    ("prepare", "inspect"): "metantk/datasets/listing.py metantk/options/dataset.py",
     ("prepare",): """
-        prepare_dataset.py metantk/datasets/arrays.py metantk/datasets/cifar.py
+        prepare_dataset.py metantk/options/dataset.py metantk/datasets/arrays.py metantk/datasets/listing.py
+        metantk/datasets/needs.py metantk/datasets/cifar.py
         metantk/datasets/folder.py metantk/datasets/omniglot.py metantk/datasets/published.py
         metantk/datasets/ren.py metantk/datasets/rfs.py metantk/datasets/sources.py
         metantk/datasets/split_lists.py metantk/datasets/unpickle.py metantk/datasets/downloads.py
     """,
     ("prepare", "theory"): "metantk/datasets/glyphs.py",
     ("prepare", *SEARCHES, *LEARNED, "theory"): "metantk/provenance.py",
-    ("inspect",): "inspect_dataset.py metantk/contact_sheet.py metantk/datasets/needs.py",
+    ("inspect",): "inspect_dataset.py metantk/contact_sheet.py",
     (*SEARCHES, *LEARNED): "metantk/checkpoints.py",
     (*SEARCHES, *LEARNED, "theory"): "metantk/devices.py metantk/leases.py",
     SEARCHES: """
@@ -199,7 +199,7 @@ ONLY_PRUNED = chains(PRUNED, conv4=False)
         ("evaluation.episodes", 5, jobs_from("evaluate_episodes")),
         ("evaluation.seed", 1, jobs_from("evaluate_episodes")),
         # More classes per episode than any other stage asks for.
-        ("evaluation.ways", 6, jobs_from("evaluate_episodes") | INSPECTED),
+        ("evaluation.ways", 6, jobs_from("evaluate_episodes")),
         ("theory.times", [2], THEORY),
         ("theory.learner.steps", 3, THEORY),
         # Searches are drawn for all seeds at once.
@@ -208,7 +208,7 @@ ONLY_PRUNED = chains(PRUNED, conv4=False)
         (
             "rows",
             [row([*SEARCHED, "te-nas"]), CONV4_ROW],
-            jobs_from("search_architecture", chains(["te-nas"], conv4=False)) | INSPECTED,
+            jobs_from("search_architecture", chains(["te-nas"], conv4=False)),
         ),
         ("rows", [row(["metantk", "random"]), CONV4_ROW], TABLES),
         (
@@ -425,6 +425,7 @@ def photos(tiny_house):
                 save_picture(folder / part / f"{part}{number}" / f"{picture}.png", value=10 * number + picture)
     configuration = tiny_house.configuration
     configuration["datasets"] = {"photos": {"source": "photos", "image_size": 16}}
+    configuration["evaluation"] |= {"shots": [1], "queries": 1}
     tiny_house.configure(configuration)
     assert tiny_house.jobs("--cores", 1, MANIFEST) == {"prepare_dataset photos/data"}
     assert tiny_house.planned(MANIFEST) == set()

@@ -89,17 +89,21 @@ def test_a_failed_stage_says_its_own_line_last(house):
 
 
 def test_too_little_data_is_said_before_anything_costs(house):
-    house.configure(TINY | {"evaluation": TINY["evaluation"] | {"queries": 4}})
+    greedy = TINY | {"evaluation": TINY["evaluation"] | {"queries": 4}}
+    message = "test has 4 pictures in its smallest class, 5 are needed by evaluation"
+    house.configure(greedy)
     run = house.snakemake("--cores", 1)
     assert run.returncode == 1
-    message = "test has 4 pictures in its smallest class, 5 are needed by evaluation"
-    assert message in run.stderr
-    assert not (house.path / "results/glyphs/2cells-1ch").exists()
-    dry = house.snakemake("--dry-run")
-    assert dry.returncode == 2
-    assert dry.stderr.splitlines() == [f"error: results/glyphs/data: too little data: {message}"]
+    assert f"prepare_dataset.py: error: glyphs: too little data: {message}" in run.stderr
+    assert not list(house.path.glob("results/glyphs/**/*.npy"))
     house.configure(TINY)
+    assert house.snakemake("--cores", 1, MANIFEST).returncode == 0
     assert house.snakemake("--dry-run").returncode == 0
+    house.configure(greedy)
+    for words in (("--dry-run",), ("--cores", 1)):
+        again = house.snakemake(*words)
+        assert again.returncode == 2
+        assert again.stderr.splitlines() == [f"error: results/glyphs/data: too little data: {message}"]
 
 
 def test_other_pictures_than_the_manifest_says_stop_the_run(house):

@@ -73,16 +73,14 @@ def stop(error):
 
 
 def plan():
-    """The checked configuration; where data are prepared, they are compared with what it takes of them.
+    """The checked configuration; data that are prepared already are compared with what it takes of them.
 
-    A run looks at them in a job of its own (`inspect_dataset`), after they were prepared anew where that is due.
+    Others are when they are prepared, before their pictures are read.
     """
-    planned = metantk.options.config.parse_config(
-        metantk.options.config.retype(dict(config), workflow.config_settings.config)
-    )
-    if getattr(workflow.output_settings, "dryrun", False):  # the executor is not known yet
-        for name, options in planned.datasets.items():
-            metantk.datasets.needs.check_prepared(Path(planned.results, name, "data"), options, planned.needs())
+    values = metantk.options.config.retype(dict(config), workflow.config_settings.config)
+    planned = metantk.options.config.parse_config(values)
+    for name, options in planned.datasets.items():
+        metantk.datasets.needs.check_prepared(Path(planned.results, name, "data"), options, planned.needs())
     return planned
 
 
@@ -104,6 +102,8 @@ if not workflow.modifier.is_module:
     workflow.dag_settings.force_incomplete = True
 
 RESULTS = CONFIG.results
+# What all rows take of a data set. Not among params: data are the same whatever is taken of them.
+NEEDED = metantk.datasets.needs.needs_to_json(CONFIG.needs())
 # Snakemake looks at each input file by itself: with more of them, names and sizes alone are compared.
 MANY_FILES = 2000
 CHAINS = CONFIG.chains
@@ -144,9 +144,6 @@ SEARCH_JOB, CHAIN_JOB = (folder.removeprefix(f"{RESULTS}/") for folder in (SEARC
 STABILITY = f"{RESULTS}/{{dataset}}/{{backbone}}/{{search}}/rank_stability"
 TABLES = f"{RESULTS}/tables"
 FIGURES = f"{RESULTS}/figures/{{dataset}}"
-# Made by `inspect_dataset`: before anything is computed on data, all of them were compared with their checksums, and
-# with what the rows take of them. To look again is no reason to compute again.
-INSPECTED = ancient(f"{FIGURES}/contact_sheet.png")
 THEORY = f"{RESULTS}/theory"
 
 
@@ -344,11 +341,6 @@ def results_folder(wildcards):
 
 def dataset_options(wildcards):
     return canonical_json(CONFIG.datasets[wildcards.dataset].model_dump())
-
-
-def dataset_needs(wildcards):
-    """What all rows take from a data set."""
-    return metantk.datasets.needs.needs_to_json(CONFIG.needs())
 
 
 def evaluation_options(wildcards):

@@ -1,7 +1,6 @@
 rule evaluate_episodes:
     input:
         manifest=f"{DATA}/manifest.json",
-        inspected=INSPECTED,
         arrays=ancient([f"{DATA}/test/images.npy", f"{DATA}/test/labels.npy"]),
         description=f"{CHAIN}/model.json",
         # The description holds its checksum.

@@ -32,9 +32,8 @@ rule inspect_dataset:
     params:
         script=SCRIPTS / "inspect_dataset.py",
         code=code("inspect_dataset.py"),
-        needs=dataset_needs,
     message:
         "Draw pictures of {wildcards.dataset}"
     shell:
-        'python {params.script:q} "$(dirname -- {input.manifest:q})" --needs {params.needs:q}'
+        'python {params.script:q} "$(dirname -- {input.manifest:q})"'
         ' --output "$(dirname -- {output.sheet:q})" > {log:q} 2>&1'

@@ -58,5 +58,5 @@ rule prepare_dataset:
     message:
         "Prepare {wildcards.dataset}"
     shell:
-        "python {params.script:q} --name {wildcards.dataset} --options {params.options:q}"
+        "python {params.script:q} --name {wildcards.dataset} --options {params.options:q} --needs {NEEDED:q}"
         ' --output "$(dirname -- {output.manifest:q})" 2> {log:q}'

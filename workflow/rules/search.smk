@@ -1,7 +1,6 @@
 rule search_architecture:
     input:
         manifest=f"{DATA}/manifest.json",
-        inspected=INSPECTED,
         # Large files: the manifest holds their checksums, so their own times need not count.
         arrays=ancient(
             expand(
@@ -47,7 +46,6 @@ rule search_architecture:
 rule measure_rank_stability:
     input:
         manifest=f"{DATA}/manifest.json",
-        inspected=INSPECTED,
         arrays=ancient([f"{DATA}/train/images.npy", f"{DATA}/train/labels.npy"]),
     output:
         table=f"{STABILITY}/rank_stability.csv",

@@ -1,7 +1,6 @@
 rule train_network:
     input:
         manifest=f"{DATA}/manifest.json",
-        inspected=INSPECTED,
         arrays=ancient([f"{DATA}/train/images.npy", f"{DATA}/train/labels.npy"]),
         architecture=f"{SEARCH}/architecture.json",
         files=backbone_files,

@@ -1,6 +1,11 @@
-"""Whether a prepared data set has what the rows of a configuration take from it. Imports no numpy."""
+"""Whether a data set has what the rows of a configuration take from it.
 
+Said before its pictures are read, or, of one that is prepared, before any job. Imports no numpy.
+"""
+
+from collections import Counter
 from pathlib import Path
+from typing import NamedTuple
 
 from pydantic import Field, TypeAdapter, ValidationError
 
@@ -42,26 +47,55 @@ def needs_from_json(text: str) -> list[NamedNeed]:
         raise InputError(f"--needs: is no list of needs ({str(error).splitlines()[0]})") from None
 
 
-def check_needs(manifest: dict, needs: list[NamedNeed], *, where: Path | str) -> None:
-    """Compare needs with a manifest.
+class Counts(NamedTuple):
+    """Of a split: classes, pictures of the smallest, pictures of all, pixels of the shorter side."""
+
+    classes: int
+    smallest: int
+    pictures: int
+    side: int
+
+
+def counts_of_splits(splits: dict) -> dict[str, Counts]:
+    """Of splits as they are streamed, none of whose pictures is read yet."""
+    return {
+        part: Counts(
+            len(split.class_names),
+            min(Counter(split.labels.tolist()).values()),
+            len(split.labels),
+            min(split.shape[:2]),
+        )
+        for part, split in splits.items()
+    }
+
+
+def counts_of_manifest(manifest: Manifest) -> dict[str, Counts]:
+    entries = {part: getattr(manifest.splits, part) for part in ("train", "val", "test")}
+    return {
+        part: Counts(len(entry.classes), entry.smallest_class, entry.pictures, min(entry.shape[:2]))
+        for part, entry in entries.items()
+    }
+
+
+def check_needs(counts: dict[str, Counts], needs: list[NamedNeed], *, where: Path | str) -> None:
+    """Compare needs with what there is, by split.
 
     Raises:
-        InputError: naming what is too little, and for what; the first, and how many others there are.
+        InputError: naming what is too little, and for what; the first three, and how many others there are.
     """
-    splits = Manifest.model_validate(manifest).splits
     problems = []
     for need in needs:
-        entry = getattr(splits, need.part)
+        found = counts[need.part]
         checks = (
-            (len(entry.classes), need.classes, "has {} classes, {} are needed"),
-            (entry.smallest_class, need.each, "has {} pictures in its smallest class, {} are needed"),
-            (entry.pictures, need.pictures, "has {} pictures, {} are needed"),
-            (min(entry.shape[:2]), need.side, "has pictures of {} pixels, {} are needed"),
+            (found.classes, need.classes, "has {} classes, {} are needed"),
+            (found.smallest, need.each, "has {} pictures in its smallest class, {} are needed"),
+            (found.pictures, need.pictures, "has {} pictures, {} are needed"),
+            (found.side, need.side, "has pictures of {} pixels, {} are needed"),
         )
         problems += [
-            f"{need.part} {text.format(found, needed)} by {need.of}"
-            for found, needed, text in checks
-            if found < needed
+            f"{need.part} {text.format(there, needed)} by {need.of}"
+            for there, needed, text in checks
+            if there < needed
         ]
     if problems:
         raise InputError(f"{where}: too little data: {'; '.join(problems[:3])}" + _others(len(problems) - 3))
@@ -79,13 +113,19 @@ def check_prepared(folder: Path, options: DatasetOptions, needs: list[tuple[str,
     path = folder / "manifest.json"
     if not path.is_file():
         return
-    manifest = read_record(path, Manifest, stage="prepare_dataset").model_dump()
-    is_named = options.source in NAMED_SOURCES
-    sources = [] if is_named else [Path(file) for file in watched_files(Path(options.source))]
-    written = path.stat().st_mtime
-    if manifest.get("options") != options.model_dump() or any(file.stat().st_mtime > written for file in sources):
+    manifest = read_record(path, Manifest, stage="prepare_dataset")
+    if manifest.model_extra.get("options") != options.model_dump() or _is_edited(options.source, path):
         return
-    check_needs(manifest, needs_from_json(needs_to_json(needs)), where=folder)
+    check_needs(counts_of_manifest(manifest), needs_from_json(needs_to_json(needs)), where=folder)
+
+
+def _is_edited(source: str, manifest: Path) -> bool:
+    """Whether a file of a folder, or a folder in it, is newer than its manifest."""
+    if source in NAMED_SOURCES:
+        return False
+    files = [Path(file) for file in watched_files(Path(source))]
+    places = {Path(source), *(parent for file in files for parent in (file.parent, file.parent.parent))}
+    return any(place.stat().st_mtime > manifest.stat().st_mtime for place in [*files, *places])
 
 
 def _others(count: int) -> str:
