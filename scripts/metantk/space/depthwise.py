@@ -124,7 +124,8 @@ def _every_second(x: Tensor) -> Tensor:
 
 
 def _last(x: Tensor) -> Tensor:
-    return x.contiguous(memory_format=torch.channels_last)
+    # A task of many under vmap has no memory format of its own.
+    return x if torch._C._functorch.is_batchedtensor(x) else x.contiguous(memory_format=torch.channels_last)
 
 
 class AveragePool(nn.AvgPool2d):
