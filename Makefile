@@ -5,11 +5,13 @@ CONFIG ?= config/config.yaml
 BIN    := .venv/bin
 # For GPUs older than Turing: make setup PINS=envs/requirements-volta.txt
 PINS   ?= envs/requirements.txt
+# Whose pictures config/own-pictures.yaml takes: make own PICTURES=..., make report CONFIG=... PICTURES=...
+OWN    := $(if $(PICTURES),--config 'datasets={"pictures": {"source": "$(PICTURES)"}}')
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export PYTHONNOUSERSITE := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run tables theory report container test bench wheels lint schema lock clean
+.PHONY: help setup run own status estimate tables theory study report container check test bench wheels lint schema lock clean
 
 help:       ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' $(MAKEFILE_LIST) | expand -t 16
@@ -24,8 +26,18 @@ setup: .venv/ready  ## Make the environment .venv from the pins in envs/
 	@touch $@
 
 run: .venv/ready    ## Run the workflow in config/config.yaml (or CONFIG=...) and print its tables
-	@snakemake --cores $(CORES) --quiet reason --show-failed-logs --rerun-incomplete --configfile $(CONFIG)
+	@snakemake --cores $(CORES) --quiet reason --show-failed-logs --rerun-incomplete --configfile $(CONFIG) $(OWN)
 	@python scripts/show_results.py --configfile $(CONFIG)
+
+own: .venv/ready    ## Train on your own pictures: make own PICTURES=folder, with a folder per class in it
+	@test -d "$(PICTURES)" || { echo "make: name your folder of pictures: make own PICTURES=some/folder" >&2; exit 2; }
+	@$(MAKE) --no-print-directory run CONFIG=config/own-pictures.yaml
+
+status: .venv/ready ## Say how far a workflow is (CONFIG=...): jobs done, running and left, the table so far
+	@python scripts/show_results.py --configfile $(CONFIG) --status
+
+estimate: .venv/ready ## Measure here how long CONFIG=... will take, on 1 to 8 GPUs or cores
+	@python scripts/estimate_campaign.py --configfile $(CONFIG)
 
 tables: .venv/ready ## Tabulate what is finished so far (CONFIG=...), and name what is missing
 	@snakemake tabulate_finished --cores 1 --quiet all --nolock --configfile $(CONFIG)
@@ -33,11 +45,18 @@ tables: .venv/ready ## Tabulate what is finished so far (CONFIG=...), and name w
 theory: .venv/ready ## Check the paper's theorems in numbers, into results/theory/theory.md
 	@snakemake theory --cores $(CORES) --configfile $(CONFIG)
 
-report: run         ## Write results/report.html: tables and figures in one page
-	@snakemake --cores $(CORES) --configfile $(CONFIG) --report results/report.html
+study: .venv/ready  ## Say what criteria are worth (CONFIG=config/study.yaml), into results/.../criteria
+	@snakemake study --cores $(CORES) --rerun-incomplete --configfile $(CONFIG)
+
+report: run         ## Write report.html into the results of CONFIG=...: tables and figures in one page
+	@snakemake --cores $(CORES) --configfile $(CONFIG) $(OWN) \
+	  --report "$$(python scripts/show_results.py --configfile $(CONFIG) --folder)/report.html"
 
 container: .venv/ready ## Build the Apptainer image containers/metantk-VERSION.sif (DEFINITION=, MIRROR=)
 	@python scripts/build_container.py $(if $(DEFINITION),--definition $(DEFINITION)) $(if $(MIRROR),--mirror $(MIRROR))
+
+check: .venv/ready lint ## Run the fast tests, about two minutes: before a commit
+	@OMP_NUM_THREADS=1 python -m pytest --numprocesses 2 --dist loadfile tests/unit -m "not slow"
 
 test: .venv/ready lint  ## Run every test
 	@OMP_NUM_THREADS=1 python -m pytest --numprocesses 2 --dist loadfile tests/unit tests/workflow tests/gpu
@@ -49,6 +68,11 @@ bench: .venv/ready  ## Time the search and the input pipeline against the usual 
 	@python tests/benchmarks/bench_search.py --parts kernel --channels 48
 	@python tests/benchmarks/bench_search.py --parts kernel regions round search small
 	@python tests/benchmarks/bench_input_pipeline.py
+	@python tests/benchmarks/bench_training.py --size 32
+	@python tests/benchmarks/bench_training.py --size 84
+	@python tests/benchmarks/bench_evaluation.py --size 32
+	@python tests/benchmarks/bench_evaluation.py --size 84
+	@python tests/benchmarks/bench_side_by_side.py
 	@OMP_NUM_THREADS=1 python tests/benchmarks/bench_classifiers.py
 	@OMP_NUM_THREADS=1 python tests/benchmarks/bench_heads.py
 

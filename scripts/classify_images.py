@@ -1,10 +1,15 @@
 """Tell your own pictures apart with a trained model and a few examples of each class.
 
 The support folder holds a folder of pictures for each class (one is enough, five are better); the query folder
-holds the pictures to classify. The model answers by its learner's own way, as in the
-evaluation; support pictures are taken as they are.
+holds the pictures to classify. The model is the folder of a training, and answers by its learner's own way, as in
+the evaluation, or a file of export_backbone.py; support pictures are taken as they are.
 
-Writes a CSV with one row per query: file, class, probability.
+Probabilities, and which pictures are unlike any class, are calibrated on tasks of the validation classes of the
+data set that the model was trained on; the log says how well that works there. Without the data set, probabilities
+are the plain softmax of the scores, and no picture is called unlike any class.
+
+Writes a CSV with one row per query (file, class, probability, whether it is unlike any class, the probability of
+each class), and beside it a page of thumbnails, which anybody can check at a glance.
 
 Example:
     python scripts/classify_images.py --model results/glyphs/3cells-4ch/metantk/seed0/rfs \\
@@ -14,64 +19,131 @@ Example:
 import logging
 from pathlib import Path
 
+import metantk  # isort: skip  # noqa: F401  # before torch: how its threads wait
+import numpy as np
 import pandas as pd
 import torch
 
 from metantk import devices
 from metantk.command_line import make_parser, run
-from metantk.datasets.folder import read_classes, read_pictures
-from metantk.models import Model, Tasks, load_model
+from metantk.datasets.folder import find_class_files, read_classes, read_pictures
+from metantk.exported import image_size_of, open_model
+from metantk.own_pictures import AnyModel, calibrate_model, calibration_data, make_task
 from metantk.storage import InputError, atomic_write
+from metantk.thumbnails import Shown, write_page
+from metantk.unlike import Calibration, closeness, nearest, probabilities
 
 log = logging.getLogger("metantk")
+SHOWN_SUPPORTS = 8  # of each class, on the page
+UNSURE = 0.5  # probability below which a thumbnail is marked
 
 
 def main() -> None:
     parser = make_parser(__doc__)
-    parser.add_argument("--model", required=True, type=Path, metavar="DIR", help="output of train_network.py")
+    parser.add_argument(
+        "--model", required=True, type=Path, metavar="MODEL", help="output of train_network.py, or an .onnx file"
+    )
     parser.add_argument("--support", required=True, type=Path, metavar="DIR", help="a folder per class")
     parser.add_argument("--query", required=True, type=Path, metavar="DIR", help="pictures to classify")
+    parser.add_argument(
+        "--data",
+        type=Path,
+        metavar="DIR",
+        help="prepared data set, whose validation classes calibrate [that of its training, if it is there]",
+    )
     parser.add_argument(
         "--leave-out-unreadable", action="store_true", help="instead of stopping at files that are no pictures"
     )
     parser.add_argument("--output", required=True, type=Path, metavar="CSV", help="file to write")
+    parser.add_argument("--page", type=Path, metavar="HTML", help="page of thumbnails [beside the CSV]")
     arguments = parser.parse_args()
-    model = load_model(arguments.model, devices.start())
-    image_size = model.facts["image_size"]
-    how = {"image_size": image_size, "leave_out": arguments.leave_out_unreadable}
+    page = arguments.page or arguments.output.with_suffix(".html")
+    if page == arguments.output:
+        raise InputError(f"--output {arguments.output}: is the page's name, too; name a .csv file")
+    model = open_model(arguments.model, devices.start())
+    size = image_size_of(model, arguments.model)
+    how = {"image_size": size, "leave_out": arguments.leave_out_unreadable}
     support, left_out = read_classes(arguments.support, **how)
-    if len(support.class_names) < 2:
+    ways = len(support.class_names)
+    if ways < 2:
         raise InputError(f"{arguments.support}: holds 1 class, but telling apart takes 2 or more")
     files, queries, others = read_pictures(arguments.query, **how)
     for warning in left_out + others:
         log.warning("warning: %s", warning)
-    scores = model.scores(_task(model, support, torch.from_numpy(queries)))[0]
-    probabilities = torch.softmax(scores, dim=1).cpu().numpy()
-    table = pd.DataFrame(
-        {
-            "file": [str(file) for file in files],
-            "class": [support.class_names[number] for number in probabilities.argmax(1)],
-            "probability": probabilities.max(1).round(4),
-        }
-    )
-    with atomic_write(arguments.output) as temporary:
+    labels = torch.from_numpy(support.labels)
+    task = make_task(model, torch.from_numpy(support.images), labels, torch.from_numpy(queries), ways=ways)
+    calibration = _calibration(model, arguments.data, ways, int(np.median(np.bincount(support.labels))))
+    chances = probabilities(model.scores(task)[0], calibration.temperature if calibration else 1.0).cpu().numpy()
+    close = closeness(task.support_features()[0], labels.to(model.device), task.query_features()[0], ways=ways)
+    unlike = close.cpu().numpy() < calibration.threshold if calibration else np.zeros(len(files), bool)
+    table = _tabulate(files, support.class_names, chances, unlike if calibration else None)
+    with atomic_write(arguments.output) as temporary, atomic_write(page) as temporary_page:
         table.to_csv(temporary, index=False)
+        note = _say(calibration)
+        sections = _sections(arguments.support, files, support.class_names, chances, unlike)
+        write_page(temporary_page, title=f"{len(files)} pictures, {ways} classes", note=note, sections=sections)
+    log.info("%s and %s: %d pictures, %d unlike any class", arguments.output, page, len(files), unlike.sum())
 
 
-def _task(model: Model, support, queries: torch.Tensor) -> Tasks:
-    """One task of these supports and queries, uint8 `(pictures, height, width, 3)`."""
-    labels = torch.from_numpy(support.labels).to(model.device)
-    supports, queries = (model.prepare(images) for images in (torch.from_numpy(support.images), queries))
-    return Tasks(
-        ways=len(support.class_names),
-        labels=labels,
-        classifier="logistic_regression",
-        support_images=lambda: supports[None],
-        query_images=lambda: queries[None],
-        support_features=lambda: model.features(supports)[None],
-        query_features=lambda: model.features(queries)[None],
-        augmented_features=lambda: (model.features(supports)[None], labels),
+def _calibration(model: AnyModel, given: Path | None, ways: int, shots: int) -> Calibration | None:
+    data = calibration_data(given, model)
+    calibration = None
+    if data is not None:
+        try:
+            calibration = calibrate_model(model, data, ways=ways, shots=shots)
+        except InputError as error:  # a meta-learned head answers no other number of ways, for instance
+            if given is not None:
+                raise
+            log.warning("%s", error)
+    else:
+        calibration = nearest(model.facts.get("calibrations") or [], ways=ways, shots=shots)
+    (log.info if calibration else log.warning)("%s", _say(calibration))
+    return calibration
+
+
+def _say(calibration: Calibration | None) -> str:
+    """What the calibration found, in a sentence for the log and the page."""
+    if calibration is None:
+        return (
+            "Not calibrated, for want of the data set that the model was trained on (--data): probabilities are "
+            "rough, and no picture is called unlike any class."
+        )
+    return (
+        f"On tasks of {calibration.ways} validation classes with {calibration.shots} examples each, "
+        f"{calibration.accuracy:.0f} % of pictures got their class. Of pictures of other classes "
+        f"{calibration.refused:.0f} % were called unlike any, and of those of the classes "
+        f"{100 - calibration.kept:.0f} %."
     )
+
+
+def _tabulate(files: list[Path], names: list[str], chances: np.ndarray, unlike: np.ndarray | None) -> pd.DataFrame:
+    """One row per query; `unlike_any` stays empty where nothing is known of it."""
+    columns = {
+        "file": [str(file) for file in files],
+        "class": [names[number] for number in chances.argmax(1)],
+        "probability": chances.max(1).round(4),
+        "unlike_any": [""] * len(files) if unlike is None else np.where(unlike, "yes", "no"),
+    }
+    return pd.DataFrame(columns | {f"p({name})": chances[:, way].round(4) for way, name in enumerate(names)})
+
+
+def _sections(support: Path, files: list[Path], names: list[str], chances: np.ndarray, unlike: np.ndarray):
+    """First what is unlike any class, then class by class the examples and the pictures, the least sure first."""
+    best, given = chances.max(1), chances.argmax(1)
+    if unlike.any():
+        pictures = [
+            Shown(files[k], f"{files[k].name}: {names[given[k]]}? {best[k]:.0%}", "unsure")
+            for k in np.flatnonzero(unlike)
+        ]
+        yield f"Unlike any class ({len(pictures)})", pictures
+    examples = find_class_files(support)
+    for way, name in enumerate(names):
+        chosen = np.flatnonzero((given == way) & ~unlike)
+        shown = [Shown(file, f"example {file.name}", "support") for file in examples[name][:SHOWN_SUPPORTS]]
+        for k in chosen[np.argsort(best[chosen], kind="stable")]:
+            style = "unsure" if best[k] < UNSURE else "sure"
+            shown.append(Shown(files[k], f"{files[k].name}: {best[k]:.0%}", style))
+        yield f"{name} ({len(chosen)})", shown
 
 
 if __name__ == "__main__":

@@ -85,7 +85,7 @@ def _read_architecture(path: Path) -> dict | None:
 
 def _unsearched() -> list[str]:
     """Kinds of backbones that need no genotype."""
-    return [kind for kind in plugins.kinds("backbones") if not plugins.load("backbones", kind).Options.searchable]
+    return [kind for kind in plugins.kinds("backbones") if not plugins.options_class("backbones", kind).searchable]
 
 
 def _as_text(architecture: dict, facts: dict) -> str:

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 
 from metantk.command_line import make_parser, progress, run
 from metantk.figures.cells import draw_cells
+from metantk.figures.effects import draw_effects
 from metantk.figures.search_curves import draw_search_curves
 from metantk.figures.search_trace import draw_search_trace
 from metantk.figures.style import save
@@ -47,14 +48,16 @@ def draw(folder: Path, titles: dict[str, str]) -> dict[str, object]:
     of_search = f"{origin.search}_seed{origin.seed}"
     return {
         f"cells_{of_search}": draw_cells(genotype, title),
-        f"search_{of_search}": draw_trace(
-            trace, title, {name: facts.model_dump() for name, facts in report.criteria.items()}
-        ),
+        f"search_{of_search}": draw_trace(trace, title, report),
     }
 
 
-def draw_trace(trace: pd.DataFrame, title: str, criteria: dict) -> Figure:
-    """Of a pruning, edge by edge; of any other search, what it measured in its course."""
+def draw_trace(trace: pd.DataFrame, title: str, report: SearchReport) -> Figure:
+    """Of an experiment, the effects; of a pruning, edge by edge; of any other search, what it measured."""
+    criteria = {name: facts.model_dump() for name, facts in report.criteria.items()}
+    if report.effects:
+        effects = pd.DataFrame([effect.model_dump() for effect in report.effects])
+        return draw_effects(effects, trace, title, criteria)
     if criteria:
         return draw_search_trace(trace, title, criteria)
     return draw_search_curves(trace, title)

@@ -1,8 +1,9 @@
 """Say how much of a search is noise: repeat its first round with other draws and compare the ranks.
 
-For each criterion, and for common draws (all candidates share weights and pictures: the default of the search)
-and independent ones (each candidate has its own) at equal cost: Kendall's τ between
-repetitions. Choose `repeat` of the search where the curve is high enough for you.
+For each criterion, and for common draws (all candidates share weights and pictures: the default of the search),
+independent ones (each candidate has its own) at equal cost, and the published way: Kendall's τ between
+repetitions. Choose `repeat` of the search where the curve is high enough for you. Of a search `fit`: Kendall's τ
+between the effects found by models of separate samples; choose its `measurements` likewise.
 
 Writes rank_stability.csv and a figure, rank_stability.svg and .png.
 
@@ -19,9 +20,13 @@ from metantk.command_line import add_seed, make_parser, parse_kind, progress, ru
 from metantk.datasets.store import load_split, read_manifest
 from metantk.figures.rank_stability import draw_rank_stability
 from metantk.figures.style import save
-from metantk.rank_stability import measure_rank_stability, total_networks
+from metantk.rank_stability import (
+    measure_effect_stability,
+    measure_rank_stability,
+    total_networks,
+)
 from metantk.searches.base import Problem
-from metantk.searches.prune import plan_of
+from metantk.searches.plan import plan_of
 from metantk.storage import InputError, atomic_write, check_writable
 
 log = logging.getLogger("metantk")
@@ -35,8 +40,8 @@ def main() -> None:
     parser.add_argument("--output", required=True, type=Path, metavar="DIR", help="folder of the table and figure")
     arguments = parser.parse_args()
     backbone, options = (parse_kind(arguments, name) for name in ("backbone", "search"))
-    if options.kind != "prune":
-        raise InputError(f"options: a search of kind {options.kind} has no ranks; choose one of kind prune")
+    if options.kind not in ("prune", "fit"):
+        raise InputError(f"options: a search of kind {options.kind} has no ranks; choose one of kind prune or fit")
     if arguments.independent_draws < 2:
         raise InputError(
             f"options: --independent-draws {arguments.independent_draws} has nothing to compare; give 2 or more"
@@ -47,14 +52,19 @@ def main() -> None:
     with progress(None, total=0, what="rank stability", unit="network") as bar:
         problem = Problem(backbone, train, train, manifest["mean"], manifest["std"], device, bar)
         plan = plan_of(problem, options)
-        bar.reset(total=total_networks(plan, arguments.independent_draws))
-        table = measure_rank_stability(plan, arguments.seed, arguments.independent_draws)
+        if options.kind == "fit":
+            bar.reset(total=2 * options.first_sample)
+            table = measure_effect_stability(plan, arguments.seed)
+        else:
+            bar.reset(total=total_networks(plan, arguments.independent_draws))
+            table = measure_rank_stability(plan, arguments.seed, arguments.independent_draws)
     with atomic_write(arguments.output / "rank_stability.csv") as temporary:
         table.to_csv(temporary, index=False)
-    title = f"Kendall's τ between repetitions of the first round: {backbone.title}, seed {arguments.seed}"
+    repeated = "models of separate samples" if options.kind == "fit" else "repetitions of the first round"
+    title = f"Kendall's τ between {repeated}: {backbone.title}, seed {arguments.seed}"
     titles = {name: criterion.title for name, criterion in plan.criteria.items()}
     save(draw_rank_stability(table, title, titles), arguments.output / "rank_stability")
-    log.info("\n%s", table[table["repeat"] == 1].to_string(index=False))
+    log.info("\n%s", table.drop_duplicates(["criterion", "draws"]).to_string(index=False))
 
 
 if __name__ == "__main__":

@@ -1,41 +1,127 @@
-"""Print the tables of a finished workflow and where its figures are.
+"""Print the tables of a workflow and where its figures are; of one that is under way, how far it is.
 
-Example:
+Of a configuration whose tables are not there yet, or with --status: the jobs that are done, running and left, the
+time left as far as finished jobs say, the table as it stands, and what is missing in it. A row that does not beat
+raw pixels, or its own untrained network, is named.
+
+Examples:
     python scripts/show_results.py results
+    python scripts/show_results.py --configfile config/config.yaml --status
 """
 
 from pathlib import Path
 
 import yaml
 
+from metantk import progress, tables
 from metantk.command_line import make_parser, run
+from metantk.options.config import Config, parse_config
 from metantk.storage import InputError
+from metantk.yardsticks import find_weak
+
+LISTED = 30  # unfinished rows that are named
 
 
 def main() -> None:
     parser = make_parser(__doc__)
     parser.add_argument("results", nargs="?", type=Path, help="the workflow's results folder")
     parser.add_argument("--configfile", type=Path, help="a configuration, instead of the folder that it names")
+    parser.add_argument("--status", action="store_true", help="how far it is (with --configfile)")
+    parser.add_argument("--folder", action="store_true", help="print only the folder of the results")
     arguments = parser.parse_args()
-    results = arguments.results or _results_of(arguments.configfile)
+    if arguments.folder and arguments.configfile:
+        print(_read_results(arguments.configfile))
+        return
+    if arguments.status:
+        if arguments.configfile is None:
+            raise InputError("--status: say of which configuration, with --configfile FILE")
+        show_status(_read_config(arguments.configfile))
+        return
+    if arguments.results is None and arguments.configfile is None:
+        raise InputError("say whose results: a folder, or --configfile FILE")
+    show_tables(arguments.results or _read_results(arguments.configfile))
+
+
+def show_tables(results: Path) -> None:
+    """Print the tables of a finished workflow.
+
+    Raises:
+        InputError: there are none.
+    """
     for name in ("table2", "table1"):
         path = results / "tables" / f"{name}.md"
         if not path.is_file():
-            raise InputError(f"{path}: is missing; run the workflow first")
+            raise InputError(f"{path}: is missing; run the workflow first (`make status` says how far it is)")
         print(f"\n{path}\n\n{path.read_text(encoding='utf-8')}")
+    for line in find_weak(results / "tables" / "summary.csv"):
+        print(f"Note: {line}")
     print(f"Tables (CSV, Markdown, LaTeX):  {results / 'tables'}")
     print(f"Figures (SVG, PNG):             {results / 'figures'}")
 
 
-def _results_of(configfile: Path | None) -> Path:
-    if configfile is None:
-        raise InputError("say whose results: a folder, or --configfile FILE")
+def show_status(config: Config) -> None:
+    """Print how far a workflow is, and the table as it stands."""
+    seen = progress.look(config)
+    print(f"{'':22}{'done':>6}{'running':>9}{'left':>6}")
+    for stage in progress.STAGES:
+        counts = (sum(job.stage == stage for job in jobs) for jobs in (seen.done, seen.running, seen.left))
+        print("{:22}{:>6}{:>9}{:>6}".format(stage, *counts))
+    for job in seen.running:
+        print(f"running: {job.name}: {progress.last_line(job.log)}")
+    print(_time_left(seen))
+    chains = progress.chains_of(config)
+    finished = [folder for folder in chains if (folder / "evaluation.json").is_file()]
+    if finished:
+        groups = tables.group_chains(tables.read_chain(folder) for folder in finished)
+        _, searches, learners = zip(*config.chains, strict=True)
+        titles = tables.Titles(
+            {name: config.title("searches", name) for name in searches},
+            {name: config.title("learners", name) for name in learners},
+        )
+        table = tables.make_table1(tables.summarise(groups, titles), groups)
+        ours = table[table["Source"] == "this run"].drop(columns=["Source", "Device"])
+        print(f"\n{tables.to_markdown(ours)}")
+    unfinished = [*seen.running, *seen.left]
+    missing = [job for job in unfinished if job.stage == "evaluate_episodes"]
+    for job in missing[:LISTED]:
+        print(f"missing: {' '.join(job.place)}: {_next_stage(job, unfinished)} is to come")
+    if len(missing) > LISTED:
+        print(f"missing: {len(missing) - LISTED} more")
+
+
+def _next_stage(evaluation: progress.Job, unfinished: list[progress.Job]) -> str:
+    """The first stage that a row lacks."""
+    for job in unfinished:
+        if evaluation.place[: len(job.place)] == job.place:
+            return job.stage
+    return evaluation.stage
+
+
+def _time_left(seen: progress.Progress) -> str:
+    todo = len(seen.running) + len(seen.left)
+    if not todo:
+        return "All of these are done; tables and figures come last."
+    state = "" if seen.is_running else ", and no Snakemake runs here"
+    known = todo - len(seen.unknown)
+    time = f"about {tables.format_seconds(seen.seconds_left)} one after the other" if known else "time unknown yet"
+    rest = f", and {len(seen.unknown)} of which nothing alike is finished" if known and seen.unknown else ""
+    return f"{todo} jobs to go: {time}{rest}{state}."
+
+
+def _read_yaml(configfile: Path) -> dict:
     try:
         configuration = yaml.safe_load(configfile.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise InputError(f"{configfile}: cannot be read ({str(error).splitlines()[0]})") from None
-    named = configuration.get("results", "results") if isinstance(configuration, dict) else "results"
-    return Path(str(named))
+    return configuration if isinstance(configuration, dict) else {}
+
+
+def _read_config(configfile: Path) -> Config:
+    return parse_config(_read_yaml(configfile))
+
+
+def _read_results(configfile: Path) -> Path:
+    return Path(str(_read_yaml(configfile).get("results", "results")))
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import metantk  # isort: skip  # noqa: F401  # before torch: how its threads wait
 import pandas as pd
 import torch
 
@@ -67,7 +68,9 @@ def main() -> None:
     check_writable(arguments.output)
     device = devices.start()
     network.initialise_(generator("initial weights", arguments.seed))
-    pictures = place(train, manifest, device)
+    # A network that comes with its weights also says what its pictures are normalised by.
+    statistics = getattr(network, "statistics", manifest)
+    pictures = place(train, statistics, device)
     learner = module.Learner(options, network.to(device), pictures, arguments.seed)
     files = [
         __file__,
@@ -85,12 +88,16 @@ def main() -> None:
             "data": sha256_of(arguments.data / "manifest.json"),
         },
     )
-    trainer = Trainer(learner, pictures, seed=arguments.seed)
+    validation = None
+    if getattr(learner, "validate", None) is not None:
+        validation = place(load_split(arguments.data, "val"), manifest, device)
+    trainer = Trainer(learner, pictures, seed=arguments.seed, validation=validation)
     try:
         seconds = _train(trainer, checkpoint)
     except DivergedError:
         checkpoint.remove()
         raise
+    kept_epoch = trainer.take_best()
     facts = {
         "architecture": architecture,
         "learner": options.model_dump(),
@@ -98,20 +105,25 @@ def main() -> None:
         "outputs": network.head.out_features,
         "classes": train.class_names,
         "image_size": train.images.shape[1],
-        "mean": manifest["mean"],
-        "std": manifest["std"],
+        "mean": statistics["mean"],
+        "std": statistics["std"],
+        "data": str(arguments.data),
+        "licence": manifest.get("licence", "unknown"),
+        "initial_weights": getattr(network, "initial_weights", None),
         "feature_dim": network.feature_dim,
         "parameters": count_parameters(network),
         "backbone_parameters": count_parameters(network) - count_parameters(network.head),
         "macs": count_macs(network, train.images.shape[1]),
+        "epoch": kept_epoch,
         "seconds": round(seconds, 3),
         "peak_memory_mb": devices.peak_memory_mb(device),
         **provenance(
             *files, options=options.model_dump(), seed=arguments.seed, device=devices.describe_device(device)
         ),
     }
+    columns = CURVE if validation is None else [*CURVE, "validation_accuracy"]
     with atomic_write(arguments.output / "training.csv") as temporary:
-        pd.DataFrame(trainer.curve, columns=CURVE).to_csv(temporary, index=False)
+        pd.DataFrame(trainer.curve, columns=columns).to_csv(temporary, index=False)
     save_model(arguments.output, network, learner.extra, facts)
     checkpoint.remove()
 

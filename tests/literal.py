@@ -17,7 +17,8 @@ from torchvision import transforms
 
 from metantk.criteria import pictures as engine
 from metantk.devices import generator
-from metantk.searches.prune import Candidate, Plan, batch_masks
+from metantk.searches.plan import Plan
+from metantk.searches.prune import Candidate, batch_masks
 from metantk.space.genotype import CELL_TYPES, cell_types
 from metantk.space.supernet import Supernet, initialise
 

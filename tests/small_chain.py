@@ -43,7 +43,8 @@ def write_chain(
         "origin": origin | {"backbone_title": "Cells, 48 channels" if found else "ResNet-12"},
     }
     write(folder.parent / "architecture.json", architecture)
-    write(folder.parent / "search.json", {"seconds": 100.0 + seed, "device": "cpu", "options": options, **origin})
+    cost = {"seconds": 100.0 + seed, "floating_point_operations": 2_500_000_000_000 + seed, "device": "cpu"}
+    write(folder.parent / "search.json", cost | {"options": options, **origin})
     model = {
         "architecture": architecture,
         "learner": {"kind": learner},

@@ -6,14 +6,17 @@ import torch
 from metantk.criteria.base import Draws, Masks, Setting, load_criterion, options_of
 from metantk.datasets.store import Split
 from metantk.options.searches.prune import PruneOptions
-from metantk.searches.prune import Plan
-from metantk.searches.prune import make_plan as plan_of_setting
+from metantk.searches.plan import Plan
+from metantk.searches.plan import make_plan as plan_of_setting
 
 CRITERIA = ("meta_ntk_condition", "ntk_condition", "ntk_spectral_entropy", "linear_regions")
 SECTIONS = {
     "meta_ntk": {"ways": 2, "tasks": 2, "queries": 2},
     "ntk": {"pictures": 6},
     "linear_regions": {"pictures": 600, "batches": 2},
+    "patterns": {"pictures": 8, "swap_pictures": 6},
+    "gradients": {"ways": 3, "pictures": 9},
+    "zen": {"pictures": 4},
 }
 
 
@@ -42,6 +45,7 @@ def make_plan(device: str = "cpu", **options) -> Plan:
         initialisation=search.initialisation,
         precision=search.precision,
         train=train,
+        val=train,
         device=torch.device(device),
         advance=lambda networks: None,
     )

@@ -1,0 +1,25 @@
+"""MetaNTK-NAS: the library behind the stages. For programs of one's own, three lines from a model to features:
+
+    sys.path.insert(0, "path/of/this/repository/scripts")
+    model = metantk.load("results/birds/5cells-8ch/metantk/seed0/rfs")
+    features = model.features(pictures)
+
+`metantk.load` takes the folder of a model, or a file of export_backbone.py, and pictures are uint8
+`(pictures, height, width, 3)`, red before green before blue.
+
+Imported before PyTorch by every program, for what follows is read when PyTorch is loaded. Threads that wait for
+each other do so asleep. By default they spin: of two programs on the same cores each then waits for the other's
+spinning, and a step takes many times as long (tests/benchmarks/bench_side_by_side.py).
+"""
+
+import importlib
+import os
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # GNU's and LLVM's OpenMP
+os.environ.setdefault("KMP_BLOCKTIME", "0")  # Intel's
+
+
+def load(path: object) -> object:
+    """A `metantk.exported.Extractor`; see there."""
+    # By name: whatever imports a module of this library would depend on all of its networks.
+    return importlib.import_module("metantk.exported").Extractor(path)

@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import logging
+import os
 import signal
 import sys
 from collections.abc import Callable, Iterable, Iterator
@@ -243,7 +244,10 @@ def _is_out_of_memory(error: Exception) -> bool:
 
 
 def progress(items: Iterable, *, total: int | None = None, what: str, unit: str = "it", initial: int = 0) -> tqdm:
-    """A progress bar with the remaining time on a terminal; elsewhere a plain line every 30 seconds."""
+    """A progress bar with the remaining time on a terminal; elsewhere a plain line every 30 seconds.
+
+    METANTK_PROGRESS_SECONDS is another interval, for a program that reads the lines.
+    """
     on_terminal = sys.stderr.isatty()
     return tqdm(
         items,
@@ -252,7 +256,7 @@ def progress(items: Iterable, *, total: int | None = None, what: str, unit: str 
         desc=what,
         unit=unit,
         file=sys.stderr,
-        mininterval=0.2 if on_terminal else 30,
+        mininterval=0.2 if on_terminal else float(os.environ.get("METANTK_PROGRESS_SECONDS", "30")),
         ascii=None if on_terminal else True,
         bar_format=None if on_terminal else "{desc}: {n_fmt}/{total_fmt} [{elapsed}<{remaining}]\n",
     )

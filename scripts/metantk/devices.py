@@ -1,12 +1,16 @@
 """The device, the C library's memory settings, threads, and seeded generators."""
 
+import contextlib
 import ctypes
 import logging
+import math
 import os
 import platform
 import re
 import resource
 import sys
+from collections.abc import Iterable
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -18,6 +22,8 @@ log = logging.getLogger("metantk")
 
 # Kernels and fits need float64, which Apple's mps has not.
 DEVICES = ("cpu", "cuda")
+LOWERED = {"bfloat16": torch.bfloat16, "float16": torch.float16}
+LOSS_SCALE = 1024.0
 # glibc's mallopt parameters and values: keep freed memory instead of giving it back page by page. Without
 # this, page faults take most of the time of a kernel on a CPU (measured: up to ten times slower).
 _MALLOPT = {
@@ -30,13 +36,12 @@ _MALLOPT = {
 def start(*, uses_device: bool = True) -> torch.device:
     """Set up this process, once, before the first large allocation, and pick its device.
 
-    Threads are OMP_NUM_THREADS (Snakemake sets it to the rule's threads), else all processors. The device is
-    METANTK_DEVICE if set, else a CUDA device that no other stage has leased, else the CPU; and the CPU for a stage
-    that computes nothing on a GPU, which leases none.
+    Threads are as many as `count_threads` says. The device is METANTK_DEVICE if set, else a CUDA device that no
+    other stage has leased, else the CPU; and the CPU for a stage that computes nothing on a GPU, which leases none.
     Deterministic algorithms are used wherever PyTorch has them.
     """
     keep_freed_memory()
-    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "0")) or _processors())
+    torch.set_num_threads(count_threads())
     torch.backends.cudnn.benchmark = False
     torch.backends.cudnn.deterministic = True
     device = pick_device() if uses_device else torch.device("cpu")
@@ -56,9 +61,85 @@ def set_precision(precision: str) -> None:
     torch.backends.cudnn.allow_tf32 = precision == "tf32"
 
 
+def lowered(precision: str, device: torch.device) -> contextlib.AbstractContextManager:
+    """Within, convolutions and products compute in `precision` if that is bfloat16 or float16 (autocast).
+
+    Weights, their gradients and the optimiser stay in float32.
+
+    Raises:
+        InputError: float16 on a CPU, which has no fast arithmetic for it.
+    """
+    if precision not in LOWERED:
+        return contextlib.nullcontext()
+    if precision == "float16" and device.type == "cpu":
+        raise InputError("precision: float16 takes a GPU; bfloat16 runs on CPUs too")
+    return torch.autocast(device.type, LOWERED[precision])
+
+
+def backward(loss: torch.Tensor, parameters: Iterable[torch.nn.Parameter], precision: str) -> None:
+    """Leave the gradients in the parameters. For float16 the loss is scaled up, so that small ones are not lost.
+
+    What overflows then counts as no gradient.
+    """
+    if precision != "float16":
+        loss.backward()
+        return
+    (loss * LOSS_SCALE).backward()
+    for parameter in parameters:
+        if parameter.grad is not None:
+            parameter.grad = (parameter.grad / LOSS_SCALE).nan_to_num_(nan=0.0, posinf=0.0, neginf=0.0)
+
+
+def count_threads() -> int:
+    """OMP_NUM_THREADS, which Snakemake sets to the rule's threads; else what SLURM gave; else what is there.
+
+    That is the processors that this process may run on, and no more than its control group's share of time.
+    """
+    for name in ("OMP_NUM_THREADS", "SLURM_CPUS_PER_TASK"):
+        given = os.environ.get(name, "").split(",")[0]  # OpenMP takes a number for each level
+        if given.isdecimal() and int(given) > 0:
+            return int(given)
+    return max(1, math.ceil(min(_processors(), _share_of_group())))
+
+
 def _processors() -> int:
     """Processors that this process may use; macOS cannot tell, and counts all."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _share_of_group(proc: Path = Path("/proc/self/cgroup"), root: Path = Path("/sys/fs/cgroup")) -> float:
+    """Processors' worth of time that the control groups of this process allow (Docker's `--cpus`), or infinity.
+
+    Version 2: a limit stands in each folder on the way to the process's own. Version 1 has one for processor time.
+    """
+    try:
+        lines = proc.read_text().splitlines()
+    except OSError:
+        return math.inf
+    share = math.inf
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        own = root if not controllers else root / "cpu"
+        if controllers and "cpu" not in controllers.split(","):
+            continue
+        folder = own / path.lstrip("/")
+        for place in [folder, *folder.parents]:
+            share = min(share, _limit(place))
+            if place == own:
+                break
+    return share
+
+
+def _limit(group: Path) -> float:
+    """Processors' worth of time, of one control group alone."""
+    try:
+        if (group / "cpu.max").is_file():
+            quota, period = (group / "cpu.max").read_text().split()
+        else:
+            quota, period = ((group / f"cpu.cfs_{name}_us").read_text() for name in ("quota", "period"))
+        return int(quota) / int(period) if quota != "max" and int(quota) > 0 else math.inf
+    except (OSError, ValueError):
+        return math.inf
 
 
 def keep_freed_memory() -> None:
@@ -118,8 +199,8 @@ def check_kernels(device: torch.device) -> None:
         name = torch.cuda.get_device_name(device)
         raise InputError(
             f"{name} is sm_{found[0]}{found[1]}, for which PyTorch {torch.__version__} "
-            f"has no kernels ({', '.join(torch.cuda.get_arch_list())}); README.md, Older GPUs, says which has, and "
-            "METANTK_DEVICE=cpu does without"
+            f"has no kernels ({', '.join(torch.cuda.get_arch_list())}); workflow/README.md, Older GPUs, says "
+            "which has, and METANTK_DEVICE=cpu does without"
         )
 
 

@@ -1,6 +1,7 @@
 """Few-shot episodes on a split: the tasks that every model is asked, and its accuracies."""
 
-from collections.abc import Iterator
+import functools
+from collections.abc import Callable, Iterator
 from itertools import islice
 
 import numpy as np
@@ -9,7 +10,7 @@ from torch import Tensor
 
 from metantk import transforms
 from metantk.datasets.store import Split
-from metantk.devices import generator
+from metantk.devices import generator, numpy_generator
 from metantk.episodes import Episode, EpisodeSampler
 from metantk.models import FORWARD_PIXELS, Model, Tasks
 from metantk.options.evaluation import EvaluationOptions
@@ -50,11 +51,17 @@ def evaluate(
 
 
 class Pool:
-    """The pictures of a split, and the features of those that are asked for, as queries and as supports."""
+    """The pictures of a split, and the features of those that are asked for: queries, supports, supports' copies.
+
+    Of each picture there are `each` augmented copies in all; they are numbered picture by picture.
+    """
 
     def __init__(self, model: Model, split: Split, options: EvaluationOptions) -> None:
         self.model, self.split, self.options = model, split, options
-        self.queries, self.supports = Features(self), Features(self)
+        self.each = max(options.copies, options.pool or 0)
+        pictures = len(split.labels)
+        self.queries, self.supports = (Features(self, pictures, self.prepared) for _ in range(2))
+        self.copies = Features(self, pictures * self.each, self.prepared_copies)
 
     def images(self, numbers: np.ndarray) -> Tensor:
         """Raw pictures by number, `(..., height, width, 3)`, on the device."""
@@ -66,6 +73,18 @@ class Pool:
         pictures = self.model.prepare(self.images(numbers.ravel()))
         return pictures.view(*numbers.shape, *pictures.shape[1:])
 
+    def prepared_copies(self, numbers: np.ndarray) -> Tensor:
+        """Normalised augmented copies by number, `(copies, 3, height, width)`."""
+        draws = self.draws.of(torch.from_numpy(numbers))
+        changed = transforms.augment_as_drawn(self.images(numbers // self.each), self.options.augmentation, draws)
+        return transforms.normalise(changed, self.model.mean, self.model.std)
+
+    @functools.cached_property
+    def draws(self) -> transforms.Draws:
+        """Of all copies."""
+        purpose = generator("support copies", self.options.seed)
+        return transforms.draw(len(self.split.labels) * self.each, self.options.augmentation, purpose)
+
     @property
     def at_once(self) -> int:
         """Pictures that are loaded together."""
@@ -74,12 +93,17 @@ class Pool:
 
 
 class Features:
-    """Features without augmentation, computed once per picture, together with those that were met with it."""
+    """Features of numbered pictures, computed once for each, together with those that were met with it.
 
-    def __init__(self, pool: Pool) -> None:
-        self.pool = pool
-        pictures = len(pool.split.labels)
+    Args:
+        pictures: how many there are.
+        prepare: gives what the network takes, by number.
+    """
+
+    def __init__(self, pool: Pool, pictures: int, prepare: Callable[[np.ndarray], Tensor]) -> None:
+        self.pool, self.prepare = pool, prepare
         self.group = np.full(pictures, -1)
+        self.groups = 0
         self.waiting: dict[int, np.ndarray] = {}
         # Memory that is never written to costs nothing.
         self.rows = torch.empty(pictures, pool.model.network.feature_dim)
@@ -88,8 +112,9 @@ class Features:
         """Make a group of the pictures among `numbers` that are in none yet."""
         new = np.unique(numbers[self.group[numbers] < 0])
         if len(new):
-            self.group[new] = number = self.group.max() + 1
-            self.waiting[number] = new
+            self.group[new] = self.groups
+            self.waiting[self.groups] = new
+            self.groups += 1
 
     def __call__(self, numbers: np.ndarray) -> Tensor:
         """Of pictures that were met, by number, `(..., features)`, on the device."""
@@ -102,7 +127,7 @@ class Features:
         at_once = self.pool.at_once
         for first in range(0, len(numbers), at_once):
             part = numbers[first : first + at_once]
-            self.rows[torch.from_numpy(part)] = self.pool.model.features(self.pool.prepared(part)).cpu()
+            self.rows[torch.from_numpy(part)] = self.pool.model.features(self.prepare(part)).cpu()
 
 
 class Asked:
@@ -114,7 +139,17 @@ class Asked:
         self.query = np.stack([episode.query.ravel() for _, episode in episodes])
         pool.queries.meet(self.query)
         pool.supports.meet(self.support)
+        self._shared: np.ndarray | None = None
+        if pool.options.pool and pool.options.copies > 1:
+            self._shared = np.stack([self._draw_copies(number, episode) for number, episode in episodes])
+            pool.copies.meet(self._shared)
         self._copies: Tensor | None = None
+
+    def _draw_copies(self, number: int, episode: Episode) -> np.ndarray:
+        """Which copies an episode takes of the pool's, `(ways, shots, copies)`: none of them twice."""
+        each, draws = self.pool.each, numpy_generator("copies of supports", self.pool.options.seed, number)
+        chosen = draws.random((*episode.support.shape, each)).argsort(-1)[..., : self.pool.options.copies]
+        return episode.support[..., None] * each + chosen
 
     def tasks(self, shots: int) -> Tasks:
         options, device = self.pool.options, self.pool.model.device
@@ -138,6 +173,8 @@ class Asked:
             copies = self.pool.options.copies
             if copies == 1:
                 features = self.pool.supports(self.support)
+            elif self._shared is not None:
+                features = self.pool.copies(self._shared)
             else:
                 each = self.support[0].size * copies
                 together = max(1, self.pool.at_once // each)
@@ -151,7 +188,7 @@ class Asked:
         return self._copies
 
     def _augmented(self, episodes: list[tuple[int, Episode]]) -> Tensor:
-        """Features of augmented copies, `(pictures, features)`; each episode has draws of its own."""
+        """Features of copies made anew, `(pictures, features)`; each episode has draws of its own."""
         options, model = self.pool.options, self.pool.model
         pictures = []
         for number, episode in episodes:

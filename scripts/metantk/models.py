@@ -35,6 +35,7 @@ class TrainedModel(Record):
     learner: dict
     outputs: int = Field(ge=1, le=10**6)
     image_size: int = Field(ge=1, le=1024)
+    data: str | None = Field(None, max_length=4096)
     mean: list[Annotated[float, Field(ge=0, le=1)]] = Field(min_length=3, max_length=3)
     std: list[Annotated[float, Field(gt=0, le=1)]] = Field(min_length=3, max_length=3)
     weights_sha256: Text

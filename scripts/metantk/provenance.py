@@ -12,6 +12,7 @@ import importlib.metadata
 import platform
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 from metantk.storage import SCRIPTS
 
@@ -31,47 +32,48 @@ def local_modules(*files: Path | str) -> list[Path]:
 
 
 def _imported_files(path: Path) -> Iterator[Path]:
-    for name in _imported_names(path.read_text()):
-        yield from _files_of_module(name)
+    for name in _parse(path.read_text()).names:
+        yield from _files_of_module(SCRIPTS, name)
+
+
+class Parsed(NamedTuple):
+    """What counts of a file.
+
+    Attributes:
+        names: what it imports that may be modules.
+        tree: its syntax tree as text, without docstrings and the descriptions of options.
+    """
+
+    names: list[str]
+    tree: bytes
 
 
 @functools.cache
-def _imported_names(text: str) -> list[str]:
-    """Names that may be modules. Kept by text: the rules of a workflow ask for the same modules many times."""
-    names = []
-    for node in ast.walk(ast.parse(text)):
+def _parse(text: str) -> Parsed:
+    """Kept by text: the rules of a workflow ask for the same modules many times."""
+    names, tree = [], ast.parse(text)
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             names += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
             # `from package import module` names a module only where such a file exists.
             names += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
-    return names
-
-
-def _files_of_module(name: str) -> Iterator[Path]:
-    parts = name.split(".")
-    for depth in range(1, len(parts) + 1):
-        stem = SCRIPTS.joinpath(*parts[:depth])
-        for candidate in (stem.with_suffix(".py"), stem / "__init__.py"):
-            if candidate.is_file():
-                yield candidate
-
-
-@functools.cache
-def _tree_of(path: Path) -> bytes:
-    """The syntax tree of a file as text, without docstrings and the descriptions of options.
-
-    Kept, because many jobs share their modules.
-    """
-    tree = ast.parse(path.read_bytes())
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and node.body:
+        elif isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and node.body:
             first = node.body[0]
             if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant):
                 node.body = node.body[1:]
         elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "Field":
             node.keywords = [keyword for keyword in node.keywords if keyword.arg != "description"]
-    return ast.dump(tree).encode()
+    return Parsed(names, ast.dump(tree).encode())
+
+
+@functools.cache
+def _files_of_module(scripts: Path, name: str) -> list[Path]:
+    """Kept: each look costs a question to the disk, and most names are asked for by many modules."""
+    parts = name.split(".")
+    stems = [scripts.joinpath(*parts[:depth]) for depth in range(1, len(parts) + 1)]
+    candidates = [path for stem in stems for path in (stem.with_suffix(".py"), stem / "__init__.py")]
+    return [path for path in candidates if path.is_file()]
 
 
 def code_hash(*files: Path | str) -> str:
@@ -79,7 +81,7 @@ def code_hash(*files: Path | str) -> str:
     digest = hashlib.sha256()
     for path in local_modules(*files):
         name = path.relative_to(SCRIPTS).as_posix() if path.is_relative_to(SCRIPTS) else path.name
-        digest.update(name.encode() + b"\0" + _tree_of(path) + b"\0")
+        digest.update(name.encode() + b"\0" + _parse(path.read_text()).tree + b"\0")
     return digest.hexdigest()
 
 

@@ -2,7 +2,12 @@
 
 Ours lets all candidates of a round share weights and pictures; others draw them for each candidate (see `draws` of
 the search's options). Each way is repeated here, and Kendall's τ between repetitions says how far their ranks
-agree: 1 for the same order every time, 0 for an order by chance.
+agree: 1 for the same order every time, 0 for an order by chance. The published way keeps the body's weights for a
+round: ranks that repeat with one body can be a property of its weights, so it is repeated both with one body and
+with a body for each repetition; only the second says something of operations.
+
+Of a search by experiment (`fit`), models of separate samples are compared: by the order that they give to the
+effects of all operations on all edges.
 """
 
 from collections.abc import Iterator
@@ -12,12 +17,15 @@ import numpy as np
 import pandas as pd
 from scipy.stats import kendalltau
 
-from metantk.criteria.base import Masks
-from metantk.searches import prune
+from metantk.criteria.base import Key, Masks
+from metantk.devices import numpy_generator
+from metantk.searches import fit, prune
 from metantk.searches.base import Cost
-from metantk.searches.prune import Draw, Plan, Round
+from metantk.searches.plan import Plan
+from metantk.searches.prune import Draw, Round
 
-STYLES = ("common", "independent")
+ONE_BODY = "published, one body"
+STYLES = ("common", "independent", "published", ONE_BODY)
 RANK_SUM = "rank_sum"
 COLUMNS = ["criterion", "draws", "repeat", "evaluations", "kendall_tau", "lowest", "highest", "pairs"]
 
@@ -39,11 +47,48 @@ def measure_rank_stability(plan: Plan, seed: int, draws: int) -> pd.DataFrame:
     this = prune.next_round(plan.space, masks)
     rows = []
     for style in STYLES:
-        styled = plan._replace(options=plan.options.model_copy(update={"draws": style}))
-        count = draws if style == "independent" else common_draws(draws, len(this.candidates))
-        changes = _measure_changes(styled, this, masks, seed, count)
+        styled = plan._replace(options=plan.options.model_copy(update={"draws": style.split(",")[0]}))
+        count = common_draws(draws, len(this.candidates)) if style == "common" else draws
+        # The round's number stands for the body that the published way of drawing keeps for it.
+        keys = [(seed, number, 0) if style == "published" else (seed, 0, number) for number in range(count)]
+        changes = _measure_changes(styled, this, masks, keys)
         each = prune.evaluations_of_draw(styled.options, len(this.candidates))
-        rows += _compare(plan, changes, style, each)
+        most = 1 if style == "published" else count // 2  # the mean over several bodies is not what is published
+        rows += _compare(plan, changes, style, each, most)
+    return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def measure_effect_stability(plan: Plan, seed: int) -> pd.DataFrame:
+    """Kendall's τ-b between the effects that models of separate samples find, by their size.
+
+    Args:
+        plan: of a search `fit`; twice its first sample is measured, in blocks that share their draws.
+
+    Returns:
+        `COLUMNS`; `repeat` and `evaluations` are the architectures of a sample.
+    """
+    rows = []
+    size, total = plan.options.block, 2 * plan.options.first_sample
+    sample = fit.paths.balanced_sample(plan.space, total, numpy_generator("effect stability", seed))
+    blocks = [
+        fit.Block(part, fit.measure(plan, part, (seed, number), {}, plan.setting.advance))
+        for number, part in enumerate(np.split(sample, range(size, total, size)))
+    ]
+    count = len(blocks)
+    for repeat in sorted({max(1, count // parts) for parts in (8, 4, 2)}):
+        models = [
+            fit.Model(plan, blocks[start : start + repeat], total, seed)
+            for start in range(0, count - repeat + 1, repeat)
+        ]
+        for name in plan.criteria:
+            found = [model.posteriors[name].expected() for model in models if name in model.posteriors]
+            effects = [fit.main_effects(function, sample) for function in found]
+            pairs = [kendalltau(one, other).statistic for one, other in combinations(effects, 2)]
+            taus = np.nan_to_num(np.array(pairs or [0.0]), nan=0.0)
+            measured = repeat * size
+            rows.append(
+                (name, "whole architectures", measured, measured, taus.mean(), taus.min(), taus.max(), len(taus))
+            )
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
@@ -56,24 +101,21 @@ def total_networks(plan: Plan, draws: int) -> int:
     """Networks that are evaluated in all, for a progress bar."""
     candidates = len(prune.next_round(plan.space, prune.first_state(plan.space).masks).candidates)
     common = common_draws(draws, candidates) * (1 + candidates)
-    return (draws * 2 * candidates + common) * len(plan.criteria)
+    return ((len(STYLES) - 1) * draws * 2 * candidates + common) * len(plan.criteria)
 
 
-def _measure_changes(plan: Plan, this: Round, masks: Masks, seed: int, count: int) -> dict[str, np.ndarray]:
-    """Relative changes by criterion, `(count, candidates)`."""
+def _measure_changes(plan: Plan, this: Round, masks: Masks, keys: list[Key]) -> dict[str, np.ndarray]:
+    """Relative changes by criterion, `(keys, candidates)`."""
     changes = {}
     for name, criterion in plan.criteria.items():
-        draws: list[Draw] = [
-            prune.measure_draw(plan, name, this.candidates, masks, (seed, 0, number), Cost())
-            for number in range(count)
-        ]
+        draws: list[Draw] = [prune.measure_draw(plan, name, this.candidates, masks, key, Cost()) for key in keys]
         changes[name] = prune.score(criterion, draws, where=f"{plan.options.draws} draws, {name}").change
     return changes
 
 
-def _compare(plan: Plan, changes: dict[str, np.ndarray], style: str, each: int) -> Iterator[tuple]:
+def _compare(plan: Plan, changes: dict[str, np.ndarray], style: str, each: int, most: int) -> Iterator[tuple]:
     count = len(next(iter(changes.values())))
-    for repeat in range(1, count // 2 + 1):
+    for repeat in range(1, most + 1):
         repetitions = [slice(start, start + repeat) for start in range(0, count - repeat + 1, repeat)]
         scores = [
             {name: prune.mean_change(change[part]) for name, change in changes.items()} for part in repetitions

@@ -37,6 +37,20 @@ class CriterionFacts(Record):
     logarithmic: bool = False
 
 
+class Effect(Record):
+    """Of an operation on an edge, as a search by experiment sees it."""
+
+    cell: Text
+    edge: int = Field(ge=0)
+    input: int = Field(ge=0)
+    node: int = Field(ge=2)
+    operation: Text
+    effect: float
+    deviation: Positive
+    certainty: float = Field(ge=0, le=1)
+    kept: bool
+
+
 class SearchReport(Record):
     """search.json"""
 
@@ -45,6 +59,7 @@ class SearchReport(Record):
     floating_point_operations: int = Field(0, ge=0)
     options: dict
     criteria: dict[str, CriterionFacts] = Field({})
+    effects: list[Effect] = Field([])
     peak_memory_mb: dict[str, Positive] = Field({})
 
 
@@ -112,6 +127,8 @@ TRACE = {
     "removed": ["True", "False"],
     "decided_by": None,
 }
+# Of a search by experiment, whose criteria have columns, too.
+EXPERIMENT = {"candidate": Numbers(0, whole=True), "stage": ["first sample", "focused"]}
 # What figures draw of searches other than prunings, as far as they have it.
 MEASURED = {
     "epoch": Numbers(least=0, gaps=True),
@@ -190,7 +207,8 @@ def _checked(values: pd.Series, column: Column) -> pd.Series:
 
 
 def read_trace(path: Path, report: SearchReport) -> pd.DataFrame:
-    """search.csv: of a pruning (its report has criteria) edge by edge; of any other search what it measured.
+    """search.csv: of a pruning (its report has criteria) edge by edge; of an experiment (it has effects, too) by
+    architecture; of any other search what it measured.
 
     Raises:
         InputError: as of `read_table`.
@@ -199,6 +217,9 @@ def read_trace(path: Path, report: SearchReport) -> pd.DataFrame:
     found = read_table(path, {}, stage=stage).columns
     if not report.criteria:
         return read_table(path, {name: MEASURED[name] for name in MEASURED if name in found}, stage=stage)
+    if report.effects:
+        values = {criterion: Numbers(gaps=True, infinite=True) for criterion in report.criteria}
+        return read_table(path, EXPERIMENT | values, stage=stage)
     drawn = [name.removesuffix("_unpruned") for name in found if name.endswith("_unpruned")]
     values = {
         f"{criterion}{part}": Numbers(gaps=True, infinite=True)

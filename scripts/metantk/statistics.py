@@ -28,3 +28,9 @@ def welch_95(one: np.ndarray, other: np.ndarray) -> float:
         return 0.0
     freedom = parts.sum() ** 2 / (parts**2 / np.array([len(one) - 1, len(other) - 1])).sum()
     return float(stats.t.ppf(0.975, freedom) * np.sqrt(parts.sum()))
+
+
+def wilson_95(successes: int, trials: int) -> tuple[float, float]:
+    """The 95 % Wilson interval of a share, in 0..1."""
+    interval = stats.binomtest(successes, trials).proportion_ci(method="wilson")
+    return float(interval.low), float(interval.high)

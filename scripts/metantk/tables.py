@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from metantk.options.base import parse
+from metantk.options.searches.fit import FitOptions
 from metantk.options.searches.prune import PruneOptions
 from metantk.records import (
     Evaluation,
@@ -31,6 +32,7 @@ SUMMARY_COLUMNS = [
     "seeds",
     "params",
     "search_seconds",
+    "search_operations",
     "device",
     "shots",
     "accuracy_mean",
@@ -149,8 +151,8 @@ def summarise(groups: dict[tuple, list[Chain]], titles: Titles) -> pd.DataFrame:
     """One row per data set, backbone, search, learner and number of shots.
 
     `accuracy_std` is over seeds of the mean over episodes (as in the paper); `ci95` is over episodes, each
-    averaged over the seeds (all seeds see the same episodes); `params` and `search_seconds` are means; `device` is
-    that of the search.
+    averaged over the seeds (all seeds see the same episodes); `params`, `search_seconds` and `search_operations`
+    (floating-point operations, two for a multiply-accumulate) are means; `device` is that of the search.
     """
     rows = []
     for key, members in groups.items():
@@ -162,6 +164,7 @@ def summarise(groups: dict[tuple, list[Chain]], titles: Titles) -> pd.DataFrame:
                 len(members),
                 round(np.mean([member.model.parameters for member in members])),
                 round(float(np.mean([member.search.seconds for member in members])), 3),
+                round(np.mean([member.search.floating_point_operations for member in members])),
                 " ".join(sorted({member.search.device for member in members})),
                 int(shots),
                 accuracies.mean(),
@@ -217,6 +220,7 @@ def _published_row(row, shots: list[int]) -> dict:
         "Cells": row.cells,
         "Params": row.parameters,
         "Search cost": row.search_cost,
+        "Search FLOPs": "",
         "Device": row.device,
         **{f"{count}-shot": accuracies.get(count, "") for count in shots},
         "±": row.spread,
@@ -235,6 +239,7 @@ def _our_row(group: pd.DataFrame, architecture, shots: list[int]) -> dict:
         "Cells": "" if architecture.cells is None else str(architecture.cells),
         "Params": format_count(first["params"]),
         "Search cost": format_seconds(first["search_seconds"]) if searched else "",
+        "Search FLOPs": format_operations(first["search_operations"]) if searched else "",
         "Device": first["device"] if searched else "",
         **{f"{count}-shot": _accuracy(group, count) for count in shots},
         "±": f"{OVER_SEEDS} ({first['seeds']})" if first["seeds"] > 1 else "one seed",
@@ -267,16 +272,17 @@ def make_table2(summary: pd.DataFrame, groups: dict[tuple, list[Chain]]) -> pd.D
 
 
 def _weights(chain: Chain) -> dict[str, float]:
-    """What a search was led by, as its options say: criteria by name, each with the weight of its ranks.
+    """What a search was led by, as its options say: criteria by name, each with its weight.
 
     Raises:
-        InputError: the options are not those of a pruning.
+        InputError: the options are not those of a search that measures criteria.
     """
-    if chain.search.options.get("kind") != "prune":
+    kinds = {"prune": PruneOptions, "fit": FitOptions}
+    if chain.search.options.get("kind") not in kinds:
         return {}
     where = f"{chain.folder.parent / 'search.json'}: options"
     try:
-        return parse(PruneOptions, chain.search.options, where=where).weights
+        return parse(kinds[chain.search.options["kind"]], chain.search.options, where=where).weights
     except InputError as error:
         raise InputError(f"{error}; run search_architecture again") from None
 
@@ -331,6 +337,14 @@ def format_seconds(seconds: float) -> str:
         if seconds < limit:
             return f"{seconds / divisor:.1f} {unit}"
     return f"{seconds / 3600:.2f} h"
+
+
+def format_operations(count: float) -> str:
+    """To two or three figures; a search that computes nothing has none."""
+    for limit, unit in ((1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"), (1, "")):
+        if count >= limit:
+            return f"{count / limit:.{1 if count < 100 * limit else 0}f}{unit}"
+    return ""
 
 
 def bold_best(table: pd.DataFrame, mark: str) -> pd.DataFrame:

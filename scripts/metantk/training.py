@@ -16,7 +16,7 @@ from metantk.learners.base import Learner, Moment
 from metantk.storage import DivergedError
 
 log = logging.getLogger("metantk")
-CURVE = ["epoch", "learning_rate", "loss", "accuracy"]  # columns of training.csv
+CURVE = ["epoch", "learning_rate", "loss", "accuracy"]  # columns of training.csv, and validation_accuracy for some
 SHARE_OF_FREE_MEMORY = 0.5  # of the device's, for pictures; the network and its activations need the rest
 
 
@@ -88,12 +88,17 @@ class Trainer:
         epoch: finished epochs.
         step: finished steps of the epoch that runs.
         curve: a row for each finished epoch.
+        best: the `epoch` of the best validation accuracy, counted from 1, where there is a validation: its
+            `accuracy`, and the tensors of `network` and `extra`, on the CPU.
     """
 
-    def __init__(self, learner: Learner, pictures: Pictures, *, seed: int) -> None:
+    def __init__(
+        self, learner: Learner, pictures: Pictures, *, seed: int, validation: Pictures | None = None
+    ) -> None:
         # Pictures come as height × width × channels; convolutions are faster when weights lie the same way.
         learner.network.to(memory_format=torch.channels_last)
-        self.learner, self.pictures, self.seed = learner, pictures, seed
+        self.learner, self.pictures, self.seed, self.validation = learner, pictures, seed, validation
+        self.best: dict | None = None
         self.epoch = self.step = self.seen = self.counted = 0
         self.curve: list[dict] = []
         # Summed on the device: reading a number would wait for the device at every step.
@@ -113,6 +118,7 @@ class Trainer:
             "curve": self.curve,
             "loss_sum": self.loss_sum,
             "correct": self.correct,
+            "best": self.best,
         }
 
     def load_state(self, state: dict) -> None:
@@ -122,14 +128,15 @@ class Trainer:
         self.learner.optimiser.load_state_dict(state["optimiser"])
         self.epoch, self.step = state["epoch"], state["step"]
         self.seen, self.counted = state["seen"], state["counted"]
-        self.curve = list(state["curve"])
+        self.curve, self.best = list(state["curve"]), state["best"]
         self.loss_sum.copy_(state["loss_sum"])
         self.correct.copy_(state["correct"])
 
     def train_epoch(self, advance: Callable[[int], None]) -> None:
-        """What is left of an epoch; adds a row to the curve (loss in nats, accuracy in percent).
+        """What is left of an epoch; adds a row to the curve (loss in nats, accuracies in percent).
 
-        After each step `advance` is called, and may raise: the state is then that after the step.
+        After each step, and with 0 within a validation, `advance` is called, and may raise: the state is then that
+        after the step.
 
         Raises:
             DivergedError: the loss is not finite, or, after the last epoch, the network.
@@ -149,9 +156,9 @@ class Trainer:
             self.seen += outcome.seen
             self.step += 1
             advance(1)
-        self._finish_epoch()
+        self._finish_epoch(advance)
 
-    def _finish_epoch(self) -> None:
+    def _finish_epoch(self, advance: Callable[[int], None]) -> None:
         rate, loss = self.learner.learning_rate(self.epoch), float(self.loss_sum) / self.seen
         is_last = self.epoch + 1 == self.learner.epochs
         what = (
@@ -163,8 +170,11 @@ class Trainer:
                 " use a lower one"
             )
         accuracy = 100 * int(self.correct) / self.counted if self.counted else math.nan
+        row = {"epoch": self.epoch + 1, "learning_rate": rate, "loss": loss, "accuracy": accuracy}
+        if self.validation is not None:
+            row["validation_accuracy"] = self._validate(lambda: advance(0))
+        self.curve.append(row)
         self.epoch, self.step, self.seen, self.counted = self.epoch + 1, 0, 0, 0
-        self.curve.append({"epoch": self.epoch, "learning_rate": rate, "loss": loss, "accuracy": accuracy})
         self.loss_sum.zero_()
         self.correct.zero_()
 
@@ -172,6 +182,32 @@ class Trainer:
         tensors = self.learner.network.state_dict().values()
         return all(bool(torch.isfinite(tensor).all()) for tensor in tensors if tensor.is_floating_point())
 
+    def _validate(self, advance: Callable[[], None]) -> float:
+        """Accuracy in percent; the epoch is kept if it is better than all before."""
+        accuracy = self.learner.validate(self.validation, self.epoch, advance)
+        if self.best is None or accuracy > self.best["accuracy"]:
+            extra = self.learner.extra
+            self.best = {
+                "epoch": self.epoch + 1,
+                "accuracy": accuracy,
+                "network": _on_cpu(self.learner.network.state_dict()),
+                "extra": {} if extra is None else _on_cpu(extra.state_dict()),
+            }
+        return accuracy
+
+    def take_best(self) -> int:
+        """Go back to the best epoch, where there is a validation; the epoch, counted from 1, or the last one."""
+        if self.best is None:
+            return self.epoch
+        self.learner.network.load_state_dict(self.best["network"])
+        if self.learner.extra is not None:
+            self.learner.extra.load_state_dict(self.best["extra"])
+        return self.best["epoch"]
+
     @property
     def steps_done(self) -> int:
         return self.epoch * self.learner.steps + self.step
+
+
+def _on_cpu(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor.detach().to("cpu", copy=True) for name, tensor in tensors.items()}

@@ -10,7 +10,10 @@ no step waits for a GPU. tests/benchmarks/bench_input_pipeline.py measures all o
 """
 
 import functools
+import itertools
 import math
+from collections.abc import Iterable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -21,6 +24,8 @@ from metantk.options.augmentation import AugmentationOptions
 
 # Rec. 601 luma, as torchvision and Pillow use it.
 GRAY = (0.2989, 0.587, 0.114)
+# In which brightness, contrast and saturation may be changed.
+ORDERS = tuple(itertools.permutations(range(3)))
 
 
 def to_float(images: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -58,19 +63,33 @@ def random_crop(
 
     Of any type: on bytes it is several times as fast as on numbers.
     """
-    padded = functional.pad(images.permute(0, 2, 3, 1), [0, 0, *[padding] * 4]).contiguous()
-    pictures, height, width, channels = padded.shape
+    pictures, _, height, width = images.shape
 
     def draw(below: int) -> Tensor:
-        return upload(torch.randint(below, (pictures, 1), generator=generator), images.device)
+        return upload(torch.randint(below, (pictures,), generator=generator), images.device)
 
-    chosen = torch.arange(pictures, device=images.device).view(-1, 1)
-    if flip:
+    mirrored = draw(2) if flip else None
+    return crop(
+        images, size, padding, draw(height + 2 * padding - size + 1), draw(width + 2 * padding - size + 1), mirrored
+    )
+
+
+def crop(
+    images: Tensor, size: int, padding: int, top: Tensor, left: Tensor, mirrored: Tensor | None = None
+) -> Tensor:
+    """The `size` × `size` part of each padded picture that begins at `top` and `left`, int64 `(pictures,)`.
+
+    Where `mirrored`, int64 `(pictures,)`, is 1, the padded picture is mirrored first.
+    """
+    padded = functional.pad(images.permute(0, 2, 3, 1), [0, 0, *[padding] * 4]).contiguous()
+    pictures, height, width, channels = padded.shape
+    chosen = torch.arange(pictures, device=images.device)
+    if mirrored is not None:
         padded = torch.cat([padded, padded.flip(2)])
-        chosen = chosen + pictures * draw(2)
+        chosen = chosen + pictures * mirrored
     # A row of a crop is a piece of memory; each begins at some pixel of the padded pictures.
-    rows = chosen * height + draw(height - size + 1) + torch.arange(size, device=images.device)
-    starts = rows * width + draw(width - size + 1)
+    rows = (chosen * height + top).view(-1, 1) + torch.arange(size, device=images.device)
+    starts = rows * width + left.view(-1, 1)
     cropped = padded.view(-1).unfold(0, size * channels, channels).index_select(0, starts.view(-1))
     return cropped.view(pictures, size, size, channels).permute(0, 3, 1, 2)
 
@@ -79,7 +98,11 @@ def random_jitter(images: Tensor, strength: float, generator: torch.Generator) -
     """Brightness, contrast and saturation, each changed by a factor in 1 ± strength, in a random order."""
     order = torch.randperm(3, generator=generator).tolist()
     factors = 1 + strength * (2 * torch.rand(3, len(images), generator=generator) - 1)
-    factors = upload(factors, images.device)
+    return jitter(images, upload(factors, images.device), order)
+
+
+def jitter(images: Tensor, factors: Tensor, order: Iterable[int]) -> Tensor:
+    """Changes brightness (0), contrast (1) and saturation (2) in this order, by `factors`, `(3, pictures)`."""
     for number in order:
         change = (adjust_brightness_, adjust_contrast_, adjust_saturation)[number]
         images = change(images, factors[number].view(-1, 1, 1, 1))
@@ -123,3 +146,58 @@ def augment(images: Tensor, options: AugmentationOptions, generator: torch.Gener
         images = random_crop(images, images.shape[-1], options.padding, generator, flip=options.flip)
     images = images.float().div_(255)
     return random_jitter(images, options.jitter, generator) if options.jitter else images
+
+
+class Draws(NamedTuple):
+    """What `augment` draws, by itself, so that each of many changes of a picture can be made at any time.
+
+    Attributes:
+        mirrored: int64 `(pictures,)`, 1 where a picture is mirrored.
+        top, left: int64 `(pictures,)`, where the crop begins in the padded picture.
+        factors: of brightness, contrast and saturation, `(3, pictures)`.
+        order: int64 `(pictures,)`, the place in `ORDERS` of the order of the three: each picture's own, as
+            torchvision draws it.
+    """
+
+    mirrored: Tensor
+    top: Tensor
+    left: Tensor
+    factors: Tensor
+    order: Tensor
+
+    def of(self, numbers: Tensor) -> "Draws":
+        """The draws of these pictures, int64 `(chosen,)`."""
+        return Draws(*(part[..., numbers] for part in self))
+
+
+def draw(pictures: int, options: AugmentationOptions, generator: torch.Generator) -> Draws:
+    """Distributed as those of `augment`; on the CPU."""
+
+    def below(number: int) -> Tensor:
+        return torch.randint(number, (pictures,), generator=generator)
+
+    offsets = 2 * options.padding + 1
+    return Draws(
+        below(2) if options.flip else torch.zeros(pictures, dtype=torch.int64),
+        below(offsets),
+        below(offsets),
+        1 + options.jitter * (2 * torch.rand(3, pictures, generator=generator) - 1),
+        below(len(ORDERS)),
+    )
+
+
+def augment_as_drawn(images: Tensor, options: AugmentationOptions, draws: Draws) -> Tensor:
+    """As `augment`, by draws that were made before."""
+    mirrored, top, left, factors = (upload(part, images.device) for part in draws[:4])
+    images = images.permute(0, 3, 1, 2)
+    if options.padding or options.flip:
+        images = crop(images, images.shape[-1], options.padding, top, left, mirrored if options.flip else None)
+    images = images.float().div_(255)
+    if not options.jitter:
+        return images
+    changed = torch.empty_like(images)
+    for number, order in enumerate(ORDERS):
+        chosen = upload(torch.nonzero(draws.order == number).view(-1), images.device)
+        if len(chosen):
+            changed[chosen] = jitter(images[chosen], factors[:, chosen], order)
+    return changed

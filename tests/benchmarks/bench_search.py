@@ -42,7 +42,8 @@ from metantk.kernels import empirical_kernels
 from metantk.options.searches.prune import PruneOptions
 from metantk.searches import prune
 from metantk.searches.base import Cost
-from metantk.searches.prune import Plan
+from metantk.searches.plan import Plan
+from metantk.searches.plan import make_plan as plan_of_setting
 from metantk.space.genotype import CELL_TYPES, cell_types
 from metantk.space.supernet import Supernet, initialise
 
@@ -158,10 +159,11 @@ def make_plan(arguments: argparse.Namespace, device: torch.device, *, small: boo
         initialisation=options.initialisation,
         precision=options.precision,
         train=train,
+        val=train,
         device=device,
         advance=lambda networks: None,
     )
-    return prune.make_plan(setting, options)
+    return plan_of_setting(setting, options)
 
 
 def engine_kernel(plan: Plan, _: argparse.Namespace) -> Job:

@@ -1,19 +1,26 @@
 """What MetaNTK-NAS costs against MetaNAS, at equal size: the paper's headline is a hundred times less.
 
-Both searches run on networks of the same cells, channels and pictures, side by side in one process. Algorithm 1 is
-measured whole (`repeat: 3`, the published setting, by default; fewer with --repeat, and said so). MetaNAS is
-measured for some meta-steps of its warm-up and of its search; the published 15,000 of each are that many times as
-much. Prints one JSON object; operations are floating-point operations, two for a multiply-accumulate.
+Both searches run on networks of the same cells, channels and pictures, one after the other in one process, and each
+is measured in part. Of Algorithm 1: one draw of --candidates candidates of every round, which the published 3 draws
+of all of them cost so many times as much (operations are removed at random; which ones changes the cost little). Of
+MetaNAS: --meta-steps of --tasks tasks of its warm-up and of its search, and so for the published 15,000 of 10 tasks
+each. Prints one JSON object with the costs at the published settings. Operations are floating-point operations of
+convolutions and products, forward and backward, two for a multiply-accumulate; MetaNAS's are those of its first
+steps, before it has pruned anything, so that its whole search takes fewer. Processor seconds are the better measure
+on a busy machine.
 
 Example:
-    python tests/benchmarks/bench_search_cost.py --cells 5 --channels 16 --image-size 32 --repeat 1
+    python tests/benchmarks/bench_search_cost.py --cells 5 --channels 16 --image-size 32
 """
 
 import argparse
 import io
 import json
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -29,8 +36,24 @@ from metantk.options.searches.metanas import MetaNasOptions
 from metantk.options.searches.prune import PruneOptions
 from metantk.searches import metanas, prune
 from metantk.searches.base import Cost, Problem
+from metantk.space.supernet import full_masks
 
-PUBLISHED = {"warm-up": 15000, "search": 15000}  # meta-steps of MetaNAS on miniImageNet
+PUBLISHED_STEPS = {"warm-up": 15000, "search": 15000}  # meta-steps of MetaNAS on miniImageNet
+PUBLISHED_TASKS, PUBLISHED_REPEAT = 10, 3
+
+
+class Measured(NamedTuple):
+    """At the published settings.
+
+    Attributes:
+        seconds: by the clock.
+        processor_seconds: of all threads.
+        operations: floating-point operations.
+    """
+
+    seconds: float
+    processor_seconds: float
+    operations: int
 
 
 class Forgetful:
@@ -47,29 +70,36 @@ def main() -> None:
     parser.add_argument("--cells", type=int, default=5)
     parser.add_argument("--channels", type=int, default=16)
     parser.add_argument("--image-size", type=int, default=32)
-    parser.add_argument("--repeat", type=int, default=3, help="draws of Algorithm 1 [3]")
-    parser.add_argument("--meta-steps", type=int, default=2, help="of MetaNAS that are measured, of each part [2]")
+    parser.add_argument("--candidates", type=int, default=4, help="of each round that are measured [4]")
+    parser.add_argument("--meta-steps", type=int, default=1, help="of MetaNAS that are measured, of each part [1]")
+    parser.add_argument("--tasks", type=int, default=1, help="of a meta-step [1]")
     arguments = parser.parse_args()
     device = devices.start()
     problem = make_problem(arguments, device)
-    metantk = measure_metantk(problem, arguments)
-    rival = measure_metanas(problem, arguments)
+    metantk = measure(lambda: metantk_costs(problem, arguments))
+    rival = measure(lambda: metanas_costs(problem, arguments))
     report = {
         "cells": arguments.cells,
         "channels": arguments.channels,
         "image_size": arguments.image_size,
-        "repeat": arguments.repeat,
+        "measured_candidates": arguments.candidates,
         "threads": torch.get_num_threads(),
         "device": devices.describe_device(device),
-        "metantk_seconds": round(metantk.seconds, 1),
-        "metantk_kernel_operations": metantk.operations,
-        "metanas_seconds": round(rival.seconds, 1),
-        "metanas_operations": rival.operations,
-        "metanas_measured_meta_steps": 2 * arguments.meta_steps,
-        "seconds_ratio": round(rival.seconds / metantk.seconds, 1),
-        "operations_ratio": round(rival.operations / metantk.operations, 1),
+        "measured_meta_steps": arguments.meta_steps,
+        "measured_tasks": arguments.tasks,
     }
+    for name, one, other in zip(Measured._fields, metantk, rival, strict=True):
+        report[name] = {"metantk": round(one), "metanas": round(other), "ratio": round(other / one, 1)}
     print(json.dumps(report))
+
+
+def measure(costs_of: Callable[[], dict]) -> Measured:
+    """Processor seconds grow from what was measured to the published settings as the seconds do."""
+    began, processor_began = time.perf_counter(), time.process_time()
+    costs = costs_of().values()
+    share = (time.process_time() - processor_began) / (time.perf_counter() - began)
+    seconds = sum(cost.seconds for cost in costs)
+    return Measured(seconds, seconds * share, sum(cost.operations for cost in costs))
 
 
 def make_problem(arguments: argparse.Namespace, device: torch.device) -> Problem:
@@ -83,14 +113,28 @@ def make_problem(arguments: argparse.Namespace, device: torch.device) -> Problem
     return Problem(backbone, split, split, [0.5] * 3, [0.3] * 3, device, bar)
 
 
-def measure_metantk(problem: Problem, arguments: argparse.Namespace) -> Cost:
+def metantk_costs(problem: Problem, arguments: argparse.Namespace) -> dict[tuple[str, int], Cost]:
+    """Of all rounds, scaled to all candidates and the published number of draws."""
     options = PruneOptions(
-        criteria=["meta_ntk_condition", "linear_regions"], repeat=arguments.repeat, image_size=arguments.image_size
+        criteria=["meta_ntk_condition", "linear_regions"], repeat=1, image_size=arguments.image_size
     )
-    return total(prune.find(problem, options, 0, Forgetful()).costs)
+    plan, draws = prune.plan_of(problem, options), np.random.default_rng(0)
+    masks, costs, number = full_masks(plan.space), {}, 0
+    while (this := prune.next_round(plan.space, masks)) is not None:
+        order = draws.permutation(len(this.candidates)).tolist()
+        chosen = [this.candidates[candidate] for candidate in order[: arguments.candidates]]
+        factor = PUBLISHED_REPEAT * (1 + len(order)) / (1 + len(chosen))  # the unpruned network is measured, too
+        for name in plan.criteria:
+            cost = Cost()
+            prune.measure_draw(plan, name, chosen, masks, (0, number, 0), cost)
+            costs[name, number] = scaled(cost, factor)
+        for candidate in (this.candidates[removed] for removed in prune.choose_removed(this, order)):
+            masks[candidate.cell][candidate.edge, candidate.operation] = False
+        number += 1
+    return costs
 
 
-def measure_metanas(problem: Problem, arguments: argparse.Namespace) -> Cost:
+def metanas_costs(problem: Problem, arguments: argparse.Namespace) -> dict[str, Cost]:
     """Some meta-steps of each part, scaled to the published numbers."""
     options = MetaNasOptions(
         layout="few-shot",
@@ -98,25 +142,15 @@ def measure_metanas(problem: Problem, arguments: argparse.Namespace) -> Cost:
         channels=None,
         meta_epochs=2 * arguments.meta_steps,
         warm_up_epochs=arguments.meta_steps,
+        tasks=arguments.tasks,
     )
     costs = metanas.find(problem, options, 0, Forgetful()).costs
-    scaled = {
-        part: Cost(
-            cost.seconds * PUBLISHED[part] / arguments.meta_steps,
-            cost.evaluations,
-            cost.operations * PUBLISHED[part] // arguments.meta_steps,
-        )
-        for part, cost in costs.items()
-    }
-    return total(scaled)
+    share = PUBLISHED_TASKS / (arguments.tasks * arguments.meta_steps)
+    return {part: scaled(cost, PUBLISHED_STEPS[part] * share) for part, cost in costs.items()}
 
 
-def total(costs: dict[str, Cost]) -> Cost:
-    return Cost(
-        sum(cost.seconds for cost in costs.values()),
-        sum(cost.evaluations for cost in costs.values()),
-        sum(cost.operations for cost in costs.values()),
-    )
+def scaled(cost: Cost, factor: float) -> Cost:
+    return Cost(cost.seconds * factor, round(cost.evaluations * factor), round(cost.operations * factor))
 
 
 if __name__ == "__main__":

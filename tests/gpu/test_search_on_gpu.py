@@ -10,7 +10,7 @@ from metantk.criteria import chunks, pictures
 from metantk.criteria.base import Draws
 from metantk.kernels import empirical_kernels, sample_by_folding, sample_by_products
 from metantk.searches import prune
-from metantk.searches.prune import Plan
+from metantk.searches.plan import Plan
 from metantk.space.genotype import SPACES, cell_types, to_genotype
 from metantk.space.supernet import Convolution, Supernet, initialise
 

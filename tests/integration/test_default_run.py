@@ -31,6 +31,7 @@ SUMMARY_COLUMNS = [
     "seeds",
     "params",
     "search_seconds",
+    "search_operations",
     "device",
     "shots",
     "accuracy_mean",

@@ -11,7 +11,8 @@ from metantk.criteria import chunks, linear_regions, pictures
 from metantk.criteria.base import Draws
 from metantk.devices import generator
 from metantk.searches import prune
-from metantk.searches.prune import Candidate, Plan, Round, State
+from metantk.searches.plan import Plan
+from metantk.searches.prune import Candidate, Round, State
 from metantk.space.supernet import initialise
 
 

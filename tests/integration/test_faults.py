@@ -43,7 +43,7 @@ def one_row() -> dict:
 def start(house: House, environment: dict, *arguments: object) -> subprocess.Popen:
     """Start Snakemake in a session of its own, so that it can be ended with all that it started."""
     return subprocess.Popen(
-        [sys.executable, "-m", "snakemake", "--cores", "2", *map(str, arguments)],
+        [sys.executable, "-m", "snakemake", "--cores", "2", "--max-threads", "1", *map(str, arguments)],
         cwd=house.path,
         env=environment,
         stdout=subprocess.DEVNULL,
@@ -89,7 +89,7 @@ def test_twenty_kills_change_no_byte(tiny_house, finished_run, tables_of_one_row
         interrupted += 1
         unlocked = tiny_house.snakemake("--unlock")
         assert unlocked.returncode == 0, unlocked.stderr
-    run = tiny_house.snakemake("--cores", 2, "--rerun-incomplete", *TARGETS)
+    run = tiny_house.snakemake("--cores", 2, "--max-threads", 1, "--rerun-incomplete", *TARGETS)
     assert run.returncode == 0, run.stderr
     for name in FILES:
         assert (tiny_house.path / name).read_bytes() == (finished_run.path / name).read_bytes(), name

@@ -79,7 +79,7 @@ def make_house(path: Path, configuration: dict) -> House:
 def undisturbed(tmp_path_factory, configuration) -> House:
     """The same configuration, run without SLURM."""
     house = make_house(tmp_path_factory.mktemp("undisturbed"), configuration)
-    run = house.snakemake("--cores", 2, *TARGETS)
+    run = house.snakemake("--cores", 2, "--max-threads", 1, *TARGETS)
     assert run.returncode == 0, run.stderr
     return house
 

@@ -2,6 +2,8 @@
 
 import subprocess
 import sys
+from collections import Counter
+from html.parser import HTMLParser
 
 import numpy as np
 import pandas as pd
@@ -9,6 +11,7 @@ import pytest
 from PIL import Image
 
 from metantk.backbones import build
+from metantk.datasets.store import Source, Split, stream_split, write_dataset
 from metantk.devices import generator
 from metantk.models import save_model
 from metantk.options.learners.rfs import RfsOptions
@@ -46,8 +49,8 @@ def model(tmp_path):
 
 @pytest.fixture
 def classify(repository, environment, tmp_path, model):
-    def run(support, query):
-        words = ("--model", model, "--support", support, "--query", query, "--output", tmp_path / "out.csv")
+    def run(support, query, *more):
+        words = ("--model", model, "--support", support, "--query", query, "--output", tmp_path / "out.csv", *more)
         command = [sys.executable, repository / "scripts" / "classify_images.py", *words]
         return subprocess.run(list(map(str, command)), env=environment, capture_output=True, text=True, check=False)
 
@@ -62,10 +65,93 @@ def test_pictures_are_told_apart_by_a_few_examples(classify, tmp_path):
     run = classify(tmp_path / "support", tmp_path / "query")
     assert run.returncode == 0, run.stderr
     table = pd.read_csv(tmp_path / "out.csv")
-    assert table.columns.tolist() == ["file", "class", "probability"]
+    shares = ["p(blue)", "p(green)", "p(red)"]
+    assert table.columns.tolist() == ["file", "class", "probability", "unlike_any", *shares]
+    assert table["unlike_any"].isna().all()  # there is nothing to calibrate with
+    assert "Not calibrated" in run.stderr
+    assert table[shares].sum(axis=1).to_numpy() == pytest.approx(1, abs=1e-3)
+    assert table["probability"].tolist() == table[shares].max(axis=1).tolist()
     assert [file.rsplit("some_")[1] for file in table["file"]] == ["blue.png", "green.png", "red.png"]
     assert table["class"].tolist() == ["blue", "green", "red"]
     assert table["probability"].between(1 / 3, 1).all()
+
+
+def test_strange_names_are_only_text(classify, tmp_path):
+    """One support picture per class; names that would be markup, or leave the page."""
+    names = ['<script>alert("x")<', "a & b", "'quoted'"]
+    for number, (name, colour) in enumerate(zip(names, COLOURS.values(), strict=True)):
+        save_picture(tmp_path / "support" / name / "0.png", colour, number)
+        save_picture(tmp_path / "query" / f"{name} onerror=.png", colour, 100 + number)
+    run = classify(tmp_path / "support", tmp_path / "query")
+    assert run.returncode == 0, run.stderr
+    assert sorted(pd.read_csv(tmp_path / "out.csv")["class"]) == sorted(names)
+    page = read_page(tmp_path / "out.html")
+    assert page.tags.keys() == {"html", "head", "meta", "title", "style", "body", "h1", "p", "h2", "div"} | {
+        "figure",
+        "img",
+        "figcaption",
+    }
+    assert page.tags["img"] == 6
+    assert all(source.startswith("data:image/jpeg;base64,") for source in page.sources)
+    assert {f"{name} (1)" for name in names} <= set(page.texts)
+
+
+class Page(HTMLParser):
+    """Tags, texts and sources of pictures."""
+
+    def __init__(self):
+        super().__init__()
+        self.tags, self.texts, self.sources = Counter(), [], []
+
+    def handle_starttag(self, tag, attributes):
+        self.tags[tag] += 1
+        assert not [name for name, _ in attributes if name.startswith("on")]
+        self.sources += [value for name, value in attributes if name in ("src", "href")]
+
+    def handle_data(self, data):
+        self.texts.append(data.strip())
+
+
+def read_page(path):
+    page = Page()
+    page.feed(path.read_text(encoding="utf-8"))
+    return page
+
+
+@pytest.fixture
+def colours(tmp_path):
+    """A prepared data set whose classes are colours, so that any network tells them apart."""
+    rng = np.random.default_rng(0)
+    streams = {}
+    for number, part in enumerate(("train", "val", "test")):
+        base = rng.integers(30, 226, (10, 1, 1, 1, 3))
+        pictures = (base + rng.integers(-15, 15, (10, 12, 16, 16, 3))).clip(0, 255).astype(np.uint8)
+        names = [f"{part}{number}{colour}" for colour in range(10)]
+        split = Split(pictures.reshape(-1, 16, 16, 3), np.repeat(np.arange(10), 12), names)
+        streams[part] = stream_split(split)
+    write_dataset(tmp_path / "data", Source(streams, "CC0", [], [], False), name="colours", source="colours")
+    return tmp_path / "data"
+
+
+def test_pictures_unlike_any_class_are_named(classify, tmp_path, colours):
+    """Calibrated on other colours: most of what is none of the classes is found, most of what is one is kept."""
+    known = {"blue": (20, 30, 200), "green": (20, 200, 30)}
+    for number, (name, colour) in enumerate(known.items()):
+        for picture in range(3):
+            save_picture(tmp_path / "support" / name / f"{picture}.png", colour, 10 * number + picture)
+        for picture in range(4):
+            save_picture(tmp_path / "query" / f"{name}{picture}.png", colour, 100 + 10 * number + picture)
+    for picture in range(4):
+        save_picture(tmp_path / "query" / f"other{picture}.png", (230, 60, 60), 200 + picture)
+    run = classify(tmp_path / "support", tmp_path / "query", "--data", colours)
+    assert run.returncode == 0, run.stderr
+    table = pd.read_csv(tmp_path / "out.csv")
+    is_other = table["file"].str.contains("other")
+    assert (table.loc[is_other, "unlike_any"] == "yes").all()
+    assert (table.loc[~is_other, "unlike_any"] == "no").sum() >= 7
+    assert (table.loc[~is_other, "probability"] > 0.9).all()  # the temperature makes them what they are worth
+    assert "On tasks of 2 validation classes with 3 examples each" in run.stderr
+    assert "Unlike any class (" in (tmp_path / "out.html").read_text()
 
 
 def test_one_class_is_not_enough(classify, tmp_path):

@@ -69,7 +69,11 @@ def test_defaults_are_the_papers_for_mini_imagenet():
             "conv4 × fixed × rfs is listed twice",
         ),
         ({"datasets": {}}, "'datasets'"),
-        ({"datasets": {"Bad Name": {"source": "x"}}}, "Bad Name"),
+        (
+            {"datasets": {"Birds": {"source": "x"}}},
+            "'datasets.Birds': names are small letters, digits, `-` and `_`",
+        ),
+        ({"rows": [{"backbone": "Conv4"}]}, "'rows.0.backbone.0': names are small letters"),
         ({"backbones": {"conv4": {"channels": 3}}}, "backbones.conv4: is built in; choose another name"),
         ({"searches": {"random": {"kind": "prune"}}}, "searches.random: is built in with kind 'sample'"),
         ({"searches": {"prune": {"kind": "sample"}}}, "searches.prune: is the name of a kind"),

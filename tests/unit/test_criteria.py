@@ -9,7 +9,7 @@ import pytest
 import torch
 from small_search import CRITERIA, SECTIONS, make_plan, measure
 
-from metantk.criteria import chunks, meta_ntk_condition, ntk_condition, ntk_spectral_entropy, pictures
+from metantk.criteria import chunks, formulas, meta_ntk, ntk, pictures
 from metantk.criteria.base import Criterion, Draws, load_criterion, options_of
 from metantk.searches import prune
 from metantk.space.genotype import CELL_TYPES, SPACES
@@ -44,22 +44,26 @@ def test_networks_without_output_are_the_worst():
 
 
 @pytest.mark.parametrize(
-    ("module", "draw"),
-    [(meta_ntk_condition, "draw_tasks"), (ntk_condition, "draw_batch"), (ntk_spectral_entropy, "draw_batch")],
-    ids=["meta_ntk_condition", "ntk_condition", "ntk_spectral_entropy"],
+    ("family", "draw", "name"),
+    [
+        (meta_ntk, "draw_tasks", "meta_ntk_condition"),
+        (ntk, "draw_batch", "ntk_condition"),
+        (ntk, "draw_batch", "ntk_spectral_entropy"),
+        (ntk, "draw_batch", "ntk_trace"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_values_that_are_not_finite_in_half_the_batch_make_the_worst_candidate(module, draw, monkeypatch):
-    original = getattr(module, draw)
+def test_values_that_are_not_finite_in_half_the_batch_make_the_worst_candidate(family, draw, name, monkeypatch):
+    original = getattr(family, draw)
 
     def broken(*arguments):
         drawn = original(*arguments)
         drawn[::2] = math.nan
         return drawn
 
-    monkeypatch.setattr(module, draw, broken)
-    name = module.__name__.rsplit(".", 1)[1]
+    monkeypatch.setattr(family, draw, broken)
     value = measure(make_plan(), name, only("few-shot", "conv_3x3"))[0]
-    assert value == (-math.inf if module.CRITERION.larger_is_better else math.inf)
+    assert value == (-math.inf if load_criterion(name).larger_is_better else math.inf)
 
 
 def test_one_query_of_one_task_is_a_kernel_of_one_number():
@@ -82,10 +86,11 @@ def test_kernel_and_time_of_the_inner_loop_matter(kernel, time):
 
 def test_equal_keys_give_both_ntk_criteria_the_same_kernel(monkeypatch):
     seen = []
-    for module, name in ((ntk_condition, "condition_numbers"), (ntk_spectral_entropy, "spectral_entropies")):
-        original = getattr(module, name)
-        monkeypatch.setattr(module, name, lambda kernel, original=original: seen.append(kernel) or original(kernel))
-        measure(make_plan(), module.__name__.rsplit(".", 1)[1], only("few-shot", "conv_3x3"), Draws.of((4,)))
+    for name in ("condition", "spectral_entropy"):
+        original = formulas.GRAM_SUMMARIES[name]
+        seeing = lambda kernel, original=original: seen.append(kernel) or original(kernel)  # noqa: E731
+        monkeypatch.setitem(formulas.GRAM_SUMMARIES, name, seeing)
+        measure(make_plan(), f"ntk_{name}", only("few-shot", "conv_3x3"), Draws.of((4,)))
     assert torch.equal(*seen)
 
 

@@ -26,6 +26,7 @@ def run(*words, check=True):
     return subprocess.run([str(part) for part in command], capture_output=True, text=True, check=check)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("entry", [PUBLISHED[0], PUBLISHED[3]], ids=lambda entry: entry["name"])
 def test_json_holds_the_published_sizes(entry, tmp_path):
     facts = json.loads(describe(entry, tmp_path, "--json"))
@@ -60,6 +61,7 @@ def test_backbones_and_published_cells_are_known_by_name(words, parameters):
     assert json.loads(run(*words.split(), "--json").stdout)["parameters"] == parameters
 
 
+@pytest.mark.slow
 def test_an_architecture_file_says_its_sizes_itself(tmp_path):
     path = tmp_path / "architecture.json"
     genotype = json.loads((SCRIPTS.parent / "config" / "genotypes" / "metanas_in_v2.json").read_text())

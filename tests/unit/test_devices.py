@@ -1,5 +1,12 @@
 """Which devices are taken and which are refused. GPUs are made up."""
 
+import ast
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -63,5 +70,88 @@ def test_a_gpu_without_kernels_is_refused_before_the_work(monkeypatch, capabilit
         devices.pick_device()
     message = str(caught.value)
     assert message.startswith(f"Tesla is sm_{capability[0]}{capability[1]}, for which PyTorch {torch.__version__} ")
-    assert "README.md, Older GPUs" in message
+    assert "workflow/README.md, Older GPUs" in message
     assert "\n" not in message
+
+
+# --- Threads -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("openmp", "slurm", "processors", "share", "threads"),
+    [
+        (None, None, 8, math.inf, 8),
+        (None, None, 8, 2.5, 3),
+        (None, None, 2, 16.0, 2),
+        (None, None, 8, 0.5, 1),
+        (None, "4", 64, math.inf, 4),
+        ("2", "4", 64, math.inf, 2),
+        ("3,1", None, 64, math.inf, 3),
+        ("none", "0", 6, math.inf, 6),
+    ],
+)
+def test_threads_are_what_was_given_else_what_is_there(monkeypatch, openmp, slurm, processors, share, threads):
+    for name, value in (("OMP_NUM_THREADS", openmp), ("SLURM_CPUS_PER_TASK", slurm)):
+        monkeypatch.delenv(name, raising=False)
+        if value is not None:
+            monkeypatch.setenv(name, value)
+    monkeypatch.setattr(devices, "_processors", lambda: processors)
+    monkeypatch.setattr(devices, "_share_of_group", lambda: share)
+    assert devices.count_threads() == threads
+
+
+@pytest.mark.parametrize(
+    ("listed", "files", "share"),
+    [
+        ("0::/\n", {"cpu.max": "max 100000\n"}, math.inf),
+        ("0::/\n", {"cpu.max": "250000 100000\n"}, 2.5),
+        ("0::/a/b\n", {"a/cpu.max": "300000 100000\n", "a/b/cpu.max": "max 100000\n"}, 3.0),
+        ("0::/a/b\n", {}, math.inf),
+        (
+            "4:cpu,cpuacct:/job\n3:cpuset:/job\n",
+            {"cpu/job/cpu.cfs_quota_us": "400000", "cpu/job/cpu.cfs_period_us": "100000"},
+            4.0,
+        ),
+        (
+            "4:cpu,cpuacct:/job\n",
+            {"cpu/job/cpu.cfs_quota_us": "-1", "cpu/job/cpu.cfs_period_us": "100000"},
+            math.inf,
+        ),
+        (None, {}, math.inf),
+    ],
+)
+def test_limits_of_control_groups_are_read(tmp_path, listed, files, share):
+    if listed is not None:
+        (tmp_path / "listed").write_text(listed)
+    for name, text in files.items():
+        path = tmp_path / "root" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    assert devices._share_of_group(tmp_path / "listed", tmp_path / "root") == share
+
+
+def test_threads_wait_asleep_unless_the_user_says_otherwise():
+    code = "import metantk, os; print(os.environ['OMP_WAIT_POLICY'], os.environ['KMP_BLOCKTIME'])"
+    for given, expected in (({}, "PASSIVE 0"), ({"OMP_WAIT_POLICY": "ACTIVE", "KMP_BLOCKTIME": "5"}, "ACTIVE 5")):
+        environment = {
+            name: os.environ[name] for name in os.environ if name not in ("OMP_WAIT_POLICY", "KMP_BLOCKTIME")
+        }
+        environment["PYTHONPATH"] = str(SCRIPTS)
+        run = subprocess.run([sys.executable, "-c", code], env=environment | given, capture_output=True, text=True)
+        assert run.stdout.split() == expected.split()
+
+
+SCRIPTS = Path(__file__).parents[2] / "scripts"
+
+
+@pytest.mark.parametrize("script", sorted(SCRIPTS.glob("*.py")), ids=lambda path: path.stem)
+def test_no_program_imports_pytorch_before_it_is_told_how_to_wait(script):
+    """Nor what brings an OpenMP of its own. How to wait is read when the library is loaded."""
+    names = []
+    for node in ast.parse(script.read_text()).body:
+        if isinstance(node, ast.Import):
+            names += [alias.name.split(".")[0] for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            names.append(node.module.split(".")[0])
+    for name in ("torch", "torchvision", "sklearn", "opacus"):
+        assert name not in names or names.index("metantk") < names.index(name)

@@ -16,13 +16,14 @@ from metantk import evaluation, transforms
 from metantk.backbones.conv4 import build as build_conv4
 from metantk.checkpoints import CheckpointFile
 from metantk.datasets.store import Source, Split, stream_split, write_dataset
-from metantk.devices import generator
-from metantk.episodes import EpisodeSampler
+from metantk.devices import generator, numpy_generator
+from metantk.episodes import Episode, EpisodeSampler
 from metantk.evaluation import evaluate
 from metantk.learners import linear, rfs
 from metantk.models import Model, load_model, save_model
 from metantk.options.evaluation import EvaluationOptions
 from metantk.options.learners.rfs import RfsOptions
+from metantk.statistics import confidence_95
 from metantk.storage import InputError, read_json
 
 LABELS = np.repeat(np.arange(7), 10)
@@ -87,19 +88,17 @@ def test_more_shots_help():
     assert np.mean([row[5] for row in rows]) > np.mean([row[1] for row in rows]) + 3
 
 
-@pytest.mark.parametrize("copies", [1, 3])
-def test_accuracies_are_those_of_episodes_answered_one_by_one(copies):
-    """Literally: draw, augment, normalise, divide by the norm, fit, compare; picture by picture, without a pool."""
-    options, split, model = make_options(copies=copies, episodes=12), colours(60), make_model()
+@pytest.mark.parametrize(("copies", "pool"), [(1, None), (3, None), (1, 4), (3, 4), (3, 2)])
+def test_accuracies_are_those_of_episodes_answered_one_by_one(copies, pool):
+    """Literally: draw, augment, normalise, divide by the norm, fit, compare; picture by picture."""
+    options, split, model = make_options(copies=copies, episodes=12, pool=pool), colours(60), make_model()
     sampler = EpisodeSampler(split.labels, ways=5, shots=5, queries=3, where="here")
     got = list(evaluate(model, split, options, where="here"))
     for number, episode in enumerate(sampler.episodes(12, seed=0)):
-        pictures = torch.from_numpy(split.images[np.repeat(episode.support.ravel(), copies)])
         if copies > 1:
-            draws = generator("support augmentation", 0, number)
-            pictures = transforms.augment(pictures, options.augmentation, draws)
+            pictures = copies_of(split, episode, number, options)
         else:
-            pictures = transforms.to_float(pictures)
+            pictures = transforms.to_float(torch.from_numpy(split.images[episode.support.ravel()]))
         supports = features_of(model, pictures).view(5, 5, copies, -1)
         queries = features_of(model, transforms.to_float(torch.from_numpy(split.images[episode.query.ravel()])))
         for shots in (1, 5):
@@ -108,6 +107,23 @@ def test_accuracies_are_those_of_episodes_answered_one_by_one(copies):
             scores = linear.logistic_regression(features[None], labels, queries[None], ways=5)[0]
             right = (scores.argmax(1) == torch.arange(5).repeat_interleave(3)).double().mean()
             assert got[number][shots] == pytest.approx(100 * float(right))
+
+
+def copies_of(split: Split, episode: Episode, number: int, options: EvaluationOptions) -> torch.Tensor:
+    """Augmented copies of an episode's supports, one by one: drawn for it, or taken from all that there are."""
+    if options.pool is None:
+        pictures = torch.from_numpy(split.images[np.repeat(episode.support.ravel(), options.copies)])
+        return transforms.augment(pictures, options.augmentation, generator("support augmentation", 0, number))
+    each = max(options.pool, options.copies)
+    draws = transforms.draw(70 * each, options.augmentation, generator("support copies", 0))
+    chosen = numpy_generator("copies of supports", 0, number)
+    copies = []
+    for shares, picture in zip(chosen.random((5, 5, each)).reshape(25, each), episode.support.ravel(), strict=True):
+        for copy in shares.argsort()[: options.copies]:
+            drawn = draws.of(torch.tensor([picture * each + copy]))
+            image = torch.from_numpy(split.images[picture][None])
+            copies.append(transforms.augment_as_drawn(image, options.augmentation, drawn))
+    return torch.cat(copies)
 
 
 def features_of(model: Model, pictures: torch.Tensor) -> torch.Tensor:
@@ -143,6 +159,42 @@ def test_learners_are_asked_for_pictures_and_features_of_the_same_supports_and_q
     copies, labels = five.augmented_features()
     assert copies.shape == (4, 50, 48)
     assert labels.tolist() == [label for label in range(5) for _ in range(10)]
+
+
+def test_an_episode_takes_no_copy_twice_and_one_picture_has_its_own_copies(monkeypatch):
+    """Features of all copies are distinct here, so that an equal one is the same copy."""
+    asked = []
+    module = SimpleNamespace(scores=lambda model, tasks: asked.append(tasks) or rfs.scores(model, tasks))
+    options = make_options(episodes=40, pool=4, copies=3)
+    list(evaluate(make_model(module=module), colours(60), options, where="here"))
+    copies, _ = asked[1].augmented_features()  # 5 shots
+    by_picture: dict[int, set] = {}
+    for episode, features in zip(asked[1].support_images(), copies.unflatten(1, (25, 3)), strict=True):
+        for picture, own in zip(episode, features, strict=True):
+            kinds = {tuple(copy.tolist()) for copy in own}
+            assert len(kinds) == 3
+            by_picture.setdefault(tuple(picture.flatten().tolist()), set()).update(kinds)
+    assert len(by_picture) == 70
+    assert {len(kinds) for kinds in by_picture.values()} == {4}
+    assert len(set().union(*by_picture.values())) == 70 * 4
+
+
+def test_copies_from_a_pool_and_copies_made_anew_give_the_same_mean_and_interval(monkeypatch):
+    """Over several sets of draws; what the pool adds to the mean's spread is small against the interval."""
+    fresh, pooled = [], []
+    for draw in range(8):
+        monkeypatch.setattr(evaluation, "generator", lambda *key, draw=draw: generator(*key, draw))
+        monkeypatch.setattr(evaluation, "numpy_generator", lambda *key, draw=draw: numpy_generator(*key, draw))
+        for rows, pool in ((fresh, None), (pooled, 10)):
+            changes = {"episodes": 200, "pool": pool, "shots": [1], "augmentation": {"padding": 0, "jitter": 0.2}}
+            values = np.array([row[1] for row in accuracies(colours(60), **changes)])
+            rows.append((values.mean(), confidence_95(values)))
+    (fresh_mean, fresh_interval), (pooled_mean, pooled_interval) = np.mean(fresh, 0), np.mean(pooled, 0)
+    spread = np.std([mean for mean, _ in pooled], ddof=1)
+    assert 20 < fresh_mean < 90  # there is something to get wrong
+    assert abs(pooled_mean - fresh_mean) < fresh_interval / 3
+    assert pooled_interval == pytest.approx(fresh_interval, rel=0.05)
+    assert spread < fresh_interval / 2
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
@@ -190,17 +242,18 @@ def test_classifiers_that_do_not_fit_the_shots_are_refused(classifier, message):
 # --- Interruptions -----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("copies", [1, 2])
+@pytest.mark.parametrize(("copies", "pool"), [(1, 4), (2, 4), (2, None)])
 @pytest.mark.parametrize("classifier", ["logistic_regression", "svm"])
-def test_answers_do_not_depend_on_where_an_evaluation_was_interrupted(classifier, copies, monkeypatch):
+def test_answers_do_not_depend_on_where_an_evaluation_was_interrupted(classifier, copies, pool, monkeypatch):
     monkeypatch.setattr(evaluation, "TOGETHER", 7)
-    whole = accuracies(colours(60), classifier=classifier, copies=copies)
+    changes = {"classifier": classifier, "copies": copies, "pool": pool}
+    whole = accuracies(colours(60), **changes)
     for done in (1, 6, 7, 8, 20, 29, 30):
-        assert accuracies(colours(60), classifier=classifier, copies=copies, done=done) == whole[done:]
+        assert accuracies(colours(60), **changes, done=done) == whole[done:]
 
 
-@pytest.mark.parametrize("copies", [1, 2])
-def test_what_passes_the_network_together_does_not_depend_on_where_it_was_interrupted(copies, monkeypatch):
+@pytest.mark.parametrize(("copies", "pool"), [(1, 4), (2, 4), (2, None)])
+def test_what_passes_the_network_together_does_not_depend_on_where_it_was_interrupted(copies, pool, monkeypatch):
     """To the bit: features of a picture differ in the last ones where it passes in a batch of another size."""
     monkeypatch.setattr(evaluation, "TOGETHER", 7)
     network = build_conv4({"channels": 4, "image_size": 16}, 2).eval()
@@ -215,7 +268,7 @@ def test_what_passes_the_network_together_does_not_depend_on_where_it_was_interr
             return rfs.scores(model, tasks)
 
         model = make_model(network, module=SimpleNamespace(scores=scores))
-        options = make_options(copies=copies)
+        options = make_options(copies=copies, pool=pool)
         assert (
             len(list(evaluate(model, Split(images, LABELS, NAMES), options, where="here", done=done))) == 30 - done
         )
@@ -230,11 +283,12 @@ def test_what_passes_the_network_together_does_not_depend_on_where_it_was_interr
         assert all(map(torch.equal, resumed, expected))
 
 
-def test_answers_do_not_depend_on_how_many_episodes_go_together(monkeypatch):
-    whole = accuracies(colours(60))
+@pytest.mark.parametrize("pool", [4, None])
+def test_answers_do_not_depend_on_how_many_episodes_go_together(pool, monkeypatch):
+    whole = accuracies(colours(60), pool=pool)
     for together in (1, 4, 1000):
         monkeypatch.setattr(evaluation, "TOGETHER", together)
-        assert accuracies(colours(60)) == whole
+        assert accuracies(colours(60), pool=pool) == whole
 
 
 @pytest.fixture

@@ -22,6 +22,7 @@ from metantk import tables
 from metantk.criteria.base import load_criterion
 from metantk.figures import accuracies, cells, palette, search_curves, search_trace, style, training_curves
 from metantk.options import catalogue
+from metantk.records import SearchReport
 from metantk.storage import InputError
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
@@ -202,7 +203,7 @@ def test_svg_of_cells_holds_every_operation_and_edge(genotype, tmp_path):
     operations = Counter(operation for node in nodes for operation, _ in node)
     assert {name: texts[name] for name in OPERATIONS} == {name: operations[name] for name in OPERATIONS}
     assert texts["an architecture"] == texts["Normal cell"] == texts["Reduction cell"] == 1
-    assert all(texts[str(node)] == 2 for node in range(len(genotype["normal"])))
+    assert all(texts[str(node)] == 2 for node in genotype["normal_concat"])
 
     names = Counter(element.get("id") for element in root.iter() if element.get("id"))
     for cell in ("normal", "reduce"):
@@ -266,6 +267,7 @@ def test_no_box_of_a_published_cell_hides_anything():
         assert_cells_are_legible(genotype)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("nodes", [3, 4])
 def test_no_box_of_a_random_cell_hides_anything(nodes):
     for seed in range(50 if nodes == 3 else 5):
@@ -566,7 +568,8 @@ def finished(tmp_path):
         training_table().to_csv(folder / "training.csv", index=False)
         trace = make_trace(1) if "/metantk/" in str(folder) else make_trace(1).iloc[:0]
         trace.to_csv(folder.parent / "search.csv", index=False)
-        change(folder.parent / "search.json", criteria={CONDITION: FACTS[CONDITION]})
+        facts = {name: FACTS[name] for name in (CONDITION, "linear_regions")}
+        change(folder.parent / "search.json", criteria=facts)
     groups = tables.group_chains(map(tables.read_chain, folders))
     (tmp_path / "tables").mkdir()
     titles = tables.Titles(catalogue.TITLES["searches"], {})
@@ -649,7 +652,9 @@ COURSES = {
 @pytest.mark.parametrize("name", COURSES)
 def test_a_search_that_trains_is_drawn_by_what_it_measured(name):
     columns, shown = COURSES[name]
-    figure = draw_searches.draw_trace(pd.DataFrame(columns), name, {})
+    figure = draw_searches.draw_trace(
+        pd.DataFrame(columns), name, SearchReport(seconds=1.0, device="cpu", options={})
+    )
     assert [axes.get_ylabel() for axes in figure.axes] == shown
     lines = {line.get_label() for axes in figure.axes for line in axes.get_lines()}
     assert ("predicted before it was trained" in lines) == ("predicted" in columns)

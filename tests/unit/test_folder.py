@@ -26,8 +26,8 @@ def make_classes(folder, count, pictures=2):
             save(folder / f"class{index:02d}" / f"{picture}.png", (index, picture, 0))
 
 
-def read(source, ways=1, seed=0):
-    parts = find_pictures(source, seed=seed, ways=ways)
+def read(source, ways=1, seed=0, keep_together=False):
+    parts = find_pictures(source, seed=seed, ways=ways, keep_together=keep_together)
     streams = stream_pictures(source, parts, image_size=SIZE)
     check_splits(streams, source="folder")
     return {part: gather(stream) for part, stream in streams.items()}
@@ -281,3 +281,45 @@ def test_a_bomb_is_named(source, monkeypatch, limit):
         warnings.simplefilter("ignore")  # the caller's filter does not make it pass
         with pytest.raises(InputError, match=r"bomb.png: has more than .* million pixels; make it smaller"):
             read(source)
+
+
+def make_alphabets(folder, alphabets, characters=4):
+    for alphabet in alphabets:
+        for character in range(1, characters + 1):
+            save(folder / alphabet / f"character{character:02d}" / "0001_01.png", (character, len(alphabet), 0))
+    (folder / "README.txt").write_text("beside the alphabets")
+
+
+def test_classes_of_nested_folders_are_those_that_hold_pictures(tmp_path):
+    make_alphabets(tmp_path, ["Greek", "Latin", "N_Ko"])
+    save(tmp_path / "plain" / "0.png")
+    splits = read(tmp_path)
+    names = {name for split in splits.values() for name in split.class_names}
+    alphabets = {f"{alphabet}/character{k:02d}" for alphabet in ("Greek", "Latin", "N_Ko") for k in range(1, 5)}
+    assert names == alphabets | {"plain"}
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_split_keeps_groups_together_if_asked(tmp_path, seed):
+    make_alphabets(tmp_path, ["Greek", "Latin", "N_Ko", "Ojibwe", "Tagalog", "Tifinagh"])
+    part_of = {}
+    for part, split in read(tmp_path, ways=4, seed=seed, keep_together=True).items():
+        for name in split.class_names:
+            part_of.setdefault(name.split("/")[0], set()).add(part)
+    assert all(len(parts) == 1 for parts in part_of.values())
+    assert sorted(part for (part,) in part_of.values()) == ["test", "test", "train", "train", "train", "val"]
+    apart = read(tmp_path, ways=4, seed=seed)
+    assert {len(split.class_names) for split in apart.values()} == {15, 4, 5}
+
+
+def test_too_few_groups_to_keep_together_are_named(tmp_path):
+    make_alphabets(tmp_path, ["Greek", "Latin"], characters=10)
+    with pytest.raises(InputError, match="its 2 groups of classes leave 0 classes for train; 5 are needed"):
+        read(tmp_path, ways=5, keep_together=True)
+
+
+def test_nested_folders_in_a_split_of_ones_own(tmp_path):
+    for part in SPLITS:
+        make_alphabets(tmp_path / part, [f"{part}-script"], characters=2)
+    splits = read(tmp_path, ways=2)
+    assert splits["val"].class_names == ["val-script/character01", "val-script/character02"]

@@ -391,6 +391,9 @@ def assert_refused(errors: str, case: str) -> None:
 LEAST = {
     "cells": {"cells": 3, "channels": 2},
     "prune": {"criteria": ["ntk_condition"]},
+    "fit": {"criteria": ["ntk_condition"]},
+    "timm": {"name": "resnet18"},
+    "onnx": {"file": "x.onnx"},
     "given": {"genotypes": ["x"]},
 }
 CLASSES = {

@@ -11,6 +11,8 @@ from metantk.checkpoints import freeze, thaw
 from metantk.datasets.store import Split
 from metantk.devices import generator
 from metantk.evaluation import evaluate
+from metantk.learners import heads
+from metantk.learners.episodic import TaskSampler
 from metantk.learners.maml import predict
 from metantk.models import load_model, save_model
 from metantk.options.base import parse
@@ -42,16 +44,18 @@ LEARNERS = {
         "queries": 2,
         "inner_steps": 2,
         "test_steps": 2,
-        "adapt": "all",
         "learned_rates": True,
+        "step_norms": True,
         "multi_step_epochs": 1,
         "first_order_epochs": 1,
         "schedule": "cosine",
     },
     "nil": META | {"kind": "maml", "shots": [2], "queries": 2, "adapt": "head", "answer": "nil"},
     "reptile": META | {"kind": "reptile", "shots": 3, "batch": 4, "inner_steps": 2, "test_steps": 2},
-    "metaoptnet": META | {"kind": "metaoptnet", "shots": 2, "queries": 2},
-    "ridge": META | {"kind": "metaoptnet", "head": "ridge", "shots": 2, "queries": 2},
+    "metaoptnet": META
+    | {"kind": "metaoptnet", "shots": 2, "queries": 2}
+    | {"validation_episodes": 5, "validation_shots": 1, "validation_queries": 3},
+    "ridge": META | {"kind": "metaoptnet", "head": "ridge", "shots": 2, "queries": 2, "validation_episodes": 0},
     "metanas": META
     | {
         "kind": "metanas",
@@ -90,10 +94,14 @@ def make_trainer(options: dict, architecture: dict, split: Split | None = None, 
     parsed = parse(module.Options, options, where="options")
     network = backbones.build(architecture, module.outputs(parsed, len(split.class_names)))
     network.initialise_(generator("initial weights", seed))
-    pictures = Pictures(
-        torch.from_numpy(split.images), torch.from_numpy(split.labels), torch.device("cpu"), MEAN, STD
-    )
-    return Trainer(module.Learner(parsed, network, pictures, seed), pictures, seed=seed)
+    pictures = pictures_of(split)
+    learner = module.Learner(parsed, network, pictures, seed)
+    validation = pictures_of(make_split(seed=5)) if getattr(learner, "validate", None) else None
+    return Trainer(learner, pictures, seed=seed, validation=validation)
+
+
+def pictures_of(split: Split) -> Pictures:
+    return Pictures(torch.from_numpy(split.images), torch.from_numpy(split.labels), torch.device("cpu"), MEAN, STD)
 
 
 def train(trainer: Trainer) -> Trainer:
@@ -191,12 +199,50 @@ def test_a_learner_answers_as_the_network_in_memory_would_after_it_was_read_back
         assert torch.equal(model.extra[key], tensor), key
 
 
+def test_metaoptnet_is_validated_by_the_classifier_of_each_episode():
+    trainer = train(make_trainer(LEARNERS["metaoptnet"], CONV4))
+    learner, pictures = trainer.learner, trainer.validation
+    right = []
+    sampler = TaskSampler(pictures, 0, tasks=1, ways=3, shots=1, queries=3)
+    for number in range(5):
+        images = torch.from_numpy(np.asarray(pictures.images))[sampler.numbers(1, number)]
+        scaled = (images.permute(0, 3, 1, 2).float() / 255 - 0.5) / 0.3
+        with torch.no_grad():
+            features = learner.network.eval().features(scaled)
+            logits = heads.svm_logits(features[:3], torch.arange(3), features[3:], ways=3)
+        right += (logits.argmax(1) == torch.arange(3).repeat_interleave(3)).tolist()
+    assert learner.validate(pictures, 1, lambda: None) == pytest.approx(100 * np.mean(right))
+    assert [row["validation_accuracy"] for row in trainer.curve][1] == pytest.approx(100 * np.mean(right))
+    assert learner.validate(pictures, 0, lambda: None) != learner.validate(pictures, 1, lambda: None)
+
+
+def test_the_first_epoch_of_the_best_validation_is_kept():
+    trainer = make_trainer(LEARNERS["metaoptnet"] | {"epochs": 4}, CONV4)
+    trainer.learner.validate = lambda pictures, epoch, advance: [40.0, 60.0, 50.0, 60.0][epoch]
+    for _ in range(2):
+        trainer.train_epoch(lambda _: None)
+    after_two = [copy.deepcopy(part.state_dict()) for part in (trainer.learner.network, trainer.learner.extra)]
+    last = train(trainer).learner.network.state_dict()
+    assert any(not torch.equal(last[name], tensor) for name, tensor in after_two[0].items())
+    assert trainer.take_best() == 2
+    assert_same([trainer.learner.network.state_dict(), trainer.learner.extra.state_dict()], after_two)
+
+
+def test_without_a_validation_the_last_epoch_stays():
+    trainer = train(make_trainer(LEARNERS["ridge"], CONV4))
+    last = copy.deepcopy(trainer.learner.network.state_dict())
+    assert trainer.take_best() == 2
+    assert_same(trainer.learner.network.state_dict(), last)
+    assert "validation_accuracy" not in trainer.curve[0]
+
+
 META_LEARNERS = {
     "maml": {"kind": "maml", "shots": [2], "queries": 4, "inner_steps": 3, "test_steps": 3, "learning_rate": 0.01},
     "anil": {"kind": "maml", "shots": [2], "queries": 4, "adapt": "head", "learning_rate": 0.01},
     "reptile": {"kind": "reptile", "shots": 6, "inner_rate": 0.01, "test_steps": 10, "schedule": "constant"},
     "metaoptnet": {
         "kind": "metaoptnet",
+        "validation_episodes": 0,
         "shots": 3,
         "queries": 3,
         "drop_rate": 0.0,
@@ -210,6 +256,7 @@ def hard_splits() -> tuple[Split, Split]:
     return make_split(classes=16, per_class=14, seed=2), make_split(classes=10, per_class=14, seed=3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", META_LEARNERS)
 def test_a_meta_learner_beats_its_own_untrained_start_by_more_than_the_interval(name, hard_splits, tmp_path):
     seen, unseen = hard_splits

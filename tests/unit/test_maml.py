@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from metantk.backbones.cells import stack
-from metantk.learners.adaptation import adapted_names
+from metantk.learners.adaptation import StepNorms, adapted_names
 from metantk.learners.maml import (
     cosine_rate,
     initial_rates,
@@ -415,6 +415,105 @@ def test_learned_rates_equal_one_rate_and_their_gradient_finite_differences():
                 moved[name][step] += sign * 1e-5
                 losses.append(task_loss(network, *task, rate=moved, **inner).item())
             assert (losses[0] - losses[1]) / 2e-5 == pytest.approx(slope[step].item(), rel=1e-4, abs=1e-9)
+
+
+class Normed(nn.Module):
+    """A convolution, batch normalisation, a head."""
+
+    def __init__(self, ways: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3, stride=2, bias=False)
+        self.bn = nn.BatchNorm2d(4)
+        self.head = nn.Linear(4, ways)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.head(torch.tanh(self.bn(self.conv(images))).mean((2, 3)))
+
+
+def make_step_norms(network: nn.Module, steps: int) -> StepNorms:
+    """With a scale, an offset and averages of its own for each step."""
+    norms, random = StepNorms(network, steps), torch.Generator().manual_seed(1)
+    for tensor in (*norms.learned.values(), *norms.averages.buffers()):
+        tensor.data += 0.3 * torch.rand(tensor.shape, generator=random, dtype=tensor.dtype)
+    return norms
+
+
+def normed_by_hand(weights: dict, scales: Tensor, offsets: Tensor, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Logits of `Normed`, and the mean and the unbiased variance of the batch."""
+    x = functional.conv2d(images, weights["conv.weight"], stride=2)
+    mean, variance = x.mean((0, 2, 3)), x.var((0, 2, 3), correction=0)
+    unbiased = x.var((0, 2, 3))
+    x = (x - mean[:, None, None]) / (variance[:, None, None] + 1e-5).sqrt()
+    x = torch.tanh(x * scales[:, None, None] + offsets[:, None, None]).mean((2, 3))
+    return functional.linear(x, weights["head.weight"], weights["head.bias"]), mean.detach(), unbiased.detach()
+
+
+@pytest.mark.parametrize("first_order", [False, True])
+def test_norms_of_each_step_agree_with_an_obvious_loop(first_order):
+    """Step s takes its supports by the norms of number s; so do the queries that are answered after it."""
+    torch.manual_seed(3)
+    network, batch, steps = Normed(3).double(), draw(2, side=9), 3
+    norms = make_step_norms(network, steps)
+    scale = torch.tensor([0.1, 0.2, 0.7], dtype=torch.float64)
+    start = {name: value for name, value in network.named_parameters() if not name.startswith("bn.")}
+    scales, offsets = norms.learned["bn|weight"], norms.learned["bn|bias"]
+    losses, averages = [], []
+    for support, labels, query, query_labels in zip(*batch, strict=True):
+        weights, total = dict(start), 0.0
+        means, variances = (getattr(norms.averages, f"bn|running_{kind}").clone() for kind in ("mean", "var"))
+
+        def answer(images, step, weights, means=means, variances=variances):
+            logits, mean, variance = normed_by_hand(weights, scales[step], offsets[step], images)
+            means[step] = 0.9 * means[step] + 0.1 * mean
+            variances[step] = 0.9 * variances[step] + 0.1 * variance
+            return logits
+
+        for step in range(steps):
+            loss = functional.cross_entropy(answer(support, step, weights), labels)
+            slopes = torch.autograd.grad(loss, list(weights.values()), create_graph=True)
+            for name, slope in zip(weights, slopes, strict=True):
+                weights[name] = weights[name] - 0.4 * (slope.detach() if first_order else slope)
+            total = total + scale[step] * functional.cross_entropy(answer(query, step, weights), query_labels)
+        losses.append(total)
+        averages.append((means, variances))
+    inner = {"steps": steps, "rate": 0.4, "adapt": "all but norms", "first_order": first_order}
+    found, _ = tasks_loss(network, *batch, **inner, step_weights=scale, norms=norms)
+    torch.testing.assert_close(found, torch.stack(losses), rtol=0, atol=1e-12)
+    learned = [*start.values(), scales, offsets]
+    expected = torch.autograd.grad(sum(losses), learned)
+    torch.testing.assert_close(torch.autograd.grad(found.sum(), learned), expected, rtol=0, atol=1e-12)
+    assert all((slope[step] != 0).any() for slope in expected[-2:] for step in range(steps))
+    for kind, each in zip(("mean", "var"), zip(*averages, strict=True), strict=True):
+        torch.testing.assert_close(getattr(norms.averages, f"bn|running_{kind}"), sum(each) / 2)
+
+
+@pytest.mark.parametrize("transductive", [True, False])
+def test_predictions_take_the_norms_of_each_step(transductive):
+    network, batch = make("conv4"), draw(3)
+    norms, inner = make_step_norms(network, 2), {"steps": 2, "rate": 0.4, "adapt": "all but norms"}
+    kept = copy.deepcopy(norms)
+    named = predict(network, *batch[:3], **inner, transductive=transductive, norms=norms)
+    torch.testing.assert_close(norms.state_dict(), kept.state_dict(), rtol=0, atol=0)
+    _, logits = tasks_loss(network.train(transductive), *batch, **inner, norms=norms)
+    assert torch.equal(named, logits.argmax(-1))
+    _, other = tasks_loss(network, *batch, **inner)
+    assert (other - logits).abs().max() > 0.01
+
+
+def test_norms_of_steps_that_begin_as_the_networks_own_change_nothing():
+    network, batch = make("cells"), draw(2)
+    inner = {"steps": 1, "rate": 0.2, "adapt": "all but norms"}
+    own, _ = tasks_loss(network, *batch, **inner)
+    apart, _ = tasks_loss(network, *batch, **inner, norms=StepNorms(network, 1))
+    torch.testing.assert_close(apart, own, rtol=0, atol=0)
+
+
+def test_norms_of_steps_that_do_not_fit_are_refused():
+    network, batch = make("conv4"), draw(1)
+    with pytest.raises(InputError, match="norms of 2 steps for 3"):
+        tasks_loss(network, *batch, steps=3, rate=0.2, adapt="all but norms", norms=StepNorms(network, 2))
+    with pytest.raises(InputError, match="need adapt 'all but norms', found 'all'"):
+        tasks_loss(network, *batch, steps=1, rate=0.2, adapt="all", norms=StepNorms(network, 2))
 
 
 def test_weights_of_steps_fall_from_equal_to_the_last_alone():

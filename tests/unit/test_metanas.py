@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from small_meta_search import Memory, assert_resumes, make_problem
+from torch import nn
 from torch.nn import functional
 
 from metantk.options.base import parse
@@ -307,6 +308,30 @@ def test_search_finds_a_genotype(found):
     assert set(found.arrays) >= {"weights.head.weight", "alphas.normal.pairs", "moments.alphas.reduce.operations"}
 
 
+def test_operations_of_a_step_are_those_of_its_layers():
+    """Forward, and as many again for each gradient: of a layer's weights and of its input; pictures have none."""
+    learner, task = make_tiny_learner(), draw_task("counting")
+    inputs, layers = {}, []
+
+    def note(module, images, output):
+        places = output[0, 0].numel() if isinstance(module, nn.Conv2d) else 1
+        layers.append(2 * len(output) * places * module.weight.numel())
+        inputs[len(layers) - 1] = images[0].requires_grad
+
+    for module in learner.network.modules():
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            module.register_forward_hook(note)
+
+    def loss():
+        arch = learner.arch(1.0, 0.0)
+        return learner.loss(task.support, task.support_labels, arch, 0.0, 0.0, make_draws(task.support.device, 0))
+
+    counted = pacing.count_operations(lambda: torch.autograd.grad(loss(), learner.weights))
+    assert counted == sum((2 + inputs[number]) * forward for number, forward in enumerate(layers))
+    assert not all(inputs.values())
+    assert any(module.groups > 1 for module in learner.network.modules() if isinstance(module, nn.Conv2d))
+
+
 def test_decoded_architecture_is_that_of_the_tensors(found):
     learner = make_tiny_learner(seed=5)
     learner.load_tensors(found.arrays)
@@ -354,6 +379,7 @@ def test_meta_rate_zero_leaves_the_architecture():
     assert found.arrays["moments.alphas.normal.operations"].any()  # tasks did move it
 
 
+@pytest.mark.slow
 def test_seeds_differ_and_repeat():
     options = tiny(meta_epochs=2, warm_up_epochs=1)
     one, same, other = (metanas.find(make_problem(), options, seed, Memory()) for seed in (0, 0, 1))
@@ -361,6 +387,7 @@ def test_seeds_differ_and_repeat():
     assert not one.trace.equals(other.trace)
 
 
+@pytest.mark.slow
 def test_killed_search_ends_the_same(found):
     assert_resumes(metanas, tiny(), found, kills_at=[2, 2, 1])  # in the warm-up, after it, after the removal
 

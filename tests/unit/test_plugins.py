@@ -24,7 +24,7 @@ runs.append(1)
 def test_built_in_kinds_are_modules_of_their_family():
     assert plugins.load("backbones", "conv4").__name__ == "metantk.backbones.conv4"
     assert plugins.module_file("backbones", "conv4") == SCRIPTS / "metantk" / "backbones" / "conv4.py"
-    assert plugins.kinds("backbones") == ["cells", "conv4", "mixed", "resnet12"]
+    assert plugins.kinds("backbones") == ["cells", "conv4", "mixed", "onnx", "pixels", "resnet12", "timm"]
 
 
 def test_a_hyphen_in_a_kind_is_an_underscore_in_its_module(monkeypatch, tmp_path):
@@ -38,7 +38,7 @@ def test_a_hyphen_in_a_kind_is_an_underscore_in_its_module(monkeypatch, tmp_path
 @pytest.mark.parametrize("kind", ["conv5", "", "Conv4", "__init__", "../plugins", "conv4.pyc", "a" * 300])
 def test_unknown_kinds_are_refused_with_those_that_there_are(kind):
     for ask in (plugins.load, plugins.module_file):
-        with pytest.raises(InputError, match="there are cells, conv4, mixed, resnet12"):
+        with pytest.raises(InputError, match="there are cells, conv4, mixed, onnx, pixels, resnet12, timm"):
             ask("backbones", kind)
 
 

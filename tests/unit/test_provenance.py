@@ -50,7 +50,10 @@ def test_modules_of_kinds_are_those_that_were_asked_for():
     assert {"metantk/searches/prune.py", "metantk/kernels.py", "metantk/space/supernet.py"} <= metantk
     assert {name for name in metantk if name.startswith("metantk/criteria/")} == {
         f"metantk/criteria/{name}.py"
-        for name in ("__init__", "base", "chunks", "pictures", "meta_ntk_condition", "linear_regions")
+        for name in (
+            *("__init__", "base", "chunks", "pictures", "formulas", "networks"),
+            *("gram", "meta_ntk", "meta_ntk_condition", "linear_regions"),
+        )
     }
     random = names(*files_of("search_architecture.py", "searches", "random"))
     assert "metantk/searches/sample.py" in random
@@ -89,9 +92,7 @@ class Shape:
 
 
 def hash_of(path, text: str) -> str:
-    """As another process sees the file: trees are kept within one."""
     path.write_text(text)
-    provenance._tree_of.cache_clear()
     return code_hash(path)
 
 
@@ -148,7 +149,6 @@ def test_an_edit_of_a_module_changes_the_hash_of_those_that_use_it_alone(tmp_pat
     monkeypatch.setattr(provenance, "SCRIPTS", tmp_path)
 
     def hashes():
-        provenance._tree_of.cache_clear()
         return code_hash(tmp_path / "one.py"), code_hash(tmp_path / "other.py")
 
     before = hashes()
@@ -172,14 +172,13 @@ def test_each_module_is_parsed_once_however_many_rules_ask_for_it(monkeypatch):
     modules = {path for script in PROGRAMS for path in local_modules(SCRIPTS / script)}
     texts = Counter(path.read_text() for path in modules)
     assert len(modules) > len(PROGRAMS)
-    for ask, times in ((local_modules, 1), (code_hash, 2)):  # for its imports; for its tree, too
+    for ask in (local_modules, code_hash):
         parsed.clear()
-        provenance._imported_names.cache_clear()
-        provenance._tree_of.cache_clear()
+        provenance._parse.cache_clear()
         for script in PROGRAMS:
             ask(SCRIPTS / script)
         assert set(parsed) == set(texts)
-        assert all(parsed[text] <= times * number for text, number in texts.items())
+        assert all(parsed[text] <= number for text, number in texts.items())
 
 
 def test_provenance_says_how_an_output_came_about():

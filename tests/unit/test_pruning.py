@@ -15,7 +15,8 @@ from metantk.criteria.pictures import draw_crops, draw_tasks
 from metantk.devices import generator
 from metantk.options.searches.sample import SampleOptions
 from metantk.searches import prune, sample
-from metantk.searches.prune import Candidate, Cost, Plan, Round
+from metantk.searches.plan import Plan
+from metantk.searches.prune import Candidate, Cost, Round
 from metantk.space.genotype import CELL_TYPES, SPACES, check_genotype, to_genotype
 from metantk.space.supernet import initialise
 

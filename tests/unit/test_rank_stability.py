@@ -2,6 +2,7 @@
 
 import json
 import sys
+import zlib
 
 import numpy as np
 import pandas as pd
@@ -13,8 +14,15 @@ from metantk.criteria.base import Criterion, Measured
 from metantk.datasets.store import Source, Split, stream_split, write_dataset
 from metantk.devices import numpy_generator
 from metantk.figures.rank_stability import draw_rank_stability
-from metantk.rank_stability import COLUMNS, common_draws, measure_rank_stability, total_networks
-from metantk.searches.prune import Plan
+from metantk.options.searches.fit import FitOptions
+from metantk.rank_stability import (
+    COLUMNS,
+    common_draws,
+    measure_effect_stability,
+    measure_rank_stability,
+    total_networks,
+)
+from metantk.searches.plan import Plan
 from metantk.space.genotype import CELL_TYPES
 from metantk.storage import InputError
 
@@ -28,8 +36,10 @@ def noisy_plan(*, shared: float, private: float) -> tuple[Plan, list[int]]:
         setting.advance(count)
         true = 1000 - sum((masks[kind].numpy() * worth[kind]).sum((1, 2)) for kind in CELL_TYPES)
         noise = shared * numpy_generator("shared", *draws.weights).normal()
-        own = private * numpy_generator("private", *draws.weights).normal(size=count)
-        return Measured(true + noise + own, 0)
+        places = np.concatenate([masks[kind].numpy().reshape(count, -1) for kind in CELL_TYPES], axis=1)
+        keys = [zlib.crc32(place.tobytes()) for place in places]
+        own = [numpy_generator("private", *draws.weights, *draws.pictures, key).normal() for key in keys]
+        return Measured(true + noise + private * np.array(own), 0)
 
     networks = []
     plan = make_plan(criteria=["ntk_condition", {"linear_regions": 0.5}])
@@ -51,6 +61,37 @@ def test_noise_of_each_network_leaves_no_order():
     plan, _ = noisy_plan(shared=0, private=50)
     table = measure_rank_stability(plan, seed=0, draws=6)
     assert table.loc[table["repeat"] == 1, "kendall_tau"].abs().max() < 0.15
+
+
+def test_ranks_that_are_a_bodys_own_repeat_with_that_body_alone():
+    """A criterion of the body's weights alone: with one body its ranks repeat, and mean nothing."""
+
+    def measure(setting, options, draws, masks):
+        own = numpy_generator("body", *draws.weights).normal(size=(2, 9, 7))
+        missing = [(~masks[kind].numpy() * own[number]).sum((1, 2)) for number, kind in enumerate(CELL_TYPES)]
+        return Measured(100 + sum(missing), 0)
+
+    plan, _ = noisy_plan(shared=0, private=0)
+    criterion = Criterion(measure, larger_is_better=False, title="body", change="difference")
+    table = measure_rank_stability(plan._replace(criteria={"ntk_condition": criterion}), seed=0, draws=3)
+    taus = table[table["repeat"] == 1].set_index("draws")["kendall_tau"]
+    assert taus["published, one body"] > 0.99
+    assert abs(taus["published"]) < 0.15
+
+
+def test_effects_of_whole_architectures_agree_as_far_as_noise_lets_them():
+    taus = {}
+    for private in (0.0, 100.0):
+        plan, networks = noisy_plan(shared=1.0, private=private)
+        options = FitOptions(criteria=["ntk_condition"], first_sample=120)
+        plan = plan._replace(options=options, criteria={"ntk_condition": plan.criteria["ntk_condition"]})
+        table = measure_effect_stability(plan, seed=0)
+        assert list(table.columns) == COLUMNS
+        assert table["evaluations"].tolist() == [40, 120]
+        taus[private] = table["kendall_tau"].tolist()
+        assert sum(networks) >= 240
+    assert taus[0.0][1] > 0.8 > taus[0.0][0] > 0.2
+    assert max(map(abs, taus[100.0])) < 0.3
 
 
 def test_averaging_over_draws_helps():
@@ -75,7 +116,7 @@ def test_figure_shows_a_panel_per_criterion():
         "sum of ranks",
     ]
     assert len(figure.axes) == 3
-    assert all(len(axes.lines) == 3 for axes in figure.axes)  # two styles and the zero line
+    assert all(len(axes.lines) == 5 for axes in figure.axes)  # four styles and the zero line
 
 
 @pytest.fixture
@@ -122,12 +163,13 @@ def test_program_refuses_what_cannot_be_compared(run, tmp_path, flags, message):
     assert not (tmp_path / "out").exists() or list((tmp_path / "out").iterdir()) == []
 
 
+@pytest.mark.slow
 def test_program_writes_the_table_and_the_figure(run, tmp_path):
-    settings = {"linear_regions": {"pictures": 60, "batches": 1}}
+    settings = {"linear_regions": {"pictures": 20, "batches": 1}}
     run(
         "--criteria", '["linear_regions"]', "--settings", json.dumps(settings), "--image-size", 8,
         "--independent-draws", 2,
     )  # fmt: skip
     table = pd.read_csv(tmp_path / "out" / "rank_stability.csv")
-    assert set(table["draws"]) == {"common", "independent"}
+    assert set(table["draws"]) == {"common", "independent", "published", "published, one body"}
     assert {path.suffix for path in (tmp_path / "out").iterdir()} == {".csv", ".svg", ".png"}

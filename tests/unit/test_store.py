@@ -178,6 +178,7 @@ def test_a_few_pictures_in_two_splits_are_tolerated(tmp_path, monkeypatch):
     assert warning.startswith("1 pictures stand in train and in test")
 
 
+@pytest.mark.slow
 def test_a_killed_preparation_leaves_nothing_that_looks_finished(tmp_path, repository, environment):
     for number in range(15):
         folder = tmp_path / "pictures" / f"class{number:02d}"
@@ -206,6 +207,7 @@ def test_a_killed_preparation_leaves_nothing_that_looks_finished(tmp_path, repos
     assert sorted(path.name for path in tmp_path.iterdir()) == ["data", "pictures", "whole"]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="peak memory is read from /proc")
 @pytest.mark.parametrize("form", FORMS)
 def test_memory_does_not_grow_with_the_number_of_pictures(form):

@@ -292,10 +292,12 @@ def test_search_finds_the_genotype_of_the_best_epoch(found):
     assert json.loads(json.dumps(found.facts)) == found.facts
 
 
+@pytest.mark.slow
 def test_killed_search_ends_the_same(found):
     assert_resumes(t_nas, tiny(), found, kills_at=[1, 2, 1])  # in an epoch, after its validation, in the next
 
 
+@pytest.mark.slow
 def test_auto_maml_shares_one_genotype():
     options = tiny(variant="auto-maml", space="darts", epochs=1, steps=1, tasks_per_epoch=2, tasks=1)
     found = t_nas.find(make_problem(), options, 0, Memory())

@@ -58,6 +58,7 @@ def test_summary_means_and_deviations_by_hand(chains, summary):
     assert (row["model"], row["seeds"], row["device"]) == ("Random Cell", 3, "cpu")
     assert row["params"] == 1_000_001
     assert row["search_seconds"] == 101
+    assert row["search_operations"] == 2.5e12 + 1
     assert row["accuracy_mean"] == pytest.approx(members.mean())
     assert row["accuracy_std"] == pytest.approx(members.mean(1).std(ddof=1))
     assert row["ci95"] == pytest.approx(2.0226909 * members.mean(0).std(ddof=1) / 40**0.5, rel=1e-6)
@@ -200,9 +201,18 @@ def test_table_1_sets_the_papers_rows_beside_ours(tmp_path):
     assert Counter(table["Source"]) == {"paper": 11, "this run": 2}
     assert set(table["Data"]) == {"mini-imagenet"}
     cells, resnet = table.iloc[-2], table.iloc[-1]
-    names = ["Model", "Learner", "Arch.", "Cells", "Params", "Search cost", "Device"]
-    assert cells[names].tolist() == ["MetaNTK-NAS", "rfs", "Cells, 48 channels", "5", "1.00M", "100.0 s", "cpu"]
-    assert resnet[names].tolist() == ["RFS", "rfs", "ResNet-12", "", "1.00M", "", ""]
+    names = ["Model", "Learner", "Arch.", "Cells", "Params", "Search cost", "Search FLOPs", "Device"]
+    assert cells[names].tolist() == [
+        "MetaNTK-NAS",
+        "rfs",
+        "Cells, 48 channels",
+        "5",
+        "1.00M",
+        "100.0 s",
+        "2.5T",
+        "cpu",
+    ]
+    assert resnet[names].tolist() == ["RFS", "rfs", "ResNet-12", "", "1.00M", "", "", ""]
     assert "±" not in cells["5-shot"]  # one seed has no deviation
     assert cells["±"] == "one seed"
 
@@ -245,6 +255,9 @@ def test_formats(summary, groups):
     assert tables.to_markdown(table).count("\n") == 6
     assert [tables.format_seconds(s) for s in (5, 600, 9000)] == ["5.0 s", "10.0 min", "2.50 h"]
     assert [tables.format_count(c) for c in (1_770_000, 30_500)] == ["1.77M", "30.5k"]
+    counts = (0, 12, 999_000, 4.2e9, 123e9, 2.5e12, 7.1e15, 3e18)
+    shown = ["", "12.0", "999k", "4.2G", "123G", "2.5T", "7.1P", "3.0E"]
+    assert [tables.format_operations(count) for count in counts] == shown
 
 
 # --- Differences -------------------------------------------------------------------------------------------

@@ -292,6 +292,7 @@ def call(monkeypatch, script, *arguments):
     run(script.main)
 
 
+@pytest.mark.slow
 def test_the_program_from_end_to_end(tmp_path, monkeypatch):
     call(monkeypatch, verify_theory, "--options", json.dumps(tiny_theory()), "--output", tmp_path)
     text = (tmp_path / "theory.md").read_text()
@@ -307,6 +308,7 @@ def test_the_program_from_end_to_end(tmp_path, monkeypatch):
     assert not (tmp_path / ".checkpoints").exists()
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_after_its_last_part_and_ends_as_one_that_was_not(tmp_path, monkeypatch):
     options = ("--options", json.dumps(tiny_theory()))
     call(monkeypatch, verify_theory, *options, "--output", tmp_path / "whole")

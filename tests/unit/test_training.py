@@ -11,7 +11,7 @@ import torch
 from pydantic import ValidationError
 
 import train_network
-from metantk import transforms
+from metantk import devices, transforms
 from metantk.backbones.cells import stack
 from metantk.backbones.counting import count_parameters
 from metantk.backbones.drop import Drop
@@ -77,6 +77,45 @@ def test_training_learns_and_follows_the_schedule():
     rates = [row["learning_rate"] for row in trainer.curve]
     assert rates == pytest.approx([0.01] * 5 + [0.001] * 2 + [0.0001])
     assert trainer.curve[-1]["loss"] < 0.6 * trainer.curve[0]["loss"]
+
+
+@pytest.mark.parametrize("name", ["float32", "bfloat16"])
+def test_lower_precision_learns_as_well(name):
+    """Within the spread over seeds; weights and what a model keeps stay in float32."""
+    settings = {
+        "epochs": 6,
+        "milestones": [5],
+        "learning_rate": 0.01,
+        "drop_rate": 0.0,
+        "augmentation": AugmentationOptions(padding=0, jitter=0.0),
+    }
+    losses = []
+    for seed in range(3):
+        trainer = make_trainer(seed, precision=name, **settings)
+        weights = train(trainer, 6)
+        losses.append(trainer.curve[-1]["loss"])
+        assert {tensor.dtype for tensor in weights.values()} == {torch.float32, torch.int64}
+    expected = []
+    for seed in range(3):
+        trainer = make_trainer(seed, **settings)
+        train(trainer, 6)
+        expected.append(trainer.curve[-1]["loss"])
+    assert (losses == expected) == (name == "float32")
+    assert abs(np.mean(losses) - np.mean(expected)) < 2 * np.std(expected, ddof=1) + 0.05 * np.mean(expected)
+
+
+def test_float16_is_refused_on_a_cpu():
+    with pytest.raises(InputError, match="float16 takes a GPU; bfloat16 runs on CPUs too"):
+        make_trainer(precision="float16")
+
+
+def test_a_scaled_loss_leaves_the_same_gradients_and_overflow_counts_as_none():
+    weight = torch.nn.Parameter(torch.tensor([1.0, 2.0, 3.0]))
+    factor = torch.tensor([1.0, -0.5, 3e38])  # times the scale, the last is too large
+    for precision, expected in (("float32", [1.0, -0.5, 3e38]), ("float16", [1.0, -0.5, 0.0])):
+        weight.grad = None
+        devices.backward((weight * factor).sum(), [weight, torch.nn.Parameter(torch.ones(1))], precision)
+        assert weight.grad.tolist() == pytest.approx(expected)
 
 
 @pytest.mark.parametrize(

@@ -87,3 +87,41 @@ def test_normalised_pictures_have_mean_zero_and_deviation_one():
     normal = transforms.normalise(scaled, mean, std)
     torch.testing.assert_close(normal.mean((0, 2, 3)), torch.zeros(3), atol=1e-5, rtol=0)
     torch.testing.assert_close(normal.std((0, 2, 3), correction=0), torch.ones(3), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("flip", [False, True])
+def test_drawn_changes_agree_with_torchvision(pixels, flip):
+    options = AugmentationOptions(padding=2, jitter=0.4, flip=flip)
+    draws = transforms.draw(12, options, torch.Generator().manual_seed(5))
+    got = transforms.augment_as_drawn(pixels, options, draws)
+    adjust = (reference.adjust_brightness, reference.adjust_contrast, reference.adjust_saturation)
+    for number, picture in enumerate(pixels.permute(0, 3, 1, 2)):
+        picture = reference.pad(picture, [2] * 4)
+        if draws.mirrored[number]:
+            picture = reference.horizontal_flip(picture)
+        picture = reference.crop(picture, int(draws.top[number]), int(draws.left[number]), 9, 9).float() / 255
+        for change in transforms.ORDERS[draws.order[number]]:
+            picture = adjust[change](picture, float(draws.factors[change, number]))
+        torch.testing.assert_close(got[number], picture, rtol=1e-4, atol=2e-4)
+
+
+def test_drawn_changes_are_the_same_alone_and_together(pixels):
+    options = AugmentationOptions(padding=2, jitter=0.4)
+    draws = transforms.draw(12, options, torch.Generator().manual_seed(5))
+    together = transforms.augment_as_drawn(pixels, options, draws)
+    for number in range(12):
+        alone = transforms.augment_as_drawn(pixels[number][None], options, draws.of(torch.tensor([number])))
+        torch.testing.assert_close(alone[0], together[number], rtol=1e-5, atol=1e-6)
+
+
+def test_draws_take_all_values_and_no_others():
+    draws = transforms.draw(3000, AugmentationOptions(padding=2, jitter=0.4), torch.Generator().manual_seed(0))
+    assert draws.mirrored.unique().tolist() == [0, 1]
+    assert draws.top.unique().tolist() == draws.left.unique().tolist() == [0, 1, 2, 3, 4]
+    assert draws.order.unique().tolist() == list(range(6))
+    assert 0.6 <= draws.factors.min() < 0.61
+    assert 1.39 < draws.factors.max() <= 1.4
+    still = transforms.draw(9, AugmentationOptions(padding=0, jitter=0.0, flip=False), torch.Generator())
+    assert not still.mirrored.any()
+    assert not still.top.any()
+    assert torch.equal(still.factors, torch.ones(3, 9))

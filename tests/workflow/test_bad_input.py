@@ -54,7 +54,11 @@ def assert_one_line(stderr: str, *named: object) -> None:
         ("learners.rfs.learning_rate", "1e-3", ["learners.rfs", "'learning_rate'", "number", "'1e-3'"]),
         ("seeds", [0, "1"], ["'seeds.1'", "integer", "'1'"]),
         ("learners.rfs.drop_rate", 1.5, ["learners.rfs", "'drop_rate'", "less than 1", "1.5"]),
-        ("rows", [row("nasnet")], ["unknown searches name 'nasnet'", "metantk, te-nas, linear-regions, random"]),
+        (
+            "rows",
+            [row("nasnet")],
+            ["unknown searches name 'nasnet'", "metantk, te-nas, linear-regions, metantk-fit"],
+        ),
         ("rows", [row("random", learner="sgd")], ["unknown learners name 'sgd'", "choose from rfs"]),
         ("rows", [row("random", backbone="vgg")], ["unknown backbones name 'vgg'", "conv4, resnet12"]),
         ("rows", [row(["random", "random"])], ["3cells-2ch × random × rfs", "twice"]),
@@ -63,8 +67,12 @@ def assert_one_line(stderr: str, *named: object) -> None:
         ("rows", [row("random", backbone="conv4-2")], ["conv4-2 has nothing to find"]),
         ("datasets", {}, ["'datasets'", "at least 1"]),
         ("searches", None, ["'searches'"]),
-        ("searches.mine", {"kind": "prune", "criteria": ["snip"]}, ["unknown criterion 'snip'", "linear_regions"]),
-        ("criteria.snip", {"pictures": 3}, ["criteria: unknown key 'snip'"]),
+        (
+            "searches.mine",
+            {"kind": "prune", "criteria": ["nosuch"]},
+            ["unknown criterion 'nosuch'", "linear_regions"],
+        ),
+        ("criteria.nosuch", {"pictures": 3}, ["criteria: unknown key 'nosuch'"]),
         ("seeds", "9" * 5000, ["'seeds'", "..."]),
     ],
     ids=lambda value: value if isinstance(value, str) and len(value) < 50 else "",
@@ -176,7 +184,7 @@ def test_bad_options(refuse, tmp_path, search, named):
 @pytest.mark.parametrize(
     ("criterion", "settings", "named"),
     [
-        ("snip", {}, ["criteria: unknown kind 'snip'", "linear_regions, meta_ntk_condition, ntk_condition"]),
+        ("nosuch", {}, ["criteria: unknown kind 'nosuch'", "linear_regions, logsynflow, meta_ntk_condition"]),
         ("pictures", {}, ["criteria: pictures", "CRITERION"]),
         ("linear_regions", {"linear_regions": {"tuna": 20}}, ["criteria.linear_regions", "unknown key 'tuna'"]),
         ("linear_regions", {"linear_regions": {"crop_size": 20}}, ["crop_size"]),
@@ -433,13 +441,13 @@ def test_a_refusal_as_a_program(copy_of_house, script, arguments, named):
 def test_a_refusal_within_the_workflow_is_in_the_log(tiny_house):
     """The job fails, its log holds the line, and the run leaves no output of it."""
     configuration = tiny_house.configuration
-    configuration["datasets"] = {"mine": {"source": "nowhere"}}
+    configuration["datasets"] = {"mine": {"source": "no/where"}}
     tiny_house.configure(configuration)
     run = tiny_house.snakemake("--cores", 1)
     assert run.returncode == 1
     log = "results/logs/prepare_dataset/mine.log"
     assert log in run.stdout + run.stderr
-    assert_one_line((tiny_house.path / log).read_text(), "prepare_dataset.py: error: ", "nowhere")
+    assert_one_line((tiny_house.path / log).read_text(), "prepare_dataset.py: error: ", "no/where")
     assert files_in(tiny_house.path / "results" / "mine") == []
 
 

@@ -208,6 +208,24 @@ def test_search_training_and_evaluation_take_a_gpu_each(tiny_house):
     }
 
 
+@pytest.mark.parametrize(("seeds", "cores", "threads"), [(1, 8, 8), (2, 8, 4), (3, 8, 2), (1, 1, 1), (9, 8, 1)])
+def test_cores_are_shared_among_chains(tiny_house, seeds, cores, threads):
+    """One chain takes all; where chains are many, each job takes one core."""
+    rows = [{"backbone": "conv4-2", "learner": "rfs"}]
+    tiny_house.configure(tiny_house.configuration | {"rows": rows, "seeds": list(range(seeds))})
+    for path in tiny_house.path.glob("workflow/rules/*.smk"):
+        path.write_text(re.sub(r'    message:\n        ".*"\n', "", path.read_text()))
+    run = tiny_house.snakemake("--dry-run", "--cores", cores)
+    printed = run.stdout + run.stderr
+    assert run.returncode == 0, printed
+    for rule in ("search_architecture", "train_network", "evaluate_episodes"):
+        own = re.findall(rf"^rule {rule}:\n((?:    .*\n)*)", printed, re.M)
+        found = [re.search(r"    threads: (\d+)", text) for text in own]
+        assert [int(each[1]) if each else 1 for each in found] == [threads] * seeds
+    quiet = tiny_house.snakemake("--dry-run", "--quiet", "rules")  # without --cores
+    assert quiet.returncode == 0, quiet.stderr
+
+
 @pytest.mark.parametrize(("search", "gpus"), [("random", 0), ("metanas-cells", 0), ("linear-regions", 1)])
 def test_a_search_that_computes_nothing_takes_no_gpu(tiny_house, search, gpus):
     configuration = tiny_house.configuration

@@ -58,6 +58,7 @@ import metantk.plugins
 import metantk.provenance
 import metantk.storage
 from metantk.storage import canonical_json
+from snakemake.exceptions import WorkflowError
 from snakemake.settings.types import DeploymentMethod
 
 # For --sdm apptainer; `make container` makes it.
@@ -85,6 +86,7 @@ def plan():
 
 try:
     CONFIG = plan()
+    metantk.options.config.check_sources(CONFIG)
     if DeploymentMethod.APPTAINER in workflow.deployment_settings.deployment_method:
         metantk.container.check_image(IMAGE)
     if workflow.modifier.path_modifier.replace_prefix(f"{CONFIG.results}/", None) != f"{CONFIG.results}/":
@@ -103,6 +105,21 @@ RESULTS = CONFIG.results
 # Snakemake looks at each input file by itself: with more of them, names and sizes alone are compared.
 MANY_FILES = 2000
 CHAINS = CONFIG.chains
+
+
+def share_of_cores():
+    """Threads of a long job: all cores for one chain, half of them for each of two, and one where chains are many.
+
+    On a cluster it is one, unless the profile says otherwise (`set-threads`). Threads rerun nothing.
+    """
+    chains = len(CHAINS) * len(CONFIG.seeds) * len(CONFIG.datasets)
+    try:
+        return max(1, workflow.cores // chains) if workflow.is_main_process and workflow.local_exec else 1
+    except WorkflowError:  # no --cores, as in a dry run
+        return 1
+
+
+THREADS = share_of_cores()
 BACKBONES, SEARCHES, LEARNERS = (list(dict.fromkeys(names)) for names in zip(*CHAINS))
 
 
@@ -153,6 +170,8 @@ NEEDS = {
     "tabulate_finished": Needs(mb=2000, minutes=30),
     "draw_results": Needs(mb=2000, minutes=30),
     "draw_searches": Needs(mb=2000, minutes=30),
+    "score_architecture": Needs(mb=4000, minutes=120, mb_per_gb=1200),
+    "compare_criteria": Needs(mb=2000, minutes=60),
     "verify_theory": Needs(mb=4000, minutes=240),
 }
 
@@ -223,6 +242,11 @@ def options(family, wildcard):
     return needed
 
 
+def backbone_files(wildcards):
+    """Weights and graphs that a backbone comes with; none for those that are built from nothing."""
+    return CONFIG.backbone(wildcards.backbone).files
+
+
 def gpus_of_search(wildcards):
     """A search that computes nothing asks for no GPU."""
     return int(CONFIG.search(wildcards.search).uses_device)
@@ -280,6 +304,16 @@ def each_chain(pattern):
 def each_seed(pattern):
     """`pattern` for every seed; all else stays a wildcard."""
     return expand(pattern, seed=CONFIG.seeds, allow_missing=True)
+
+
+def by_seed(pattern):
+    """Each seed, and `pattern` for it."""
+    return list(zip(CONFIG.seeds, each_seed(pattern)))
+
+
+def labels_of_search(seed):
+    """What the report calls the figure of a search."""
+    return {"data set": "{dataset}", "backbone": "{backbone}", "search": "{search}", "seed": str(seed)}
 
 
 def all_chains(pattern):

@@ -16,7 +16,7 @@ rule evaluate_episodes:
         ENVIRONMENT
     container:
         IMAGE
-    threads: 1
+    threads: THREADS
     resources:
         gpu=1,
         mem_mb=memory("evaluate_episodes"),

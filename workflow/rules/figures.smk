@@ -4,18 +4,24 @@ rule draw_searches:
         reports=each_seed(f"{SEARCH}/search.json"),
         traces=each_seed(f"{SEARCH}/search.csv"),
     output:
-        cells=report(
-            each_seed(f"{FIGURES}/{{backbone}}/cells_{{search}}_seed{{seed}}.svg"),
-            category="Cells",
-            labels={"backbone": "{backbone}", "search": "{search}"},
-            caption="../report/cells.rst",
-        ),
-        searches=report(
-            each_seed(f"{FIGURES}/{{backbone}}/search_{{search}}_seed{{seed}}.svg"),
-            category="Searches",
-            labels={"backbone": "{backbone}", "search": "{search}"},
-            caption="../report/search.rst",
-        ),
+        cells=[
+            report(
+                path,
+                category="Cells",
+                labels=labels_of_search(seed),
+                caption="../report/cells.rst",
+            )
+            for seed, path in by_seed(f"{FIGURES}/{{backbone}}/cells_{{search}}_seed{{seed}}.svg")
+        ],
+        searches=[
+            report(
+                path,
+                category="Searches",
+                labels=labels_of_search(seed),
+                caption="../report/search.rst",
+            )
+            for seed, path in by_seed(f"{FIGURES}/{{backbone}}/search_{{search}}_seed{{seed}}.svg")
+        ],
         pictures=each_seed(
             [
                 f"{FIGURES}/{{backbone}}/cells_{{search}}_seed{{seed}}.png",
@@ -57,16 +63,19 @@ rule draw_results:
         training=report(
             f"{FIGURES}/training.svg",
             category="Training and evaluation",
+            labels={"data set": "{dataset}", "figure": "training curves"},
             caption="../report/training.rst",
         ),
         accuracies=report(
             f"{FIGURES}/accuracies.svg",
             category="Training and evaluation",
+            labels={"data set": "{dataset}", "figure": "accuracies"},
             caption="../report/accuracies.rst",
         ),
         cost=report(
             f"{FIGURES}/cost.svg",
             category="Training and evaluation",
+            labels={"data set": "{dataset}", "figure": "accuracy and cost"},
             caption="../report/cost.rst",
         ),
         pictures=expand(f"{FIGURES}/{{name}}.png", name=["training", "accuracies", "cost"], allow_missing=True),

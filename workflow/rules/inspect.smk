@@ -13,6 +13,7 @@ rule inspect_dataset:
         sheet=report(
             f"{FIGURES}/contact_sheet.png",
             category="Data",
+            labels={"data set": "{dataset}", "figure": "pictures"},
             caption="../report/contact_sheet.rst",
         ),
     log:

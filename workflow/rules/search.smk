@@ -10,6 +10,7 @@ rule search_architecture:
                 allow_missing=True,
             )
         ),
+        files=backbone_files,
     output:
         architecture=f"{SEARCH}/architecture.json",
         trace=f"{SEARCH}/search.csv",
@@ -22,7 +23,7 @@ rule search_architecture:
         ENVIRONMENT
     container:
         IMAGE
-    threads: 1
+    threads: THREADS
     resources:
         gpu=gpus_of_search,
         mem_mb=memory("search_architecture"),
@@ -58,7 +59,7 @@ rule measure_rank_stability:
         ENVIRONMENT
     container:
         IMAGE
-    threads: 1
+    threads: THREADS
     resources:
         gpu=1,
         mem_mb=memory("measure_rank_stability"),

@@ -5,11 +5,27 @@ rule aggregate_tables:
         evaluations=all_chains(f"{CHAIN}/evaluation.json"),
         episodes=all_chains(f"{CHAIN}/episodes.csv"),
     output:
-        summary=report(f"{TABLES}/summary.csv", category="Tables", caption="../report/summary.rst"),
-        table1=report(f"{TABLES}/table1.csv", category="Tables", caption="../report/table1.rst"),
-        table2=report(f"{TABLES}/table2.csv", category="Tables", caption="../report/table2.rst"),
-        differences=report(f"{TABLES}/differences.csv", category="Tables", caption="../report/differences.rst"),
-        costs=report(f"{TABLES}/costs.csv", category="Tables", caption="../report/costs.rst"),
+        summary=report(
+            f"{TABLES}/summary.csv",
+            category="Tables",
+            labels={"table": "all rows"},
+            caption="../report/summary.rst",
+        ),
+        table1=report(
+            f"{TABLES}/table1.csv", category="Tables", labels={"table": "Table 1"}, caption="../report/table1.rst"
+        ),
+        table2=report(
+            f"{TABLES}/table2.csv", category="Tables", labels={"table": "Table 2"}, caption="../report/table2.rst"
+        ),
+        differences=report(
+            f"{TABLES}/differences.csv",
+            category="Tables",
+            labels={"table": "differences"},
+            caption="../report/differences.rst",
+        ),
+        costs=report(
+            f"{TABLES}/costs.csv", category="Tables", labels={"table": "costs"}, caption="../report/costs.rst"
+        ),
         texts=expand(
             f"{TABLES}/{{table}}.{{suffix}}",
             table=["summary", "table1", "table2", "differences", "costs"],

@@ -4,12 +4,39 @@ THEORY_TABLES = ["kernels", "convergence", "bounds", "regression", "learners", "
 
 rule verify_theory:
     output:
-        report=report(f"{THEORY}/theory.md", category="Theory", caption="../report/theory.rst"),
-        determinism=report(f"{THEORY}/determinism.svg", category="Theory", caption="../report/determinism.rst"),
-        formula=report(f"{THEORY}/formula.svg", category="Theory", caption="../report/formula.rst"),
-        convergence=report(f"{THEORY}/convergence.svg", category="Theory", caption="../report/convergence.rst"),
-        regression=report(f"{THEORY}/regression.svg", category="Theory", caption="../report/regression.rst"),
-        learners=report(f"{THEORY}/learners.svg", category="Theory", caption="../report/learners.rst"),
+        report=report(
+            f"{THEORY}/theory.md", category="Theory", labels={"figure": "verdicts"}, caption="../report/theory.rst"
+        ),
+        determinism=report(
+            f"{THEORY}/determinism.svg",
+            category="Theory",
+            labels={"figure": "determinism"},
+            caption="../report/determinism.rst",
+        ),
+        formula=report(
+            f"{THEORY}/formula.svg",
+            category="Theory",
+            labels={"figure": "formula"},
+            caption="../report/formula.rst",
+        ),
+        convergence=report(
+            f"{THEORY}/convergence.svg",
+            category="Theory",
+            labels={"figure": "convergence"},
+            caption="../report/convergence.rst",
+        ),
+        regression=report(
+            f"{THEORY}/regression.svg",
+            category="Theory",
+            labels={"figure": "regression"},
+            caption="../report/regression.rst",
+        ),
+        learners=report(
+            f"{THEORY}/learners.svg",
+            category="Theory",
+            labels={"figure": "learners"},
+            caption="../report/learners.rst",
+        ),
         pictures=expand(f"{THEORY}/{{name}}.png", name=THEORY_FIGURES),
         tables=expand(f"{THEORY}/{{name}}.csv", name=THEORY_TABLES),
         description=f"{THEORY}/theory.json",

@@ -3,6 +3,7 @@ rule train_network:
         manifest=f"{DATA}/manifest.json",
         arrays=ancient([f"{DATA}/train/images.npy", f"{DATA}/train/labels.npy"]),
         architecture=f"{SEARCH}/architecture.json",
+        files=backbone_files,
     output:
         weights=f"{CHAIN}/model.safetensors",
         description=f"{CHAIN}/model.json",
@@ -15,7 +16,7 @@ rule train_network:
         ENVIRONMENT
     container:
         IMAGE
-    threads: 1
+    threads: THREADS
     resources:
         gpu=1,
         mem_mb=memory("train_network"),

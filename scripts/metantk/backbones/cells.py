@@ -2,6 +2,7 @@
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from metantk.backbones import recompute
 from metantk.backbones.drop import Drop
@@ -9,7 +10,14 @@ from metantk.backbones.initial import uniform_
 from metantk.options.backbones.cells import Architecture as Architecture
 from metantk.options.backbones.cells import Options as Options
 from metantk.space.layouts import Layout, few_shot_layout, make_layout, make_stem
-from metantk.space.operations import FactorizedReduction, Norm, ReluConvNorm, drop_path, make_operation
+from metantk.space.operations import (
+    FactorizedReduction,
+    Norm,
+    ReluConvNorm,
+    answer_activated,
+    drop_path,
+    make_operation,
+)
 
 
 class Cell(nn.Module):
@@ -51,18 +59,38 @@ class Cell(nn.Module):
                 self.operations[number] = operation[0]
 
     def forward(self, before: Tensor, last: Tensor, rate: float = 0.0, draws: Tensor | None = None) -> Tensor:
-        """The cell's output; `draws`, uniform `(operations, pictures)`, say what drop path drops."""
-        states = [self.preprocess[0](before), self.preprocess[1](last)]
-        for first in range(0, len(self.operations), 2):
-            states.append(sum(self._output(k, states, rate, draws) for k in (first, first + 1)))
-        return torch.cat(states[2:], dim=1)
+        """The cell's output.
 
-    def _output(self, number: int, states: list, rate: float, draws: Tensor | None) -> Tensor:
-        operation = self.operations[number]
-        output = operation(states[self.inputs[number]])
+        Args:
+            before, last: outputs of the last cell but one, and of the last cell, after their ReLU: each is read by
+                two cells.
+            draws: uniform `(operations, pictures)`, say what drop path drops.
+        """
+        inputs = zip(self.preprocess, (before, last), strict=True)
+        states = [State(answer_activated(align, x, lambda x=x: x)) for align, x in inputs]
+        for first in range(0, len(self.operations), 2):
+            states.append(State(sum(self._output(k, states, rate, draws) for k in (first, first + 1))))
+        return torch.cat([state.x for state in states[2:]], dim=1)
+
+    def _output(self, number: int, states: list["State"], rate: float, draws: Tensor | None) -> Tensor:
+        operation, state = self.operations[number], states[self.inputs[number]]
+        output = answer_activated(operation, state.x, state.activated)
         if draws is None or isinstance(operation, nn.Identity):
             return output
         return drop_path(output, rate, draws[number])
+
+
+class State:
+    """A node's output `x`, and its ReLU, which is computed once for all operations that read it."""
+
+    def __init__(self, x: Tensor) -> None:
+        self.x = x
+        self._activated: Tensor | None = None
+
+    def activated(self) -> Tensor:
+        if self._activated is None:
+            self._activated = functional.relu(self.x)
+        return self._activated
 
 
 class Network(nn.Module):
@@ -107,15 +135,17 @@ class Network(nn.Module):
         """`(pictures, 3, height, width)` to `(pictures, feature_dim)`; drop path follows the epochs."""
         dropping = drop is not None and self.training and drop.rate > 0
         rate = drop.rate * drop.progress if dropping else 0.0
-        before = last = self.stem(images)
+        output = self.stem(images)
+        before = last = functional.relu(output)
         for cell in self.cells:
             draws = None
             if dropping:
                 draws = torch.rand(
                     len(cell.operations), len(images), generator=drop.generator, device=images.device
                 )
-            before, last = last, recompute.apply(cell, before, last, rate, draws, recompute=self.recompute)
-        return last.mean((2, 3))
+            output = recompute.apply(cell, before, last, rate, draws, recompute=self.recompute)
+            before, last = last, functional.relu(output)
+        return output.mean((2, 3))
 
     def forward(self, images: Tensor, drop: Drop | None = None) -> Tensor:
         """The head's outputs, `(pictures, classes)`."""

@@ -5,17 +5,19 @@ from torch import Tensor, nn
 
 
 def count_parameters(module: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in module.parameters())
+    """Those of an ONNX file, which are no parameters of PyTorch's, included."""
+    return sum(parameter.numel() for parameter in module.parameters()) + getattr(module, "numbers_in_file", 0)
 
 
 def count_macs(network: nn.Module, image_size: int) -> int:
-    """Multiply-accumulates of the convolutions and the head for one picture."""
+    """Multiply-accumulates of the convolutions and linear layers for one picture; none of an ONNX file's."""
     total = 0
 
     def count(module: nn.Module, inputs: tuple[Tensor], output: Tensor) -> None:
         nonlocal total
         weight = module.weight
-        total += weight.numel() * output[0, 0].numel() if isinstance(module, nn.Conv2d) else weight.numel()
+        places = output[0, 0] if isinstance(module, nn.Conv2d) else output[0, ..., 0]
+        total += weight.numel() * places.numel()
 
     hooks = [m.register_forward_hook(count) for m in network.modules() if isinstance(m, nn.Conv2d | nn.Linear)]
     was_training = network.training

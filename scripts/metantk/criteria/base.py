@@ -5,7 +5,10 @@ Each criterion is a module of this package, named as the criterion, or a .py fil
 equal weights and pictures.
 """
 
-from collections.abc import Callable
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -34,6 +37,7 @@ class Setting(NamedTuple):
         initialisation: of the weights, "kaiming_normal" or "pytorch".
         precision: "float32", "tf32" or "float64".
         train: the training split.
+        val: the validation split, with classes of its own; only what trains looks at it.
         device: where candidates are evaluated.
         advance: called with the number of candidates just evaluated, for a progress bar.
     """
@@ -45,6 +49,7 @@ class Setting(NamedTuple):
     initialisation: str
     precision: str
     train: Split
+    val: Split
     device: torch.device
     advance: Callable[[int], None]
 
@@ -85,11 +90,63 @@ class Measured(NamedTuple):
 
     Attributes:
         values: `(candidates,)` float64; infinite, towards the worse, where a candidate has none.
-        operations: floating-point operations of its kernels; 0 for a criterion without kernels.
+        operations: floating-point operations of its convolutions and products, two for a multiply-accumulate.
+        seconds: of the threads that computed it, from the draws on; 0 where nobody took the time.
     """
 
     values: np.ndarray
     operations: int
+    seconds: float = 0.0
+
+
+class Bill:
+    """What each of several criteria that are computed together would have cost alone."""
+
+    def __init__(self, parts: Sequence[str]) -> None:
+        self.seconds = dict.fromkeys(parts, 0.0)
+        self.operations = dict.fromkeys(parts, 0)
+        self._open: list[Sequence[str]] = []
+        self._since = 0.0
+
+    @contextmanager
+    def of(self, *parts: str) -> Iterator[None]:
+        """Charge the time within to each of `parts` (those of them that are asked for); to all if none is named.
+
+        Time within an inner one is charged by that alone.
+        """
+        self._charge_time()
+        self._open.append(parts)
+        try:
+            yield
+        finally:
+            self._charge_time()
+            self._open.pop()
+
+    def _charge_time(self) -> None:
+        now = time.perf_counter()
+        if self._open:
+            for part in self._charged(self._open[-1]):
+                self.seconds[part] += now - self._since
+        self._since = now
+
+    def count(self, operations: int, *parts: str) -> None:
+        """Charge floating-point operations likewise."""
+        for part in self._charged(parts):
+            self.operations[part] += operations
+
+    def _charged(self, parts: Sequence[str]) -> list[str]:
+        return [part for part in parts or self.seconds if part in self.seconds]
+
+    def measured(self, values: dict[str, Tensor]) -> dict[str, Measured]:
+        """Values `(candidates,)` of each part with what they cost."""
+        return {
+            part: Measured(values[part].double().cpu().numpy(), self.operations[part], self.seconds[part])
+            for part in self.seconds
+        }
+
+
+# Measures several criteria that share their expensive part: `(setting, options, draws, masks, parts)`.
+Family = Callable[[Setting, Options | None, Draws, Masks, Sequence[str]], dict[str, Measured]]
 
 
 class Criterion(NamedTuple):
@@ -106,6 +163,7 @@ class Criterion(NamedTuple):
         options: the class of its options.
         weights_per_candidate: whether the published program draws the weights for each candidate anew, where
             for other criteria it keeps them for a round.
+        family: what measures it together with others (see `measure_all`), and which of them it is.
     """
 
     measure: Callable[[Setting, Options | None, Draws, Masks], Measured]
@@ -116,6 +174,16 @@ class Criterion(NamedTuple):
     section: str | None = None
     options: type[Options] | None = None
     weights_per_candidate: bool = False
+    family: tuple[Family, str] | None = None
+
+    @property
+    def worst(self) -> float:
+        return -math.inf if self.larger_is_better else math.inf
+
+    def settled(self, measured: Measured) -> Measured:
+        """With the worst value for candidates that have none: NaN or infinite, whichever way."""
+        values = np.asarray(measured.values, np.float64)
+        return measured._replace(values=np.where(np.isfinite(values), values, self.worst))
 
     def published_draws(self, key: Key) -> Draws:
         """Of the two networks of a pair, as the authors' program draws them.
@@ -138,6 +206,52 @@ class Criterion(NamedTuple):
             "larger_is_better": self.larger_is_better,
             "logarithmic": self.logarithmic,
         }
+
+
+def criterion_of(family: Family, part: str, **facts) -> Criterion:
+    """A criterion that a family measures; `facts` are the other attributes of `Criterion`."""
+
+    def measure(setting: Setting, options: Options | None, draws: Draws, masks: Masks) -> Measured:
+        return criterion.settled(family(setting, options, draws, masks, [part])[part])
+
+    criterion = Criterion(measure, family=(family, part), **facts)
+    return criterion
+
+
+def measure_all(
+    criteria: dict[str, Criterion],
+    setting: Setting,
+    settings: dict[str, Options | None],
+    draws: Draws,
+    masks: Masks,
+) -> dict[str, Measured]:
+    """Measure candidates by many criteria; those of a family, with equal options, at once.
+
+    Args:
+        criteria: by name.
+        settings: each criterion's own options, by name.
+
+    Returns:
+        By name, in the same order; values, and costs as if each were measured alone.
+    """
+    groups: dict[tuple, list[str]] = {}
+    for name, criterion in criteria.items():
+        alone = criterion.family is None
+        key = (name,) if alone else (criterion.family[0], repr(settings.get(name)))
+        groups.setdefault(key, []).append(name)
+    found: dict[str, Measured] = {}
+    for names in groups.values():
+        first, options = criteria[names[0]], settings.get(names[0])
+        if first.family is None:
+            began = time.perf_counter()
+            measured = first.measure(setting, options, draws, masks)
+            seconds = measured.seconds or time.perf_counter() - began
+            found[names[0]] = measured._replace(seconds=seconds)
+            continue
+        parts = list(dict.fromkeys(criteria[name].family[1] for name in names))
+        together = first.family[0](setting, options, draws, masks, parts)
+        found |= {name: criteria[name].settled(together[criteria[name].family[1]]) for name in names}
+    return {name: found[name] for name in criteria}
 
 
 def load_criterion(name: str) -> Criterion:

@@ -12,11 +12,12 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from metantk import devices
-from metantk.criteria.base import Draws, Masks, Setting
+from metantk.criteria.base import Bill, Draws, Masks, Measured, Setting
 from metantk.devices import generator
 from metantk.kernels import Kernels, empirical_kernels
 from metantk.space.genotype import cell_types
@@ -31,6 +32,7 @@ CHUNK_NUMBERS = 2**19
 # On a GPU a chunk fills this share of the free memory, by an estimate of what the backward pass keeps: so many
 # pictures' worth per remaining operation of a cell.
 MEMORY_SHARE, KEPT_PER_OPERATION = 0.8, 8
+SPARSE_SHARE = 0.5  # of the operations: candidates that have at most so many go through networks of their own
 CPU_MEMORY_SHARE = 0.5  # of all there is, for the chunks that go side by side
 
 
@@ -41,30 +43,88 @@ def kernels_of_candidates(
 
     Candidates that have heads of their own (`draws.head`) go through one by one.
     """
-    remaining = union(masks)
-    network = Supernet(setting.operations, remaining, cell_types(setting.cells), setting.channels, outputs=outputs)
-    initialise(network, setting.initialisation, generator("weights", *draws.weights))
-    network.to(setting.device, setting.dtype)
-    numbers = pictures[:, 0].numel() * setting.channels
-    operations = sum(int(mask.sum()) for mask in remaining.values())
-    bytes_each = KEPT_PER_OPERATION * max(1, operations) * numbers * pictures.element_size()
-    size = _chunk_size(setting, numbers=numbers, bytes_each=bytes_each)
-    workers = _workers(setting, size * bytes_each)
-    masks = {kind: mask.to(setting.device) for kind, mask in masks.items()}
+    network = build(setting, draws, masks, outputs=outputs)
 
     def measure(own: Supernet, chunk: Masks) -> Kernels:
+        chunk = {kind: mask.to(setting.device) for kind, mask in chunk.items()}
         return empirical_kernels(own, pictures, chunk)
 
-    if draws.head is None:
-        chunks = over_chunks(setting, network, masks, size, workers, measure)
-    else:
-        chunks = []
-        for number in range(len(masks["normal"])):
-            initialise(network.head, setting.initialisation, generator("head", *draws.head, number))
-            alone = {kind: mask[number : number + 1] for kind, mask in masks.items()}
-            chunks += over_chunks(setting, network, alone, 1, 1, measure)
+    chunks = over_candidates(setting, draws, network, masks, pictures, measure)
     ntk, nngp = (torch.cat([getattr(chunk, name) for chunk in chunks]).cpu() for name in ("ntk", "nngp"))
     return Kernels(ntk, nngp, sum(chunk.operations for chunk in chunks))
+
+
+def build(
+    setting: Setting,
+    draws: Draws,
+    masks: Masks,
+    *,
+    outputs: int | None,
+    norm: str = "group",
+    dtype: torch.dtype | None = None,
+    initialisation: str | None = None,
+) -> Supernet:
+    """The supernet of all operations that any candidate has, its weights drawn, on the device.
+
+    Args:
+        outputs: of the head; None for no head.
+        norm: see `metantk.space.supernet.Norms`.
+        dtype, initialisation: those of the setting if left out.
+    """
+    kinds = cell_types(setting.cells)
+    network = Supernet(setting.operations, union(masks), kinds, setting.channels, outputs=outputs, norm=norm)
+    initialise(network, initialisation or setting.initialisation, generator("weights", *draws.weights))
+    return network.to(setting.device, dtype or setting.dtype)
+
+
+def over_candidates(
+    setting: Setting,
+    draws: Draws,
+    network: Supernet,
+    masks: Masks,
+    pictures: Tensor,
+    measure: Callable[[Supernet, Masks], T],
+) -> list[T]:
+    """Measure all candidates in chunks that fit the device.
+
+    Candidates that have only a few of the network's operations (whole architectures of a random sample) go one by
+    one through networks of their operations alone: the others would cost as much and add nothing.
+
+    Args:
+        pictures: that go through at once, for the size of the chunks.
+        measure: of a network and the masks of some candidates, on the CPU.
+    """
+    operations = sum(int(mask.sum()) for mask in union(masks).values())
+    most = int(sum(mask.sum((1, 2)) for mask in masks.values()).max())
+    are_sparse = most <= SPARSE_SHARE * operations
+    numbers = pictures[:, 0].numel() * setting.channels
+    bytes_each = KEPT_PER_OPERATION * max(1, most if are_sparse else operations) * numbers * pictures.element_size()
+    size = 1 if are_sparse else _chunk_size(setting, numbers=numbers, bytes_each=bytes_each)
+    workers = _workers(setting, size * bytes_each)
+
+    def on_own_network(own: Supernet, chunk: Masks) -> T:
+        return measure(own.restricted(union(chunk)) if are_sparse else own, chunk)
+
+    if draws.head is None or network.head is None:
+        return over_chunks(setting, network, masks, size, workers, on_own_network)
+    results = []
+    for number in range(len(masks["normal"])):
+        initialise(network.head, setting.initialisation, generator("head", *draws.head, number))
+        alone = {kind: mask[number : number + 1] for kind, mask in masks.items()}
+        results += over_chunks(setting, network, alone, 1, 1, on_own_network)
+    return results
+
+
+def join(bill: Bill, chunks: list[dict[str, Measured]]) -> dict[str, Measured]:
+    """Values of all chunks one after the other, costs added up, with what `bill` says for all of them."""
+    return {
+        part: Measured(
+            np.concatenate([chunk[part].values for chunk in chunks]),
+            bill.operations[part] + sum(chunk[part].operations for chunk in chunks),
+            bill.seconds[part] + sum(chunk[part].seconds for chunk in chunks),
+        )
+        for part in bill.seconds
+    }
 
 
 def _chunk_size(setting: Setting, *, numbers: int, bytes_each: int) -> int:

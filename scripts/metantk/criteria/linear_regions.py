@@ -10,6 +10,8 @@ from torch import Tensor
 
 from metantk.criteria.base import Criterion, Draws, Masks, Measured, Setting
 from metantk.criteria.chunks import over_chunks, union
+from metantk.criteria.formulas import as_bytes
+from metantk.criteria.networks import operations_of
 from metantk.criteria.pictures import draw_crops
 from metantk.devices import generator
 from metantk.options.criteria.linear_regions import LinearRegionsOptions
@@ -28,26 +30,14 @@ def measure(setting: Setting, options: LinearRegionsOptions, draws: Draws, masks
     batches = draw_crops(setting, options, draws.pictures)
     size = PATTERN_CHUNK[setting.device.type]
     workers = torch.get_num_threads() if setting.device.type == "cpu" else 1
-    counts = over_chunks(
-        setting, network, masks, size, workers, lambda own, chunk: regions_of_candidates(own, batches, chunk)
-    )
-    return Measured(np.concatenate(counts).astype(np.float64), operations=0)
 
+    def measure_chunk(own: Supernet, chunk: Masks) -> tuple[np.ndarray, int]:
+        with operations_of(list(own.layers().values())) as operations:
+            counts = regions_of_candidates(own, batches, chunk)
+        return counts, sum(operations)
 
-def count_regions(patterns: Tensor | np.ndarray) -> int:
-    """Number of distinct rows of on/off patterns; exact.
-
-    Args:
-        patterns: `(inputs, units)`; a unit is on where its value is positive.
-    """
-    packed = np.packbits(np.asarray(patterns) > 0, axis=1)
-    return len(np.unique(_as_bytes(packed)))
-
-
-def _as_bytes(packed: np.ndarray) -> np.ndarray:
-    """`(rows, bytes)` as one opaque value per row, which sorts and compares much faster than a row of numbers."""
-    packed = np.ascontiguousarray(packed)
-    return packed.view(np.dtype((np.void, packed.shape[1])))[:, 0]
+    counts, operations = zip(*over_chunks(setting, network, masks, size, workers, measure_chunk), strict=True)
+    return Measured(np.concatenate(counts).astype(np.float64), sum(operations))
 
 
 class PatternRecorder:
@@ -60,7 +50,7 @@ class PatternRecorder:
         """Args: `x`, `(candidates * pictures, copies, ...)`; `used`, `(candidates, copies)`."""
         on = (x > 0).flatten(2).unflatten(0, (len(used), -1))
         # A copy that a candidate does not have is off for all its inputs: it distinguishes nothing.
-        self.parts.append((on & used[:, None, :, None]).flatten(2))
+        self.parts.append((on & (used > 0)[:, None, :, None]).flatten(2))
 
     def packed(self) -> np.ndarray:
         """`(candidates, pictures, bytes)`; what one candidate showed for all is repeated."""
@@ -87,7 +77,7 @@ def regions_of_candidates(network: Supernet, batches: list[Tensor], masks: dict[
         network(batch, masks, watch=recorder)
         recorded.append(recorder.packed())
     patterns = np.concatenate(recorded, axis=1)
-    return np.array([len(np.unique(_as_bytes(rows))) for rows in patterns])
+    return np.array([len(np.unique(as_bytes(rows))) for rows in patterns])
 
 
 CRITERION = Criterion(

@@ -42,13 +42,47 @@ def draw_tasks(setting: Setting, options: Options, key: Key) -> Tensor:
     return transforms.normalise(torch.cat([queries, supports]), KERNEL_MEAN, KERNEL_STD)
 
 
-def draw_batch(setting: Setting, count: int, key: Key) -> Tensor:
-    """`count` different pictures of any class, augmented."""
-    if count > len(setting.train.labels):
-        raise InputError(f"training split: {len(setting.train.labels)} pictures are too few for an NTK of {count}")
+def draw_batch(setting: Setting, count: int, key: Key, what: str = "an NTK") -> Tensor:
+    """`count` different pictures of any class, augmented; `what` they are for is told where they are too few."""
+    _check_count(setting, count, what)
     numbers = numpy_generator("pictures", *key).choice(len(setting.train.labels), count, replace=False)
     pictures = _shake(_load(setting, numbers), generator("augmentation", *key))
     return transforms.normalise(pictures, KERNEL_MEAN, KERNEL_STD)
+
+
+def draw_labelled(setting: Setting, options: Options, key: Key, batch: int = 0) -> tuple[Tensor, Tensor]:
+    """Augmented pictures with labels: of a few-shot task, or of any class.
+
+    Args:
+        options: with `draw`, `pictures` and `ways`.
+        batch: number of the batch, for criteria that compare several; another one is another task.
+
+    Returns:
+        `(pictures, 3, height, width)` and int64 `(pictures,)`, classes of the task numbered from 0.
+    """
+    draws = numpy_generator("labelled", *key, batch)
+    if options.draw == "episode":
+        sampler = EpisodeSampler(
+            setting.train.labels,
+            ways=options.ways,
+            shots=options.pictures // options.ways,
+            queries=0,
+            where="training split, criteria.gradients",
+        )
+        support = sampler.draw(draws).support
+        numbers, labels = support.ravel(), np.repeat(np.arange(options.ways), support.shape[1])
+    else:
+        _check_count(setting, options.pictures, "a batch")
+        numbers = draws.choice(len(setting.train.labels), options.pictures, replace=False)
+        labels = setting.train.labels[numbers]
+    pictures = _shake(_load(setting, numbers), generator("augmentation", *key, batch))
+    labels = torch.from_numpy(np.asarray(labels, np.int64)).to(setting.device)
+    return transforms.normalise(pictures, KERNEL_MEAN, KERNEL_STD), labels
+
+
+def _check_count(setting: Setting, count: int, what: str) -> None:
+    if count > len(setting.train.labels):
+        raise InputError(f"training split: {len(setting.train.labels)} pictures are too few for {what} of {count}")
 
 
 def draw_crops(setting: Setting, options: Options, key: Key) -> list[Tensor]:

@@ -49,7 +49,7 @@ def fetch(archive: Archive, folder: Path, is_there: Callable[[], bool]) -> None:
     # Imported here: it takes seconds, and most sources do without.
     from torchvision.datasets.utils import download_url, extract_archive
 
-    with _alone(folder / f".{archive.name}.lock"):
+    with alone(folder / f".{archive.name}.lock"):
         if is_there():
             return
         log.info("fetching %s into %s, unless it is there", archive.name, folder)
@@ -74,7 +74,7 @@ def fetch(archive: Archive, folder: Path, is_there: Callable[[], bool]) -> None:
 
 
 @contextlib.contextmanager
-def _alone(path: Path) -> Iterator[None]:
+def alone(path: Path) -> Iterator[None]:
     """Hold the lock of a file, waiting for it. The system frees it when this process ends, however it ends."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

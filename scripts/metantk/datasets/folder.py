@@ -8,6 +8,9 @@ or they are not, and are split here, whole classes at a time, by a seed:
 
     SOURCE/CLASS/picture
 
+Folders may be nested, `GROUP/CLASS/picture` as Omniglot's alphabets are: classes are the folders that hold
+pictures, named by their path. A split may keep the classes of a group together.
+
 A picture is any file that Pillow can read. What begins with a dot is passed over, and so are Thumbs.db and its like
 and files that lie beside the class folders (a README, a licence); all else in a class folder has to be a picture.
 """
@@ -30,20 +33,21 @@ EXAMPLES = 3  # unreadable files that an error names
 Classes = dict[str, list[Path]]  # the files of each class, by its name
 
 
-def find_pictures(source: Path, *, seed: int, ways: int) -> dict[str, Classes]:
+def find_pictures(source: Path, *, seed: int, ways: int, keep_together: bool = False) -> dict[str, Classes]:
     """The files of `train`, `val` and `test` by class; classes and files in order of name.
 
     Args:
         source: folder in one of the two layouts.
         seed: of the split by class; no effect where train/, val/ and test/ are given.
         ways: classes that each part must have at least.
+        keep_together: all classes of a group go to one part; no effect where train/, val/ and test/ are given.
 
     Raises:
         InputError: the folder is missing or has neither layout, a class is empty, or a part has fewer than
             `ways` classes.
     """
-    folders = _find_classes(Path(source), seed=seed, ways=ways)
-    return {part: {folder.name: _files_in(folder) for folder in folders[part]} for part in SPLITS}
+    folders = _find_classes(Path(source), seed=seed, ways=ways, keep_together=keep_together)
+    return {part: {name: _files_in(folder) for name, folder in folders[part].items()} for part in SPLITS}
 
 
 def stream_pictures(source: Path, parts: dict[str, Classes], *, image_size: int) -> dict[str, SplitStream]:
@@ -128,11 +132,15 @@ def read_classes(source: Path, *, image_size: int, leave_out: bool = False) -> t
     Raises:
         InputError: as of `find_pictures` and `stream_pictures`.
     """
-    classes = {folder.name: _files_in(folder) for folder in _given_part(Path(source), ways=1)}
-    parts, left_out = {"all": classes}, []
+    parts, left_out = {"all": find_class_files(source)}, []
     if leave_out:
         parts, left_out = leave_out_unreadable(parts, image_size=image_size)
     return gather(stream_pictures(source, parts, image_size=image_size)["all"]), left_out
+
+
+def find_class_files(source: Path) -> Classes:
+    """The files of each class folder of one folder, in order of name."""
+    return {name: _files_in(folder) for name, folder in _given_part(Path(source), ways=1).items()}
 
 
 def read_pictures(
@@ -153,12 +161,15 @@ def read_pictures(
     return parts["all"][source.name], images, left_out
 
 
-def _find_classes(source: Path, *, seed: int, ways: int) -> dict[str, list[Path]]:
+Folders = dict[str, Path]  # of classes, by the classes' names
+
+
+def _find_classes(source: Path, *, seed: int, ways: int, keep_together: bool) -> dict[str, Folders]:
     """The class folders of each part."""
     given = [name for name in SPLITS if (source / name).is_dir()]
     if given == list(SPLITS):
         return {name: _given_part(source / name, ways) for name in SPLITS}
-    classes = listing.folders(source)
+    classes = listing.class_folders(source)
     # A class may be called "train" like any other; only folders inside it make it a part of a split.
     halves = [name for name in given if listing.folders(source / name)]
     if halves:
@@ -166,11 +177,12 @@ def _find_classes(source: Path, *, seed: int, ways: int) -> dict[str, list[Path]
         raise InputError(f"{source}: has {halves[0]}/ with class folders, but no {missing}; expected all three")
     if not classes:
         raise NoClassesError(f"{source}: {_contents(source)}")
-    return _split_by_class(source, classes, seed, ways)
+    chosen = split_classes(list(classes), source=source, seed=seed, ways=ways, keep_together=keep_together)
+    return {part: {name: classes[name] for name in names} for part, names in chosen.items()}
 
 
-def _given_part(part: Path, ways: int) -> list[Path]:
-    classes = listing.folders(part)
+def _given_part(part: Path, ways: int) -> Folders:
+    classes = listing.class_folders(part)
     if not classes:
         raise InputError(f"{part}: {_contents(part)}; expected a folder per class")
     if len(classes) < ways:
@@ -178,17 +190,46 @@ def _given_part(part: Path, ways: int) -> list[Path]:
     return classes
 
 
-def _split_by_class(source: Path, classes: list[Path], seed: int, ways: int) -> dict[str, list[Path]]:
-    if len(classes) < len(SPLITS) * ways:
+def split_classes(
+    names: list[str], *, source: Path | str, seed: int, ways: int, keep_together: bool
+) -> dict[str, list[str]]:
+    """Training, validation and test classes by a seed; with `keep_together`, those of a group `group/class` alike.
+
+    Raises:
+        InputError: too few classes or groups.
+    """
+    if len(names) < len(SPLITS) * ways:
         raise InputError(
-            f"{source}: has {len(classes)} class folders; {len(SPLITS) * ways} are needed, "
+            f"{source}: has {len(names)} class folders; {len(SPLITS) * ways} are needed, "
             f"{ways} ways in each of train, val and test"
         )
-    validation = max(ways, round(VALIDATION_SHARE * len(classes)))
-    test = max(ways, round(TEST_SHARE * len(classes)))
-    order = np.random.default_rng(seed).permutation(len(classes))
-    chosen = np.split(order, [len(classes) - validation - test, len(classes) - test])
-    return {name: [classes[index] for index in sorted(part)] for name, part in zip(SPLITS, chosen, strict=True)}
+    validation = max(ways, round(VALIDATION_SHARE * len(names)))
+    test = max(ways, round(TEST_SHARE * len(names)))
+    if keep_together:
+        return _split_groups(names, source, seed, ways, {"test": test, "val": validation})
+    order = np.random.default_rng(seed).permutation(len(names))
+    chosen = np.split(order, [len(names) - validation - test, len(names) - test])
+    return {part: [names[index] for index in sorted(numbers)] for part, numbers in zip(SPLITS, chosen, strict=True)}
+
+
+def _split_groups(names: list[str], source: Path | str, seed: int, ways: int, wanted: dict[str, int]) -> dict:
+    """Whole groups, in a random order, to `test` and `val` until each has the classes wanted; the rest to train."""
+    groups: dict[str, list[str]] = {}
+    for name in names:
+        groups.setdefault(name.rpartition("/")[0] or name, []).append(name)
+    order = list(groups)
+    np.random.default_rng(seed).shuffle(order)
+    chosen: dict[str, list[str]] = {part: [] for part in SPLITS}
+    for group in order:
+        part = next((part for part, count in wanted.items() if len(chosen[part]) < count), "train")
+        chosen[part] += groups[group]
+    for part, found in chosen.items():
+        if len(found) < ways:
+            raise InputError(
+                f"{source}: kept together, its {len(groups)} groups of classes leave {len(found)} classes for "
+                f"{part}; {ways} are needed: leave out keep_together, or split into train/, val/, test/ yourself"
+            )
+    return {part: sorted(found) for part, found in chosen.items()}
 
 
 def _contents(folder: Path) -> str:

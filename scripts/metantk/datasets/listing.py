@@ -48,11 +48,26 @@ def folders(folder: Path) -> list[Path]:
     return [entry for entry in entries(folder) if entry.is_dir()]
 
 
+def class_folders(folder: Path) -> dict[str, Path]:
+    """The folders of classes in a folder, by name; of a folder that holds only folders those, by `folder/name`.
+
+    Raises:
+        InputError: as of `entries`.
+    """
+    found = {}
+    for inner in folders(folder):
+        if (held := entries(inner)) and all(entry.is_dir() for entry in held):
+            found |= {f"{inner.name}/{name}": path for name, path in class_folders(inner).items()}
+        else:
+            found[inner.name] = inner
+    return found
+
+
 def watched_files(source: Path) -> list[str]:
     """All files that a preparation may read from a source: an edit of one of them prepares it again.
 
-    Published files and split lists in the folder itself, and what lies in its class folders, at whichever of the
-    two depths these are. Pipes, sockets, devices and links to nowhere are not listed; the preparation names them.
+    Published files and split lists in the folder itself, and what lies in its class folders, however deep these
+    are. Pipes, sockets, devices and links to nowhere are not listed; the preparation names them.
 
     Raises:
         InputError: as of `entries`.
@@ -60,12 +75,8 @@ def watched_files(source: Path) -> list[str]:
     if not source.is_dir():
         return []
     given = [source / part for part in PARTS]
-    if all(part.is_dir() for part in given):
-        found = [file for part in given for folder in folders(part) for file in _files(folder)]
-    else:
-        found = [
-            file for folder in folders(source) for inner in folders(folder) or [folder] for file in _files(inner)
-        ]
+    roots = given if all(part.is_dir() for part in given) else [source]
+    found = [file for root in roots for folder in class_folders(root).values() for file in _files(folder)]
     return sorted(map(str, [*_published(source), *found]))
 
 

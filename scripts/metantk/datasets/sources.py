@@ -4,11 +4,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from metantk.datasets import cifar, folder, omniglot, ren, rfs, split_lists
+from metantk.datasets import cifar, folder, omniglot, published_splits, ren, rfs, split_lists, torchvision_sets
 from metantk.datasets.glyphs import make_glyphs
 from metantk.datasets.published import PUBLISHED, check_counts
 from metantk.datasets.store import SPLITS, Source, SplitStream, stream_split
-from metantk.options.dataset import FETCHED_SOURCES, DatasetOptions
+from metantk.options.dataset import FETCHED_SOURCES, TORCHVISION, DatasetOptions
 from metantk.storage import InputError
 
 # Of sources whose pictures have no size of their own, in pixels.
@@ -90,6 +90,8 @@ def open_source(options: DatasetOptions) -> Source:
         return _published(options.source, splits, files, options.source)
     if options.source == "omniglot":
         return _open_omniglot(options)
+    if options.source in FETCHED_SOURCES:
+        return _open_torchvision(options)
     return _open_folder(Path(options.source), options)
 
 
@@ -101,8 +103,11 @@ def fetch_source(options: DatasetOptions) -> list[Path]:
     """
     if options.source not in FETCHED_SOURCES:
         raise InputError(f"{options.source}: is not fetched; {', '.join(FETCHED_SOURCES)} are")
+    folder = Path(options.download_folder)
+    if options.source.startswith(TORCHVISION):
+        return torchvision_sets.fetch(options.source.removeprefix(TORCHVISION), folder)
     reader = omniglot if options.source == "omniglot" else cifar
-    return reader.fetch(Path(options.download_folder))
+    return reader.fetch(folder)
 
 
 def _open_glyphs(options: DatasetOptions) -> Source:
@@ -124,6 +129,23 @@ def _open_omniglot(options: DatasetOptions) -> Source:
         Path(options.download_folder), image_size=options.image_size or OMNIGLOT_SIZE, rotations=options.rotations
     )
     return Source(splits, OMNIGLOT_LICENCE, files, warnings=[], is_published=False)
+
+
+def _open_torchvision(options: DatasetOptions) -> Source:
+    name = options.source.removeprefix(TORCHVISION)
+    own = Path(options.download_folder)
+    classes = torchvision_sets.find_classes(name, own)
+    published = published_splits.META_DATASET.get(name) if options.published_split else None
+    if published:
+        chosen = published_splits.split(list(classes), published, source=options.source)
+    else:
+        chosen = folder.split_classes(
+            list(classes), source=options.source, seed=options.seed, ways=options.ways, keep_together=False
+        )
+    parts = {part: {label: classes[label] for label in labels} for part, labels in chosen.items()}
+    splits = folder.stream_pictures(own, parts, image_size=options.image_size or FOLDER_SIZE)
+    licence = torchvision_sets.LICENCES.get(name, torchvision_sets.UNKNOWN_LICENCE)
+    return Source(splits, f"{name}: {licence}", _files(parts), warnings=[], is_published=False)
 
 
 def _open_folder(source: Path, options: DatasetOptions) -> Source:
@@ -187,7 +209,9 @@ def _open_lists(source: Path, lists: Paths, options: DatasetOptions) -> Source:
 def _open_pictures(source: Path, options: DatasetOptions) -> Source:
     image_size = options.image_size or FOLDER_SIZE
     try:
-        parts = folder.find_pictures(source, seed=options.seed, ways=options.ways)
+        parts = folder.find_pictures(
+            source, seed=options.seed, ways=options.ways, keep_together=options.keep_together
+        )
     except folder.NoClassesError as error:
         raise InputError(f"{error}; {_expectations(source)}") from None
     warnings = []

@@ -214,7 +214,8 @@ def _place_boxes(nodes: int, label_width: float) -> list[Box]:
     ]
     for node in range(nodes):
         left = boxes[-1].right + FAN_OUT + label_width + FAN_IN
-        boxes.append(Box(left, 0, NODE_WIDTH, str(node), "intermediate"))
+        # As genotypes and search.csv number them: 0 and 1 are the two inputs.
+        boxes.append(Box(left, 0, NODE_WIDTH, str(node + 2), "intermediate"))
     boxes.append(Box(boxes[-1].right + FAN_OUT + FAN_IN, 0, INPUT_WIDTH, "$c_{k}$", "output"))
     return boxes
 

@@ -4,7 +4,7 @@ A network is an `nn.Module` with `features(images)`, a linear `head` and `forwar
 never changed. Whether batch normalisation uses a batch's own statistics is its mode: `train()` or `eval()`.
 """
 
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Literal, NamedTuple
 
 import torch
@@ -60,17 +60,76 @@ def adapted_names(network: nn.Module, adapt: Adapt) -> list[str]:
     raise InputError(f"adapt is {adapt!r}; it may be 'all', 'all but norms' or 'head'")
 
 
-def check(network: nn.Module, inner: InnerLoop) -> None:
+class StepNorms(nn.Module):
+    """Scales, offsets and running averages of a network's norms, apart for each step of the inner loop (MAML++).
+
+    All steps begin with the network's own. Step s takes its supports by those of number s, and the queries are
+    answered after it by the same ones (AntreasAntoniou/HowToTrainYourMAMLPytorch).
+
+    Attributes:
+        learned: by name of the network's parameter with `|` for `.`, `(steps, ...)` each.
+        averages: buffers alike.
+    """
+
+    def __init__(self, network: nn.Module, steps: int) -> None:
+        super().__init__()
+        modules = [(prefix, module) for prefix, module in network.named_modules() if isinstance(module, _NORMS)]
+        self.learned = nn.ParameterDict()
+        self.averages = nn.Module()
+        for prefix, module in modules:
+            for name, parameter in module.named_parameters():
+                self.learned[key_of(f"{prefix}.{name}")] = nn.Parameter(_repeat(parameter, steps))
+            for name, buffer in module.named_buffers():
+                if buffer.is_floating_point():  # a counter is of no use to averages of a fixed momentum
+                    self.averages.register_buffer(key_of(f"{prefix}.{name}"), _repeat(buffer, steps))
+        self.steps = steps
+
+    def weights(self, step: int) -> Weights:
+        """Scales and offsets of a step, by the network's names."""
+        return {name_of(key): parameter[step] for key, parameter in self.learned.items()}
+
+    def buffers_of(self, step: int) -> Weights:
+        """Copies of a step's running averages, by the network's names."""
+        return {name_of(key): buffer[step].clone() for key, buffer in self.averages.named_buffers()}
+
+    @torch.no_grad()
+    def set_buffers(self, each: Sequence[list[Weights]]) -> None:
+        """Set the running averages to the mean over tasks; `each`: of a task, those of its steps."""
+        for key, buffer in self.averages.named_buffers():
+            of_tasks = [torch.stack([of_step[name_of(key)] for of_step in of_task]) for of_task in each]
+            buffer.copy_(torch.stack(of_tasks).mean(0))
+
+
+def _repeat(tensor: Tensor, steps: int) -> Tensor:
+    return tensor.detach().expand(steps, *tensor.shape).clone()
+
+
+def key_of(name: str) -> str:
+    """A parameter's name as a key of a ParameterDict, where a dot would mean a module within."""
+    return name.replace(".", "|")
+
+
+def name_of(key: str) -> str:
+    """Back from `key_of`."""
+    return key.replace("|", ".")
+
+
+def check(network: nn.Module, inner: InnerLoop, norms: StepNorms | None = None) -> None:
     """Refuse an inner loop that says nothing sensible about this network.
 
     Raises:
-        InputError: steps below 0, joint statistics without "head", or rates that do not fit steps and parameters.
+        InputError: steps below 0, joint statistics without "head", norms per step that the inner loop would move or
+            does not reach, or rates or norms that do not fit the steps.
     """
     names = adapted_names(network, inner.adapt)
     if inner.steps < 0:
         raise InputError(f"steps is {inner.steps}; it must be at least 0")
     if inner.joint_statistics and inner.adapt != "head":
         raise InputError(f"joint_statistics needs adapt 'head', found {inner.adapt!r}")
+    if norms is not None and inner.adapt != "all but norms":
+        raise InputError(f"norms per step need adapt 'all but norms', found {inner.adapt!r}")
+    if norms is not None and norms.steps < inner.steps:
+        raise InputError(f"there are norms of {norms.steps} steps for {inner.steps} steps")
     if isinstance(inner.rate, Mapping):
         for name in names:
             if name not in inner.rate:
@@ -99,32 +158,38 @@ class Stateless:
         weights: all parameters by name.
         adapted: names of the parameters that the inner loop moves.
         buffers: all buffers by name.
+        step_buffers: of each step, running averages in the place of those of `buffers`; none without `norms`.
     """
 
-    def __init__(self, network: nn.Module, adapt: Adapt) -> None:
+    def __init__(self, network: nn.Module, adapt: Adapt, norms: StepNorms | None = None) -> None:
         self.network = network
         self.adapted = adapted_names(network, adapt)
         self.weights: Weights = dict(network.named_parameters())
         self.buffers = {name: buffer.detach().clone() for name, buffer in network.named_buffers()}
+        self.norms = norms
+        self.step_buffers = [] if norms is None else [norms.buffers_of(step) for step in range(norms.steps)]
 
-    def logits(self, weights: Weights, images: Tensor) -> Tensor:
-        """`(pictures, 3, height, width)` to `(pictures, ways)`."""
-        return functional_call(self.network, weights | self.buffers, (images,))
+    def logits(self, weights: Weights, images: Tensor, step: int) -> Tensor:
+        """`(pictures, 3, height, width)` to `(pictures, ways)`, by the norms of a step."""
+        state = weights | self.buffers
+        if self.norms is not None:
+            state |= self.norms.weights(step) | self.step_buffers[step]
+        return functional_call(self.network, state, (images,))
 
     def features(self, weights: Weights, images: Tensor) -> Tensor:
         """`(pictures, 3, height, width)` to `(pictures, feature_dim)`."""
         state = {f"network.{name}": value for name, value in (weights | self.buffers).items()}
         return functional_call(_Features(self.network), state, (images,))
 
-    def head(self, weights: Weights, features: Tensor) -> Tensor:
-        """`(pictures, feature_dim)` to `(pictures, ways)`."""
+    def head(self, weights: Weights, features: Tensor, step: int) -> Tensor:
+        """`(pictures, feature_dim)` to `(pictures, ways)`, the same in all steps."""
         return functional.linear(features, weights["head.weight"], weights["head.bias"])
 
 
 def descend(
-    loss: Callable[[Weights], Tensor], weights: Weights, adapted: list[str], inner: InnerLoop
+    loss: Callable[[Weights, int], Tensor], weights: Weights, adapted: list[str], inner: InnerLoop
 ) -> Iterator[Weights]:
-    """The weights before the first step and after each one: `steps + 1` times.
+    """The weights before the first step and after each one: `steps + 1` times. `loss` is told the step's number.
 
     Where no gradient is asked for outside (`torch.no_grad`), no step keeps a graph and memory stays flat.
     """
@@ -138,7 +203,7 @@ def descend(
                 moving = {name: weights[name].detach().requires_grad_() for name in adapted}
             # A cell need not use both of its inputs: what stands before an unused one has no gradient.
             slopes = torch.autograd.grad(
-                loss(weights | moving),
+                loss(weights | moving, step),
                 list(moving.values()),
                 create_graph=second_order,
                 allow_unused=True,
@@ -180,8 +245,8 @@ def adapt_and_answer(
             query = network.features(network.weights, query)
         answer = network.head
 
-    def loss(weights: Weights) -> Tensor:
-        return functional.cross_entropy(answer(weights, support), labels)
+    def loss(weights: Weights, step: int) -> Tensor:
+        return functional.cross_entropy(answer(weights, support, step), labels)
 
     steps = descend(loss, network.weights, network.adapted, inner)
-    return [answer(weights, query) for number, weights in enumerate(steps) if number in after]
+    return [answer(weights, query, max(number - 1, 0)) for number, weights in enumerate(steps) if number in after]

@@ -46,6 +46,10 @@ class Outcome(NamedTuple):
 class Learner(Protocol):
     """How a network learns.
 
+    A learner may have `validate(pictures, epoch, advance) -> float` (and then says by None whether it is not to be
+    used): accuracy in percent on pictures of the validation classes after an epoch, counted from 0. The epoch where
+    it is largest is then kept, else the last. It calls `advance()`, which may raise, after each share of its work.
+
     Attributes:
         network: the backbone with its head.
         extra: what else is learned, such as the scale of a head; kept with the model.

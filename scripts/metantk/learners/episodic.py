@@ -18,13 +18,26 @@ from metantk.training import Pictures
 class TaskSampler:
     """Draws the tasks of each step of a training; a step's draws are named by seed, epoch and step.
 
+    Args:
+        where: names the tasks in errors.
+
     Raises:
         InputError: too few classes, or too few pictures in a class.
     """
 
-    def __init__(self, pictures: Pictures, seed: int, *, tasks: int, ways: int, shots: int, queries: int) -> None:
+    def __init__(
+        self,
+        pictures: Pictures,
+        seed: int,
+        *,
+        tasks: int,
+        ways: int,
+        shots: int,
+        queries: int,
+        where: str = "training split, tasks",
+    ) -> None:
         self.episodes = EpisodeSampler(
-            pictures.labels.numpy(), ways=ways, shots=shots, queries=queries, where="training split, tasks"
+            pictures.labels.numpy(), ways=ways, shots=shots, queries=queries, where=where
         )
         self.seed, self.tasks, self.ways, self.shots, self.queries = seed, tasks, ways, shots, queries
 

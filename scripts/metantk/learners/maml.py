@@ -3,10 +3,11 @@
 Finn's code sums the inner loss over the supports and divides by the shots: `ways` times the mean that is taken
 here, so that its nominal rate of 0.01 is a `rate` of 0.05 in 5-way tasks (cbfinn/maml).
 
-Of MAML++ there are the multi-step loss (`step_weights` and `multi_step_weights`), inner rates learned per step and
-parameter (`rate` as a mapping and `initial_rates`) and the cosine schedule (`cosine_rate`); its annealed order of
-derivatives is `first_order` in the first epochs. Statistics, scales and offsets of batch normalisation per step are
-not there.
+All of MAML++ is there: the multi-step loss (`step_weights` and `multi_step_weights`), inner rates learned per step
+and parameter (`rate` as a mapping and `initial_rates`), statistics, scales and offsets of batch normalisation per
+step (`StepNorms`), the cosine schedule (`cosine_rate`); its annealed order of derivatives is `first_order` in the
+first epochs. As in the published code, batches are normalised by their own statistics, in tests too: the averages
+per step answer where `transductive` is false.
 """
 
 import copy
@@ -24,10 +25,13 @@ from metantk.learners.adaptation import (
     InnerLoop,
     Rate,
     Stateless,
+    StepNorms,
     Weights,
     adapt_and_answer,
     adapted_names,
     check,
+    key_of,
+    name_of,
 )
 from metantk.learners.base import Moment, Outcome
 from metantk.learners.episodic import TaskSampler, prepare, require_ways, steps_of_epoch
@@ -42,11 +46,12 @@ def outputs(options: Options, classes: int) -> int:
 
 
 class Networks(nn.Module):
-    """What is learned beside the first network: those of further numbers of shots, and learned inner rates.
+    """What is learned beside the first network: those of further numbers of shots, inner rates, norms per step.
 
     Attributes:
         networks: by number of shots.
         rates: by number of shots, by name of the parameter with `|` for `.`, `(steps,)` each.
+        norms: by number of shots.
     """
 
     def __init__(self, network: nn.Module, options: Options) -> None:
@@ -58,16 +63,18 @@ class Networks(nn.Module):
                 rates = initial_rates(
                     network, steps=options.inner_steps, rate=options.inner_rate, adapt=options.adapt
                 )
-                self.rates[str(shots)] = nn.ParameterDict({_key(name): rate for name, rate in rates.items()})
+                self.rates[str(shots)] = nn.ParameterDict({key_of(name): rate for name, rate in rates.items()})
+        self.norms = nn.ModuleDict()
+        if options.step_norms:
+            self.norms.update({str(shots): StepNorms(network, options.inner_steps) for shots in options.shots})
 
     def rate_of(self, shots: int, otherwise: float) -> Rate:
         if str(shots) not in self.rates:
             return otherwise
-        return {name.replace("|", "."): rate for name, rate in self.rates[str(shots)].items()}
+        return {name_of(key): rate for key, rate in self.rates[str(shots)].items()}
 
-
-def _key(name: str) -> str:
-    return name.replace(".", "|")  # a dot would mean a module within
+    def norms_of(self, shots: int) -> StepNorms | None:
+        return dict(self.norms).get(str(shots))
 
 
 class Learner:
@@ -132,6 +139,7 @@ class Learner:
                 adapt=options.adapt,
                 joint_statistics=options.joint_statistics,
                 step_weights=step_weights,
+                norms=self.extra.norms_of(sampler.shots),
             )
             (loss[0] / sampler.tasks).backward()
             losses.append(loss[0].detach())
@@ -147,7 +155,7 @@ def scores(model: Model, tasks: Tasks) -> Tensor:
     """
     options = model.learner
     require_ways(options.ways, tasks.ways)
-    network, rate = _network_for(model, len(tasks.labels) // tasks.ways)
+    network, rate, norms = _network_for(model, len(tasks.labels) // tasks.ways)
     support, query = tasks.support_images(), tasks.query_images()
     labels = tasks.labels.expand(len(support), -1)
     if options.answer == "nil":
@@ -162,18 +170,19 @@ def scores(model: Model, tasks: Tasks) -> Tensor:
         adapt=options.adapt,
         transductive=options.transductive,
         joint_statistics=options.joint_statistics,
+        norms=norms,
     )
     return functional.one_hot(named, tasks.ways).double()
 
 
-def _network_for(model: Model, shots: int) -> tuple[nn.Module, Rate]:
-    """The network that was trained with the nearest number of shots, and its inner rates."""
+def _network_for(model: Model, shots: int) -> tuple[nn.Module, Rate, StepNorms | None]:
+    """The network that was trained with the nearest number of shots, its inner rates and norms per step."""
     options = model.learner
     nearest = min(options.shots, key=lambda trained: abs(trained - shots))
     extra = Networks(model.network, options).to(model.device)
     extra.load_state_dict(model.extra)
     network = model.network if nearest == options.shots[0] else extra.networks[str(nearest)]
-    return network, extra.rate_of(nearest, options.inner_rate)
+    return network, extra.rate_of(nearest, options.inner_rate), extra.norms_of(nearest)
 
 
 @torch.no_grad()
@@ -204,6 +213,7 @@ def task_loss(
     adapt: Adapt = "all",
     joint_statistics: bool = False,
     step_weights: Tensor | None = None,
+    norms: StepNorms | None = None,
 ) -> Tensor:
     """`tasks_loss` of one task, without the axis of tasks; its backward pass frees the graph of that task."""
     losses, _ = tasks_loss(
@@ -218,6 +228,7 @@ def task_loss(
         adapt=adapt,
         joint_statistics=joint_statistics,
         step_weights=step_weights,
+        norms=norms,
     )
     return losses[0]
 
@@ -235,6 +246,7 @@ def tasks_loss(
     adapt: Adapt = "all",
     joint_statistics: bool = False,
     step_weights: Tensor | None = None,
+    norms: StepNorms | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Mean cross-entropy of the network adapted to each task, on the task's queries.
 
@@ -254,6 +266,7 @@ def tasks_loss(
         steps, rate, first_order, adapt, joint_statistics: as in `InnerLoop`.
         step_weights: `(steps,)`; the loss is then the sum over steps of the weight times the loss after that step
             (MAML++). Steps of weight 0 cost nothing. Without, the loss is that after the last step.
+        norms: of each step, in the place of the network's own; their running averages move as the network's do.
 
     Returns:
         Losses `(tasks,)`, and logits after the last step `(tasks, queries, ways)`, which carry the graph too.
@@ -262,15 +275,17 @@ def tasks_loss(
         InputError: as `adaptation.check`, or weights that do not fit the steps.
     """
     inner = InnerLoop(steps, rate, adapt, first_order, joint_statistics)
-    check(network, inner)
+    check(network, inner, norms)
     after = _weights_of_steps(step_weights, steps)
-    each, buffers = [], []
+    each, moved = [], []
     for images, labels, asked in zip(support, support_labels, query, strict=True):
-        stateless = Stateless(network, adapt)
+        stateless = Stateless(network, adapt, norms)
         each.append(adapt_and_answer(stateless, images, labels, asked, inner, after))
-        buffers.append(stateless.buffers)
+        moved.append(stateless)
     if network.training:
-        _average_buffers(network, buffers)
+        _average_buffers(network, [stateless.buffers for stateless in moved])
+        if norms is not None:
+            norms.set_buffers([stateless.step_buffers for stateless in moved])
     losses = [
         sum(
             weight * functional.cross_entropy(logits, labels)
@@ -311,6 +326,7 @@ def predict(
     adapt: Adapt = "all",
     transductive: bool = True,
     joint_statistics: bool = False,
+    norms: StepNorms | None = None,
 ) -> Tensor:
     """Adapt to each episode's supports and name the class of its queries; the network stays as it is.
 
@@ -332,7 +348,7 @@ def predict(
         InputError: as `adaptation.check`.
     """
     inner = InnerLoop(steps, rate, adapt, joint_statistics=joint_statistics)
-    check(network, inner)
+    check(network, inner, norms)
 
     @torch.no_grad()
     def answer(part: slice) -> Tensor:
@@ -340,7 +356,7 @@ def predict(
         own = copy.deepcopy(network).train(transductive).to(memory_format=torch.channels_last)
         episodes = (support[part], support_labels[part], query[part])
         return torch.stack(
-            [_argmax(Stateless(own, adapt), *episode, inner) for episode in zip(*episodes, strict=True)]
+            [_argmax(Stateless(own, adapt, norms), *episode, inner) for episode in zip(*episodes, strict=True)]
         )
 
     threads = torch.get_num_threads()

@@ -1,15 +1,15 @@
 """MetaOptNet: features that a convex classifier of each task can use; gradients go through its solution.
 
-Lee et al., "Meta-learning with differentiable convex optimization", 2019. The published code keeps the epoch that
-is best on validation episodes; here, as for all learners, the last one is used.
+Lee et al., "Meta-learning with differentiable convex optimization", 2019. As in the published code, the epoch that
+is best on validation episodes is kept.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor, nn
 
-from metantk import devices
+from metantk import devices, transforms
 from metantk.backbones.drop import Drop
 from metantk.learners import heads
 from metantk.learners.base import Moment, Outcome
@@ -37,14 +37,17 @@ class Learner:
 
     def __init__(self, options: Options, network: nn.Module, pictures: Pictures, seed: int) -> None:
         devices.set_precision(options.precision)
-        self.options, self.network, self.pictures = options, network, pictures
+        devices.lowered(options.precision, pictures.device)  # refuses what the device cannot do
+        self.options, self.network, self.pictures, self.seed = options, network, pictures, seed
         self.epochs, self.steps = options.epochs, options.steps
+        self.validate = self._validate if options.validation_episodes else None
         self.sampler = TaskSampler(
             pictures, seed, tasks=options.tasks, ways=options.ways, shots=options.shots, queries=options.queries
         )
         self.extra = Scale().to(pictures.device)
+        self.parameters = [*network.parameters(), *self.extra.parameters()]
         self.optimiser = torch.optim.SGD(
-            [*network.parameters(), *self.extra.parameters()],
+            self.parameters,
             lr=options.learning_rate,
             momentum=options.momentum,
             nesterov=True,
@@ -67,18 +70,42 @@ class Learner:
             generator=moment.generator("drop", device),
         )
         pictures = prepare(images, self.pictures, self.options.augmentation, moment)
-        support, query = (
-            self.network.features(part.flatten(0, 1), drop).unflatten(0, part.shape[:2])
-            for part in sampler.split(pictures)
-        )
+        with devices.lowered(self.options.precision, device):
+            support, query = (
+                self.network.features(part.flatten(0, 1), drop).float().unflatten(0, part.shape[:2])
+                for part in sampler.split(pictures)
+            )
         logits = self.extra.scale * task_logits(
             self.options, support, sampler.labels(sampler.shots, device), query, ways=sampler.ways
         )
         targets = sampler.labels(sampler.queries, device).flatten()
         loss = smoothed_cross_entropy(logits.flatten(0, 1), targets, self.options.label_smoothing)
-        loss.backward()
+        devices.backward(loss, self.parameters, self.options.precision)
         correct = (logits.detach().flatten(0, 1).argmax(1) == targets).sum()
         return Outcome(loss.detach(), correct, len(targets))
+
+    @torch.no_grad()
+    def _validate(self, pictures: Pictures, epoch: int, advance: Callable[[], None]) -> float:
+        """Episodes of an epoch's own; the network is in evaluation mode, and pictures are not augmented."""
+        options, shots, queries = self.options, self.options.validation_shots, self.options.validation_queries
+        sampler = TaskSampler(
+            pictures, self.seed, tasks=1, ways=options.ways, shots=shots, queries=queries, where="validation split"
+        )
+        numbers = range(options.validation_episodes)
+        chunks = [numbers[first : first + options.tasks] for first in numbers[:: options.tasks]]
+        orders = (torch.cat([sampler.numbers(epoch, number) for number in chunk]) for chunk in chunks)
+        labels = sampler.labels(shots, pictures.device)
+        targets = sampler.labels(queries, pictures.device)
+        self.network.eval()
+        right = torch.zeros((), dtype=torch.int64, device=pictures.device)
+        for images, _ in pictures.batches(orders):
+            prepared = transforms.normalise(transforms.to_float(images), pictures.mean, pictures.std)
+            features = self.network.features(prepared).unflatten(0, (-1, sampler.size))
+            support, query = features.split([options.ways * shots, options.ways * queries], dim=1)
+            logits = task_logits(options, support, labels.expand(len(support), -1), query, ways=options.ways)
+            right += (logits.argmax(-1) == targets).sum()
+            advance()
+        return 100 * right.item() / (options.validation_episodes * targets.numel())
 
 
 def task_logits(options: Options, support: Tensor, labels: Tensor, query: Tensor, *, ways: int) -> Tensor:

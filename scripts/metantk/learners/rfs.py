@@ -31,6 +31,7 @@ class Learner:
 
     def __init__(self, options: Options, network: nn.Module, pictures: Pictures, seed: int) -> None:
         devices.set_precision(options.precision)
+        devices.lowered(options.precision, pictures.device)  # refuses what the device cannot do
         self.options, self.network, self.pictures, self.seed = options, network, pictures, seed
         self.optimiser = torch.optim.SGD(
             network.parameters(),
@@ -61,9 +62,10 @@ class Learner:
             step=moment.epoch * self.steps + moment.step,
             generator=moment.generator("drop path", images.device),
         )
-        logits = self.network(pictures, drop)
-        loss = nn.functional.cross_entropy(logits, labels)
-        loss.backward()
+        with devices.lowered(self.options.precision, images.device):
+            logits = self.network(pictures, drop)
+        loss = nn.functional.cross_entropy(logits.float(), labels)
+        devices.backward(loss, self.network.parameters(), self.options.precision)
         return Outcome(loss.detach(), (logits.detach().argmax(1) == labels).sum(), len(labels))
 
 

@@ -7,7 +7,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from metantk.storage import LONGEST_LINE, InputError, shorten
 
-Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")]
+NAME = r"^[a-z0-9][a-z0-9_-]*$"
+NAME_RULE = "names are small letters, digits, `-` and `_`, and begin with a letter or digit"
+Name = Annotated[str, Field(pattern=NAME)]
 Count = Annotated[int, Field(ge=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 
@@ -34,6 +36,7 @@ class Options(BaseModel):
     """Unknown keys and other types are refused, and so are numbers that are not finite."""
 
     uses_device: ClassVar[bool] = True  # of a kind: whether its stage computes anything on a GPU
+    frozen: ClassVar[bool] = False  # of a backbone: it comes with its weights, and nothing trains it
     only_own_ways: ClassVar[bool] = False  # of a learner: whether tests must have as many `ways` as its training
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
@@ -49,6 +52,11 @@ class Options(BaseModel):
     @property
     def parts(self) -> list[tuple[str, str]]:
         """Other kinds that these options name, as (family, kind): their modules are part of the stage's code."""
+        return []
+
+    @property
+    def files(self) -> list[str]:
+        """Files, other than code, that these options name: one that is edited reruns what reads it."""
         return []
 
     @property
@@ -98,6 +106,8 @@ def explain(problem: dict) -> str:
     message = problem["msg"].removeprefix("Value error, ")
     if not place:
         return message
+    if problem["type"] == "string_pattern_mismatch" and problem["ctx"]["pattern"] == NAME:
+        return f"'{place.removesuffix('.[key]')}': {NAME_RULE}"
     given = "" if problem["type"] == "value_error" else f" (found {glance(problem['input'])})"
     return f"'{place}': {message[0].lower()}{message[1:]}{given}"
 

@@ -10,11 +10,18 @@ import re
 from metantk.options.backbones.cells import CellsOptions
 from metantk.options.backbones.conv4 import Conv4Options
 from metantk.options.backbones.mixed import MixedOptions
+from metantk.options.backbones.onnx import OnnxOptions
+from metantk.options.backbones.pixels import PixelsOptions
 from metantk.options.backbones.resnet12 import ResNet12Options
+from metantk.options.backbones.timm import TimmOptions
 from metantk.options.base import Options
+from metantk.options.criteria.gradients import GradientsOptions
 from metantk.options.criteria.linear_regions import LinearRegionsOptions
 from metantk.options.criteria.meta_ntk import MetaNtkOptions
 from metantk.options.criteria.ntk import NtkOptions
+from metantk.options.criteria.patterns import PatternsOptions
+from metantk.options.criteria.short_training import ShortTrainingOptions
+from metantk.options.criteria.zen import ZenOptions
 from metantk.options.learners.maml import MamlOptions
 from metantk.options.learners.metanas import MetaNasLearnerOptions
 from metantk.options.learners.metaoptnet import MetaOptNetOptions
@@ -22,6 +29,7 @@ from metantk.options.learners.none import NoneOptions
 from metantk.options.learners.reptile import ReptileOptions
 from metantk.options.learners.rfs import RfsOptions
 from metantk.options.searches.autometa import AutoMetaOptions
+from metantk.options.searches.fit import FitOptions
 from metantk.options.searches.fixed import FixedOptions
 from metantk.options.searches.given import GivenOptions
 from metantk.options.searches.metanas import MetaNasOptions
@@ -30,9 +38,18 @@ from metantk.options.searches.sample import SampleOptions
 from metantk.options.searches.t_nas import TNasOptions
 
 KINDS: dict[str, dict[str, type[Options]]] = {
-    "backbones": {"cells": CellsOptions, "conv4": Conv4Options, "resnet12": ResNet12Options, "mixed": MixedOptions},
+    "backbones": {
+        "cells": CellsOptions,
+        "conv4": Conv4Options,
+        "resnet12": ResNet12Options,
+        "mixed": MixedOptions,
+        "timm": TimmOptions,
+        "onnx": OnnxOptions,
+        "pixels": PixelsOptions,
+    },
     "searches": {
         "prune": PruneOptions,
+        "fit": FitOptions,
         "sample": SampleOptions,
         "given": GivenOptions,
         "fixed": FixedOptions,
@@ -53,14 +70,43 @@ KINDS: dict[str, dict[str, type[Options]]] = {
 # The section of the configuration that holds a criterion's options; none where it has no options.
 CRITERIA: dict[str, str | None] = {
     "meta_ntk_condition": "meta_ntk",
+    "meta_ntk_trace": "meta_ntk",
+    "meta_ntk_frobenius": "meta_ntk",
+    "meta_ntk_mean": "meta_ntk",
+    "meta_ntk_spectral_entropy": "meta_ntk",
     "ntk_condition": "ntk",
+    "ntk_trace": "ntk",
+    "ntk_frobenius": "ntk",
+    "ntk_mean": "ntk",
     "ntk_spectral_entropy": "ntk",
     "linear_regions": "linear_regions",
+    "short_training": "short_training",
+    "naswot": "patterns",
+    "swap": "patterns",
+    "jacob_cov": "gradients",
+    "epe_nas": "gradients",
+    "grad_norm": "gradients",
+    "snip": "gradients",
+    "grasp": "gradients",
+    "fisher": "gradients",
+    "zico": "gradients",
+    "gradsign": "gradients",
+    "knas": "gradients",
+    "synflow": None,
+    "logsynflow": None,
+    "zen": "zen",
+    "parameters": None,
+    "multiply_accumulates": None,
+    "layers": None,
 }
 SECTIONS: dict[str, type[Options]] = {
     "meta_ntk": MetaNtkOptions,
     "ntk": NtkOptions,
     "linear_regions": LinearRegionsOptions,
+    "short_training": ShortTrainingOptions,
+    "patterns": PatternsOptions,
+    "gradients": GradientsOptions,
+    "zen": ZenOptions,
 }
 
 NAMED: dict[str, dict[str, dict]] = {
@@ -69,11 +115,15 @@ NAMED: dict[str, dict[str, dict]] = {
         "resnet12": {"kind": "resnet12"},
         "mixed": {"kind": "mixed"},  # the network of MetaNAS
         "resnet12-flat": {"kind": "resnet12", "pool": "none"},  # as MetaOptNet has it
+        "pixels": {"kind": "pixels"},
     },
     "searches": {
         "metantk": {"kind": "prune", "criteria": ["meta_ntk_condition", "linear_regions"]},
         "te-nas": {"kind": "prune", "criteria": ["ntk_condition", "linear_regions"]},
         "linear-regions": {"kind": "prune", "criteria": ["linear_regions"]},
+        # The same questions, asked of whole architectures.
+        "metantk-fit": {"kind": "fit", "criteria": ["meta_ntk_condition"]},
+        "ntk-fit": {"kind": "fit", "criteria": ["ntk_condition"]},
         "random": {"kind": "sample"},
         "fixed": {"kind": "fixed"},
         "metanas-cells": {"kind": "given", "genotypes": ["metanas_in_v2"]},
@@ -98,10 +148,10 @@ NAMED: dict[str, dict[str, dict]] = {
         "maml-first-order": {"kind": "maml", "first_order": True},
         "maml-plus-plus": {
             "kind": "maml",
-            "adapt": "all",
             "test_steps": 5,
             "multi_step_epochs": 15,
             "learned_rates": True,
+            "step_norms": True,
             "schedule": "cosine",
         },
         "anil": {"kind": "maml", "adapt": "head"},
@@ -120,6 +170,8 @@ TITLES: dict[str, dict[str, str]] = {
         "metantk": "MetaNTK-NAS",
         "te-nas": "TE-NAS",
         "linear-regions": "Linear Region",
+        "metantk-fit": "MetaNTK-NAS (fit)",
+        "ntk-fit": "NTK (fit)",
         "random": "Random Cell",
         **dict.fromkeys(
             [f"metantk-cells-{dataset}-{cells}" for dataset in ("mini", "tiered") for cells in (5, 8)],
@@ -144,7 +196,7 @@ TITLES: dict[str, dict[str, str]] = {
         "metaoptnet": "MetaOptNet",
         "metaoptnet-ridge": "MetaOptNet (ridge)",
         "metanas": "MetaNAS",
-        "none": "Untrained",
+        "none": "Not trained",
     },
 }
 CELLS = re.compile(r"(\d{1,3})cells-(\d{1,4})ch")

@@ -5,7 +5,7 @@ except for the files of one's own kinds.
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import date
 from pathlib import Path
 from typing import Annotated, NamedTuple
@@ -16,11 +16,16 @@ from pydantic import AfterValidator, BeforeValidator, Field, PrivateAttr, model_
 from metantk import plugins
 from metantk.options import catalogue
 from metantk.options.base import Name, Need, Options, Seed, glance, parse
+from metantk.options.criteria.gradients import GradientsOptions
 from metantk.options.criteria.linear_regions import LinearRegionsOptions
 from metantk.options.criteria.meta_ntk import MetaNtkOptions
 from metantk.options.criteria.ntk import NtkOptions
-from metantk.options.dataset import DatasetOptions
+from metantk.options.criteria.patterns import PatternsOptions
+from metantk.options.criteria.short_training import ShortTrainingOptions
+from metantk.options.criteria.zen import ZenOptions
+from metantk.options.dataset import DatasetOptions, unknown_word
 from metantk.options.evaluation import EvaluationOptions
+from metantk.options.study import StudyOptions
 from metantk.options.theory import TheoryOptions
 from metantk.storage import InputError
 
@@ -83,6 +88,10 @@ class CriteriaOptions(Options, extra="allow"):
     meta_ntk: MetaNtkOptions = MetaNtkOptions()
     ntk: NtkOptions = NtkOptions()
     linear_regions: LinearRegionsOptions = LinearRegionsOptions()
+    short_training: ShortTrainingOptions = ShortTrainingOptions()
+    patterns: PatternsOptions = PatternsOptions()
+    gradients: GradientsOptions = GradientsOptions()
+    zen: ZenOptions = ZenOptions()
 
 
 class Chain(NamedTuple):
@@ -114,6 +123,7 @@ class Config(Options):
     criteria: CriteriaOptions = CriteriaOptions()
     evaluation: EvaluationOptions = EvaluationOptions()
     theory: TheoryOptions = TheoryOptions()
+    study: StudyOptions = StudyOptions()
     _resolved: dict[tuple[str, str], Options] = PrivateAttr(default_factory=dict)
 
     @property
@@ -176,6 +186,10 @@ class Config(Options):
                 f" {self.evaluation.ways}-way ones of the evaluation: set its ways"
             )
         where = f"rows: backbone {chain.backbone}"
+        if missing := [path for path in backbone.files if not Path(path).is_file()]:
+            raise InputError(f"{where}: {missing[0]}: no such file")
+        if backbone.frozen and learner.kind in catalogue.KINDS["learners"] and learner.kind != "none":
+            raise InputError(f"{where} is frozen: its learner is `none` ({chain.learner} would train it)")
         if backbone.searchable and search.kind == "fixed":
             raise InputError(f"{where} takes a search; choose from {', '.join(catalogue.NAMED['searches'])}")
         if not backbone.searchable and search.kind != "fixed":
@@ -186,6 +200,7 @@ class Config(Options):
         defaults = catalogue.KINDS["searches"].keys()  # entries of these names need be no whole searches
         names = self.searches.keys() - defaults | {chain.search for chain in self.chains}
         sections = {section for name in sorted(names) for section in getattr(self.search(name), "settings", {})}
+        sections |= self.whole_study.settings.keys()
         if unknown := sorted((self.criteria.model_extra or {}).keys() - sections):
             known = ", ".join([*catalogue.SECTIONS, *sorted(sections - catalogue.SECTIONS.keys())])
             raise InputError(f"criteria: unknown key '{unknown[0]}'; no search uses it (there are {known})")
@@ -204,15 +219,28 @@ class Config(Options):
         options = self._resolve("searches", name)
         if "settings" not in type(options).model_fields:
             return options
-        return options.model_copy(update={"settings": self._settings(options)})
+        return options.model_copy(update={"settings": self._settings(self._kinds(options))})
 
-    def _settings(self, options: Options) -> dict[str, dict]:
-        """The sections of `criteria` that a search's criteria use, in full."""
-        return {section: of_criterion.model_dump() for section, of_criterion in self._sections(options)}
+    @property
+    def whole_study(self) -> StudyOptions:
+        """The options of the study, those of its criteria among them."""
+        free = [name for name in catalogue.CRITERIA if name != "short_training"]
+        study = self.study.model_copy(update={"criteria": self.study.criteria or free})
+        with_training = [*study.kinds.values(), "short_training"]
+        return study.model_copy(update={"settings": self._settings(with_training)})
 
-    def _sections(self, options: Options) -> Iterator[tuple[str, Options]]:
-        """Each section of `criteria` that a search's criteria use; of a search without criteria none."""
-        for name in getattr(options, "kinds", {}).values() if "settings" in type(options).model_fields else ():
+    @staticmethod
+    def _kinds(options: Options) -> Iterable[str]:
+        """The criteria of a search; none of one that measures none."""
+        return options.kinds.values() if "settings" in type(options).model_fields else []
+
+    def _settings(self, kinds: Iterable[str]) -> dict[str, dict]:
+        """The sections of `criteria` that these criteria use, in full."""
+        return {section: of_criterion.model_dump() for section, of_criterion in self._sections(kinds)}
+
+    def _sections(self, kinds: Iterable[str]) -> Iterator[tuple[str, Options]]:
+        """Each section of `criteria` that these criteria use."""
+        for name in kinds:
             section, kind = self._section(name)
             if section is not None:
                 given = getattr(self.criteria, section, {})
@@ -273,7 +301,7 @@ class Config(Options):
                 found += [(f"{family}.{name}", need) for need in options.needs]
                 found += [
                     (f"criteria.{section} of {family}.{name}", need)
-                    for section, of_criterion in self._sections(options)
+                    for section, of_criterion in self._sections(self._kinds(options))
                     for need in of_criterion.needs
                 ]
         return found
@@ -283,6 +311,19 @@ class Config(Options):
         titles = catalogue.TITLES.get(family, {})
         kind = getattr(self, family).get(name, {}).get("kind")
         return titles.get(name, titles.get(kind, name))
+
+
+def check_sources(config: Config) -> None:
+    """Refuse a data set whose source is a word that means nothing here, before any job.
+
+    A path of more parts may be there when the job runs, on another machine.
+
+    Raises:
+        InputError: naming the first.
+    """
+    for name, options in config.datasets.items():
+        if problem := unknown_word(options.source):
+            raise InputError(f"configuration: datasets.{name}: {problem}")
 
 
 def merge(*layers: dict) -> dict:

@@ -1,13 +1,30 @@
 """Options of the stage prepare_dataset. Imports no torch."""
 
+import difflib
+from pathlib import Path
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from metantk.options.base import Count, Options, Seed
 
 # Sources that are fetched where they are missing; besides them `glyphs` is drawn, and every other is a folder.
-FETCHED_SOURCES = ("cifar-fs", "fc100", "omniglot")
+TORCHVISION = "torchvision:"
+TORCHVISION_SETS = (
+    "Caltech101",
+    "Caltech256",
+    "Country211",
+    "DTD",
+    "EuroSAT",
+    "FGVCAircraft",
+    "Flowers102",
+    "Food101",
+    "GTSRB",
+    "OxfordIIITPet",
+    "StanfordCars",
+    "SUN397",
+)
+FETCHED_SOURCES = ("cifar-fs", "fc100", "omniglot", *(f"{TORCHVISION}{name}" for name in TORCHVISION_SETS))
 NAMED_SOURCES = ("glyphs", *FETCHED_SOURCES)
 
 
@@ -15,9 +32,9 @@ class DatasetOptions(Options):
     """Where the pictures come from and how large they are kept (stage prepare_dataset)."""
 
     source: str = Field(
-        description="`glyphs` (drawn from fonts, needs nothing), `cifar-fs`, `fc100` or `omniglot` (fetched where "
-        "they are missing), or a folder: of pictures, or of the files of miniImageNet, tieredImageNet, CIFAR-FS or "
-        "FC100 as they circulate"
+        description="`glyphs` (drawn from fonts, needs nothing), `cifar-fs`, `fc100`, `omniglot` or one of "
+        "torchvision's, such as `torchvision:Caltech101` (fetched where they are missing), or a folder: of "
+        "pictures, or of the files of miniImageNet, tieredImageNet, CIFAR-FS or FC100 as they circulate"
     )
     image_size: Annotated[int, Field(ge=8, le=1024)] | None = Field(
         None,
@@ -31,7 +48,18 @@ class DatasetOptions(Options):
         description="pictures drawn per class, for `glyphs` only; all others give all they have",
     )
     ways: Count = Field(5, description="classes that each part must have at least; for a folder of pictures")
-    seed: Seed = Field(0, description="of the drawing (`glyphs`) or of the split by class (an unsplit folder)")
+    seed: Seed = Field(
+        0, description="of the drawing (`glyphs`) or of the split by class (an unsplit folder, torchvision's)"
+    )
+    keep_together: bool = Field(
+        False,
+        description="of an unsplit folder of nested folders: classes of the same parent folder go to the same part",
+    )
+    published_split: bool = Field(
+        True,
+        description="`torchvision:` DTD, Flowers102 and FGVCAircraft have the class split of Meta-Dataset; false, "
+        "and all others: split by `seed`",
+    )
     leave_out_unreadable: bool = Field(
         False,
         description="leave out files of a folder that are no readable pictures, and name them in manifest.json, "
@@ -40,6 +68,21 @@ class DatasetOptions(Options):
     rotations: bool = Field(
         False, description="`omniglot` only: each character turned by 90, 180 and 270 degrees is a class, too"
     )
-    download_folder: str = Field(
-        "data", description="where `cifar-fs`, `fc100` and `omniglot` are looked for, and downloaded to"
-    )
+    download_folder: str = Field("data", description="where what is fetched is looked for, and downloaded to")
+
+    @field_validator("source")
+    @classmethod
+    def _is_one_of_torchvisions(cls, source: str) -> str:
+        if source.startswith(TORCHVISION) and source not in FETCHED_SOURCES:
+            raise ValueError(f"{source}: there are {TORCHVISION}{', '.join(TORCHVISION_SETS)}")
+        return source
+
+
+def unknown_word(source: str) -> str | None:
+    """What is wrong with a source that is one word, and neither a name nor a folder here."""
+    if source in NAMED_SOURCES or Path(source).exists() or len(Path(source).parts) > 1:
+        return None
+    close = difflib.get_close_matches(source.lower(), NAMED_SOURCES, n=1)
+    hint = f", do you mean {close[0]!r}?" if close else ""
+    known = "glyphs, cifar-fs, fc100, omniglot or torchvision:..."
+    return f"source {source!r}: is no folder here, and not {known}{hint}"

@@ -20,6 +20,11 @@ class EvaluationOptions(Options):
     )
     queries: Count = Field(15, description="query pictures per class (published code: 50)")
     copies: Count = Field(5, description="augmented copies of each support picture")
+    pool: Count | None = Field(
+        10,
+        description="copies that are made of a picture in all (`copies` of them, if that is more): each episode "
+        "draws its own among them, which saves most of the time; null: made anew for each episode, as published",
+    )
     classifier: Annotated[
         Annotated[Classifier, Tag("name")] | Annotated[dict[str, Classifier], Tag("by_shots")],
         Discriminator(lambda given: "name" if isinstance(given, str) else "by_shots"),

@@ -3,7 +3,8 @@
 import time
 from collections.abc import Callable
 
-from torch.utils.flop_counter import FlopCounterMode
+import torch
+from torch.utils.flop_counter import FlopCounterMode, conv_flop_count
 
 from metantk.searches.base import Checkpoint
 
@@ -26,8 +27,26 @@ class Pacer:
 def count_operations(step: Callable[[], object]) -> int:
     """Floating-point operations of the convolutions and products of `step`, two for a multiply-accumulate.
 
+    Forward and backward; norms, pooling, activations and optimisers are left out, as in the kernels of a pruning.
     Counted once for each kind of step, then multiplied by the number of steps: it must not change any state.
     """
-    with FlopCounterMode(display=False) as counter:
+    backward = {torch.ops.aten.convolution_backward: _convolution_backward}
+    with FlopCounterMode(display=False, custom_mapping=backward) as counter:
         step()
     return counter.get_total_flops()
+
+
+def _convolution_backward(
+    output: torch.Size, images: torch.Size, weight: torch.Size, *settings: object, **_: object
+) -> int:
+    """As many for each gradient that is asked for as the forward pass takes.
+
+    PyTorch's own formula takes the weight gradient of a convolution in groups for that of a dense one: for a
+    depthwise convolution, as many times too much as there are channels.
+
+    Args:
+        output, images, weight: shapes.
+        settings: bias, stride, padding, dilation, transposed, output padding, groups, which gradients are wanted.
+    """
+    transposed, wanted = settings[4], settings[7]
+    return conv_flop_count(images, weight, output, transposed) * sum(wanted[:2])

@@ -17,64 +17,15 @@ import numpy as np
 import pandas as pd
 import torch
 
-from metantk import devices
-from metantk.criteria.base import Criterion, Draws, Key, Masks, Setting, load_criterion, options_of
-from metantk.options.base import Options as AnyOptions
+from metantk.criteria.base import Criterion, Draws, Key, Masks
 from metantk.options.searches.prune import Options
 from metantk.searches.base import Checkpoint, Cost, Found, Problem
+from metantk.searches.plan import Plan, plan_of
 from metantk.space.genotype import CELL_TYPES, KEPT_EDGES, Space, to_genotype
 from metantk.space.supernet import full_masks
 from metantk.storage import DivergedError
 
 log = logging.getLogger("metantk")
-
-
-class Plan(NamedTuple):
-    """What candidates are, and by what they are judged.
-
-    Attributes:
-        setting: shared by all criteria.
-        options: of the search.
-        criteria: by name, in the order of the options.
-        settings: each criterion's own options.
-    """
-
-    setting: Setting
-    options: Options
-    criteria: dict[str, Criterion]
-    settings: dict[str, AnyOptions | None]
-
-    @property
-    def space(self) -> Space:
-        return self.setting.operations
-
-
-def plan_of(problem: Problem, options: Options) -> Plan:
-    """What a search of this problem measures; sets the precision of the device."""
-    devices.set_precision(options.precision)
-    setting = Setting(
-        options.space,
-        problem.backbone.cells,
-        problem.backbone.channels,
-        options.image_size,
-        options.initialisation,
-        options.precision,
-        problem.train,
-        problem.device,
-        problem.bar.update,
-    )
-    return make_plan(setting, options)
-
-
-def make_plan(setting: Setting, options: Options) -> Plan:
-    """Load the criteria and check their options.
-
-    Raises:
-        InputError: an unknown criterion, or options that are not its own.
-    """
-    criteria = {name: load_criterion(kind) for name, kind in options.kinds.items()}
-    settings = {name: options_of(criterion, options.settings) for name, criterion in criteria.items()}
-    return Plan(setting, options, criteria, settings)
 
 
 def find(problem: Problem, options: Options, seed: int, checkpoint: Checkpoint) -> Found:

@@ -9,7 +9,8 @@ from metantk.space.genotype import CELL_TYPES, KEPT_EDGES, SPACES, Space, to_gen
 
 
 def find(problem: Problem, options: Options, seed: int, checkpoint: Checkpoint) -> Found:
-    return Found(random_genotype(SPACES[options.space], seed))
+    number = seed % options.distinct if options.distinct else seed
+    return Found(random_genotype(SPACES[options.space], number))
 
 
 def random_genotype(space: Space, seed: int) -> dict:

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from metantk.space.depthwise import AveragePool, Depthwise, MaxPool
+
 Norm = Callable[[int], nn.Module]
 
 
@@ -32,7 +34,9 @@ class FactorizedReduction(nn.Module):
         self.norm = norm(channels_out)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.relu(x)
+        return self.after_relu(self.relu(x))
+
+    def after_relu(self, x: Tensor) -> Tensor:
         # Padded below and on the right, so that odd sizes work: the shifted picture has as many even rows.
         shifted = functional.pad(x, (0, 1, 0, 1))[:, :, 1:, 1:]
         # Sliced rather than strided: oneDNN's backward pass of strided 1×1 convolutions of fewer than 8 channels
@@ -44,16 +48,7 @@ class SeparableBlock(nn.Sequential):
     """ReLU, depthwise convolution, 1×1 convolution, norm."""
 
     def __init__(self, channels: int, kernel: int, stride: int, dilation: int, norm: Norm) -> None:
-        depthwise = nn.Conv2d(
-            channels,
-            channels,
-            kernel,
-            stride=stride,
-            padding=dilation * (kernel // 2),
-            dilation=dilation,
-            groups=channels,
-            bias=False,
-        )
+        depthwise = Depthwise(channels, kernel, stride=stride, dilation=dilation)
         super().__init__(nn.ReLU(), depthwise, nn.Conv2d(channels, channels, 1, bias=False), norm(channels))
 
 
@@ -93,10 +88,25 @@ def make_operation(name: str, channels: int, stride: int, norm: Norm) -> nn.Modu
         case "conv_1x5_5x1":
             return conv_1x5_5x1(channels, stride, norm)
         case "avg_pool_3x3":
-            return nn.Sequential(nn.AvgPool2d(3, stride, 1, count_include_pad=False), norm(channels))
+            return nn.Sequential(AveragePool(stride), norm(channels))
         case "max_pool_3x3":
-            return nn.Sequential(nn.MaxPool2d(3, stride, 1), norm(channels))
+            return nn.Sequential(MaxPool(stride), norm(channels))
     raise KeyError(name)
+
+
+def answer_activated(operation: nn.Module, x: Tensor, activated: Callable[[], Tensor]) -> Tensor:
+    """`operation(x)`; where it begins with a ReLU, `activated` gives that of `x`, which operations share."""
+    if isinstance(operation, FactorizedReduction):
+        return operation.after_relu(activated())
+    if isinstance(operation, nn.Sequential) and isinstance(operation[0], nn.ReLU):
+        x = activated()
+        for module in list(operation)[1:]:
+            x = module(x)
+        return x
+    if isinstance(operation, nn.Sequential) and isinstance(operation[0], SeparableBlock):
+        first, second = operation
+        return second(answer_activated(first, x, activated))
+    return operation(x)
 
 
 def drop_path(x: Tensor, rate: float, draws: Tensor) -> Tensor:

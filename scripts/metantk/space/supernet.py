@@ -39,8 +39,8 @@ class Norms(NamedTuple):
     """Normalisation without affine terms (they stay at 1 and 0 and take no part in any kernel).
 
     Attributes:
-        kind: "group" (pictures do not mix: needed for per-sample gradients) or "batch" (statistics over the
-            pictures of one candidate).
+        kind: "group" (pictures do not mix: needed for per-sample gradients), "batch" (statistics over the
+            pictures of one candidate) or "none" (x as it is, for synflow).
     """
 
     kind: str
@@ -50,6 +50,10 @@ class Norms(NamedTuple):
         if self.kind == "group":
             groups = x.shape[1] // channels * group_count(channels)
             return functional.group_norm(x, groups, eps=NORM_EPSILON)
+        if self.kind == "none":
+            return x
+        if candidates == 1 and torch.is_grad_enabled():  # fused: keeps a third of the numbers for the backward pass
+            return functional.batch_norm(x, None, None, training=True, eps=NORM_EPSILON)
         grouped = x.unflatten(0, (candidates, -1))
         variance, mean = torch.var_mean(grouped, dim=(1, 3, 4), correction=0, keepdim=True)
         return ((grouped - mean) * torch.rsqrt(variance + NORM_EPSILON)).flatten(0, 1)
@@ -157,23 +161,62 @@ class Context(NamedTuple):
         weights: mixing weights per cell type, `(candidates, edges, operations)`; 0 where removed.
         norms: the normalisation.
         watch: called with each ReLU's input `(candidates * pictures, copies, ...)` and with
-            `(candidates, copies)`: whether the copy belongs to a remaining operation.
+            `(candidates, copies)`: how many remaining operations read the copy, each through a ReLU of its own in
+            the published networks.
+        watch_norms: the same for the inputs of norms.
     """
 
     weights: dict[str, Tensor]
     norms: Norms
     watch: Callable[[Tensor, Tensor], None] | None
+    watch_norms: Callable[[Tensor, Tensor], None] | None = None
 
     @property
     def candidates(self) -> int:
         return len(self.weights["normal"])
 
     def relu(self, x: Tensor, used: Tensor | None = None) -> Tensor:
-        """ReLU; `used` is `(candidates, copies)` where `x` holds several copies or is not used by all."""
+        """ReLU; `used` is `(candidates, copies)`, as `watch` sees it; left out where `x` is one copy, read once."""
         if self.watch is not None:
-            used = torch.ones(self.candidates, 1, dtype=torch.bool, device=x.device) if used is None else used
-            self.watch(x.unflatten(1, (used.shape[1], -1)), used)
+            self._show(self.watch, x, used)
         return functional.relu(x)
+
+    def norm(self, x: Tensor, channels: int, used: Tensor | None = None) -> Tensor:
+        """The normalisation of each copy of `channels`; `used` as of `relu`."""
+        if self.watch_norms is not None:
+            self._show(self.watch_norms, x, used)
+        return self.norms(x, channels, self.candidates)
+
+    def _show(self, watch: Callable[[Tensor, Tensor], None], x: Tensor, used: Tensor | None) -> None:
+        used = torch.ones(self.candidates, 1, dtype=torch.long, device=x.device) if used is None else used
+        watch(x.unflatten(1, (used.shape[1], -1)), used)
+
+
+class Layer(NamedTuple):
+    """A convolution or the head, and whose weights it has.
+
+    Attributes:
+        module: with `weight`, whose first dimension holds the operations' parts one after the other.
+        shown: the module whose output has the layer's own pixels (a `DilatedDepthwise` computes on others).
+        kind: type of the cell; None for what is part of every candidate.
+        slots: the operations, one per part; None for a single part of every candidate.
+    """
+
+    module: nn.Module
+    shown: nn.Module
+    kind: str | None
+    slots: list[Slot] | None
+
+    @property
+    def copies(self) -> int:
+        return 1 if self.slots is None else len(self.slots)
+
+    def used(self, masks: dict[str, Tensor]) -> Tensor:
+        """`(candidates, copies)` bool: whether each candidate has the operation."""
+        if self.slots is None:
+            return torch.ones(len(masks["normal"]), 1, dtype=torch.bool)
+        mask = masks[self.kind].cpu()
+        return torch.stack([mask[:, slot.edge, slot.operation] for slot in self.slots], dim=1)
 
 
 class Align(nn.Module):
@@ -185,7 +228,7 @@ class Align(nn.Module):
         self.convolution = Convolution(channels_in, channels)
 
     def forward(self, x: Tensor, context: Context) -> Tensor:
-        return context.norms(self.convolution(context.relu(x)), self.channels, context.candidates)
+        return context.norm(self.convolution(context.relu(x)), self.channels)
 
 
 class Reductions(nn.Module):
@@ -198,13 +241,13 @@ class Reductions(nn.Module):
         self.even = Convolution(channels_in, copies * half) if half else None
         self.odd = Convolution(channels_in, copies * (channels - half))
 
-    def forward(self, activated: Tensor, context: Context) -> Tensor:
+    def forward(self, activated: Tensor, context: Context, used: Tensor | None = None) -> Tensor:
         shifted = functional.pad(activated, (0, 1, 0, 1))[:, :, 1::2, 1::2]
         halves = [self.odd(shifted.contiguous())]
         if self.even is not None:
             halves.insert(0, self.even(activated[:, :, ::2, ::2].contiguous()))
         joined = torch.cat([half.unflatten(1, (self.copies, -1)) for half in halves], dim=2).flatten(1, 2)
-        return context.norms(joined, self.channels, context.candidates)
+        return context.norm(joined, self.channels, used)
 
 
 class AlignReduced(nn.Module):
@@ -231,12 +274,12 @@ class SeparableBlocks(nn.Module):
             self.depthwise = Convolution(width, width, (kernel, kernel), stride=stride, groups=width)
         self.pointwise = Convolution(width, width, groups=copies)
 
-    def forward(self, activated: Tensor, context: Context) -> Tensor:
+    def forward(self, activated: Tensor, used: Tensor, context: Context) -> Tensor:
         """`activated` has the channels of all copies, or of one input that all copies read."""
         if activated.shape[1] < self.width:
             activated = activated.repeat(1, self.width // activated.shape[1], 1, 1)
         mixed = self.pointwise(self.depthwise(activated))
-        return context.norms(mixed, self.channels, context.candidates)
+        return context.norm(mixed, self.channels, used)
 
 
 class SeparableOperations(nn.Module):
@@ -248,12 +291,12 @@ class SeparableOperations(nn.Module):
         self.first = SeparableBlocks(channels, single + double, kernel, dilation, stride)
         self.second = SeparableBlocks(channels, double, kernel, dilation, 1) if double else None
 
-    def forward(self, activated: Tensor, used_twice: Tensor, context: Context) -> Tensor:
-        once = self.first(activated, context)
+    def forward(self, activated: Tensor, used: Tensor, used_twice: Tensor, context: Context) -> Tensor:
+        once = self.first(activated, used, context)
         if self.second is None:
             return once
         single, double = once[:, : self.split], once[:, self.split :].contiguous()
-        double = self.second(context.relu(double, used_twice), context)
+        double = self.second(context.relu(double, used_twice), used_twice, context)
         return torch.cat([single, double], dim=1) if self.split else double
 
 
@@ -267,8 +310,8 @@ class CrossedOperations(nn.Module):
         self.row = Convolution(channels, width, (1, 5), stride=stride)
         self.column = Convolution(width, width, (5, 1), groups=copies)
 
-    def forward(self, activated: Tensor, context: Context) -> Tensor:
-        return context.norms(self.column(self.row(activated)), self.channels, context.candidates)
+    def forward(self, activated: Tensor, used: Tensor, context: Context) -> Tensor:
+        return context.norm(self.column(self.row(activated)), self.channels, used)
 
 
 def average_pool(x: Tensor, stride: int) -> Tensor:
@@ -307,8 +350,8 @@ class Mixing(nn.Module):
         self.register_buffer("goes", torch.tensor(goes, dtype=torch.float32))
 
     def used(self, weights: Tensor) -> Tensor:
-        """`(candidates, slots)`: whether each candidate has the operation."""
-        return weights[:, self.edge, self.operation] > 0
+        """`(candidates, slots)`: 1 where a candidate has the operation, else 0."""
+        return (weights[:, self.edge, self.operation] > 0).long()
 
     def forward(self, output: Tensor, weights: Tensor) -> Tensor:
         """The output's part in each edge, `(candidates, pictures, edges, channels * height * width)`."""
@@ -361,6 +404,17 @@ class Fan(nn.Module):
         activated = [slot for name in slots if not self._is_shared(name) for slot in slots[name]]
         self.mixing["activated"] = Mixing(activated, edges, shared=False)
 
+    def weighted(self) -> Iterator[tuple[nn.Module, list[Slot]]]:
+        """Modules with weights, and the operations that the equal parts of their weights belong to, in order."""
+        for key, (single, double) in self.separable_slots.items():
+            yield self.separable[key].first, single + double
+            if double:
+                yield self.separable[key].second, double
+        if self.crossed is not None:
+            yield self.crossed, self.slots["conv_1x5_5x1"]
+        if self.reductions is not None:
+            yield self.reductions, self.slots["skip_connect"]
+
     def _is_shared(self, name: str) -> bool:
         """Whether an operation has no weights, and so the same output on every edge; it has no ReLU either."""
         return name in POOLS or (name == "skip_connect" and self.stride == 1)
@@ -382,20 +436,24 @@ class Fan(nn.Module):
         """Outputs of operations that are computed together, and where they go."""
         for name, pool in POOLS.items():
             if self.slots[name]:
-                yield context.norms(pool(x, self.stride), self.channels, context.candidates), self.mixing[name]
+                mixing = self.mixing[name]
+                used = mixing.used(weights).sum(1, keepdim=True)
+                yield context.norm(pool(x, self.stride), self.channels, used), mixing
         if self.slots["skip_connect"] and self.stride == 1:
             yield x, self.mixing["skip_connect"]
         used = self.mixing["activated"].used(weights)
         if not used.shape[1]:
             return
-        activated = context.relu(x, used.any(1, keepdim=True))
+        activated = context.relu(x, used.sum(1, keepdim=True))
         if self.reductions is not None:
-            yield self.reductions(activated, context), self.mixing["skip_connect"]
+            mixing = self.mixing["skip_connect"]
+            yield self.reductions(activated, context, mixing.used(weights)), mixing
         for key, operations in self.separable.items():
-            used_twice = self.mixing[f"{key}, twice"].used(weights)
-            yield operations(activated, used_twice, context), self.mixing[key]
+            mixing, used_twice = self.mixing[key], self.mixing[f"{key}, twice"].used(weights)
+            yield operations(activated, mixing.used(weights), used_twice, context), mixing
         if self.crossed is not None:
-            yield self.crossed(activated, context), self.mixing["conv_1x5_5x1"]
+            mixing = self.mixing["conv_1x5_5x1"]
+            yield self.crossed(activated, mixing.used(weights), context), mixing
 
 
 class SuperCell(nn.Module):
@@ -455,7 +513,7 @@ class Supernet(nn.Module):
         channels: after the stem; each reduction cell doubles them.
         inputs: channels of the pictures; the stem is left out (`channels` must equal `inputs`) if `stem` is False.
         outputs: of the linear head; None for no head.
-        norm: "group" or "batch".
+        norm: "group", "batch" or "none".
     """
 
     def __init__(
@@ -471,6 +529,15 @@ class Supernet(nn.Module):
         stem: bool = True,
     ) -> None:
         super().__init__()
+        self.arguments = {
+            "space": space,
+            "kinds": kinds,
+            "channels": channels,
+            "outputs": outputs,
+            "norm": norm,
+            "inputs": inputs,
+            "stem": stem,
+        }
         self.norms = Norms(norm)
         self.stem = Convolution(inputs, channels, (3, 3)) if stem else None
         before, last = channels, channels
@@ -497,25 +564,66 @@ class Supernet(nn.Module):
         Returns:
             `(candidates * pictures, outputs)`, or the pooled features if there is no head.
         """
+        features = self.features(images, masks, watch).mean((2, 3))
+        if len(features) < len(images) * len(masks["normal"]):
+            features = features.repeat(len(masks["normal"]), 1)
+        return features if self.head is None else self.head(features)
+
+    def features(
+        self,
+        images: Tensor,
+        masks: dict[str, Tensor],
+        watch: Callable | None = None,
+        watch_norms: Callable | None = None,
+    ) -> Tensor:
+        """Features before pooling, `(candidates * pictures, feature_dim, height, width)`; arguments of `forward`.
+
+        Without gradients, those of one candidate, `(pictures, ...)`, where all are alike.
+        """
         weights = {kind: mixing_weights(masks[kind].to(images.device), images.dtype) for kind in CELL_TYPES}
-        every = Context(weights, self.norms, watch)
-        first = Context({kind: weight[:1] for kind, weight in weights.items()}, self.norms, watch)
+        every = Context(weights, self.norms, watch, watch_norms)
+        first = every._replace(weights={kind: weight[:1] for kind, weight in weights.items()})
         # Up to the first cell in which candidates differ, one stands for all; not where per-sample gradients are
         # wanted, which differ in every layer.
         context = every if torch.is_grad_enabled() else first
         x = images.repeat(context.candidates, 1, 1, 1)
         if self.stem is not None:
-            x = self.norms(self.stem(x), self.stem.weight.shape[0], context.candidates)
+            x = context.norm(self.stem(x), self.stem.weight.shape[0])
         before = last = x
         for cell in self.cells:
             if context is first and _differ(masks[cell.kind]):
                 before, last = (state.repeat(every.candidates, 1, 1, 1) for state in (before, last))
                 context = every
             before, last = last, cell(before, last, context)
-        features = context.relu(self.norms(last, last.shape[1], context.candidates)).mean((2, 3))
-        if context is first:
-            features = features.repeat(every.candidates, 1)
-        return features if self.head is None else self.head(features)
+        return context.relu(context.norm(last, last.shape[1]))
+
+    def layers(self) -> dict[str, Layer]:
+        """All convolutions and the head, by the name of the module, in the order of the modules."""
+        owners: dict[nn.Module, tuple[str, list[Slot]]] = {}
+        for cell in self.cells:
+            for fan in cell.fans:
+                for module, slots in fan.weighted():
+                    owners |= dict.fromkeys(module.modules(), (cell.kind, slots))
+        shown = {m.convolution: m for m in self.modules() if isinstance(m, DilatedDepthwise)}
+        return {
+            name: Layer(module, shown.get(module, module), *owners.get(module, (None, None)))
+            for name, module in self.named_modules()
+            if isinstance(module, Convolution | nn.Linear)
+        }
+
+    @torch.no_grad()
+    def restricted(self, remaining: dict[str, Tensor]) -> "Supernet":
+        """A network of `remaining` operations alone, which are some of this one's, with the same weights."""
+        own = next(self.parameters())
+        smaller = Supernet(remaining=remaining, **self.arguments).to(own.device, own.dtype)
+        ours = self.layers()
+        for name, layer in smaller.layers().items():
+            weight = ours[name].module.weight
+            if layer.slots is not None:
+                copies = [ours[name].slots.index(slot) for slot in layer.slots]
+                weight = weight.unflatten(0, (len(ours[name].slots), -1))[copies].flatten(0, 1)
+            layer.module.weight.copy_(weight)
+        return smaller
 
 
 def _differ(masks: Tensor) -> bool:
@@ -538,7 +646,8 @@ def initialise(network: nn.Module, scheme: str, generator: torch.Generator) -> N
     """Draw all weights anew, in the order of the modules.
 
     Args:
-        scheme: "kaiming_normal" (fan-in, gain √2) or "pytorch" (uniform within ±1/√fan-in, its default).
+        scheme: "kaiming_normal" (fan-in, gain √2), "pytorch" (uniform within ±1/√fan-in, its default) or
+            "normal" (standard deviation 1, for Zen-NAS).
         generator: on the CPU, so that every device sees the same weights.
     """
     for parameter in network.parameters():
@@ -546,6 +655,8 @@ def initialise(network: nn.Module, scheme: str, generator: torch.Generator) -> N
         draw = torch.empty(parameter.shape, dtype=torch.float32)
         if scheme == "kaiming_normal":
             draw.normal_(0.0, math.sqrt(2.0 / fan_in), generator=generator)
+        elif scheme == "normal":
+            draw.normal_(0.0, 1.0, generator=generator)
         else:
             bound = 1.0 / math.sqrt(fan_in)
             draw.uniform_(-bound, bound, generator=generator)

@@ -41,6 +41,11 @@ class MamlOptions(Base):
         0, ge=0, description="MAML++: epochs over which the loss after every inner step gives way to the last one's"
     )
     learned_rates: bool = Field(False, description="MAML++: learn an inner rate per parameter and step")
+    step_norms: bool = Field(
+        False,
+        description="MAML++: scales, offsets and running averages of norms apart for each inner step; takes "
+        "`all but norms`",
+    )
     schedule: Literal["constant", "cosine"] = Field("constant", description="of the outer rate, over the epochs")
     learning_rate: float = Field(1.0e-3, gt=0, description="of the outer loop (Adam)")
     clip: float = Field(10.0, gt=0, description="outer gradients are clipped to ± this, number by number")
@@ -66,6 +71,10 @@ class MamlOptions(Base):
             raise ValueError("shots: one is listed twice")
         if self.learned_rates and self.test_steps > self.inner_steps:
             raise ValueError("learned_rates: there is no rate for test_steps above inner_steps")
+        if self.step_norms and (self.adapt != "all but norms" or self.answer != "head"):
+            raise ValueError("step_norms takes adapt: all but norms, and answer: head")
+        if self.step_norms and self.test_steps > self.inner_steps:
+            raise ValueError("step_norms: there are no norms for test_steps above inner_steps")
         return self
 
     @property

@@ -39,9 +39,16 @@ class MetaOptNetOptions(Base):
     )
     momentum: float = Field(0.9, gt=0, lt=1, description="of SGD")
     weight_decay: float = Field(5.0e-4, ge=0, description="on all parameters")
+    validation_episodes: int = Field(
+        2000, ge=0, description="after each epoch; the epoch of the best accuracy on them is kept; 0: the last one"
+    )
+    validation_shots: Count = Field(5, description="support pictures per class of a validation episode")
+    validation_queries: Count = Field(15, description="query pictures per class of a validation episode")
     drop_rate: float = Field(0.1, ge=0, lt=1, description="as for `rfs`")
     augmentation: AugmentationOptions = AugmentationOptions()
-    precision: Literal["float32", "tf32"] = Field("float32", description="of the arithmetic, as for `rfs`")
+    precision: Literal["float32", "tf32", "bfloat16", "float16"] = Field(
+        "float32", description="of the arithmetic, as for `rfs`"
+    )
 
     @model_validator(mode="after")
     def _milestones_ascend_and_pass(self) -> "MetaOptNetOptions":

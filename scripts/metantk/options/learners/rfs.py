@@ -30,8 +30,10 @@ class RfsOptions(Base):
         lt=1,
         description="drop-path rate of cells, reached at the last epoch; dropping rate of ResNet-12",
     )
-    precision: Literal["float32", "tf32"] = Field(
-        "float32", description="of the arithmetic; `tf32` is faster on NVIDIA GPUs and the same elsewhere"
+    precision: Literal["float32", "tf32", "bfloat16", "float16"] = Field(
+        "float32",
+        description="of the arithmetic; `tf32` is faster on NVIDIA GPUs and the same elsewhere; in `bfloat16` "
+        "and `float16` (GPUs only, the loss scaled) convolutions and products compute, and weights stay in float32",
     )
     augmentation: AugmentationOptions = AugmentationOptions()
 

@@ -4,6 +4,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
+from metantk.options.base import Count
 from metantk.options.base import Options as Base
 
 
@@ -14,6 +15,11 @@ class SampleOptions(Base):
 
     kind: Literal["sample"] = "sample"
     space: Literal["few-shot", "darts"] = Field("few-shot", description="operations and nodes of a cell")
+    distinct: Count | None = Field(
+        None,
+        description="number of architectures: later seeds take the same ones again, so that one is trained with "
+        "several seeds; null: each seed has its own",
+    )
 
 
 Options = SampleOptions

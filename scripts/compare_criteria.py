@@ -1,0 +1,136 @@
+"""Say what criteria are worth: scores of many architectures against the accuracies of their trained networks.
+
+For each criterion: Kendall's τ with the accuracies, how much it knows beyond the number of parameters, what is
+lost by picking by it, and what it costs; intervals by bootstrap over architectures. Architectures that were
+trained with several seeds give the ceiling that the noise of training sets.
+
+Writes scores.csv, correlations.csv and .md, and a figure of prediction against cost for each data set, backbone and
+learner.
+
+Example:
+    python scripts/compare_criteria.py results/glyphs/3cells-4ch/random/seed*/rfs --output results/criteria
+"""
+
+import logging
+from pathlib import Path
+
+import pandas as pd
+from pydantic import Field
+
+from metantk import study, tables
+from metantk.command_line import make_parser, progress, run
+from metantk.figures.frontier import draw_frontier
+from metantk.figures.style import save
+from metantk.storage import InputError, atomic_write, canonical_json, check_writable
+from metantk.typed_files import Record, read_record
+
+log = logging.getLogger("metantk")
+
+
+class ScoreRecord(Record):
+    values: list[float | None] = Field(min_length=1)
+    operations: float = Field(ge=0)
+    seconds: float = Field(ge=0)
+    larger_is_better: bool
+
+
+class Scores(Record):
+    """scores.json"""
+
+    scores: dict[str, ScoreRecord] = Field(min_length=1)
+
+
+def main() -> None:
+    parser = make_parser(__doc__)
+    parser.add_argument(
+        "chains",
+        nargs="+",
+        type=Path,
+        metavar="CHAIN",
+        help="folders of evaluation.json, below that of scores.json",
+    )
+    parser.add_argument("--output", required=True, type=Path, metavar="DIR", help="folder of tables and figures")
+    arguments = parser.parse_args()
+    rows = []
+    for folder in progress(arguments.chains, total=len(arguments.chains), what="reading", unit="chain"):
+        rows += read_scored(folder)
+    scores = pd.DataFrame(rows)
+    if scores["architecture"].nunique() < 4:
+        raise InputError("fewer than 4 different architectures: nothing to compare; add seeds")
+    table = study.correlate(scores)
+    verdict = study.verdict(table)
+    figures = {
+        "_".join(["frontier", *key]): draw_frontier(group, f"What a criterion is worth: {', '.join(key)}")
+        for key, group in table.groupby(study.GROUP[:3])
+    }
+    check_writable(arguments.output)
+    for name, text in {
+        "scores.csv": scores.drop(columns="draws").to_csv(index=False),
+        "correlations.csv": table.to_csv(index=False),
+        "correlations.md": f"{verdict}\n\n{tables.to_markdown(describe(table))}",
+    }.items():
+        with atomic_write(arguments.output / name) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+    for stem, figure in figures.items():
+        save(figure, arguments.output / stem)
+    log.info("%s", verdict)
+
+
+def read_scored(folder: Path) -> list[dict]:
+    """A row for each number of shots and criterion of a trained architecture."""
+    chain = tables.read_chain(folder)
+    file = folder.parent / "scores.json"
+    scores = read_record(file, Scores, stage="score_architecture").scores
+    origin, architecture = chain.model.architecture.origin, chain.model.architecture
+    shared = {
+        "dataset": origin.dataset,
+        "backbone": origin.backbone,
+        "learner": chain.model.learner_name,
+        "search": origin.search,
+        "seed": origin.seed,
+        "architecture": canonical_json(architecture.genotype),
+    }
+    return [
+        shared
+        | {
+            "shots": int(shots),
+            "accuracy": result.accuracy_mean,
+            "criterion": name,
+            "score": sum(finite(each)) / len(each.values),
+            "draws": finite(each),
+            "operations": each.operations,
+            "seconds": each.seconds,
+            "larger_is_better": each.larger_is_better,
+        }
+        for shots, result in chain.evaluation.shots.items()
+        for name, each in scores.items()
+    ]
+
+
+def finite(score: ScoreRecord) -> list[float]:
+    """Values; one that there is not (it was infinite) is worse than any other."""
+    worst = -1e300 if score.larger_is_better else 1e300
+    return [worst if value is None else value for value in score.values]
+
+
+def describe(table: pd.DataFrame) -> pd.DataFrame:
+    """The table for people."""
+    described = table[[*study.GROUP, "criterion", "architectures"]].astype(str)
+    for name, title in (
+        ("tau", "Kendall's τ"),
+        ("above_baseline", "τ above parameters"),
+        ("regret", "regret (points)"),
+    ):
+        described[title] = [
+            "" if pd.isna(value) else f"{value:.2f} [{low:.2f}, {high:.2f}]"
+            for value, low, high in table[[name, f"{name}_low", f"{name}_high"]].to_numpy(float)
+        ]
+    for name, title in (("partial_tau", "partial τ"), ("repeatability", "τ between draws")):
+        described[title] = [("" if pd.isna(value) else f"{value:.2f}") for value in table[name]]
+    described["operations"] = [("" if pd.isna(value) else f"{value:.1e}") for value in table["operations"]]
+    described["seconds"] = [("" if pd.isna(value) else f"{value:.2f}") for value in table["seconds"]]
+    return described
+
+
+if __name__ == "__main__":
+    run(main)

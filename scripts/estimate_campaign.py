@@ -1,0 +1,277 @@
+"""Say how long a configuration will take on this machine, before it is run.
+
+Each distinct job of the three long stages (search, training, evaluation) runs here for some seconds by its own
+program, in a folder that is thrown away; its progress is carried on to its end. What a search has had no time to
+find is stood for by a random cell, and a trained network by an untrained one. An evaluation that does not end in
+time is estimated too high: its first episodes pay for features that later ones share. A data set is taken from the
+results folder; where it is not prepared yet, it is prepared first, whole.
+
+Prints seconds, memory and jobs for each kind of job, then the hours of all of them side by side on 1, 2, 4 and 8
+GPUs (or cores): the jobs of a chain follow one another. Figures and tables count with the seconds of a start each.
+
+Example:
+    python scripts/estimate_campaign.py --configfile config/config.yaml --seconds 20
+
+Time: two to three times `--seconds` for each distinct row, and the preparation of the data.
+"""
+
+import heapq
+import os
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+import yaml
+
+from metantk.command_line import make_parser, run
+from metantk.options.base import Options
+from metantk.options.config import Chain, Config, parse_config
+from metantk.storage import SCRIPTS, InputError, canonical_json
+
+SIDE_BY_SIDE = (1, 2, 4, 8)
+DEFAULT_SECONDS = 20
+# A line of metantk.command_line.progress: done and all.
+PROGRESS = re.compile(r"^\w[\w ]*: ([\d.]+[kMG]?)/([\d.]+[kMG]?) \[")
+UNITS = {"k": 1e3, "M": 1e6, "G": 1e9}
+
+
+class Cost(NamedTuple):
+    """Of one job: seconds, the largest resident memory in MiB, and whether it ran to its end."""
+
+    seconds: float
+    memory_mb: float
+    whole: bool
+
+
+class Job(NamedTuple):
+    """A kind of job: how its row of the table begins, and its cost. `count` of them are run."""
+
+    stage: str
+    name: str
+    count: int
+    cost: Cost
+
+
+def main() -> None:
+    parser = make_parser(__doc__)
+    parser.add_argument("--configfile", type=Path, default=Path("config/config.yaml"), metavar="FILE")
+    parser.add_argument(
+        "--seconds", type=float, default=DEFAULT_SECONDS, help=f"for each distinct job [{DEFAULT_SECONDS}]"
+    )
+    arguments = parser.parse_args()
+    config = read_config(arguments.configfile)
+    with tempfile.TemporaryDirectory(prefix="estimate-") as folder:
+        jobs, chains = measure(config, Path(folder), arguments.seconds)
+        starts = measure_start(Path(folder))
+    print(table(jobs))
+    print(summary(jobs, chains, count_small_jobs(config), starts))
+
+
+def read_config(path: Path) -> Config:
+    """Raises InputError: it cannot be read, or is not valid."""
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise InputError(f"{path}: cannot be read ({str(error).splitlines()[0]})") from None
+    if not isinstance(values, dict):
+        raise InputError(f"{path}: is no configuration")
+    return parse_config(values)
+
+
+def measure(config: Config, folder: Path, seconds: float) -> tuple[list[Job], list[list[float]]]:
+    """All kinds of jobs, and the seconds of the jobs of each chain: data, search, training, evaluation."""
+    jobs, chains = [], []
+    for dataset, options in config.datasets.items():
+        data = Path(config.results) / dataset / "data"
+        prepared = Cost(0.0, 0.0, True)
+        if not (data / "manifest.json").is_file():
+            data = folder / dataset
+            words = ["--name", dataset, "--options", as_json(options), "--output", data]
+            prepared = run_for(None, "prepare_dataset", words)
+            jobs.append(Job("prepare_dataset", dataset, 1, prepared))
+        architectures: dict[tuple[str, str], Path] = {}
+        for number, chain in enumerate(config.chains):
+            place = folder / f"{dataset}-{number}"
+            key = (chain.backbone, chain.search)
+            costs = [prepared]
+            if key not in architectures:  # else its search is another row's, too
+                costs.append(measure_search(config, chain, data, place, seconds))
+                architectures[key] = place / "search" / "architecture.json"
+                name = f"{dataset} {chain.backbone} {chain.search}"
+                jobs.append(Job("search_architecture", name, len(config.seeds), costs[-1]))
+            costs += measure_learner(config, chain, data, architectures[key], place, seconds)
+            for stage, cost in zip(("train_network", "evaluate_episodes"), costs[-2:], strict=True):
+                jobs.append(Job(stage, f"{dataset} {' '.join(chain)}", len(config.seeds), cost))
+            chains += [[cost.seconds for cost in costs]] * len(config.seeds)
+    return jobs, chains
+
+
+def measure_search(config: Config, chain: Chain, data: Path, place: Path, seconds: float) -> Cost:
+    """Leaves the architecture that was found, or, if there was no time for it, that of a random cell."""
+    backbone = [
+        "--data",
+        data,
+        "--backbone",
+        as_json(config.backbone(chain.backbone)),
+        "--output",
+        place / "search",
+    ]
+    cost = run_for(seconds, "search_architecture", [*backbone, "--search", as_json(config.search(chain.search))])
+    if not cost.whole:
+        run_for(None, "search_architecture", [*backbone, "--search", "sample"])
+    return cost
+
+
+def measure_learner(
+    config: Config, chain: Chain, data: Path, architecture: Path, place: Path, seconds: float
+) -> tuple[Cost, Cost]:
+    """Of the training, and of the evaluation of the network that it starts with."""
+    learner = config.learner(chain.learner)
+    words = ["--data", data, "--architecture", architecture, "--output", place / "model"]
+    training = run_for(seconds, "train_network", [*words, "--learner", as_json(learner)])
+    model = place / "model"
+    if not training.whole:
+        untrained = {"kind": "none"} if learner.kind == "rfs" else learner.model_dump() | {"epochs": 0}
+        model = place / "untrained"
+        words[-1] = model
+        run_for(None, "train_network", [*words, "--learner", canonical_json(untrained)])
+    words = [
+        "--data",
+        data,
+        "--model",
+        model,
+        "--options",
+        as_json(config.evaluation),
+        "--output",
+        place / "tested",
+    ]
+    return training, run_for(seconds, "evaluate_episodes", words)
+
+
+def as_json(options: Options) -> str:
+    return canonical_json(options.model_dump())
+
+
+def measure_start(folder: Path) -> float:
+    """Seconds of a program that has nothing to do: most of those that draw and tabulate."""
+    began = time.perf_counter()
+    subprocess.run(
+        [sys.executable, SCRIPTS / "draw_results.py", "--help"], cwd=folder, stdout=subprocess.DEVNULL, check=True
+    )
+    return time.perf_counter() - began
+
+
+def count_small_jobs(config: Config) -> int:
+    """Jobs that are hardly more than their start: pictures of searches, of data sets and of results, tables."""
+    searches = {(c.backbone, c.search) for c in config.chains if config.backbone(c.backbone).searchable}
+    return len(config.datasets) * (len(searches) + 2) + 1
+
+
+def run_for(seconds: float | None, script: str, words: list[object]) -> Cost:
+    """Run a stage's program for so long at most (None: to its end), and carry its progress on to its end.
+
+    Raises:
+        InputError: it failed, or has made no progress.
+    """
+    path = SCRIPTS / f"{script}.py"
+    environment = os.environ | {"METANTK_PROGRESS_SECONDS": "0.5"}
+    began = time.perf_counter()
+    process = subprocess.Popen(
+        [sys.executable, *map(str, [path, *words])],
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        text=True,
+        env=environment,
+    )
+    marks: list[tuple[float, float, float]] = []  # when, done, all
+    first = threading.Event()
+    stop = threading.Timer(seconds or 0, process.send_signal, [signal.SIGTERM]) if seconds else None
+    last = ""
+    for line in process.stderr:
+        last = line.strip() or last
+        if found := PROGRESS.match(line):
+            marks.append((time.perf_counter() - began, *map(_number, found.groups())))
+            # The time counts from the first step on: a program's start is not what is carried on.
+            if stop is not None and not first.is_set() and marks[-1][1] > 0:
+                first.set()
+                stop.start()
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if stop is not None:
+        stop.cancel()
+    spent, memory = time.perf_counter() - began, usage.ru_maxrss / 2**10
+    if process.returncode == 0:
+        return Cost(spent, memory, True)
+    # Python itself, at its very end, is ended by the signal.
+    if process.returncode not in (128 + signal.SIGTERM, -signal.SIGTERM):
+        raise InputError(f"{path.name}: {last}")
+    return Cost(carry_on(marks, path.name), memory, False)
+
+
+def carry_on(marks: list[tuple[float, float, float]], name: str) -> float:
+    """Seconds until the end of a run, from its progress so far: (seconds, done, all) at some moments.
+
+    Raises:
+        InputError: nothing was done between two of them.
+    """
+    marks = [mark for mark in marks if mark[1] > 0]
+    if marks and marks[-1][1] >= marks[-1][2] > 0:
+        return marks[-1][0]
+    if len(marks) < 2 or marks[-1][1] == marks[0][1]:
+        raise InputError(f"{name}: no second step was seen in time; give it more with --seconds")
+    (began, first, _), (now, done, total) = marks[0], marks[-1]
+    return now + (total - done) * (now - began) / (done - first)
+
+
+def _number(text: str) -> float:
+    return float(text[:-1]) * UNITS[text[-1]] if text[-1] in UNITS else float(text)
+
+
+def schedule(chains: list[list[float]], workers: int) -> float:
+    """Seconds until the last job ends where each worker takes the longest chain that waits, job after job.
+
+    The first job of a chain, the data, is done before, once.
+    """
+    data = max(jobs[0] for jobs in chains)
+    free = [0.0] * workers
+    heapq.heapify(free)
+    ends = 0.0
+    for jobs in sorted((jobs[1:] for jobs in chains), key=sum, reverse=True):
+        end = heapq.heappop(free) + sum(jobs)
+        heapq.heappush(free, end)
+        ends = max(ends, end)
+    return data + ends
+
+
+def table(jobs: list[Job]) -> str:
+    rows = [("stage", "job", "jobs", "seconds each", "MiB")]
+    rows += [
+        (job.stage, job.name, str(job.count), f"{job.cost.seconds:.0f}", f"{job.cost.memory_mb:.0f}")
+        for job in jobs
+    ]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    names, numbers = (
+        "  ".join(f"{{:<{width}}}" for width in widths[:2]),
+        "".join(f"  {{:>{w}}}" for w in widths[2:]),
+    )
+    return "\n".join((names + numbers).format(*row) for row in rows)
+
+
+def summary(jobs: list[Job], chains: list[list[float]], small: int, start: float) -> str:
+    """What all of it takes, for numbers of workers."""
+    largest = max(job.cost.memory_mb for job in jobs)
+    lines = [f"\n{sum(job.count for job in jobs) + small} jobs; the largest takes {largest:.0f} MiB"]
+    for workers in SIDE_BY_SIDE:
+        seconds = schedule(chains, workers) + small * start / workers
+        lines.append(f"{workers} at once: {seconds / 3600:.2f} h ({seconds:.0f} s)")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    run(main)

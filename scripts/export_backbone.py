@@ -1,0 +1,107 @@
+"""Write a trained backbone as an ONNX file, for programs without Python or PyTorch.
+
+The file takes any number of pictures, float32 `(pictures, 3, height, width)` with red, green and blue in 0..1, of
+the size that the network was trained on, and gives one row of features per picture: normalisation before the
+network and division by the L2 norm after it are inside. Its metadata say what it is: size of the pictures, classes
+that it was trained on, row of the tables, licence of the data, checksum of the weights, and, with the prepared data
+set at hand, how sure a classifier on it may be (`metantk.unlike`).
+
+Example:
+    python scripts/export_backbone.py results/glyphs/3cells-4ch/metantk/seed0/rfs --output model.onnx
+
+Time: half a minute on one core, most of it PyTorch's exporter.
+"""
+
+import logging
+from pathlib import Path
+
+import metantk  # isort: skip  # noqa: F401  # before torch: how its threads wait
+import torch
+
+from metantk import devices
+from metantk.command_line import make_parser, run
+from metantk.exported import INPUT, OUTPUT, OnnxModel, image_size_of, to_onnx
+from metantk.learners import rfs
+from metantk.models import DESCRIPTION, Model, load_model
+from metantk.own_pictures import calibrate_model, calibration_data
+from metantk.storage import InputError, atomic_write, read_json
+
+log = logging.getLogger("metantk")
+TASKS = [(ways, shots) for ways in (2, 5, 10) for shots in (1, 5)]  # that the file is calibrated for
+TOLERANCE = 1e-4  # between PyTorch's features and the file's
+
+
+def main() -> None:
+    parser = make_parser(__doc__)
+    parser.add_argument("model", type=Path, metavar="MODEL", help="output of train_network.py")
+    parser.add_argument(
+        "--data",
+        type=Path,
+        metavar="DIR",
+        help="prepared data set, whose validation classes calibrate [that of its training, if it is there]",
+    )
+    parser.add_argument("--output", required=True, type=Path, metavar="FILE", help="the .onnx file to write")
+    arguments = parser.parse_args()
+    if arguments.output.suffix != ".onnx":
+        raise InputError(f"--output {arguments.output}: name a file that ends in .onnx")
+    devices.start(uses_device=False)
+    model = load_model(arguments.model, torch.device("cpu"))
+    image_size_of(model, arguments.model)
+    facts = _describe(model, read_json(arguments.model / DESCRIPTION))
+    facts["calibrations"] = _calibrations(model, calibration_data(arguments.data, model))
+    with atomic_write(arguments.output) as temporary:
+        to_onnx(model, temporary, facts)
+        difference = _compare(model, temporary)
+    log.info("%s: features equal PyTorch's to %.1e", arguments.output, difference)
+
+
+def _describe(model: Model, content: dict) -> dict:
+    """What a user of the file should know, from model.json."""
+    origin = content["architecture"].get("origin", {})
+    side = model.facts["image_size"]
+    return {
+        "image_size": side,
+        "input": f"{INPUT}: float32 (pictures, 3, {side}, {side}), red, green, blue in 0..1",
+        "output": f"{OUTPUT}: float32 (pictures, {model.network.feature_dim}), of L2 norm 1",
+        "row": {
+            **{key: origin.get(key) for key in ("dataset", "backbone", "search", "seed")},
+            "learner": content.get("learner_name", model.learner.kind),
+        },
+        "classes": content.get("classes", []),
+        "licence": content.get("licence", "unknown"),
+        "weights_sha256": content["weights_sha256"],
+    }
+
+
+def _calibrations(model: Model, data: Path | None) -> list[dict]:
+    if data is None:
+        log.warning("no prepared data set to calibrate with: the file will not say which pictures are unlike any")
+        return []
+    found: list[dict] = []
+    for ways, shots in TASKS:
+        # A file answers by a linear classifier on its features, whatever the model's learner does.
+        entry = calibrate_model(model, data, ways=ways, shots=shots, module=rfs)._asdict()
+        if entry not in found:
+            found.append(entry)
+    return found
+
+
+def _compare(model: Model, path: Path) -> float:
+    """The largest difference between the features of some noise by the file and by PyTorch.
+
+    Raises:
+        InputError: it is too large.
+    """
+    side = model.facts["image_size"]
+    noise = torch.randint(256, (3, side, side, 3), generator=devices.generator("noise"), dtype=torch.uint8)
+    theirs = OnnxModel(path)
+    found = theirs.features(theirs.prepare(noise))
+    expected = torch.nn.functional.normalize(model.features(model.prepare(noise)), dim=1)
+    difference = (found - expected).abs().max().item()
+    if not difference <= TOLERANCE:
+        raise InputError(f"{path.name}: its features are {difference:.1e} off PyTorch's; nothing is written")
+    return difference
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,75 @@
+"""Features of an ONNX file, computed by onnxruntime on the CPU: networks of any framework, frozen.
+
+Pictures of the prepared size are resized (bilinear, with antialiasing) where the file takes another one, and
+normalised by the option's mean and deviation; the defaults leave them in 0..1, as files of `export_backbone.py`
+take them. The file's bytes are kept with the model's weights: a trained model needs the file no longer.
+
+A graph of ONNX's own operations is data; operations of other libraries, and weights in other files, are not loaded.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from metantk import transforms
+from metantk.backbones.drop import Drop
+from metantk.onnx_files import Graph, count_numbers, read_onnx
+from metantk.options.backbones.onnx import Architecture as Architecture
+from metantk.options.backbones.onnx import Options as Options
+from metantk.storage import InputError
+
+
+class Network(nn.Module):
+    """The file as a buffer of bytes, and a linear head that nothing trains.
+
+    Attributes:
+        statistics: mean and deviation of the normalisation.
+        numbers_in_file: its parameters, once it is read.
+    """
+
+    def __init__(self, architecture: dict, outputs: int) -> None:
+        super().__init__()
+        self.path, self.sha256 = architecture["file"], architecture["file_sha256"]
+        self.image_size, self.input_size = architecture["image_size"], architecture["input_size"]
+        self.statistics = {"mean": architecture["mean"], "std": architecture["std"]}
+        self.register_buffer("file", torch.zeros(architecture["file_bytes"], dtype=torch.uint8))
+        self.feature_dim = architecture["feature_dim"]
+        self.head = nn.Linear(self.feature_dim, outputs)
+        self.recompute = False
+        self.numbers_in_file = 0
+        self._graph: Graph | None = None
+
+    def features(self, images: Tensor, drop: Drop | None = None) -> Tensor:
+        """Normalised `(pictures, 3, height, width)` to `(pictures, feature_dim)`."""
+        if self._graph is None:
+            content = self.file.cpu().numpy().tobytes()
+            self._graph = Graph(content, where=self.path, image_size=self.image_size)
+        if self.input_size is not None:
+            images = transforms.resize(images, self.input_size)
+        features = self._graph(images.detach().to("cpu", torch.float32).numpy())
+        return torch.from_numpy(features).to(images.device)
+
+    def forward(self, images: Tensor, drop: Drop | None = None) -> Tensor:
+        """The head's outputs, `(pictures, outputs)`."""
+        return self.head(self.features(images, drop))
+
+    def initialise_(self, generator: torch.Generator) -> None:
+        """Read the file; only the head, which nothing asks, is drawn.
+
+        Raises:
+            InputError: it is missing, or no longer what architecture.json describes.
+        """
+        found = read_onnx(Path(self.path), image_size=self.image_size)
+        if found.sha256 != self.sha256:
+            raise InputError(f"{self.path}: has changed since the architecture was written; write that again")
+        self.file.copy_(torch.from_numpy(np.frombuffer(found.content, np.uint8).copy()))
+        self.numbers_in_file, self._graph = count_numbers(found.content), None
+        nn.init.kaiming_uniform_(self.head.weight, generator=generator)
+        nn.init.zeros_(self.head.bias)
+
+
+def build(architecture: dict, outputs: int) -> Network:
+    """The network with `outputs` outputs, its file not read yet; `architecture` as in `Architecture`."""
+    return Network(architecture, outputs)

@@ -1,0 +1,8 @@
+"""How little the pictures' gradients resemble one another (nas-without-training, version 1); higher is better.
+
+Never above minus the number of pictures.
+"""
+
+from metantk.criteria.jacobian import jacobian_criterion
+
+CRITERION = jacobian_criterion("jacob_cov", title="jacob_cov", change="difference")

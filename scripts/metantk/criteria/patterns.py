@@ -1,0 +1,118 @@
+"""Criteria of the patterns of all ReLUs of the whole network: NASWOT and SWAP.
+
+Batch norm in training mode. Each operation has a ReLU of its own, as in published networks, though those that read
+the same state are computed once. Units of operations that a candidate does not have are left out.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from metantk.criteria.base import Bill, Criterion, Draws, Masks, Measured, Setting, criterion_of
+from metantk.criteria.chunks import build, join, over_candidates
+from metantk.criteria.formulas import log_determinants
+from metantk.criteria.networks import operations_of
+from metantk.criteria.pictures import draw_batch
+from metantk.options.criteria.patterns import PatternsOptions
+from metantk.space.supernet import Supernet
+
+
+def patterns_criterion(part: str, **facts) -> Criterion:
+    """A criterion of `measure_chunk`."""
+    return criterion_of(measure, part, larger_is_better=True, section="patterns", options=PatternsOptions, **facts)
+
+
+class Agreements:
+    """Adds up, over units, in how many two pictures agree; to be shown each ReLU's input.
+
+    Attributes:
+        kernel: `(candidates, pictures, pictures)` float64; of one candidate as long as all are alike.
+    """
+
+    def __init__(self) -> None:
+        self.kernel: Tensor | float = 0.0
+
+    def __call__(self, x: Tensor, used: Tensor) -> None:
+        """Args: `x`, `(candidates * pictures, copies, ...)`; `used`, `(candidates, copies)` counts."""
+        # 1 or -1 by unit: a product of two pictures is units that agree minus units that do not. Counts of 2^24 or
+        # more would lose units in float32; one state is never so large.
+        signs = torch.where(x > 0, 1.0, -1.0).flatten(2).unflatten(0, (len(used), -1))
+        weighed = signs * used[:, None, :, None]
+        difference = (weighed.flatten(2) @ signs.flatten(2).transpose(1, 2)).double()
+        units = used.sum(1).double() * signs.shape[3]
+        self.kernel = self.kernel + (units[:, None, None] + difference) / 2
+
+
+class Columns:
+    """Collects each unit's pattern over the first pictures, as a number of so many bits.
+
+    Args:
+        pictures: at most 62.
+    """
+
+    def __init__(self, pictures: int) -> None:
+        self.pictures = pictures
+        self.parts: list[Tensor] = []
+
+    def __call__(self, x: Tensor, used: Tensor) -> None:
+        """Args: as of `Agreements`."""
+        on = (x > 0).flatten(2).unflatten(0, (len(used), -1))[:, : self.pictures]
+        codes = torch.zeros_like(on[:, 0], dtype=torch.int64)
+        for picture in range(on.shape[1]):
+            codes += on[:, picture].long() << picture
+        codes[(used == 0)[:, :, None].expand_as(codes)] = -1
+        self.parts.append(codes.flatten(1).cpu())
+
+    def count(self, candidates: int) -> Tensor:
+        """Distinct patterns of each candidate, `(candidates,)`."""
+        codes = torch.cat([part.expand(candidates, -1) for part in self.parts], dim=1)
+        return torch.tensor([int((own.unique() >= 0).sum()) for own in codes], dtype=torch.float64)
+
+
+def measure(
+    setting: Setting, options: PatternsOptions, draws: Draws, masks: Masks, parts: Sequence[str]
+) -> dict[str, Measured]:
+    bill = Bill(parts)
+    with bill.of():
+        network = build(setting, draws, masks, outputs=None, norm="batch")
+        pictures = draw_batch(setting, options.pictures, draws.pictures, "patterns")
+    chunks = over_candidates(
+        setting,
+        draws,
+        network,
+        masks,
+        pictures,
+        lambda own, chunk: measure_chunk(own, pictures, chunk, parts, options.swap_pictures),
+    )
+    return join(bill, chunks)
+
+
+@torch.no_grad()
+def measure_chunk(
+    network: Supernet, pictures: Tensor, masks: Masks, parts: Sequence[str], swap_pictures: int
+) -> dict[str, Measured]:
+    """Those of naswot and swap that `parts` name; swap of the first `swap_pictures`."""
+    bill = Bill(parts)
+    agreements, columns = Agreements(), Columns(swap_pictures)
+
+    def watch(x: Tensor, used: Tensor) -> None:
+        if "naswot" in parts:
+            with bill.of("naswot"):
+                agreements(x, used)
+        if "swap" in parts:
+            with bill.of("swap"):
+                columns(x, used)
+
+    count = len(masks["normal"])
+    with bill.of(), operations_of(list(network.layers().values())) as operations:
+        network.features(pictures, masks, watch)
+    bill.count(sum(operations))
+    values = {}
+    if "naswot" in parts:
+        with bill.of("naswot"):
+            values["naswot"] = log_determinants(agreements.kernel).expand(count)
+    if "swap" in parts:
+        with bill.of("swap"):
+            values["swap"] = columns.count(count)
+    return bill.measured(values)

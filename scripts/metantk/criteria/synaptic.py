@@ -1,0 +1,61 @@
+"""Synflow and logsynflow: gradients of a network of absolute weights, without norms, for one picture of ones.
+
+In float64 always: values exceed what float32 can hold.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from metantk.criteria.base import Bill, Criterion, Draws, Masks, Measured, Setting, criterion_of
+from metantk.criteria.chunks import build, join, over_candidates
+from metantk.criteria.networks import Networks, Seen, backward, candidates_of, forward, weight_gradients
+
+
+def synaptic_criterion(part: str, **facts) -> Criterion:
+    """A criterion of `measure_networks`."""
+    return criterion_of(measure, part, larger_is_better=True, change="logarithm", logarithmic=True, **facts)
+
+
+def measure(
+    setting: Setting, options: None, draws: Draws, masks: Masks, parts: Sequence[str]
+) -> dict[str, Measured]:
+    bill = Bill(parts)
+    with bill.of():
+        network = build(setting, draws, masks, outputs=setting.classes, norm="none", dtype=torch.float64)
+        size = setting.image_size
+        ones = torch.ones(1, 3, size, size, dtype=torch.float64, device=setting.device)
+
+    def measure_chunk(own, chunk: Masks) -> dict[str, Measured]:
+        with torch.no_grad():  # here, since a head of the candidate's own is drawn just before
+            for weight in own.parameters():
+                weight.abs_()
+        return measure_networks(candidates_of(own, chunk), ones, parts)
+
+    return join(bill, over_candidates(setting, draws, network, masks, ones, measure_chunk))
+
+
+def measure_networks(networks: Networks, ones: Tensor, parts: Sequence[str]) -> dict[str, Measured]:
+    """Those of synflow and logsynflow that `parts` name.
+
+    Args:
+        networks: without norms; all parameters, biases too, are 0 or larger.
+        ones: one picture, `(1, channels, height, width)`.
+    """
+    bill = Bill(parts)
+    sums = {part: torch.zeros(networks.count, dtype=torch.float64) for part in ("synflow", "logsynflow")}
+
+    def consume(seen: Seen, gradient: Tensor) -> None:
+        weight = seen.layer.module.weight.detach()
+        flow = weight_gradients(seen.layer, seen.input, gradient, networks.count)
+        if "synflow" in parts:
+            sums["synflow"] += (weight * flow).abs().flatten(1).sum(1).cpu()
+        if "logsynflow" in parts:
+            sums["logsynflow"] += (weight * flow.log1p()).abs().flatten(1).sum(1).cpu()
+
+    with bill.of():
+        done = forward(networks, ones)
+        backward(done, done.answers.sum(), consume)
+    bill.count(3 * done.operations)
+    return bill.measured(sums)

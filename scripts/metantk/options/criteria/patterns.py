@@ -1,0 +1,14 @@
+"""Options of the criteria that count or compare patterns of ReLUs in the whole network."""
+
+from pydantic import Field
+
+from metantk.options.base import Options
+
+
+class PatternsOptions(Options):
+    """Pictures whose patterns are recorded in one pass."""
+
+    pictures: int = Field(64, ge=2, description="pictures of NASWOT (published: 128)")
+    swap_pictures: int = Field(
+        16, ge=2, le=62, description="the first of them, whose patterns SWAP counts; at most `pictures`"
+    )

@@ -1,0 +1,19 @@
+"""Options of the criterion that trains a little."""
+
+from pydantic import Field
+
+from metantk.options.base import Count, Options
+
+
+class ShortTrainingOptions(Options):
+    """A short training of a narrow network, by plain classification, and its accuracy on validation episodes."""
+
+    epochs: float = Field(1.0, gt=0, description="passes over the training split; parts of one count")
+    channels: Count | None = Field(None, description="after the stem; null: as the backbone")
+    learning_rate: float = Field(0.1, gt=0, description="of SGD, constant")
+    batch_size: int = Field(32, ge=2, description="pictures per step")
+    padding: int = Field(4, ge=0, description="pixels added on each side before the random crop")
+    ways: int = Field(5, ge=2, description="classes of a validation episode")
+    shots: Count = Field(5, description="support pictures per class")
+    queries: Count = Field(15, description="query pictures per class")
+    episodes: int = Field(300, ge=2, description="validation episodes, the same for all architectures")

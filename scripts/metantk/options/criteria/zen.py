@@ -1,0 +1,12 @@
+"""Options of the Zen score."""
+
+from pydantic import Field
+
+from metantk.options.base import Options
+
+
+class ZenOptions(Options):
+    """The noise that is passed through in place of pictures (facts of Zen-NAS)."""
+
+    pictures: int = Field(32, ge=2, description="pictures of noise (published: 64)")
+    step: float = Field(0.01, gt=0, description="share of a second noise that is added")

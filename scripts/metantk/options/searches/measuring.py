@@ -1,0 +1,76 @@
+"""What searches that measure criteria share: which criteria, on what networks. Imports no torch."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Discriminator, Field, Tag
+
+from metantk.options.base import Options as Base
+
+# A built-in criterion (a module of metantk.criteria), or the file of one's own.
+CriterionName = Annotated[str, Field(pattern=r"^([a-z0-9_]+|.+\.py)$", max_length=200)]
+# Told apart by type, so that an error names what is wrong with the one that was meant.
+WeightedCriterion = Annotated[
+    Annotated[CriterionName, Tag("name")]
+    | Annotated[dict[CriterionName, Annotated[float, Field(gt=0)]], Tag("weighted")],
+    Discriminator(lambda item: "name" if isinstance(item, str) else "weighted"),
+]
+
+
+def weights_of(criteria: list[WeightedCriterion]) -> dict[str, float]:
+    """The weight of each criterion, in the order of the list; a bare name weighs 1."""
+    weights: dict[str, float] = {}
+    for item in criteria:
+        entry = {item: 1.0} if isinstance(item, str) else item
+        if len(entry) != 1:
+            raise ValueError("write each criterion as a list item of its own, `name` or `{name: weight}`")
+        weights |= entry
+    if len({Path(kind).stem for kind in weights}) < len(criteria):
+        raise ValueError("one criterion is listed twice")
+    return weights
+
+
+def _checked(criteria: list[WeightedCriterion]) -> list[WeightedCriterion]:
+    weights_of(criteria)
+    return criteria
+
+
+Criteria = Annotated[list[WeightedCriterion], Field(min_length=1), AfterValidator(_checked)]
+
+
+class MeasuringOptions(Base):
+    """Criteria with their weights, and the untrained networks on which they are measured."""
+
+    criteria: Criteria = Field(
+        description="what decides, each a `name` or `{name: weight}`; a name is a built-in criterion or the .py "
+        "file of your own",
+    )
+    space: Literal["few-shot", "darts"] = Field("few-shot", description="operations and nodes of a cell")
+    initialisation: Literal["kaiming_normal", "pytorch"] = Field(
+        "kaiming_normal",
+        description="of the weights: fan-in Kaiming as the paper says, or PyTorch's default as the authors' "
+        "program has it",
+    )
+    image_size: int = Field(32, ge=8, le=1024, description="height and width of the pictures, in pixels")
+    precision: Literal["float32", "tf32", "float64"] = Field(
+        "float32",
+        description="of the networks' arithmetic; `tf32` is faster on NVIDIA GPUs and the same elsewhere. "
+        "Grams add up in float64 always",
+    )
+    settings: dict[str, dict] = Field(
+        {}, description="options of the criteria, by section; the workflow fills it from its section `criteria`"
+    )
+
+    @property
+    def weights(self) -> dict[str, float]:
+        """The weight of each criterion, by name."""
+        return {Path(kind).stem: weight for kind, weight in weights_of(self.criteria).items()}
+
+    @property
+    def kinds(self) -> dict[str, str]:
+        """What each criterion is loaded by: its name, or the file that is named after it."""
+        return {Path(kind).stem: kind for kind in weights_of(self.criteria)}
+
+    @property
+    def parts(self) -> list[tuple[str, str]]:
+        return [("criteria", kind) for kind in self.kinds.values()]

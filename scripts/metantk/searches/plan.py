@@ -1,0 +1,59 @@
+"""What searches that measure criteria measure: candidates and the criteria that judge them."""
+
+from typing import NamedTuple
+
+from metantk import devices
+from metantk.criteria.base import Criterion, Setting, load_criterion, options_of
+from metantk.options.base import Options
+from metantk.options.searches.measuring import MeasuringOptions
+from metantk.searches.base import Problem
+from metantk.space.genotype import Space
+
+
+class Plan(NamedTuple):
+    """What candidates are, and by what they are judged.
+
+    Attributes:
+        setting: shared by all criteria.
+        options: of the search.
+        criteria: by name, in the order of the options.
+        settings: each criterion's own options.
+    """
+
+    setting: Setting
+    options: MeasuringOptions
+    criteria: dict[str, Criterion]
+    settings: dict[str, Options | None]
+
+    @property
+    def space(self) -> Space:
+        return self.setting.operations
+
+
+def plan_of(problem: Problem, options: MeasuringOptions) -> Plan:
+    """What a search of this problem measures; sets the precision of the device."""
+    devices.set_precision(options.precision)
+    setting = Setting(
+        options.space,
+        problem.backbone.cells,
+        problem.backbone.channels,
+        options.image_size,
+        options.initialisation,
+        options.precision,
+        problem.train,
+        problem.val,
+        problem.device,
+        problem.bar.update,
+    )
+    return make_plan(setting, options)
+
+
+def make_plan(setting: Setting, options: MeasuringOptions) -> Plan:
+    """Load the criteria and check their options.
+
+    Raises:
+        InputError: an unknown criterion, or options that are not its own.
+    """
+    criteria = {name: load_criterion(kind) for name, kind in options.kinds.items()}
+    settings = {name: options_of(criterion, options.settings) for name, criterion in criteria.items()}
+    return Plan(setting, options, criteria, settings)

@@ -1,0 +1,136 @@
+"""What a classifier of few examples says of its own answers: probabilities, and pictures unlike any class.
+
+Both are calibrated on tasks of classes that the network was not trained on, the validation classes, with as many
+classes and examples as the task at hand: a temperature, by which the classifier's scores are multiplied before the
+softmax (Guo et al., 2017), and the least closeness at which `KEPT` of the pictures of a task's classes still pass.
+How many pictures of other classes pass, too, is measured on the same tasks.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from metantk.devices import numpy_generator
+from metantk.storage import InputError
+
+KEPT = 0.95  # of the pictures of known classes, that shall not be called unlike any
+TEMPERATURES = torch.logspace(-1, 3, 81, dtype=torch.float64)
+TASKS = 60
+QUERIES = 8  # of each class of a task, and as many of classes that are none of it
+
+
+class Calibration(NamedTuple):
+    """What was found on validation tasks.
+
+    Attributes:
+        ways, shots: classes and examples of each, of those tasks.
+        temperature: factor of the scores before the softmax.
+        threshold: of the closeness, below which a picture is unlike any class.
+        accuracy: percent of pictures of known classes that got their class.
+        kept: percent of pictures of known classes that pass the threshold.
+        refused: percent of pictures of other classes that do not pass.
+        separation: area under the ROC curve of known against other pictures, in percent; 50 is chance.
+    """
+
+    ways: int
+    shots: int
+    temperature: float
+    threshold: float
+    accuracy: float
+    kept: float
+    refused: float
+    separation: float
+
+
+def closeness(support: Tensor, labels: Tensor, query: Tensor, *, ways: int) -> Tensor:
+    """How close each query is to the class that it is closest to, `(queries,)`.
+
+    The cosine between a query's features and the mean of a class's supports, all of length 1.
+
+    Args:
+        support, query: features `(supports, features)`, `(queries, features)`.
+        labels: int64 `(supports,)`.
+    """
+    support, query = functional.normalize(support, dim=1), functional.normalize(query, dim=1)
+    means = torch.stack([support[labels == way].mean(0) for way in range(ways)])
+    return (query @ functional.normalize(means, dim=1).mT).amax(1)
+
+
+def probabilities(scores: Tensor, temperature: float) -> Tensor:
+    """`(queries, ways)`; each row sums to 1."""
+    return torch.softmax(scores.double() * temperature, dim=-1)
+
+
+Answer = Callable[[np.ndarray, Tensor, np.ndarray, int], Tensor]
+
+
+def calibrate(
+    features: Tensor, labels: np.ndarray, answer: Answer, *, ways: int, shots: int, seed: int
+) -> Calibration:
+    """Calibrate for tasks of `ways` classes with `shots` examples, or the nearest that the pictures suffice for.
+
+    Args:
+        features: of the pictures of the validation classes, `(pictures, features)`.
+        labels: int64 `(pictures,)`, numbers of classes.
+        answer: from numbers of supports, their labels, numbers of queries and ways to scores `(queries, ways)`.
+
+    Raises:
+        InputError: there are fewer than 4 classes of 2 pictures.
+    """
+    members = [np.flatnonzero(labels == label) for label in np.unique(labels)]
+    members = [numbers for numbers in members if len(numbers) > 1]
+    if len(members) < 4:
+        raise InputError("calibration takes 4 validation classes of 2 pictures or more")
+    ways = min(ways, len(members) // 2)
+    shots = min(shots, min(map(len, members)) - 1)
+    known, right, close, other = [], [], [], []
+    for number in range(TASKS):
+        draws = numpy_generator("calibration", seed, number)
+        order = draws.permutation(len(members))
+        shuffled = [draws.permutation(members[place]) for place in order]
+        support = np.concatenate([numbers[:shots] for numbers in shuffled[:ways]])
+        queries = [numbers[shots : shots + QUERIES] for numbers in shuffled[:ways]]
+        targets = torch.from_numpy(np.repeat(np.arange(ways), [len(numbers) for numbers in queries]))
+        strangers = draws.permutation(np.concatenate(shuffled[ways:]))[: len(targets)]
+        query = np.concatenate(queries)
+        own = torch.arange(ways).repeat_interleave(shots)
+        known.append(answer(support, own, query, ways).double().cpu())
+        right.append(targets)
+        both = closeness(features[support], own, features[np.concatenate([query, strangers])], ways=ways)
+        close.append(both[: len(query)].cpu())
+        other.append(both[len(query) :].cpu())
+    scores, targets = torch.cat(known), torch.cat(right)
+    close, other = torch.cat(close).double(), torch.cat(other).double()
+    losses = [functional.cross_entropy(scores * factor, targets).item() for factor in TEMPERATURES]
+    threshold = torch.quantile(close, 1 - KEPT).item()
+    return Calibration(
+        ways=ways,
+        shots=shots,
+        temperature=TEMPERATURES[int(np.argmin(losses))].item(),
+        threshold=threshold,
+        accuracy=_percent(scores.argmax(1) == targets),
+        kept=_percent(close >= threshold),
+        refused=_percent(other < threshold),
+        separation=round(100 * _area(close, other), 1),
+    )
+
+
+def _percent(true: Tensor) -> float:
+    return round(100 * true.double().mean().item(), 1)
+
+
+def _area(close: Tensor, other: Tensor) -> float:
+    """Share of pairs of a known and another picture of which the known one is closer; equals count half."""
+    ordered = other.sort().values
+    below = torch.searchsorted(ordered, close, side="left") + torch.searchsorted(ordered, close, side="right")
+    return (below.double().mean() / (2 * len(other))).item()
+
+
+def nearest(table: list[dict], *, ways: int, shots: int) -> Calibration | None:
+    """The entry of an exported file's calibrations for a task like this one; none where there are none."""
+    entries = [Calibration(**entry) for entry in table]
+    return min(entries, key=lambda e: (abs(e.ways - ways), abs(e.shots - shots)), default=None)

@@ -1,0 +1,36 @@
+"""Whether what was trained beats what needs no training: raw pixels, and the same network as it was drawn."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pandas as pd
+
+COLUMNS = {"dataset", "backbone", "search", "learner", "shots", "accuracy_mean"}
+PIXELS, UNTRAINED = "pixels", "none"  # by name: as the catalogue has them
+
+
+def find_weak(summary: Path) -> Iterator[str]:
+    """A sentence for each trained row that is not above a yardstick of its data set, in the mean over its shots.
+
+    Args:
+        summary: summary.csv; without it, or where no yardstick is among the rows, there is nothing to say.
+    """
+    try:
+        table = pd.read_csv(summary)
+    except (OSError, ValueError):
+        return
+    if not set(table.columns) >= COLUMNS:
+        return
+    means = table.groupby(["dataset", "backbone", "search", "learner"], sort=False)["accuracy_mean"].mean()
+    for (dataset, backbone, search, learner), mean in means.items():
+        if learner == UNTRAINED:
+            continue
+        for name, yardstick in (
+            ("raw pixels", (dataset, PIXELS, "fixed", UNTRAINED)),
+            ("the same network untrained", (dataset, backbone, search, UNTRAINED)),
+        ):
+            if yardstick in means.index and mean <= means[yardstick]:
+                yield (
+                    f"{dataset}, {backbone}, {search}, {learner}: {mean:.1f} % are no more than the "
+                    f"{means[yardstick]:.1f} % of {name}; train longer, on more classes, or with another rate"
+                )

@@ -1,0 +1,67 @@
+"""Score one architecture by many criteria, and by a short training: for the study of what criteria are worth.
+
+All architectures are scored with the same draws of weights and pictures. Writes the scores with their costs.
+
+Example:
+    python scripts/score_architecture.py --data results/glyphs/data \\
+        --architecture results/glyphs/3cells-4ch/random/seed0/architecture.json \\
+        --criteria '["parameters", "ntk_condition"]' --image-size 12 --output scores.json
+"""
+
+import logging
+from pathlib import Path
+
+from metantk import devices, plugins
+from metantk.command_line import make_parser, parse_options, progress, run
+from metantk.datasets.store import load_split, read_manifest
+from metantk.options.backbones.cells import CellsOptions
+from metantk.options.study import StudyOptions
+from metantk.provenance import provenance
+from metantk.records import Architecture
+from metantk.searches.base import Problem
+from metantk.searches.plan import plan_of
+from metantk.storage import InputError, check_writable, write_json
+from metantk.study import score
+from metantk.typed_files import read_record
+
+log = logging.getLogger("metantk")
+
+
+def main() -> None:
+    parser = make_parser(__doc__, StudyOptions)
+    parser.add_argument("--data", required=True, type=Path, metavar="DIR", help="prepared data set")
+    parser.add_argument(
+        "--architecture", required=True, type=Path, metavar="FILE", help="output of search_architecture.py"
+    )
+    parser.add_argument("--output", required=True, type=Path, metavar="FILE", help="the scores, JSON")
+    arguments = parser.parse_args()
+    options = parse_options(StudyOptions, arguments)
+    if options.criteria is None:
+        raise InputError("options: --criteria is missing; name what is to be scored")
+    manifest = read_manifest(arguments.data)
+    architecture = read_record(arguments.architecture, Architecture, stage="search_architecture")
+    if architecture.kind != "cells":
+        raise InputError(f"{arguments.architecture}: has no cells that criteria could score")
+    backbone = CellsOptions(cells=architecture.cells, channels=architecture.model_extra["channels"])
+    check_writable(arguments.output.parent)
+    device = devices.start()
+    train, val = (load_split(arguments.data, part) for part in ("train", "val"))
+    total = options.draws + bool(options.short_training)
+    with progress(None, total=total, what="scores", unit="measurement") as bar:
+        problem = Problem(backbone, train, val, manifest["mean"], manifest["std"], device, bar)
+        plan = plan_of(problem, options)
+        plan = plan._replace(setting=plan.setting._replace(advance=lambda networks: None))
+        scores = score(plan, options, architecture.genotype, lambda: bar.update(1))
+    files = [__file__, *(plugins.module_file("criteria", kind) for kind in options.kinds.values())]
+    report = {
+        "scores": {name: each._asdict() for name, each in scores.items()},
+        "options": options.model_dump(),
+        "device": devices.describe_device(device),
+        **provenance(*files, options=options.model_dump(), seed=0, device=devices.describe_device(device)),
+    }
+    write_json(arguments.output, report)
+    log.info("%d scores", len(scores))
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,67 @@
+"""The trained network of cells as it reads: PyTorch's own modules, each operation with a ReLU of its own."""
+
+import copy
+
+import torch
+from torch import Tensor, nn
+
+from metantk.backbones.cells import Cell, Network
+from metantk.backbones.drop import Drop
+from metantk.space.depthwise import AveragePool, Depthwise, MaxPool
+from metantk.space.operations import drop_path
+
+
+def plain(module: nn.Module) -> nn.Module:
+    """PyTorch's own modules with the same weights under the same names."""
+    module = copy.deepcopy(module)
+    for name, child in module.named_children():
+        if isinstance(child, Depthwise):
+            settings = {key: getattr(child, key) for key in ("stride", "padding", "dilation", "groups")}
+            own = nn.Conv2d(child.in_channels, child.out_channels, child.kernel_size, **settings, bias=False)
+            own.to(child.weight)
+            own.load_state_dict(child.state_dict())
+        elif isinstance(child, AveragePool):
+            own = nn.AvgPool2d(3, child.stride, 1, count_include_pad=False)
+        elif isinstance(child, MaxPool):
+            own = nn.MaxPool2d(3, child.stride, 1)
+        else:
+            own = plain(child)
+        setattr(module, name, own)
+    return module
+
+
+def literal_features(network: Network, images: Tensor, drop: Drop | None) -> Tensor:
+    """The network read off its genotype: each operation applies its own ReLU."""
+    rate = drop.rate * drop.progress if drop else 0.0
+    before = last = network.stem(images)
+    for cell in network.cells:
+        draws = torch.rand(len(cell.operations), len(images), generator=drop.generator) if drop else None
+        before, last = last, literal_cell(cell, before, last, rate, draws)
+    return last.mean((2, 3))
+
+
+def literal_cell(cell: Cell, before: Tensor, last: Tensor, rate: float, draws: Tensor | None) -> Tensor:
+    states = [cell.preprocess[0](before), cell.preprocess[1](last)]
+    outputs = []
+    for number, (operation, source) in enumerate(zip(cell.operations, cell.inputs, strict=True)):
+        output = operation(states[source])
+        if draws is not None and not isinstance(operation, nn.Identity):
+            output = drop_path(output, rate, draws[number])
+        outputs.append(output)
+        if number % 2:
+            states.append(outputs[-2] + outputs[-1])
+    return torch.cat(states[2:], dim=1)
+
+
+class PlainNetwork(nn.Module):
+    """The same weights under the same names as `network`'s, which stays as it is."""
+
+    def __init__(self, network: Network) -> None:
+        super().__init__()
+        self.network = plain(network)
+
+    def features(self, images: Tensor) -> Tensor:
+        return literal_features(self.network, images, None)
+
+    def forward(self, images: Tensor, drop: Drop | None = None) -> Tensor:
+        return self.network.head(literal_features(self.network, images, drop))

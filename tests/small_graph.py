@@ -1,0 +1,31 @@
+"""A small ONNX file for tests of what takes one."""
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+
+def means_graph(
+    path: Path,
+    *,
+    size: int | str = "height",
+    batch: int | str = "pictures",
+    output: tuple = ("pictures", 3),
+    reduce: bool = True,
+) -> Path:
+    """An ONNX file: the mean of each channel, or all pixels as a map."""
+    given = helper.make_tensor_value_info("x", TensorProto.FLOAT, [batch, 3, size, size])
+    features = helper.make_tensor_value_info("y", TensorProto.FLOAT, list(output))
+    scale = numpy_helper.from_array(np.array([[[1.0]], [[2.0]], [[3.0]]], np.float32), "scale")
+    nodes = [helper.make_node("Mul", ["x", "scale"], ["z"])]
+    if reduce:
+        nodes.append(helper.make_node("ReduceMean", ["z", "axes"], ["y"], keepdims=0))
+    else:
+        nodes.append(helper.make_node("Identity", ["z"], ["y"]))
+    axes = helper.make_tensor("axes", TensorProto.INT64, [2], [2, 3])
+    graph = helper.make_graph(nodes, "means", [given], [features], [scale, axes])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    onnx.save(model, path)
+    return path

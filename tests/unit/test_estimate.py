@@ -1,0 +1,79 @@
+"""How long a configuration will take: extrapolation, schedules, and the program on a tiny one."""
+
+import sys
+
+import pytest
+import yaml
+from conftest import tiny_configuration
+
+import estimate_campaign
+from estimate_campaign import PROGRESS, Cost, carry_on, schedule
+from metantk.storage import InputError
+
+
+def test_progress_is_carried_on_to_its_end_without_the_start():
+    # 5 s of start, then 2 steps a second: 100 of them are done after 55 s.
+    marks = [(4.0, 0, 100), (5.5, 1, 100), (10.0, 10, 100), (15.0, 20, 100)]
+    assert carry_on(marks, "x") == pytest.approx(55)
+    assert carry_on([(7.0, 100, 100)], "x") == 7
+    for few in ([], marks[:1], marks[:2], [marks[1], (9.0, 1, 100)]):
+        with pytest.raises(
+            InputError, match=r"x\.py: no second step was seen in time; give it more with --seconds"
+        ):
+            carry_on(few, "x.py")
+
+
+@pytest.mark.parametrize(("workers", "seconds"), [(1, 3 + 2 * 10 + 4), (2, 3 + 14), (4, 3 + 10)])
+def test_jobs_of_a_chain_follow_one_another_and_chains_go_side_by_side(workers, seconds):
+    chains = [[3, 1, 3], [3, 2, 4, 4], [3, 5, 5]]  # the data, once, then 4, 10 and 10 seconds
+    assert schedule(chains, workers) == seconds
+
+
+@pytest.mark.parametrize(
+    ("line", "found"),
+    [
+        ("training: 12/300 [00:05<02:00]", ("12", "300")),
+        ("rank stability: 1.5k/3k [00:05<?]", ("1.5k", "3k")),
+        ("12:30:01 device cpu, 1 threads, on node", None),
+    ],
+)
+def test_lines_of_progress_are_told_from_others(line, found):
+    match = PROGRESS.match(line)
+    assert (match and match.groups()) == found
+
+
+@pytest.mark.slow
+def test_the_program_measures_each_distinct_job(tmp_path, monkeypatch, capsys):
+    rows = [
+        {"backbone": "3cells-2ch", "search": ["linear-regions", "random"], "learner": "rfs"},
+        {"backbone": "conv4-2", "learner": "rfs"},
+    ]
+    configuration = tiny_configuration() | {"rows": rows, "seeds": [0, 1, 2], "results": str(tmp_path / "results")}
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(configuration))
+    words = ["estimate_campaign.py", "--configfile", str(tmp_path / "config.yaml"), "--seconds", "2"]
+    monkeypatch.setattr(sys, "argv", words)
+    monkeypatch.setenv("METANTK_DEVICE", "cpu")
+    estimate_campaign.main()
+    printed = capsys.readouterr().out
+    lines = [line.split() for line in printed.splitlines()]
+    assert [line[0] for line in lines[1:11]] == [
+        "prepare_dataset",
+        *["search_architecture", "train_network", "evaluate_episodes"] * 3,
+    ]
+    assert {line[-3] for line in lines[2:11]} == {"3"}
+    assert all(float(line[-2]) > 0 and float(line[-1]) > 50 for line in lines[1:11])
+    assert f"{1 + 9 * 3 + 2 + 2 + 1} jobs; the largest takes" in printed
+    hours = [float(line[3]) for line in lines if line[1:3] == ["at", "once:"]]
+    assert len(hours) == 4
+    assert hours == sorted(hours, reverse=True)
+    assert not (tmp_path / "results").exists()
+
+
+def test_a_run_that_ends_in_time_is_measured_and_one_that_fails_is_one_line(tmp_path):
+    with pytest.raises(InputError, match=r"^draw_results\.py: .*error: "):
+        estimate_campaign.run_for(5, "draw_results", ["--nonsense"])
+    cost = estimate_campaign.run_for(60, "write_schema", ["--help"])
+    assert isinstance(cost, Cost)
+    assert cost.whole
+    assert cost.seconds > 0
+    assert cost.memory_mb > 10

@@ -1,0 +1,177 @@
+"""Trained backbones for others: ONNX files of every kind, and features in Python."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import onnx
+import pytest
+import timm
+import torch
+from safetensors.torch import save_file
+from small_graph import means_graph
+from torch.nn import functional
+
+import metantk
+from metantk import backbones, exported
+from metantk.datasets.glyphs import make_glyphs
+from metantk.datasets.store import Source, stream_split, write_dataset
+from metantk.devices import generator
+from metantk.models import load_model, save_model
+from metantk.options.learners.rfs import RfsOptions
+from metantk.space.genotype import read_named
+from metantk.storage import InputError
+
+SIZE = 16
+NAME = "test_resnet.r160_in1k"
+MEAN, STD = [0.4, 0.5, 0.6], [0.2, 0.25, 0.3]
+CELLS = {"kind": "cells", "genotype": read_named("metanas_in_v2"), "cells": 3, "channels": 4, "layout": "few-shot"}
+ARCHITECTURES = {
+    "cells": CELLS,
+    "conv4": {"kind": "conv4", "channels": 4, "image_size": SIZE},
+    "resnet12": {"kind": "resnet12", "widths": [4, 4, 8, 8], "image_size": SIZE},
+    "timm": {"kind": "timm", "name": NAME, "weights": "w.safetensors", "input_size": 32, "image_size": SIZE},
+    "pixels": {"kind": "pixels", "image_size": SIZE},
+}
+
+
+def save(folder, architecture, **facts):
+    """A model as a training leaves it, with moved statistics of its normalisation."""
+    network = backbones.build(architecture, 5)
+    network.initialise_(generator("weights", 0))
+    for module in network.modules():
+        if isinstance(module, torch.nn.BatchNorm2d) and module.running_mean is not None:
+            module.running_mean.uniform_(-0.2, 0.2, generator=generator("mean"))
+            module.running_var.uniform_(0.5, 1.5, generator=generator("variance"))
+    origin = {"dataset": "glyphs", "backbone": "mine", "search": "fixed", "seed": 3, "backbone_title": "Mine"}
+    about = {
+        "architecture": architecture | {"origin": origin},
+        "learner": RfsOptions().model_dump(),
+        "learner_name": "rfs",
+        "outputs": 5,
+        "classes": ["a", "b", "c", "d", "e"],
+        "image_size": SIZE,
+        "licence": "CC0",
+        **getattr(network, "statistics", {"mean": MEAN, "std": STD}),
+    }
+    folder.mkdir()
+    save_model(folder, network, None, about | facts)
+    return folder
+
+
+def pictures(count, size=SIZE):
+    return np.random.default_rng(count).integers(0, 256, (count, size, size, 3), dtype=np.uint8)
+
+
+@pytest.mark.parametrize("kind", ARCHITECTURES)
+def test_a_files_features_are_pytorchs(tmp_path, monkeypatch, kind):
+    """Of other numbers of pictures than it was traced with, too."""
+    monkeypatch.chdir(tmp_path)
+    save_file(timm.create_model(NAME).state_dict(), "w.safetensors")
+    folder = save(tmp_path / "model", ARCHITECTURES[kind])
+    model = load_model(folder, torch.device("cpu"))
+    facts = {"image_size": SIZE, "classes": ["é", "<b>"]}
+    exported.to_onnx(model, tmp_path / "model.onnx", facts)
+    onnx.checker.check_model(str(tmp_path / "model.onnx"), full_check=True)
+    opened = exported.OnnxModel(tmp_path / "model.onnx")
+    assert opened.facts == facts
+    assert opened.graph.batch is None
+    for count in (1, 2, 7):
+        images = torch.from_numpy(pictures(count))
+        found = opened.features(opened.prepare(images))
+        floats = images.permute(0, 3, 1, 2) / 255
+        normal = (floats - torch.tensor(model.mean).view(3, 1, 1)) / torch.tensor(model.std).view(3, 1, 1)
+        with torch.no_grad():
+            expected = functional.normalize(model.network.features(normal), dim=1)
+        torch.testing.assert_close(found, expected, rtol=0, atol=1e-4)
+        assert found.std(0).max() > 1e-3 or count == 1  # not one answer for all pictures
+
+
+def test_what_has_no_features_of_a_picture_is_refused(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    mixed = save(tmp_path / "mixed", {"kind": "mixed", "cells": 4, "channels": 4})
+    means_graph(tmp_path / "means.onnx")
+    options = backbones.plugins.options_class("backbones", "onnx")
+    graph = save(tmp_path / "graph", options(file="means.onnx").architecture(SIZE))
+    for folder, message in ((mixed, "mixed: normalises by the pictures"), (graph, "means.onnx: is an ONNX file")):
+        with pytest.raises(InputError, match=message):
+            exported.to_onnx(load_model(folder, torch.device("cpu")), tmp_path / "out.onnx", {})
+    assert not (tmp_path / "out.onnx").exists()
+
+
+def test_features_in_python(tmp_path):
+    folder = save(tmp_path / "model", ARCHITECTURES["conv4"])
+    model = metantk.load(folder)
+    features = model.features(pictures(3))
+    assert features.shape == (3, model.feature_dim)
+    assert model.image_size == SIZE
+    np.testing.assert_allclose(np.linalg.norm(features, axis=1), 1, rtol=1e-5)
+    direct = load_model(folder, torch.device("cpu"))
+    expected = direct.features(direct.prepare(torch.from_numpy(pictures(3))))
+    np.testing.assert_allclose(features, functional.normalize(expected, dim=1).numpy(), rtol=1e-5)
+    exported.to_onnx(direct, tmp_path / "model.onnx", {"image_size": SIZE})
+    np.testing.assert_allclose(metantk.load(tmp_path / "model.onnx").features(pictures(3)), features, atol=1e-4)
+    assert model.features(pictures(2, size=50)).shape == (2, model.feature_dim)
+    assert model.features(pictures(3)[:0]).shape == (0, model.feature_dim)
+    with pytest.raises(InputError, match="pictures are float64"):
+        model.features(pictures(3) / 255)
+
+
+def test_the_three_documented_lines(tmp_path, repository):
+    """As the docstring of the library has them."""
+    folder = save(tmp_path / "model", ARCHITECTURES["conv4"])
+    np.save(tmp_path / "pictures.npy", pictures(2))
+    lines = [line.strip() for line in metantk.__doc__.splitlines() if line.startswith("    ")]
+    assert len(lines) == 3
+    program = "\n".join(["import sys, numpy", lines[0], "import metantk", "pictures = numpy.load('pictures.npy')"])
+    program += "\n" + "\n".join([*lines[1:], "print(features.shape)"])
+    program = program.replace("path/of/this/repository", str(repository))
+    program = program.replace("results/birds/5cells-8ch/metantk/seed0/rfs", str(folder))
+    run = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert run.stdout == "(2, 4)\n", run.stderr
+
+
+@pytest.mark.parametrize("content", [None, b"nothing"])
+def test_other_files_are_refused(tmp_path, content):
+    path = tmp_path / "net.onnx"
+    means_graph(path) if content is None else path.write_bytes(content)
+    with pytest.raises(InputError, match=r"net\.onnx: is no (file of export_backbone|ONNX file)"):
+        metantk.load(path)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    splits = make_glyphs(image_size=SIZE, images_per_class=8, seed=0)
+    streams = {part: stream_split(split) for part, split in splits.items()}
+    folder = tmp_path_factory.mktemp("glyphs") / "data"
+    write_dataset(folder, Source(streams, "CC0", [], [], False), name="glyphs", source="glyphs")
+    return folder
+
+
+def test_the_program(tmp_path, repository, environment, data):
+    folder = save(tmp_path / "model", ARCHITECTURES["conv4"], data=str(data))
+    command = [sys.executable, repository / "scripts" / "export_backbone.py", folder, "--output"]
+
+    def run(path):
+        words = [str(word) for word in (*command, path)]
+        return subprocess.run(words, env=environment, capture_output=True, text=True, check=False)
+
+    finished = run(tmp_path / "model.onnx")
+    assert finished.returncode == 0, finished.stderr
+    assert "features equal PyTorch's to" in finished.stderr
+    metadata = {entry.key: entry.value for entry in onnx.load(tmp_path / "model.onnx").metadata_props}
+    assert metadata["image_size"] == str(SIZE)
+    assert json.loads(metadata["classes"]) == ["a", "b", "c", "d", "e"]
+    assert metadata["licence"] == "CC0"
+    row = {"dataset": "glyphs", "backbone": "mine", "search": "fixed", "seed": 3, "learner": "rfs"}
+    assert json.loads(metadata["row"]) == row
+    description = json.loads((folder / "model.json").read_text())
+    assert metadata["weights_sha256"] == description["weights_sha256"]
+    calibrations = json.loads(metadata["calibrations"])
+    asked = [(entry["ways"], entry["shots"]) for entry in calibrations]
+    assert asked == [(2, 1), (2, 5), (5, 1), (5, 5), (8, 1), (8, 5)]  # glyphs has 16 validation classes
+    refused = run(tmp_path / "model.bin")
+    assert refused.returncode == 2
+    assert "name a file that ends in .onnx" in refused.stderr
+    assert not (tmp_path / "model.bin").exists()

@@ -1,0 +1,187 @@
+"""The study of criteria: its statistics against slow ones, and what it says of criteria whose worth is known."""
+
+import itertools
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from small_chain import write_chain
+from small_meta_search import make_problem
+
+from metantk import study
+from metantk.criteria import short_training
+from metantk.criteria.base import Draws
+from metantk.options.criteria.short_training import ShortTrainingOptions
+from metantk.options.study import StudyOptions
+from metantk.searches.plan import plan_of
+from metantk.searches.sample import random_genotype
+from metantk.space import paths
+
+SCRIPTS = Path(study.__file__).parents[1]
+
+
+def literal_tau(one, other) -> float:
+    """τ-b, pair by pair."""
+    pairs = itertools.combinations(range(len(one)), 2)
+    signs = [(np.sign(one[i] - one[j]), np.sign(other[i] - other[j])) for i, j in pairs]
+    both = sum(a * b for a, b in signs)
+    return both / np.sqrt(sum(a != 0 for a, _ in signs) * sum(b != 0 for _, b in signs))
+
+
+def made_scores(criteria: dict[str, float], architectures: int = 40, again: int = 0) -> pd.DataFrame:
+    """Criteria that agree with the truth up to a noise of the given size; accuracies with theirs."""
+    draws = np.random.default_rng(5)
+    truth = draws.normal(size=architectures)
+    scores = {name: truth + size * draws.normal(size=architectures) for name, size in criteria.items()}
+    rows = []
+    for seed in range(architectures + again):
+        number = seed % architectures
+        accuracy = 50 + truth[number] + 0.5 * draws.normal()
+        for name in criteria:
+            value = scores[name][number]
+            rows.append(
+                {
+                    "dataset": "d",
+                    "backbone": "b",
+                    "learner": "rfs",
+                    "shots": 1,
+                    "seed": seed,
+                    "architecture": str(number),
+                    "accuracy": accuracy,
+                    "criterion": name,
+                    "score": -value if name == "upside_down" else value,
+                    "draws": [value, value + 0.01],
+                    "operations": 3.0,
+                    "seconds": 1.0,
+                    "larger_is_better": name != "upside_down",
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+def test_tau_and_partial_tau_are_the_literal_ones():
+    draws = np.random.default_rng(0)
+    one, other, third = draws.integers(6, size=(3, 30))
+    assert study.tau(one, other) == pytest.approx(literal_tau(one, other))
+    xy, xz, yz = literal_tau(one, other), literal_tau(one, third), literal_tau(other, third)
+    expected = (xy - xz * yz) / np.sqrt((1 - xz**2) * (1 - yz**2))
+    assert study.partial_tau(one, other, third) == pytest.approx(expected)
+    assert study.tau(np.ones(5), np.arange(5)) == 0
+    assert study.partial_tau(one, other, one) == 0
+
+
+def test_regret_is_what_the_picked_quarter_lacks():
+    accuracies = np.arange(8.0)
+    assert study.regret(accuracies, accuracies) == 0
+    assert study.regret(-accuracies, accuracies) == 6  # picks 0 and 1 instead of 6 and 7
+    assert study.regret(np.zeros(8), accuracies) == pytest.approx(6.5 - 3.5)
+    assert study.regret(np.array([0, 0, 0, 0, 0, 1, 1, 1]), accuracies) == pytest.approx(6.5 - 6)
+
+
+def test_it_finds_which_criteria_are_worth_more_than_parameters():
+    noise = {"good": 0.2, "parameters": 2.0, "noise": 100.0, "upside_down": 0.2}
+    table = study.correlate(made_scores(noise, again=8))
+    by_name = table.set_index("criterion")
+    assert by_name.loc["good", "above_baseline_low"] > 0
+    assert by_name.loc["upside_down", "tau"] == pytest.approx(by_name.loc["good", "tau"], abs=0.15)
+    assert abs(by_name.loc["noise", "tau"]) < 0.3
+    assert by_name.loc["noise", "above_baseline_low"] < 0
+    assert by_name.loc["good", "regret"] < by_name.loc["noise", "regret"]
+    assert by_name.loc["good", "partial_tau"] > 0.3
+    for name, row in by_name.iterrows():
+        assert row["tau_low"] <= row["tau"] <= row["tau_high"], name
+    assert by_name.loc[study.AGAIN, "architectures"] == 8
+    assert by_name.loc["good", "architectures"] == 40
+    assert np.isnan(by_name.loc["parameters", "above_baseline"])
+    assert study.verdict(table).startswith("d, b by rfs, 1-shot: good, upside_down predicts")
+    assert (
+        list(table["tau"][:-1]) == sorted(table["tau"][:-1], reverse=True) or table["tau"].is_monotonic_decreasing
+    )
+
+
+def test_it_says_when_nothing_beats_parameters():
+    table = study.correlate(made_scores({"parameters": 0.1, "other": 2.0}))
+    assert "no criterion predicts the accuracy better than the number of parameters" in study.verdict(table)
+    assert study.AGAIN not in set(table["criterion"])
+
+
+def test_repeatability_tells_noise_from_signal():
+    draws = np.random.default_rng(0)
+    assert study._repeatability(pd.Series(draws.normal(size=(50, 3)).tolist())) == pytest.approx(0, abs=0.15)
+    assert study._repeatability(pd.Series([[v, v] for v in range(9)])) == 1
+
+
+def test_short_training_learns_and_longer_training_goes_on_from_the_shorter_one():
+    problem = make_problem()
+    options = StudyOptions(criteria=["parameters"], image_size=12)
+    setting = plan_of(problem, options).setting._replace(advance=lambda networks: None)
+    row = paths.balanced_sample(setting.operations, 1, np.random.default_rng(0))[0]
+    mask = {kind: masks[0] for kind, masks in paths.masks_of(setting.operations, row).items()}
+    episodes = {"ways": 3, "shots": 2, "queries": 4, "episodes": 50}
+    own = ShortTrainingOptions(**episodes, batch_size=12, learning_rate=0.05, padding=1)
+    both = short_training.train_and_test(setting, own, Draws.of((0,)), mask, [0.25, 8])
+    (long,) = short_training.train_and_test(setting, own, Draws.of((0,)), mask, [8])
+    assert both[1] == long
+    assert long[0] > 100 / 3 + 15
+    assert both[0][1] < both[1][1]
+    measured = short_training.measure(setting, own.model_copy(update={"epochs": 8}), Draws.of((0,)), as_masks(mask))
+    assert measured.values.tolist() == [long[0]]
+    assert measured.operations == long[1]
+
+
+def as_masks(mask: dict) -> dict:
+    return {kind: each[None] for kind, each in mask.items()}
+
+
+def test_scores_of_an_architecture_hold_every_criterion_and_training():
+    options = StudyOptions(
+        criteria=["parameters", "ntk_condition", "ntk_trace"],
+        draws=2,
+        image_size=8,
+        short_training=[0.5, 1],
+        settings={"ntk": {"pictures": 6}, "short_training": {"ways": 2, "shots": 1, "queries": 2, "episodes": 5}},
+    )
+    problem = make_problem()
+    plan = plan_of(problem, options)
+    plan = plan._replace(setting=plan.setting._replace(advance=lambda networks: None))
+    done = []
+    scores = study.score(plan, options, random_genotype(plan.space, 0), lambda: done.append(1))
+    assert list(scores) == ["parameters", "ntk_condition", "ntk_trace", "trained 0.5 epochs", "trained 1 epochs"]
+    assert len(done) == 3
+    assert len(scores["ntk_condition"].values) == 2
+    assert scores["ntk_condition"].operations > 0 == scores["parameters"].operations
+    assert not scores["ntk_condition"].larger_is_better
+    again = study.score(plan, options, random_genotype(plan.space, 0), lambda: None)
+    assert [each.values for each in again.values()] == [each.values for each in scores.values()]
+
+
+def test_epochs_of_short_training_must_ascend():
+    with pytest.raises(ValueError, match="must ascend"):
+        StudyOptions(criteria=["parameters"], short_training=[1, 0.5])
+
+
+def test_too_few_architectures_are_one_line(tmp_path):
+    folders = []
+    for seed in range(2):
+        folder = write_chain(tmp_path, "random", seed)
+        score = {"values": [1.0], "operations": 0, "seconds": 0, "larger_is_better": True}
+        (folder.parent / "scores.json").write_text(json.dumps({"scores": {"parameters": score}}))
+        folders.append(str(folder))
+    command = [sys.executable, str(SCRIPTS / "compare_criteria.py"), *folders, "--output", str(tmp_path / "out")]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "error: fewer than 4 different architectures" in done.stderr.splitlines()[-1]
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_hopeless_architecture_is_worst(tmp_path):
+    sys.path.insert(0, str(SCRIPTS))
+    from compare_criteria import ScoreRecord, finite
+
+    score = {"values": [1.0, None], "operations": 0, "seconds": 0}
+    assert finite(ScoreRecord(**score, larger_is_better=True))[1] < -1e200
+    assert finite(ScoreRecord(**score, larger_is_better=False))[1] > 1e200
