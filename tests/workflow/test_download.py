@@ -62,8 +62,8 @@ def test_downloads_run_where_snakemake_does_and_preparations_on_the_nodes(house)
     run = house.snakemake("--snakefile", "asking.smk", "--list-rules")
     assert run.returncode == 0, run.stderr
     local = re.search("^local: (.*)$", run.stderr, re.M)[1].split()
-    seconds = ["aggregate_tables", "draw_results", "draw_searches", "inspect_dataset", "tabulate_finished"]
-    assert local == sorted(["download_dataset", *seconds])
+    of_seconds = ["aggregate_tables", "compare_criteria", "draw_results", "draw_searches", "inspect_dataset"]
+    assert local == sorted(["download_dataset", *of_seconds, "tabulate_finished"])
 
 
 def test_a_download_that_is_done_again_prepares_nothing_again(house):

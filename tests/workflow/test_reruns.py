@@ -71,6 +71,7 @@ BEHIND = {
         metantk/datasets/folder.py metantk/datasets/omniglot.py metantk/datasets/published.py
         metantk/datasets/ren.py metantk/datasets/rfs.py metantk/datasets/sources.py
         metantk/datasets/split_lists.py metantk/datasets/unpickle.py metantk/datasets/downloads.py
+        metantk/datasets/published_splits.py metantk/datasets/torchvision_sets.py
     """,
     ("prepare", "theory"): "metantk/datasets/glyphs.py",
     ("prepare", *SEARCHES, *LEARNED, "theory"): "metantk/provenance.py",
@@ -84,12 +85,19 @@ BEHIND = {
         metantk/searches/prune.py metantk/criteria/__init__.py
         metantk/criteria/base.py metantk/criteria/chunks.py metantk/criteria/linear_regions.py
         metantk/criteria/pictures.py metantk/options/criteria/__init__.py
-        metantk/options/criteria/linear_regions.py
+        metantk/options/criteria/linear_regions.py metantk/searches/plan.py
+        metantk/criteria/formulas.py metantk/criteria/networks.py
     """,
     # Tables read the weights of criteria from a search's options.
-    (*PRUNED, "aggregate", *FIGURES): "metantk/options/searches/prune.py",
+    (*PRUNED, "aggregate", *FIGURES): """
+        metantk/options/searches/measuring.py metantk/options/searches/prune.py
+    """,
+    ("aggregate", *FIGURES): "metantk/options/searches/fit.py metantk/records.py metantk/tables.py",
     (*SEARCHES, "aggregate", *FIGURES): "metantk/options/searches/__init__.py",
-    ("metantk",): "metantk/criteria/meta_ntk_condition.py metantk/options/criteria/meta_ntk.py",
+    ("metantk",): """
+        metantk/criteria/gram.py metantk/criteria/meta_ntk.py metantk/criteria/meta_ntk_condition.py
+        metantk/options/criteria/meta_ntk.py
+    """,
     ("random",): "metantk/searches/sample.py metantk/options/searches/sample.py",
     ("fixed",): "metantk/searches/fixed.py metantk/options/searches/fixed.py",
     (*PRUNED, "theory"): "metantk/kernels.py metantk/space/supernet.py",
@@ -106,16 +114,17 @@ BEHIND = {
         metantk/training.py
     """,
     OF_CELLS: """
-        metantk/backbones/cells.py metantk/backbones/initial.py metantk/space/layouts.py metantk/space/operations.py
+        metantk/backbones/cells.py metantk/backbones/initial.py metantk/space/depthwise.py metantk/space/layouts.py
+        metantk/space/operations.py
     """,
     OF_CONV4: "metantk/backbones/conv4.py",
     TRAINED: "train_network.py metantk/backbones/counting.py",
     EVALUATED: "evaluate_episodes.py metantk/evaluation.py metantk/options/evaluation.py",
     (*EVALUATED, "aggregate", *FIGURES, "theory"): "metantk/statistics.py",
     ("aggregate",): "aggregate_tables.py metantk/costs.py",
-    ("aggregate", *FIGURES): "metantk/records.py metantk/tables.py",
     ("draw_searches",): """
-        draw_searches.py metantk/figures/cells.py metantk/figures/search_curves.py metantk/figures/search_trace.py
+        draw_searches.py metantk/figures/cells.py metantk/figures/effects.py metantk/figures/search_curves.py
+        metantk/figures/search_trace.py
     """,
     ("draw_results",): "draw_results.py metantk/figures/accuracies.py metantk/figures/training_curves.py",
     FIGURES: "metantk/figures/palette.py",

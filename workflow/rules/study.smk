@@ -1,28 +1,4 @@
 # What a criterion is worth: a target of its own, not a part of `all`.
-CRITERIA = f"{RESULTS}/criteria"
-SCORES = f"{SEARCH}/scores.json"
-
-
-def study_options(wildcards):
-    return canonical_json(CONFIG.whole_study.model_dump())
-
-
-def code_of_scores(wildcards):
-    kinds = CONFIG.whole_study.kinds.values()
-    files = [metantk.plugins.module_file("criteria", kind) for kind in kinds]
-    return code_of(SCRIPTS / "score_architecture.py", *files)
-
-
-def trained_architectures(pattern):
-    """`pattern` for every data set, seed and row whose backbone has cells that criteria can score."""
-    chains = [chain for chain in CHAINS if CONFIG.backbone(chain.backbone).kind == "cells"]
-    return [
-        text
-        for chain in chains
-        for text in expand(pattern, **chain._asdict(), dataset=sorted(CONFIG.datasets), seed=CONFIG.seeds)
-    ]
-
-
 rule score_architecture:
     input:
         manifest=f"{DATA}/manifest.json",

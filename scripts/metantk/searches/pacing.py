@@ -27,7 +27,8 @@ class Pacer:
 def count_operations(step: Callable[[], object]) -> int:
     """Floating-point operations of the convolutions and products of `step`, two for a multiply-accumulate.
 
-    Forward and backward; norms, pooling, activations and optimisers are left out, as in the kernels of a pruning.
+    Forward and backward; norms, max pooling, activations and optimisers are left out, as in the kernels of a
+    pruning, and average pooling where it is no convolution, as on a GPU.
     Counted once for each kind of step, then multiplied by the number of steps: it must not change any state.
     """
     backward = {torch.ops.aten.convolution_backward: _convolution_backward}

@@ -125,7 +125,9 @@ def _every_second(x: Tensor) -> Tensor:
 
 def _last(x: Tensor) -> Tensor:
     # A task of many under vmap has no memory format of its own.
-    return x if torch._C._functorch.is_batchedtensor(x) else x.contiguous(memory_format=torch.channels_last)
+    return (
+        x if torch._C._functorch.is_functorch_wrapped_tensor(x) else x.contiguous(memory_format=torch.channels_last)
+    )
 
 
 class AveragePool(nn.AvgPool2d):
