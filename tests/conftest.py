@@ -1,5 +1,6 @@
 """What the tests share: the repository, and copies of the workflow in which a test may edit and run anything."""
 
+import atexit
 import contextlib
 import fcntl
 import os
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from warm import Warm
 
 from metantk.container import image_name
 
@@ -69,6 +71,21 @@ def program_environment() -> dict[str, str]:
     return kept | {"PATH": path, "METANTK_DEVICE": "cpu", "OMP_NUM_THREADS": "1"}
 
 
+WARM = Warm()
+atexit.register(WARM.stop)
+
+
+def run_program(*command: object, folder: Path | None = None) -> subprocess.CompletedProcess:
+    """Run a command line to its end; `python` is the tests' own, with its libraries loaded already."""
+    program, *words = map(str, command)
+    folder, environment = folder or Path.cwd(), program_environment()
+    if program == "python" and words[0] != "-c":
+        return WARM.run(words, folder, environment)
+    return subprocess.run(
+        [program, *words], cwd=folder, env=environment, capture_output=True, text=True, check=False
+    )
+
+
 class House:
     """A copy of the workflow in a folder of its own."""
 
@@ -83,18 +100,11 @@ class House:
         (self.path / "config" / "config.yaml").write_text(yaml.safe_dump(configuration, sort_keys=False))
 
     def run(self, *command: object) -> subprocess.CompletedProcess:
-        """Run a command line; `python` is the tests' own."""
-        return subprocess.run(
-            [str(part) for part in command],
-            cwd=self.path,
-            env=program_environment(),
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        """Run a command line in here; `python` is the tests' own."""
+        return run_program(*command, folder=self.path)
 
     def snakemake(self, *arguments: object) -> subprocess.CompletedProcess:
-        return self.run(sys.executable, "-m", "snakemake", *arguments)
+        return self.run("python", "-m", "snakemake", *arguments)
 
     def jobs(self, *arguments: object) -> set[str]:
         """The jobs of a run, each as `<rule> <folder of its outputs, below results/>`.

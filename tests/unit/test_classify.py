@@ -1,13 +1,12 @@
 """Classification of one's own pictures with a trained model, as a program."""
 
-import subprocess
-import sys
 from collections import Counter
 from html.parser import HTMLParser
 
 import numpy as np
 import pandas as pd
 import pytest
+from conftest import run_program
 from PIL import Image
 
 from metantk.backbones import build
@@ -48,11 +47,10 @@ def model(tmp_path):
 
 
 @pytest.fixture
-def classify(repository, environment, tmp_path, model):
+def classify(repository, tmp_path, model):
     def run(support, query, *more):
         words = ("--model", model, "--support", support, "--query", query, "--output", tmp_path / "out.csv", *more)
-        command = [sys.executable, repository / "scripts" / "classify_images.py", *words]
-        return subprocess.run(list(map(str, command)), env=environment, capture_output=True, text=True, check=False)
+        return run_program("python", repository / "scripts" / "classify_images.py", *words)
 
     return run
 

@@ -1,11 +1,10 @@
 """describe_architecture.py as a program, on the published architectures."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from conftest import run_program
 
 from metantk.storage import SCRIPTS
 
@@ -22,8 +21,9 @@ def describe(entry, folder, *flags):
 
 
 def run(*words, check=True):
-    command = [sys.executable, SCRIPTS / "describe_architecture.py", *words]
-    return subprocess.run([str(part) for part in command], capture_output=True, text=True, check=check)
+    done = run_program("python", SCRIPTS / "describe_architecture.py", *words)
+    assert not (check and done.returncode), done.stderr
+    return done
 
 
 @pytest.mark.slow

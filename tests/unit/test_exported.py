@@ -9,6 +9,7 @@ import onnx
 import pytest
 import timm
 import torch
+from conftest import run_program
 from safetensors.torch import save_file
 from small_graph import means_graph
 from torch.nn import functional
@@ -149,13 +150,11 @@ def data(tmp_path_factory):
     return folder
 
 
-def test_the_program(tmp_path, repository, environment, data):
+def test_the_program(tmp_path, repository, data):
     folder = save(tmp_path / "model", ARCHITECTURES["conv4"], data=str(data))
-    command = [sys.executable, repository / "scripts" / "export_backbone.py", folder, "--output"]
 
     def run(path):
-        words = [str(word) for word in (*command, path)]
-        return subprocess.run(words, env=environment, capture_output=True, text=True, check=False)
+        return run_program("python", repository / "scripts" / "export_backbone.py", folder, "--output", path)
 
     finished = run(tmp_path / "model.onnx")
     assert finished.returncode == 0, finished.stderr

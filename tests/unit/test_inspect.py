@@ -1,10 +1,8 @@
 """The look at a prepared data set: what is printed, and the contact sheet."""
 
-import subprocess
-import sys
-
 import numpy as np
 import pytest
+from conftest import run_program
 from PIL import Image
 
 from metantk import contact_sheet
@@ -25,9 +23,10 @@ def data(tmp_path):
     return tmp_path / "data"
 
 
-def test_counts_are_printed_and_the_sheet_is_drawn(data, repository, environment, tmp_path):
-    command = [sys.executable, repository / "scripts" / "inspect_dataset.py", data, "--output", tmp_path / "sheet"]
-    run = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+def test_counts_are_printed_and_the_sheet_is_drawn(data, repository, tmp_path):
+    script = repository / "scripts" / "inspect_dataset.py"
+    run = run_program("python", script, data, "--output", tmp_path / "sheet")
+    assert run.returncode == 0, run.stderr
     lines = run.stdout.splitlines()
     assert lines[0] == "birds, from somewhere; free"
     assert [line.split() for line in lines[1:4]] == [

@@ -1,11 +1,9 @@
 """How far a workflow is: jobs, the time left, and whether training was worth it."""
 
-import subprocess
-import sys
-
 import pandas as pd
 import pytest
 import yaml
+from conftest import run_program
 from small_chain import write_chain
 
 from metantk import progress
@@ -89,18 +87,10 @@ def test_jobs_like_no_other_are_of_unknown_length(tmp_path, monkeypatch, configu
 
 
 @pytest.fixture
-def show(tmp_path, repository, environment, configuration):
+def show(tmp_path, repository, configuration):
     def run(*arguments):
         (tmp_path / "mine.yaml").write_text(yaml.safe_dump(configuration))
-        command = [sys.executable, repository / "scripts/show_results.py", *arguments]
-        return subprocess.run(
-            [str(part) for part in command],
-            cwd=tmp_path,
-            env=environment,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        return run_program("python", repository / "scripts/show_results.py", *arguments, folder=tmp_path)
 
     return run
 

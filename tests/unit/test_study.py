@@ -2,13 +2,13 @@
 
 import itertools
 import json
-import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from conftest import run_program
 from small_chain import write_chain
 from small_meta_search import make_problem
 
@@ -171,8 +171,7 @@ def test_too_few_architectures_are_one_line(tmp_path):
         score = {"values": [1.0], "operations": 0, "seconds": 0, "larger_is_better": True}
         (folder.parent / "scores.json").write_text(json.dumps({"scores": {"parameters": score}}))
         folders.append(str(folder))
-    command = [sys.executable, str(SCRIPTS / "compare_criteria.py"), *folders, "--output", str(tmp_path / "out")]
-    done = subprocess.run(command, capture_output=True, text=True)
+    done = run_program("python", SCRIPTS / "compare_criteria.py", *folders, "--output", tmp_path / "out")
     assert done.returncode == 2
     assert "error: fewer than 4 different architectures" in done.stderr.splitlines()[-1]
     assert not (tmp_path / "out").exists()

@@ -6,11 +6,11 @@ import os
 import re
 import runpy
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from conftest import run_program
 
 from metantk.storage import SCRIPTS
 
@@ -214,11 +214,7 @@ def test_cells_without_a_search(refuse, tmp_path, data):
 def test_pictures_that_are_too_small_for_a_backbone(refuse, tmp_path):
     small = tmp_path / "small"
     command = ("--name", "small", "--source", "glyphs", "--image-size", 8, "--images-per-class", 2)
-    subprocess.run(
-        [str(part) for part in (sys.executable, SCRIPTS / "prepare_dataset.py", *command, "--output", small)],
-        check=True,
-        capture_output=True,
-    )
+    run_program("python", SCRIPTS / "prepare_dataset.py", *command, "--output", small)
     arguments = ("--data", small, "--backbone", "conv4", "--search", "fixed")
     named = ["backbone conv4", "'image_size'", "greater than or equal to 16"]
     refuse("search_architecture.py", *arguments, named=named, output=tmp_path / "output")
