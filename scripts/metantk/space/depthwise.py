@@ -165,5 +165,11 @@ class MaxPool(nn.MaxPool2d):
 def _shares(height: int, width: int, stride: int, dtype: torch.dtype) -> Tensor:
     """One over the number of pixels that each mean is of, `(1, 1, height, width)` of the output."""
     with torch.inference_mode(False):  # a tensor made in inference mode could not be used outside of it
-        inside = torch.ones(1, 1, height, width, dtype=dtype)
-        return 1 / functional.conv2d(inside, torch.ones(1, 1, 3, 3, dtype=dtype), None, stride, 1)
+        rows, columns = (_window_lengths(size, stride) for size in (height, width))
+        return (1 / torch.outer(rows, columns).to(dtype))[None, None]
+
+
+def _window_lengths(size: int, stride: int) -> Tensor:
+    """How many of the pixels around each of every `stride`-th lie within a row of `size`."""
+    middle = torch.arange(0, size, stride)
+    return (middle + 1).clamp(max=size - 1) - (middle - 1).clamp(min=0) + 1
