@@ -1,6 +1,5 @@
 """Kills, full disks, second processes, read-only folders, clocks that jump: the same bytes in the end."""
 
-import json
 import os
 import random
 import shutil
@@ -11,24 +10,17 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import House, tiny_configuration
+from conftest import House, copy_house, tiny_configuration
 
 from metantk.options.base import Options
 from metantk.options.config import parse_config
 
 SEARCHED = Path("results/glyphs/3cells-2ch/linear-regions/seed0")
 CHAIN = SEARCHED / "rfs"
-FILES = (
-    SEARCHED / "architecture.json",
-    SEARCHED / "search.csv",
-    CHAIN / "model.safetensors",
-    CHAIN / "training.csv",
-    CHAIN / "episodes.csv",
-    CHAIN / "evaluation.json",
-)
-TITLES = {"searches": {"linear-regions": "Linear Region"}, "learners": {"rfs": "RFS"}}
+# What a chain leaves but for the times that it took.
+FILES = ("architecture.json", "search.csv", "model.safetensors", "training.csv", "episodes.csv", "evaluation.json")
 TABLES = ("table2.csv", "table2.md", "table2.tex", "seeds.csv")
-TARGETS = [f"results/tables/{name}" for name in TABLES]
+TABLES_TARGET = "results/tables/table2.csv"
 KILLS = 20
 # Seconds until a kill: a run needs about 3 until its first job starts, and a job needs about 6.
 KILL_AFTER = (3, 10)
@@ -38,6 +30,43 @@ def one_row() -> dict:
     """One chain of all stages up to the tables."""
     row = {"backbone": "3cells-2ch", "search": "linear-regions", "learner": "rfs"}
     return tiny_configuration() | {"rows": [row]}
+
+
+def row_of_each_kind() -> dict:
+    """All searches and all learners, as small as they come."""
+    tiny = tiny_configuration()
+    task = {"tasks": 2, "queries": 3}
+    rows = [
+        ("3cells-2ch", "linear-regions", "rfs"),
+        ("3cells-2ch", "metanas", "reptile"),
+        ("3cells-2ch", "t-nas", "maml-plus-plus"),
+        ("3cells-2ch", "autometa", "anil"),
+        ("3cells-2ch", "ntk-fit", "metaoptnet"),
+        ("mixed-2", "fixed", "metanas"),
+    ]
+    return tiny | {
+        "rows": [dict(zip(("backbone", "search", "learner"), row, strict=True)) for row in rows],
+        "backbones": {"mixed-2": {"kind": "mixed", "cells": 2, "channels": 2, "reductions": [1]}},
+        "searches": tiny["searches"]
+        | {
+            "metanas": {"cells": 2, "channels": 2, "reductions": [1], "image_size": 8, "meta_epochs": 4}
+            | {"warm_up_epochs": 2, "tasks": 2, "shots": 3, "prune_every": 3},
+            "t-nas": {"channels": 2, "epochs": 2, "tasks_per_epoch": 4, "tasks": 2, "queries": 2}
+            | {"validation_tasks": 2, "validation_steps": 2},
+            "autometa": {"image_size": 8, "first_level": 2, "beam": 2, "ensemble": 2, "predictor_epochs": 3}
+            | {"iterations": 3, "tasks": 2, "shots": 3, "validation_tasks": 2, "validation_steps": 2},
+            "fit": {"first_sample": 12, "block": 4, "measurements": 16, "certificate": 4, "image_size": 8},
+        },
+        "learners": {
+            "rfs": {"epochs": 2},
+            "reptile": {"epochs": 2, "steps": 3, "tasks": 2, "shots": 3, "test_steps": 2},
+            "maml-plus-plus": {"epochs": 2, "steps": 2, **task},
+            "anil": {"epochs": 2, "steps": 3, **task},
+            "metaoptnet": {"epochs": 2, "steps": 3, "shots": 2, "validation_episodes": 4, **task},
+            "metanas": {"epochs": 2, "steps": 2, "warm_up_epochs": 1, "tasks": 2, "shots": 3}
+            | {"adaptation": {"steps": 2}},
+        },
+    }
 
 
 def start(house: House, environment: dict, *arguments: object) -> subprocess.Popen:
@@ -65,41 +94,46 @@ def kill(process: subprocess.Popen) -> None:
     process.communicate()
 
 
-@pytest.fixture
-def tables_of_one_row(finished_run, tmp_path) -> dict[str, bytes]:
-    """The tables of the undisturbed run with this row alone."""
-    words = (CHAIN, "--titles", json.dumps(TITLES), "--output", tmp_path / "tables")
-    run = finished_run.run("python", "scripts/aggregate_tables.py", *words)
+def left_by(house: House) -> dict[str, bytes]:
+    """All that does not tell how long something took."""
+    results = house.path / "results"
+    paths = [path for name in FILES for path in results.glob(f"glyphs/**/{name}")]
+    paths += [results / "tables" / name for name in TABLES]
+    return {str(path.relative_to(results)): path.read_bytes() for path in paths}
+
+
+def test_twenty_kills_change_no_byte(tmp_path, environment):
+    """Of a campaign with every search and every learner."""
+    houses = [tmp_path / name for name in ("undisturbed", "killed")]
+    for path in houses:
+        path.mkdir()
+        copy_house(path).configure(row_of_each_kind())
+    undisturbed, killed = map(House, houses)
+    run = undisturbed.snakemake("--cores", 2, "--max-threads", 1, TABLES_TARGET)
     assert run.returncode == 0, run.stderr
-    return {name: (tmp_path / "tables" / name).read_bytes() for name in TABLES}
-
-
-def test_twenty_kills_change_no_byte(tiny_house, finished_run, tables_of_one_row, environment):
-    tiny_house.configure(one_row())
     moments = random.Random(0)
     interrupted = 0
     while interrupted < KILLS:
-        process = start(tiny_house, environment, "--rerun-incomplete", *TARGETS)
+        process = start(killed, environment, "--rerun-incomplete", TABLES_TARGET)
         time.sleep(moments.uniform(*KILL_AFTER))
         if process.poll() is not None:  # done between two kills: from the beginning
             process.communicate()
-            shutil.rmtree(tiny_house.path / "results")
+            shutil.rmtree(killed.path / "results")
             continue
         kill(process)
         interrupted += 1
-        unlocked = tiny_house.snakemake("--unlock")
+        unlocked = killed.snakemake("--unlock")
         assert unlocked.returncode == 0, unlocked.stderr
-    run = tiny_house.snakemake("--cores", 2, "--max-threads", 1, "--rerun-incomplete", *TARGETS)
+    run = killed.snakemake("--cores", 2, "--max-threads", 1, "--rerun-incomplete", TABLES_TARGET)
     assert run.returncode == 0, run.stderr
-    for name in FILES:
-        assert (tiny_house.path / name).read_bytes() == (finished_run.path / name).read_bytes(), name
-    found = {name: (tiny_house.path / "results/tables" / name).read_bytes() for name in TABLES}
-    assert found == tables_of_one_row
-    assert tiny_house.planned(*TARGETS) == set()
+    expected, found = left_by(undisturbed), left_by(killed)
+    assert len(expected) == len(FILES) * len(row_of_each_kind()["rows"]) + len(TABLES)
+    assert [name for name in expected | found if expected.get(name) != found.get(name)] == []
+    assert killed.planned(TABLES_TARGET) == set()
 
 
 def test_ctrl_c_ends_the_workflow_and_all_its_processes(tiny_house, environment):
-    process = start(tiny_house, environment, *TARGETS)
+    process = start(tiny_house, environment, TABLES_TARGET)
     try:
         wait_until(lambda: list(tiny_house.path.glob("results/glyphs/.data.unfinished-*")))
         os.killpg(process.pid, signal.SIGINT)
@@ -121,10 +155,10 @@ def wait_until(condition, seconds: float = 60) -> None:
 
 
 def test_a_second_workflow_process_refuses(tiny_house, environment):
-    first = start(tiny_house, environment, *TARGETS)
+    first = start(tiny_house, environment, TABLES_TARGET)
     try:
         wait_until(lambda: list(tiny_house.path.glob(".snakemake/locks/*")))
-        second = tiny_house.snakemake("--cores", 1, *TARGETS)
+        second = tiny_house.snakemake("--cores", 1, TABLES_TARGET)
         assert first.poll() is None
     finally:
         kill(first)

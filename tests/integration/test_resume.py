@@ -31,7 +31,7 @@ ANSWERED = ("episodes.csv", "evaluation.json")
 
 
 def command(script: str, output: Path, *more: object) -> list[str]:
-    parts = (sys.executable, f"scripts/{script}", "--data", DATA, "--output", output, *more)
+    parts = ("python", f"scripts/{script}", "--data", DATA, "--output", output, *more)
     return [json.dumps(part) if isinstance(part, dict) else str(part) for part in parts]
 
 
@@ -59,7 +59,9 @@ def run(house, words: list[str]) -> str:
 
 def end_after_checkpoint(house, environment: dict, words: list[str], output: Path, number: int) -> str:
     """Send a signal to a program as soon as it has a checkpoint; what it logged."""
-    process = subprocess.Popen(words, cwd=house.path, env=environment, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [sys.executable, *words[1:]], cwd=house.path, env=environment, stderr=subprocess.PIPE, text=True
+    )
     try:
         # Temporary files of atomic writes begin with a dot.
         while not list(output.glob(".checkpoints/[!.]*")):
@@ -166,7 +168,7 @@ run(evaluate_episodes.main)
 )
 def test_an_ended_evaluation_goes_on_and_has_the_same_episodes(house, evaluated, tmp_path, number, keep_seconds):
     words = evaluate_command(tmp_path)
-    ended = house.run(words[0], "-c", ENDED_AT_AN_EPISODE, int(number), keep_seconds, *words[2:])
+    ended = house.run("python", "-c", ENDED_AT_AN_EPISODE, int(number), keep_seconds, *words[2:])
     assert ended.returncode == (-number if number == signal.SIGKILL else 128 + number), ended.stderr
     assert "Traceback" not in ended.stderr
     (checkpoint,) = [path for path in tmp_path.rglob("*") if path.is_file()]

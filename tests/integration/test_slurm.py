@@ -19,7 +19,7 @@ GPUS = 4
 RUN = "results/glyphs/2cells-2ch/linear-regions"
 # Below the folder of a seed.
 COMPARED = ("architecture.json", "rfs/model.safetensors", "rfs/episodes.csv")
-SEEDS = range(5)
+SEEDS = range(8)
 TABLES = ("table2.csv", "table2.md", "table2.tex", "seeds.csv")
 TARGETS = [f"results/tables/{name}" for name in TABLES]
 PROFILES = "workflow/profiles"
@@ -62,7 +62,7 @@ def slurm():
 
 @pytest.fixture(scope="module")
 def configuration() -> dict:
-    """Five short chains of jobs, whose trainings leave checkpoints on the way."""
+    """Eight short chains of jobs, whose trainings leave checkpoints on the way."""
     configuration = tiny_configuration()
     row = {"backbone": "2cells-2ch", "search": "linear-regions", "learner": "rfs"}
     configuration |= {"rows": [row], "seeds": list(SEEDS), "learners": {"rfs": {"epochs": 4}}}
@@ -164,7 +164,10 @@ def tables(house: House) -> list[bytes]:
 
 @pytest.fixture(scope="module")
 def disturbed(slurm, tmp_path_factory, configuration) -> tuple[House, dict[str, str]]:
-    """A run in which a job is cancelled, one is killed and one runs out of time; those jobs, by their end."""
+    """A run in which a job is cancelled, one is killed and one runs out of time; those jobs, by their end.
+
+    And the controller is lost for some seconds, while jobs run and others are to be submitted.
+    """
     house = make_house(tmp_path_factory.mktemp("disturbed"), configuration)
     workflow = start(house)
     # The state in which each job ends, and the seed of its training.
@@ -186,6 +189,7 @@ def disturbed(slurm, tmp_path_factory, configuration) -> tuple[House, dict[str, 
 
     try:
         wait_until(strike, "a checkpoint of each of three trainings")
+        ask(SANDBOX, "outage")
         assert workflow.wait(timeout=400) == 0, (house.path / "printed.txt").read_text()
     finally:
         end(workflow)
