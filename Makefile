@@ -56,10 +56,10 @@ container: .venv/ready ## Build the Apptainer image containers/metantk-VERSION.s
 	@python scripts/build_container.py $(if $(DEFINITION),--definition $(DEFINITION)) $(if $(MIRROR),--mirror $(MIRROR))
 
 check: .venv/ready lint ## Run the fast tests, about two minutes: before a commit
-	@OMP_NUM_THREADS=1 python -m pytest --numprocesses 2 --dist loadgroup tests/unit -m "not slow"
+	@OMP_NUM_THREADS=1 python -m pytest --numprocesses 2 --dist loadfile tests/unit -m "not slow"
 
 test: .venv/ready lint  ## Run every test
-	@OMP_NUM_THREADS=1 python -m pytest --numprocesses 3 --dist loadgroup --no-loadscope-reorder \
+	@OMP_NUM_THREADS=1 python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder \
 	  tests/integration tests/workflow tests/unit tests/gpu
 
 bench: .venv/ready  ## Time the search and the input pipeline against the usual ways, side by side

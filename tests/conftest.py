@@ -28,17 +28,6 @@ COMMAND = re.compile(r'^ *(?:Shell command: )?python \S*?(\w+)\.py .* --output (
 JOB_STATS = re.compile(r"^Job stats:\njob +count\n[- ]+\n(.*?)\ntotal ", re.M | re.S)
 
 
-# Long, and nothing of one of its tests is of use to another.
-APART = ("test_exactness.py",)
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The tests of a file share what they have made: `--dist loadgroup` keeps them in one process."""
-    for item in items:
-        if item.path.name not in APART:
-            item.add_marker(pytest.mark.xdist_group(item.path.name))
-
-
 def tiny_configuration() -> dict:
     """All stages, three searches of cells and a backbone without one, as small as they come."""
     return {

@@ -3,17 +3,14 @@
 import numpy as np
 import pytest
 import torch
-from literal import Networks, changes, measure_round, meta_ntk_condition, regions
+from literal import changes, measure_round
 from small_search import CRITERIA, make_plan, measure
-from torch import Tensor
 
-from metantk.criteria import chunks, linear_regions, pictures
+from metantk.criteria import chunks, linear_regions
 from metantk.criteria.base import Draws
-from metantk.devices import generator
 from metantk.searches import prune
 from metantk.searches.plan import Plan
 from metantk.searches.prune import Candidate, Round, State
-from metantk.space.supernet import initialise
 
 
 def compare(plan: Plan, rows: list[dict], state: State, candidates: list[Candidate], seed: int) -> None:
@@ -73,58 +70,6 @@ def test_rounds_have_the_literal_values_ranks_and_choices(seed):
     for state in between_rounds:
         rows = [row for row in final.rows if row["round"] == state.rounds]
         compare(plan, rows, state, prune.next_round(plan.space, state.masks).candidates, seed)
-
-
-def published_pair(
-    plan: Plan, candidate: Candidate, masks: dict[str, Tensor], seed: int, number: int, repeat: int, place: int
-) -> tuple[list[float], list[float]]:
-    """C and R of the networks with and without a candidate, one after the other, as the authors' program draws.
-
-    Body weights are the round's, thin weights a candidate's, pictures a pair's, and each network has its own head.
-    """
-    key = (seed, number, repeat, place)
-    tasks = pictures.draw_tasks(plan.setting, plan.settings["meta_ntk_condition"], key)
-    crops = pictures.draw_crops(plan.setting, plan.settings["linear_regions"], key)
-    wide, thin = Networks(plan, (seed, number), masks), Networks(plan, (seed, number, place), masks)
-    without = {cell: mask.clone() for cell, mask in masks.items()}
-    without[candidate.cell][candidate.edge, candidate.operation] = False
-    conditions, counts = [], []
-    for side, mask in enumerate((masks, without)):
-        initialise(wide.wide.head, plan.setting.initialisation, generator("head", *key, side))
-        conditions.append(meta_ntk_condition(plan, wide.plain(mask), tasks))
-        counts.append(regions(thin.plain_thin(mask), crops))
-    return conditions, counts
-
-
-def test_published_draws_have_the_literal_values_ranks_and_choices():
-    """Two repeats of each of 5 rounds, from two operations per edge to the genotype."""
-    plan = make_plan(draws="published", repeat=2, initialisation="pytorch")
-    seed = 1
-    states = [two_operations_per_edge(plan, seed)]
-    final = prune.search(plan, seed, states[0], states.append)
-    between_rounds = [state for state in states if not state.draws][:-1]
-    assert len(between_rounds) == final.rounds == 5
-    for state in between_rounds:
-        rows = [row for row in final.rows if row["round"] == state.rounds]
-        this = prune.next_round(plan.space, state.masks)
-        # (repeats, candidates, criteria, before and after the removal)
-        literal = np.array(
-            [
-                [
-                    published_pair(plan, candidate, state.masks, seed, state.rounds, repeat, place)
-                    for place, candidate in enumerate(this.candidates)
-                ]
-                for repeat in range(2)
-            ]
-        )
-        scores = {}
-        for which, name in enumerate(("meta_ntk_condition", "linear_regions")):
-            before, after = literal[:, :, which, 0], literal[:, :, which, 1]
-            np.testing.assert_allclose([row[f"{name}_unpruned"] for row in rows], before.mean(0), rtol=1e-8)
-            np.testing.assert_allclose([row[name] for row in rows], after.mean(0), rtol=1e-8)
-            scores[name] = np.round((before - after) / before, 3).mean(0).tolist()
-        assert len(set(literal[0, :, 0, 0])) == len(rows), "unpruned networks of two pairs are alike"
-        compare_ranks(plan, rows, this, scores)
 
 
 @pytest.mark.parametrize("name", CRITERIA)
