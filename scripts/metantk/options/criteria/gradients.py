@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from metantk.options.base import Options
+from metantk.options.base import Need, Options
 
 
 class GradientsOptions(Options):
@@ -23,3 +23,9 @@ class GradientsOptions(Options):
         if self.draw == "episode" and self.pictures % self.ways:
             raise ValueError(f"{self.pictures} pictures are not as many for each of {self.ways} ways")
         return self
+
+    @property
+    def needs(self) -> list[Need]:
+        if self.draw == "episode":
+            return [Need("train", self.ways, self.pictures // self.ways)]
+        return [Need("train", pictures=self.pictures)]

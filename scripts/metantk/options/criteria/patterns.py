@@ -2,7 +2,7 @@
 
 from pydantic import Field
 
-from metantk.options.base import Options
+from metantk.options.base import Need, Options
 
 
 class PatternsOptions(Options):
@@ -12,3 +12,7 @@ class PatternsOptions(Options):
     swap_pictures: int = Field(
         16, ge=2, le=62, description="the first of them, whose patterns SWAP counts; at most `pictures`"
     )
+
+    @property
+    def needs(self) -> list[Need]:
+        return [Need("train", pictures=self.pictures)]

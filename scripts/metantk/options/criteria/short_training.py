@@ -2,7 +2,7 @@
 
 from pydantic import Field
 
-from metantk.options.base import Count, Options
+from metantk.options.base import Count, Need, Options
 
 
 class ShortTrainingOptions(Options):
@@ -17,3 +17,7 @@ class ShortTrainingOptions(Options):
     shots: Count = Field(5, description="support pictures per class")
     queries: Count = Field(15, description="query pictures per class")
     episodes: int = Field(300, ge=2, description="validation episodes, the same for all architectures")
+
+    @property
+    def needs(self) -> list[Need]:
+        return [Need("train", pictures=self.batch_size), Need("val", self.ways, self.shots + self.queries)]

@@ -66,7 +66,9 @@ class MetaOptNetOptions(Base):
 
     @property
     def needs(self) -> list[Need]:
-        return [Need("train", self.ways, self.shots + self.queries)]
+        training = Need("train", self.ways, self.shots + self.queries)
+        validation = Need("val", self.ways, self.validation_shots + self.validation_queries)
+        return [training, validation] if self.validation_episodes else [training]
 
 
 Options = MetaOptNetOptions
