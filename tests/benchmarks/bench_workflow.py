@@ -33,7 +33,7 @@ def campaign(house: House, seeds: int) -> None:
 def plan(house: House) -> tuple[float, str]:
     """Seconds of a dry run and what it printed."""
     began = time.perf_counter()
-    run = house.snakemake("--dry-run", "--quiet", "rules")
+    run = house.run(sys.executable, "-m", "snakemake", "--dry-run", "--quiet", "rules")  # started as users do
     seconds = time.perf_counter() - began
     if run.returncode:
         sys.exit(run.stderr)
