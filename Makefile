@@ -60,7 +60,7 @@ check: .venv/ready lint ## Run the fast tests, about two minutes: before a commi
 
 test: .venv/ready lint  ## Run every test
 	@OMP_NUM_THREADS=1 python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder \
-	  tests/integration tests/workflow tests/unit tests/gpu
+	  tests/integration/test_slurm.py tests/integration tests/workflow tests/unit tests/gpu
 
 bench: .venv/ready  ## Time the search and the input pipeline against the usual ways, side by side
 	@python tests/benchmarks/bench_search.py --parts kernel --channels 48

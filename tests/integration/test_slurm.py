@@ -166,7 +166,7 @@ def tables(house: House) -> list[bytes]:
 def disturbed(slurm, tmp_path_factory, configuration) -> tuple[House, dict[str, str]]:
     """A run in which a job is cancelled, one is killed and one runs out of time; those jobs, by their end.
 
-    And the controller is lost for some seconds, while jobs run and others are to be submitted.
+    And the controller is lost for some seconds while searches run.
     """
     house = make_house(tmp_path_factory.mktemp("disturbed"), configuration)
     workflow = start(house)
@@ -188,8 +188,9 @@ def disturbed(slurm, tmp_path_factory, configuration) -> tuple[House, dict[str, 
         return faults.keys() == struck.keys()
 
     try:
-        wait_until(strike, "a checkpoint of each of three trainings")
+        wait_until(lambda: any(log_of(house, "search_architecture", seed) for seed in SEEDS), "a search")
         ask(SANDBOX, "outage")
+        wait_until(strike, "a checkpoint of each of three trainings")
         assert workflow.wait(timeout=400) == 0, (house.path / "printed.txt").read_text()
     finally:
         end(workflow)
