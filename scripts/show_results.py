@@ -22,6 +22,9 @@ from metantk.yardsticks import find_weak
 LISTED = 30  # unfinished rows that are named
 
 
+HEAD = 2  # lines of a Markdown table without rows, as Table 2 is where no cells were searched for
+
+
 def main() -> None:
     parser = make_parser(__doc__)
     parser.add_argument("results", nargs="?", type=Path, help="the workflow's results folder")
@@ -52,7 +55,9 @@ def show_tables(results: Path) -> None:
         path = results / "tables" / f"{name}.md"
         if not path.is_file():
             raise InputError(f"{path}: is missing; run the workflow first (`make status` says how far it is)")
-        print(f"\n{path}\n\n{path.read_text(encoding='utf-8')}")
+        table = path.read_text(encoding="utf-8").strip()
+        if len(table.splitlines()) > HEAD:
+            print(f"\n{path}\n\n{table}\n")
     for line in find_weak(results / "tables" / "summary.csv"):
         print(f"Note: {line}")
     print(f"Tables (CSV, Markdown, LaTeX):  {results / 'tables'}")

@@ -118,6 +118,16 @@ def test_nothing_yet_is_said_so(show, tmp_path):
     assert "is missing; run the workflow first (`make status` says how far it is)" in refused.stderr
 
 
+def test_a_table_without_rows_is_not_shown(show, tmp_path):
+    tables = tmp_path / "results" / "tables"
+    write(tables / "table1.md", "| Model |\n|---|\n| RFS |\n")
+    write(tables / "table2.md", "| Model |\n|---|\n")
+    run = show("--configfile", "mine.yaml")
+    assert run.returncode == 0, run.stderr
+    assert "| RFS |" in run.stdout
+    assert "table2.md" not in run.stdout
+
+
 def test_rows_below_a_yardstick_are_named(tmp_path):
     rows = [
         ("a", "pixels", "fixed", "none", 1, 30.0),
