@@ -20,8 +20,6 @@ from metantk.storage import InputError
 from metantk.yardsticks import find_weak
 
 LISTED = 30  # unfinished rows that are named
-
-
 HEAD = 2  # lines of a Markdown table without rows, as Table 2 is where no cells were searched for
 
 
