@@ -64,7 +64,7 @@ test: .venv/ready lint  ## Run every test
 
 bench: .venv/ready  ## Time the search and the input pipeline against the usual ways, side by side
 	@python tests/benchmarks/bench_search.py --parts kernel --channels 48
-	@python tests/benchmarks/bench_search.py --parts kernel regions round search small
+	@python tests/benchmarks/bench_search.py --parts kernel regions round search small paths
 	@python tests/benchmarks/bench_input_pipeline.py
 	@python tests/benchmarks/bench_training.py --size 32
 	@python tests/benchmarks/bench_training.py --size 84

@@ -11,6 +11,8 @@ round     both criteria of a first round, one draw. Literal: both networks for s
           `float32`: the same with products in float32, which the published code does not use but could.
 search    a whole search, put together from rounds like these with 7, 4 and 1 operations left on each edge.
 small     a whole search, from end to end, at a small size, on both sides.
+paths     kernels of single-path architectures, as the search by experiment asks for them: the engine with all that
+          a measurement costs; a forward and backward pass of each as a plain network, already built.
 
 Example:
     python tests/benchmarks/bench_search.py --parts kernel --channels 48
@@ -22,6 +24,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -40,10 +43,11 @@ from metantk.criteria.base import Setting
 from metantk.datasets.store import Split
 from metantk.kernels import empirical_kernels
 from metantk.options.searches.prune import PruneOptions
-from metantk.searches import prune
+from metantk.searches import fit, prune
 from metantk.searches.base import Cost
 from metantk.searches.plan import Plan
 from metantk.searches.plan import make_plan as plan_of_setting
+from metantk.space import paths
 from metantk.space.genotype import CELL_TYPES, cell_types
 from metantk.space.supernet import Supernet, initialise
 
@@ -188,10 +192,14 @@ def plain_passes(plan: Plan, _: argparse.Namespace) -> Job:
 
 
 def supernet(plan: Plan) -> tuple[Supernet, torch.Tensor]:
-    masks = prune.first_state(plan.space).masks
+    network = supernet_of(plan, prune.first_state(plan.space).masks)
+    return network.to(plan.setting.device), draw_tasks(plan, KEY).contiguous()
+
+
+def supernet_of(plan: Plan, masks: dict) -> Supernet:
     network = Supernet(plan.space, masks, cell_types(plan.setting.cells), plan.setting.channels, outputs=5)
     initialise(network, "kaiming_normal", devices.generator("weights", *KEY))
-    return network.to(plan.setting.device), draw_tasks(plan, KEY).contiguous()
+    return network
 
 
 def draw_tasks(plan: Plan, key: tuple) -> torch.Tensor:
@@ -329,6 +337,40 @@ def literal_small(plan: Plan, _: argparse.Namespace) -> Job:
     return job
 
 
+PATHS = 12
+
+
+def path_rows(plan: Plan) -> np.ndarray:
+    return paths.balanced_sample(plan.space, PATHS, devices.numpy_generator("bench paths"))
+
+
+def engine_paths(plan: Plan, _: argparse.Namespace) -> Job:
+    only = plan._replace(criteria={"meta_ntk_condition": plan.criteria["meta_ntk_condition"]})
+    return lambda: fit.measure(only, path_rows(plan), KEY, {}, lambda done: None)
+
+
+def plain_paths(plan: Plan, _: argparse.Namespace) -> Job:
+    """On a CPU side by side, one thread each, as the engine's."""
+    networks = []
+    for row in path_rows(plan):
+        masks = {kind: mask[0] for kind, mask in paths.masks_of(plan.space, row).items()}
+        network = MixedNetwork(supernet_of(plan, masks), plan.space, masks, norm=group_norm)
+        networks.append(network.to(plan.setting.device))
+    pictures = draw_tasks(plan, KEY).contiguous()
+    threads = torch.get_num_threads() if plan.setting.device.type == "cpu" else 1
+
+    def passes(network: MixedNetwork) -> None:
+        torch.set_num_threads(1)
+        network.zero_grad(set_to_none=True)
+        network(pictures).sum().backward()
+
+    def job() -> None:
+        with ThreadPoolExecutor(threads) as pool:
+            list(pool.map(passes, networks))
+
+    return job
+
+
 def of(criterion: str, one_round: Callable) -> Callable:
     return lambda plan, arguments: one_round(plan, arguments, names=(criterion,))
 
@@ -347,6 +389,7 @@ PARTS = {
     },
     "search": {"engine": whole_search(engine_round), "literal": whole_search(literal_round)},
     "small": {"engine": engine_small, "literal": literal_small},
+    "paths": {"engine": engine_paths, "plain_passes": plain_paths},
 }
 
 if __name__ == "__main__":
