@@ -17,6 +17,7 @@ Example:
 """
 
 import logging
+from itertools import product
 from pathlib import Path
 
 import metantk  # isort: skip  # noqa: F401  # before torch: how its threads wait
@@ -60,6 +61,9 @@ def main() -> None:
     page = arguments.page or arguments.output.with_suffix(".html")
     if page == arguments.output:
         raise InputError(f"--output {arguments.output}: is the page's name, too; name a .csv file")
+    for path, folder in product((arguments.output, page), (arguments.support, arguments.query)):
+        if folder.resolve() in path.resolve().parents:
+            raise InputError(f"{path}: lies in {folder}, whose files are pictures; name another place")
     model = open_model(arguments.model, devices.start())
     size = image_size_of(model, arguments.model)
     how = {"image_size": size, "leave_out": arguments.leave_out_unreadable}

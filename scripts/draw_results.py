@@ -54,7 +54,9 @@ def draw(chains: list[Path], tables: Path) -> dict[str, object]:
     seeds = read_table(tables / "seeds.csv", SEEDS, stage="aggregate_tables")
     summary, seeds = (table[table["dataset"] == title] for table in (summary, seeds))
     named = labels(summary)
-    summary, seeds = (table.assign(row=_rows(table, named)) for table in (summary, seeds))
+    if summary.duplicated([*KEY, "shots"]).any():
+        raise InputError(f"{tables / 'summary.csv'}: has a row twice; run aggregate_tables again")
+    summary, seeds = (table.assign(row=_rows(table, named, tables)) for table in (summary, seeds))
     curves = {}
     for folder, model in models.items():
         origin = model.architecture.origin
@@ -70,9 +72,14 @@ def draw(chains: list[Path], tables: Path) -> dict[str, object]:
     }
 
 
-def _rows(table, named: dict) -> list[str]:
+def _rows(table, named: dict, tables: Path) -> list[str]:
     """The label of each line's row."""
-    return [named[key] for key in zip(table["backbone"], table["search"], table["learner"], strict=True)]
+    keys = list(zip(table["backbone"], table["search"], table["learner"], strict=True))
+    if unknown := [key for key in keys if key not in named]:
+        raise InputError(
+            f"{tables}: the tables do not fit each other ({', '.join(unknown[0])}); run aggregate_tables again"
+        )
+    return [named[key] for key in keys]
 
 
 if __name__ == "__main__":

@@ -27,11 +27,9 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
-import yaml
-
 from metantk.command_line import make_parser, run
 from metantk.options.base import Options
-from metantk.options.config import Chain, Config, parse_config
+from metantk.options.config import Chain, Config, parse_config, read_yaml
 from metantk.storage import SCRIPTS, InputError, canonical_json
 
 SIDE_BY_SIDE = (1, 2, 4, 8)
@@ -65,23 +63,14 @@ def main() -> None:
         "--seconds", type=float, default=DEFAULT_SECONDS, help=f"for each distinct job [{DEFAULT_SECONDS}]"
     )
     arguments = parser.parse_args()
-    config = read_config(arguments.configfile)
+    if not 0 < arguments.seconds < float("inf"):
+        raise InputError(f"--seconds {arguments.seconds}: give a number above 0")
+    config = parse_config(read_yaml(arguments.configfile))
     with tempfile.TemporaryDirectory(prefix="estimate-") as folder:
         jobs, chains = measure(config, Path(folder), arguments.seconds)
         starts = measure_start(Path(folder))
     print(table(jobs))
     print(summary(jobs, chains, count_small_jobs(config), starts))
-
-
-def read_config(path: Path) -> Config:
-    """Raises InputError: it cannot be read, or is not valid."""
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise InputError(f"{path}: cannot be read ({str(error).splitlines()[0]})") from None
-    if not isinstance(values, dict):
-        raise InputError(f"{path}: is no configuration")
-    return parse_config(values)
 
 
 def measure(config: Config, folder: Path, seconds: float) -> tuple[list[Job], list[list[float]]]:

@@ -26,7 +26,15 @@ from metantk.datasets.store import load_split, read_manifest
 from metantk.options.base import Options
 from metantk.provenance import code_hash, provenance
 from metantk.searches.base import Cost, Found, Problem
-from metantk.storage import DivergedError, atomic_write, canonical_json, check_writable, sha256_of, write_json
+from metantk.storage import (
+    DivergedError,
+    InputError,
+    atomic_write,
+    canonical_json,
+    check_writable,
+    sha256_of,
+    write_json,
+)
 from metantk.typed_files import Origin, check_record
 
 log = logging.getLogger("metantk")
@@ -47,6 +55,8 @@ def main() -> None:
     )
     arguments = parser.parse_args()
     backbone, search = (parse_kind(arguments, name) for name in ("backbone", "search"))
+    if not backbone.searchable and search.kind != "fixed":
+        raise InputError(f"--backbone {backbone.kind} has nothing to find: give it --search fixed")
     manifest = read_manifest(arguments.data)
     origin = {
         "dataset": manifest["name"],

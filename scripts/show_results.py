@@ -11,11 +11,9 @@ Examples:
 
 from pathlib import Path
 
-import yaml
-
 from metantk import progress, tables
 from metantk.command_line import make_parser, run
-from metantk.options.config import Config, parse_config
+from metantk.options.config import Config, parse_config, read_yaml
 from metantk.storage import InputError
 from metantk.yardsticks import find_weak
 
@@ -111,20 +109,12 @@ def _time_left(seen: progress.Progress) -> str:
     return f"{todo} jobs to go: {time}{rest}{state}."
 
 
-def _read_yaml(configfile: Path) -> dict:
-    try:
-        configuration = yaml.safe_load(configfile.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise InputError(f"{configfile}: cannot be read ({str(error).splitlines()[0]})") from None
-    return configuration if isinstance(configuration, dict) else {}
-
-
 def _read_config(configfile: Path) -> Config:
-    return parse_config(_read_yaml(configfile))
+    return parse_config(read_yaml(configfile))
 
 
 def _read_results(configfile: Path) -> Path:
-    return Path(str(_read_yaml(configfile).get("results", "results")))
+    return Path(str(read_yaml(configfile).get("results", "results")))
 
 
 if __name__ == "__main__":

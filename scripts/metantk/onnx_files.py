@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from metantk.storage import InputError
+from metantk.storage import InputError, check_regular
 
 PICTURES = "float32 pictures (pictures, 3, height, width)"
 
@@ -92,6 +92,7 @@ def read_onnx(path: Path, *, image_size: int) -> OnnxFile:
     Raises:
         InputError: it is missing, cannot be run, or takes or gives something else than features of pictures.
     """
+    check_regular(path)
     try:
         content = path.read_bytes()
     except OSError as error:

@@ -152,6 +152,19 @@ def test_pictures_unlike_any_class_are_named(classify, tmp_path, colours):
     assert "Unlike any class (" in (tmp_path / "out.html").read_text()
 
 
+@pytest.mark.parametrize("place", ["support/red", "query"])
+def test_results_do_not_go_among_the_pictures(classify, tmp_path, place):
+    for number, colour in enumerate(("red", "blue")):
+        save_picture(tmp_path / "support" / colour / "0.png", COLOURS[colour], number)
+        save_picture(tmp_path / "query" / f"{number}.png", COLOURS[colour], number)
+    before = {path: path.read_bytes() for path in tmp_path.glob("*/**/*.png")}
+    run = classify(tmp_path / "support", tmp_path / "query", "--output", tmp_path / place / "0.png")
+    assert run.returncode == 2
+    assert "whose files are pictures; name another place" in run.stderr
+    assert {path: path.read_bytes() for path in tmp_path.glob("*/**/*.png")} == before
+    assert list(tmp_path.glob("**/*.html")) == []
+
+
 def test_one_class_is_not_enough(classify, tmp_path):
     save_picture(tmp_path / "support" / "red" / "0.png", COLOURS["red"], 0)
     save_picture(tmp_path / "query" / "0.png", COLOURS["red"], 1)

@@ -602,6 +602,21 @@ def test_results_beside_older_tables_are_named(finished, tmp_path):
         draw_results.draw(finished, tmp_path / "tables")
 
 
+@pytest.mark.parametrize(
+    ("name", "edit", "message"),
+    [
+        ("summary", lambda table: table.iloc[:0], "the tables do not fit each other"),
+        ("seeds", lambda table: table.replace("random", "zz"), r"do not fit each other \(.*zz"),
+        ("summary", lambda table: pd.concat([table, table]), "has a row twice"),
+    ],
+)
+def test_tables_that_do_not_fit_are_named(finished, tmp_path, name, edit, message):
+    path = tmp_path / "tables" / f"{name}.csv"
+    edit(pd.read_csv(path)).to_csv(path, index=False)
+    with pytest.raises(InputError, match=message):
+        draw_results.draw(finished, tmp_path / "tables")
+
+
 def test_searches_are_drawn_under_their_titles(finished):
     drawn = draw_searches.draw(finished[1].parent, {"metantk": "MetaNTK-NAS"})
     assert list(drawn) == ["cells_metantk_seed1", "search_metantk_seed1"]

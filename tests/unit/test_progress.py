@@ -1,5 +1,7 @@
 """How far a workflow is: jobs, the time left, and whether training was worth it."""
 
+import os
+
 import pandas as pd
 import pytest
 import yaml
@@ -148,3 +150,29 @@ def test_rows_below_a_yardstick_are_named(tmp_path):
     assert conv4.startswith(told)
     assert resnet.startswith("a, resnet12, fixed, rfs: 34.0 % are no more than the 35.0 % of raw pixels; ")
     assert list(find_weak(tmp_path / "nowhere.csv")) == []
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("a: " + "[" * 3000, "cannot be read"),
+        ("[]", "is no configuration"),
+        ("", "is no configuration"),
+        (None, "it is no file"),
+    ],
+)
+def test_what_is_no_configuration_is_one_line(tmp_path, repository, content, message):
+    path = tmp_path / "mine.yaml"
+    os.mkfifo(path) if content is None else path.write_text(content)
+    for script, flags in (("show_results", []), ("estimate_campaign", ["--seconds", 1])):
+        run = run_program("python", repository / f"scripts/{script}.py", "--configfile", path, *flags)
+        assert run.returncode == 2, run.stderr
+        (line,) = run.stderr.splitlines()
+        assert message in line
+
+
+@pytest.mark.parametrize("seconds", ["nan", "inf", "0", "-1"])
+def test_no_time_to_measure_in(repository, seconds):
+    run = run_program("python", repository / "scripts/estimate_campaign.py", "--seconds", seconds)
+    assert run.returncode == 2
+    assert "give a number above 0" in run.stderr

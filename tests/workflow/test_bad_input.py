@@ -64,6 +64,11 @@ def assert_one_line(stderr: str, *named: object) -> None:
         ("rows", [row(["random", "random"])], ["3cells-2ch × random × rfs", "twice"]),
         ("rows", [{"search": "random"}], ["'rows.0.backbone' is missing"]),
         ("rows", [row("fixed")], ["3cells-2ch takes a search"]),
+        ("results", "/dev/null", ["'results'", "/dev/null is there and is no folder"]),
+        ("results", "Snakefile/results", ["'results'", "Snakefile is there and is no folder"]),
+        ("datasets", {"logs": {"source": "glyphs"}}, ["logs is the name of another folder of the results"]),
+        ("datasets.glyphs.source", "", ["'datasets.glyphs.source'"]),
+        ("seeds", list(range(1001)), ["'seeds'", "1000"]),
         ("rows", [row("random", backbone="conv4-2")], ["conv4-2 has nothing to find"]),
         ("datasets", {}, ["'datasets'", "at least 1"]),
         ("searches", None, ["'searches'"]),
@@ -204,6 +209,17 @@ def test_a_genotype_that_there_is_not(refuse, tmp_path, data):
     arguments = ("--data", data, *CELLS, "--search", "given", "--genotypes", '["nasnet"]')
     named = ["nasnet", "neither a file nor the name of a published genotype", "metanas_in_v2"]
     refuse("search_architecture.py", *arguments, named=named, output=tmp_path / "output")
+
+
+@pytest.mark.parametrize("kind", ["prune", "fit", "metanas", "t-nas", "sample"])
+def test_a_search_where_there_is_nothing_to_find(refuse, tmp_path, data, kind):
+    arguments = ("--data", data, "--backbone", "conv4", "--search", kind)
+    refuse("search_architecture.py", *arguments, named=["conv4 has nothing to find"], output=tmp_path / "output")
+
+
+def test_reductions_beyond_the_cells(refuse, tmp_path, data):
+    arguments = ("--data", data, "--backbone", '{"kind": "mixed", "cells": 2}', "--search", "fixed")
+    refuse("search_architecture.py", *arguments, named=["reductions [1, 3]"], output=tmp_path / "output")
 
 
 def test_cells_without_a_search(refuse, tmp_path, data):

@@ -27,7 +27,7 @@ from metantk.options.dataset import DatasetOptions, unknown_word
 from metantk.options.evaluation import EvaluationOptions
 from metantk.options.study import StudyOptions
 from metantk.options.theory import TheoryOptions
-from metantk.storage import InputError
+from metantk.storage import InputError, read_text
 
 NameList = Annotated[list[Name], Field(min_length=1)]
 Names = Annotated[
@@ -54,6 +54,10 @@ FORMER = {
 }
 
 
+# What lies in the folder of results beside the data sets.
+FOLDERS = {"benchmarks", "criteria", "figures", "logs", "tables", "tables_so_far", "theory"}
+
+
 def _folder(name: str) -> str:
     """A folder's name as it can stand in a rule and in a shell, without a `./` before or a `/` behind it."""
     if not name.isprintable() or set(name) & set("{}\\"):
@@ -63,6 +67,9 @@ def _folder(name: str) -> str:
     folder = os.path.normpath(name)
     if Path(folder).name in ("", ".", ".."):
         raise ValueError("it has to be a folder of its own")
+    there = next(place for place in (Path(folder), *Path(folder).parents) if os.path.lexists(place))
+    if not there.is_dir():
+        raise ValueError(f"{there} is there and is no folder")
     return folder
 
 
@@ -112,7 +119,9 @@ class Config(Options):
     rows: list[RowOptions] = Field(
         min_length=1, description="rows of the tables, `{backbone, search, learner}`; lists multiply"
     )
-    seeds: list[Seed] = Field([0, 1, 2], min_length=1, description="independent searches and trainings per row")
+    seeds: list[Seed] = Field(
+        [0, 1, 2], min_length=1, max_length=1000, description="independent searches and trainings per row"
+    )
     backbones: dict[Name, Entry] = Field({}, description="backbones of your own: name: {kind, options}")
     searches: dict[Name, Entry] = Field(
         {},
@@ -141,6 +150,8 @@ class Config(Options):
     def _names_are_known(self) -> "Config":
         if len(set(self.seeds)) < len(self.seeds):
             raise ValueError("seeds: one is listed twice")
+        if taken := sorted(self.datasets.keys() & FOLDERS):
+            raise ValueError(f"datasets: {taken[0]} is the name of another folder of the results")
         if twice := [chain for chain in self.chains if self.chains.count(chain) > 1]:
             raise ValueError(f"rows: {' × '.join(twice[0])} is listed twice")
         try:
@@ -311,6 +322,21 @@ class Config(Options):
         titles = catalogue.TITLES.get(family, {})
         kind = getattr(self, family).get(name, {}).get("kind")
         return titles.get(name, titles.get(kind, name))
+
+
+def read_yaml(path: Path) -> dict:
+    """A configuration's file, whatever it holds.
+
+    Raises:
+        InputError: it cannot be read, or holds something else.
+    """
+    try:
+        values = yaml.safe_load(read_text(path))
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise InputError(f"{path}: cannot be read ({str(error).splitlines()[0]})") from None
+    if not isinstance(values, dict):
+        raise InputError(f"{path}: is no configuration")
+    return values
 
 
 def check_sources(config: Config) -> None:

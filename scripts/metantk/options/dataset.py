@@ -32,9 +32,10 @@ class DatasetOptions(Options):
     """Where the pictures come from and how large they are kept (stage prepare_dataset)."""
 
     source: str = Field(
+        min_length=1,
         description="`glyphs` (drawn from fonts, needs nothing), `cifar-fs`, `fc100`, `omniglot` or one of "
         "torchvision's, such as `torchvision:Caltech101` (fetched where they are missing), or a folder: of "
-        "pictures, or of the files of miniImageNet, tieredImageNet, CIFAR-FS or FC100 as they circulate"
+        "pictures, or of the files of miniImageNet, tieredImageNet, CIFAR-FS or FC100 as they circulate",
     )
     image_size: Annotated[int, Field(ge=8, le=1024)] | None = Field(
         None,

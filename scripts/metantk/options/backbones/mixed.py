@@ -2,7 +2,7 @@
 
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from metantk.options.base import Options as Base
 from metantk.options.base import parse
@@ -34,6 +34,12 @@ class MixedOptions(Base):
     channels: int = CHANNELS
     reductions: Reductions = REDUCTIONS
     space: Literal["few-shot", "darts"] = SPACE
+
+    @model_validator(mode="after")
+    def _reductions_are_among_the_cells(self) -> "MixedOptions":
+        if max(self.reductions, default=0) >= self.cells:
+            raise ValueError(f"reductions {self.reductions} are not among its {self.cells} cells")
+        return self
 
     @property
     def title(self) -> str:
