@@ -64,8 +64,8 @@ def assert_one_line(stderr: str, *named: object) -> None:
         ("rows", [row(["random", "random"])], ["3cells-2ch × random × rfs", "twice"]),
         ("rows", [{"search": "random"}], ["'rows.0.backbone' is missing"]),
         ("rows", [row("fixed")], ["3cells-2ch takes a search"]),
-        ("results", "/dev/null", ["'results'", "/dev/null is there and is no folder"]),
-        ("results", "Snakefile/results", ["'results'", "Snakefile is there and is no folder"]),
+        ("results", "/dev/null", ["'results'", "below /dev/null, which is no folder"]),
+        ("results", "Snakefile/results", ["'results'", "below Snakefile, which is no folder"]),
         ("datasets", {"logs": {"source": "glyphs"}}, ["logs is the name of another folder of the results"]),
         ("datasets.glyphs.source", "", ["'datasets.glyphs.source'"]),
         ("seeds", list(range(1001)), ["'seeds'", "1000"]),
@@ -211,9 +211,9 @@ def test_a_genotype_that_there_is_not(refuse, tmp_path, data):
     refuse("search_architecture.py", *arguments, named=named, output=tmp_path / "output")
 
 
-@pytest.mark.parametrize("kind", ["prune", "fit", "metanas", "t-nas", "sample"])
-def test_a_search_where_there_is_nothing_to_find(refuse, tmp_path, data, kind):
-    arguments = ("--data", data, "--backbone", "conv4", "--search", kind)
+@pytest.mark.parametrize("search", [{"kind": "prune", "criteria": ["zen"]}, {"kind": "t-nas"}, {"kind": "sample"}])
+def test_a_search_where_there_is_nothing_to_find(refuse, tmp_path, data, search):
+    arguments = ("--data", data, "--backbone", "conv4", "--search", json.dumps(search))
     refuse("search_architecture.py", *arguments, named=["conv4 has nothing to find"], output=tmp_path / "output")
 
 

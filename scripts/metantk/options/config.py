@@ -69,7 +69,7 @@ def _folder(name: str) -> str:
         raise ValueError("it has to be a folder of its own")
     there = next(place for place in (Path(folder), *Path(folder).parents) if os.path.lexists(place))
     if not there.is_dir():
-        raise ValueError(f"{there} is there and is no folder")
+        raise ValueError(f"it would be at or below {there}, which is no folder")
     return folder
 
 
