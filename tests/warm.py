@@ -98,6 +98,7 @@ def hand_on(address: str) -> None:
 
 def serve(address: str) -> tuple[list[str], str, dict[str, str], list[int]]:
     """Run each command in a fork of its own: there, and only there, it returns."""
+    import contextlib
     import gc
     import importlib
     import logging
@@ -118,8 +119,12 @@ def serve(address: str) -> tuple[list[str], str, dict[str, str], list[int]]:
                     process, connection = running.pop(ready)
                     os.close(ready)
                     code = os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
-                    connection.sendall(str(code).encode())
-                    connection.close()
+                    with (
+                        connection,
+                        contextlib.suppress(BrokenPipeError, ConnectionResetError),
+                    ):  # who asked is gone
+                        connection.sendall(str(code).encode())
+                        connection.shutdown(socket.SHUT_WR)  # forks of others hold it open
                     continue
                 connection, _ = listener.accept()
                 _, streams, _, _ = socket.recv_fds(connection, 1, 3)

@@ -59,16 +59,20 @@ def two_operations_per_edge(plan: Plan, seed: int) -> State:
     return state
 
 
-@pytest.mark.parametrize("seed", range(4))
-def test_rounds_have_the_literal_values_ranks_and_choices(seed):
-    """5 rounds for each of 4 seeds: from two operations per edge to the genotype."""
-    plan = make_plan()
+def rounds_of_a_search(plan: Plan, seed: int) -> list[tuple[State, list[dict]]]:
+    """The state before each of the 5 rounds, and the round's rows."""
     states = [two_operations_per_edge(plan, seed)]
     final = prune.search(plan, seed, states[0], states.append)
     between_rounds = [state for state in states if not state.draws][:-1]
     assert len(between_rounds) == final.rounds == 5
-    for state in between_rounds:
-        rows = [row for row in final.rows if row["round"] == state.rounds]
+    return [(state, [row for row in final.rows if row["round"] == state.rounds]) for state in between_rounds]
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_rounds_have_the_literal_values_ranks_and_choices(seed):
+    """5 rounds for each of 4 seeds: from two operations per edge to the genotype."""
+    plan = make_plan()
+    for state, rows in rounds_of_a_search(plan, seed):
         compare(plan, rows, state, prune.next_round(plan.space, state.masks).candidates, seed)
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 from literal import Networks, meta_ntk_condition, regions
 from small_search import make_plan
-from test_exactness import compare_ranks, two_operations_per_edge
+from test_exactness import compare_ranks, rounds_of_a_search
 from torch import Tensor
 
 from metantk.criteria import pictures
@@ -39,12 +39,7 @@ def test_published_draws_have_the_literal_values_ranks_and_choices():
     """Two repeats of each of 5 rounds, from two operations per edge to the genotype."""
     plan = make_plan(draws="published", repeat=2, initialisation="pytorch")
     seed = 1
-    states = [two_operations_per_edge(plan, seed)]
-    final = prune.search(plan, seed, states[0], states.append)
-    between_rounds = [state for state in states if not state.draws][:-1]
-    assert len(between_rounds) == final.rounds == 5
-    for state in between_rounds:
-        rows = [row for row in final.rows if row["round"] == state.rounds]
+    for state, rows in rounds_of_a_search(plan, seed):
         this = prune.next_round(plan.space, state.masks)
         # (repeats, candidates, criteria, before and after the removal)
         literal = np.array(

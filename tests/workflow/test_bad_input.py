@@ -230,7 +230,8 @@ def test_cells_without_a_search(refuse, tmp_path, data):
 def test_pictures_that_are_too_small_for_a_backbone(refuse, tmp_path):
     small = tmp_path / "small"
     command = ("--name", "small", "--source", "glyphs", "--image-size", 8, "--images-per-class", 2)
-    run_program("python", SCRIPTS / "prepare_dataset.py", *command, "--output", small)
+    run = run_program("python", SCRIPTS / "prepare_dataset.py", *command, "--output", small)
+    assert run.returncode == 0, run.stderr
     arguments = ("--data", small, "--backbone", "conv4", "--search", "fixed")
     named = ["backbone conv4", "'image_size'", "greater than or equal to 16"]
     refuse("search_architecture.py", *arguments, named=named, output=tmp_path / "output")
