@@ -10,7 +10,6 @@ from metantk.options.backbones.mixed import Options as Options
 from metantk.space.genotype import CELL_TYPES, SPACES
 from metantk.space.layouts import metanas_layout
 from metantk.space.mixed import Arch, MixedNetwork, pairs_of, pairwise_mixture
-from metantk.storage import InputError
 
 
 class Network(nn.Module):
@@ -47,13 +46,6 @@ class Network(nn.Module):
 
 
 def build(architecture: dict, outputs: int) -> Network:
-    """A mixed network with `outputs` outputs; `architecture` as in `Architecture`.
-
-    Raises:
-        InputError: a reduction cell that the stack does not have.
-    """
-    cells, reductions = architecture["cells"], architecture["reductions"]
-    if not set(reductions) <= set(range(cells)):
-        raise InputError(f"backbone mixed: reductions {reductions} are not among its {cells} cells")
-    layout = metanas_layout(architecture["channels"], cells, tuple(reductions))
+    """A mixed network with `outputs` outputs; `architecture` as in `Architecture`."""
+    layout = metanas_layout(architecture["channels"], architecture["cells"], tuple(architecture["reductions"]))
     return Network(MixedNetwork(SPACES[architecture["space"]], layout, outputs))

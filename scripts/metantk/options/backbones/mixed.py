@@ -14,6 +14,12 @@ REDUCTIONS = Field([1, 3], description="numbers of the cells that halve the reso
 SPACE = Field("few-shot", description="operations and nodes of a cell")
 
 
+def _reductions_are_among_the_cells(self: Base) -> Base:
+    if max(self.reductions, default=0) >= self.cells:
+        raise ValueError(f"reductions {self.reductions} are not among its {self.cells} cells")
+    return self
+
+
 class Architecture(Base):
     """All that builds the network."""
 
@@ -22,6 +28,8 @@ class Architecture(Base):
     channels: int = CHANNELS
     reductions: Reductions = REDUCTIONS
     space: Literal["few-shot", "darts"] = SPACE
+
+    _reductions = model_validator(mode="after")(_reductions_are_among_the_cells)
 
 
 class MixedOptions(Base):
@@ -35,11 +43,7 @@ class MixedOptions(Base):
     reductions: Reductions = REDUCTIONS
     space: Literal["few-shot", "darts"] = SPACE
 
-    @model_validator(mode="after")
-    def _reductions_are_among_the_cells(self) -> "MixedOptions":
-        if max(self.reductions, default=0) >= self.cells:
-            raise ValueError(f"reductions {self.reductions} are not among its {self.cells} cells")
-        return self
+    _reductions = model_validator(mode="after")(_reductions_are_among_the_cells)
 
     @property
     def title(self) -> str:
@@ -47,11 +51,7 @@ class MixedOptions(Base):
         return f"Mixed cells, {self.channels} channels"
 
     def architecture(self, image_size: int, genotype: dict | None = None) -> dict:
-        """The content of architecture.json; there is no genotype.
-
-        Raises:
-            InputError: a reduction cell that the stack does not have.
-        """
+        """The content of architecture.json; there is no genotype."""
         return parse(Architecture, self.model_dump(), where="backbone mixed").model_dump()
 
 
