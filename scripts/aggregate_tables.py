@@ -31,6 +31,8 @@ def main() -> None:
     )
     parser.add_argument("--output", required=True, type=Path, metavar="DIR", help="folder of the tables")
     arguments = parser.parse_args()
+    if arguments.results is not None and not arguments.results.is_dir():
+        raise InputError(f"--results {arguments.results}: is no folder")
     finished, missing = _split(arguments.chains, partial=arguments.partial)
     if not finished:
         raise InputError(f"none of {len(arguments.chains)} chains is finished yet")

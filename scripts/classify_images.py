@@ -28,6 +28,7 @@ import torch
 from metantk import devices
 from metantk.command_line import make_parser, run
 from metantk.datasets.folder import find_class_files, read_classes, read_pictures
+from metantk.datasets.store import Split
 from metantk.exported import image_size_of, open_model
 from metantk.own_pictures import AnyModel, calibrate_model, calibration_data, make_task
 from metantk.storage import InputError, atomic_write
@@ -64,6 +65,8 @@ def main() -> None:
     for path, folder in product((arguments.output, page), (arguments.support, arguments.query)):
         if folder.resolve() in path.resolve().parents:
             raise InputError(f"{path}: lies in {folder}, whose files are pictures; name another place")
+        if path.is_dir():
+            raise InputError(f"{path}: is a folder; name a file in it")
     model = open_model(arguments.model, devices.start())
     size = image_size_of(model, arguments.model)
     how = {"image_size": size, "leave_out": arguments.leave_out_unreadable}
@@ -71,6 +74,7 @@ def main() -> None:
     ways = len(support.class_names)
     if ways < 2:
         raise InputError(f"{arguments.support}: holds 1 class, but telling apart takes 2 or more")
+    _check_distinct(support, arguments.support)
     files, queries, others = read_pictures(arguments.query, **how)
     for warning in left_out + others:
         log.warning("warning: %s", warning)
@@ -87,6 +91,15 @@ def main() -> None:
         sections = _sections(arguments.support, files, support.class_names, chances, unlike)
         write_page(temporary_page, title=f"{len(files)} pictures, {ways} classes", note=note, sections=sections)
     log.info("%s and %s: %d pictures, %d unlike any class", arguments.output, page, len(files), unlike.sum())
+
+
+def _check_distinct(support: Split, folder: Path) -> None:
+    """Refuse the same picture as an example of two classes."""
+    class_of: dict[bytes, int] = {}
+    for image, label in zip(support.images, support.labels.tolist(), strict=True):
+        if (first := class_of.setdefault(image.tobytes(), label)) != label:
+            names = " and ".join(support.class_names[way] for way in (first, label))
+            raise InputError(f"{folder}: classes {names} have a picture in common; take it out of one of them")
 
 
 def _calibration(model: AnyModel, given: Path | None, ways: int, shots: int) -> Calibration | None:

@@ -83,6 +83,7 @@ def main() -> None:
     report = {
         "ways": options.ways,
         "episodes": options.episodes,
+        "weights_sha256": model.facts["weights_sha256"],
         "shots": results,
         **provenance(
             *files, options=options.model_dump(), seed=options.seed, device=devices.describe_device(device)

@@ -18,11 +18,11 @@ Time: glyphs with 60 pictures per class take about 5 s on one core.
 import logging
 from pathlib import Path
 
-from metantk.command_line import make_parser, parse_options, progress, run
+from metantk.command_line import file_name, make_parser, parse_options, progress, run
 from metantk.datasets.needs import check_needs, counts_of_splits, needs_from_json
 from metantk.datasets.sources import open_source
 from metantk.datasets.store import SPLITS, check_splits, write_dataset
-from metantk.options.dataset import DatasetOptions
+from metantk.options.dataset import DatasetOptions, check_outside
 from metantk.provenance import code_hash
 
 log = logging.getLogger("metantk")
@@ -30,12 +30,13 @@ log = logging.getLogger("metantk")
 
 def main() -> None:
     parser = make_parser(__doc__, DatasetOptions)
-    parser.add_argument("--name", required=True, help="name of the data set")
+    parser.add_argument("--name", required=True, type=file_name, metavar="NAME", help="name of the data set")
     parser.add_argument("--output", required=True, type=Path, metavar="DIR", help="folder to write")
     parser.add_argument("--needs", default="[]", metavar="JSON", help="from the workflow: refuse too little data")
     arguments = parser.parse_args()
     options = parse_options(DatasetOptions, arguments)
     needs = needs_from_json(arguments.needs)
+    check_outside(arguments.output, options.source)
     dataset = open_source(options)
     check_splits(dataset.splits, source=options.source)
     check_needs(counts_of_splits(dataset.splits), needs, where=options.source)

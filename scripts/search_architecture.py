@@ -21,7 +21,7 @@ from safetensors.torch import save
 
 from metantk import devices, plugins
 from metantk.checkpoints import CheckpointFile
-from metantk.command_line import add_seed, make_parser, parse_kind, progress, run
+from metantk.command_line import add_seed, file_name, make_parser, parse_kind, progress, run
 from metantk.datasets.store import load_split, read_manifest
 from metantk.options.base import Options
 from metantk.provenance import code_hash, provenance
@@ -44,8 +44,12 @@ def main() -> None:
     parser = make_parser(__doc__, kinds={"backbone": ("backbones", "cells"), "search": ("searches", "prune")})
     parser.add_argument("--data", required=True, type=Path, metavar="DIR", help="prepared data set")
     add_seed(parser)
-    parser.add_argument("--backbone-name", metavar="NAME", help="of the backbone in the tables [its kind]")
-    parser.add_argument("--search-name", metavar="NAME", help="of the search in the tables [its kind]")
+    parser.add_argument(
+        "--backbone-name", type=file_name, metavar="NAME", help="of the backbone in the tables [its kind]"
+    )
+    parser.add_argument(
+        "--search-name", type=file_name, metavar="NAME", help="of the search in the tables [its kind]"
+    )
     parser.add_argument(
         "--output",
         required=True,

@@ -76,8 +76,8 @@ def show_status(config: Config) -> None:
         groups = tables.group_chains(tables.read_chain(folder) for folder in finished)
         _, searches, learners = zip(*config.chains, strict=True)
         titles = tables.Titles(
-            {name: config.title("searches", name) for name in searches},
-            {name: config.title("learners", name) for name in learners},
+            searches={name: config.title("searches", name) for name in searches},
+            learners={name: config.title("learners", name) for name in learners},
         )
         table = tables.make_table1(tables.summarise(groups, titles), groups)
         ours = table[table["Source"] == "this run"].drop(columns=["Source", "Device"])

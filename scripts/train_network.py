@@ -24,7 +24,7 @@ import torch
 from metantk import backbones, devices, plugins
 from metantk.backbones.counting import count_macs, count_parameters
 from metantk.checkpoints import CheckpointFile, freeze, thaw
-from metantk.command_line import Ended, add_seed, make_parser, parse_kind, progress, run, signals_held
+from metantk.command_line import Ended, add_seed, file_name, make_parser, parse_kind, progress, run, signals_held
 from metantk.datasets.store import load_split, read_manifest
 from metantk.devices import generator
 from metantk.models import save_model
@@ -43,7 +43,9 @@ def main() -> None:
         "--architecture", required=True, type=Path, metavar="FILE", help="output of search_architecture.py"
     )
     add_seed(parser)
-    parser.add_argument("--learner-name", metavar="NAME", help="of the learner in the tables [its kind]")
+    parser.add_argument(
+        "--learner-name", type=file_name, metavar="NAME", help="of the learner in the tables [its kind]"
+    )
     parser.add_argument(
         "--output",
         required=True,
@@ -55,6 +57,13 @@ def main() -> None:
     options = parse_kind(arguments, "learner")
     record = read_record(arguments.architecture, BuiltArchitecture, stage="search_architecture")
     architecture = record.model_dump(exclude_unset=True)
+    backbone = plugins.options_class("backbones", record.kind)
+    if backbone.frozen and options.kind != "none":
+        raise InputError(f"{arguments.architecture}: backbone {record.kind} is frozen: its learner is none")
+    if options.only_backbones and record.kind not in options.only_backbones:
+        raise InputError(
+            f"--learner {options.kind}: takes a backbone of kind {' or '.join(options.only_backbones)}"
+        )
     manifest, train = read_manifest(arguments.data), load_split(arguments.data, "train")
     module = plugins.load("learners", options.kind)
     network = backbones.build(

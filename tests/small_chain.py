@@ -50,15 +50,20 @@ def write_chain(
         "learner": {"kind": learner},
         "learner_name": learner,
         "parameters": 1_000_000 + seed,
+        "weights_sha256": weights_of(seed, search),
         "device": "cpu",
     }
     write(folder / "model.json", model)
-    write_evaluation(folder, seed, shift, len(search), asked or ASKED)
+    write_evaluation(folder, seed, shift, search, asked or ASKED)
     return folder
 
 
-def write_evaluation(folder: Path, seed: int, shift: float, salt: int, asked: dict) -> None:
-    rng = np.random.default_rng([seed, salt])
+def weights_of(seed: int, search: str) -> str:
+    return f"weights of {search}, seed {seed}"
+
+
+def write_evaluation(folder: Path, seed: int, shift: float, search: str, asked: dict) -> None:
+    rng = np.random.default_rng([seed, len(search)])
     rows = [
         {"shots": shots, "episode": number, "accuracy": 50 + shots + shift + seed + rng.uniform(-1, 1)}
         for shots in asked["shots"]
@@ -68,10 +73,14 @@ def write_evaluation(folder: Path, seed: int, shift: float, salt: int, asked: di
     table.to_csv(folder / "episodes.csv", index=False)
     means = table.groupby("shots")["accuracy"].mean()
     results = {str(shots): {"accuracy_mean": mean, "ci95": 0.2} for shots, mean in means.items()}
-    write(
-        folder / "evaluation.json",
-        {"ways": asked["ways"], "episodes": asked["episodes"], "shots": results, "options": asked},
-    )
+    evaluation = {
+        "ways": asked["ways"],
+        "episodes": asked["episodes"],
+        "weights_sha256": weights_of(seed, search),
+        "shots": results,
+        "options": asked,
+    }
+    write(folder / "evaluation.json", evaluation)
 
 
 def write(path: Path, value: object) -> None:

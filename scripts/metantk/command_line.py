@@ -4,6 +4,7 @@ import argparse
 import contextlib
 import logging
 import os
+import re
 import signal
 import sys
 from collections.abc import Callable, Iterable, Iterator
@@ -14,8 +15,9 @@ from pydantic import BaseModel
 from tqdm import tqdm
 
 from metantk import plugins
-from metantk.options.base import Options, parse
+from metantk.options.base import Options, glance, parse
 from metantk.storage import InputError, parse_json, read_json, shorten
+from metantk.typed_files import FILE_NAME
 
 log = logging.getLogger("metantk")
 ENDING = (signal.SIGTERM, signal.SIGINT)
@@ -157,6 +159,15 @@ def _seed(text: str) -> int:
     if not text.isascii() or not text.isdigit() or int(text) >= 2**31:
         raise argparse.ArgumentTypeError(f"{text} is not in 0 .. 2147483647")
     return int(text)
+
+
+def file_name(text: str) -> str:
+    """A name that stands in tables, and as a part of the names of files."""
+    if not re.fullmatch(FILE_NAME, text):
+        raise argparse.ArgumentTypeError(
+            f"{glance(text)} begins with no letter or digit, or has a / or a line break"
+        )
+    return text
 
 
 def _parse_value(text: str) -> object:

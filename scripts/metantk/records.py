@@ -14,7 +14,7 @@ import pandas as pd
 from pydantic import Field, model_validator
 
 from metantk.storage import InputError, check_regular
-from metantk.typed_files import Origin, Record, Text
+from metantk.typed_files import FileName, Origin, Record, Text
 
 Percent = Annotated[float, Field(ge=0, le=100)]
 Positive = Annotated[float, Field(ge=0)]
@@ -54,6 +54,10 @@ class Effect(Record):
 class SearchReport(Record):
     """search.json"""
 
+    dataset: FileName
+    backbone: FileName
+    search: FileName
+    seed: int = Field(ge=0)
     seconds: Positive
     device: Text
     floating_point_operations: int = Field(0, ge=0)
@@ -62,14 +66,19 @@ class SearchReport(Record):
     effects: list[Effect] = Field([])
     peak_memory_mb: dict[str, Positive] = Field({})
 
+    def is_of(self, origin: Origin) -> bool:
+        named = (origin.dataset, origin.backbone, origin.search, origin.seed)
+        return (self.dataset, self.backbone, self.search, self.seed) == named
+
 
 class ModelDescription(Record):
     """What tables and figures read of model.json."""
 
     architecture: Architecture
     learner: dict
-    learner_name: Text
+    learner_name: FileName
     parameters: int = Field(ge=1)
+    weights_sha256: Text
     device: Text
     peak_memory_mb: dict[str, Positive] = Field({})
 
@@ -84,6 +93,7 @@ class Evaluation(Record):
 
     ways: int = Field(ge=2)
     episodes: int = Field(ge=2)
+    weights_sha256: Text
     shots: dict[Shots, ShotResult] = Field(min_length=1)
     options: dict
 

@@ -53,9 +53,11 @@ def atomic_write(path: Path | str) -> Iterator[Path]:
     """Yield a temporary path beside `path`; on success it replaces `path`, on any error it is removed.
 
     Raises:
-        WriteError: the folder cannot be written, or the disk became full on the way.
+        WriteError: the folder cannot be written, a folder has the file's name, or the disk became full on the way.
     """
     path = Path(path)
+    if path.is_dir():
+        raise WriteError(path, OSError(errno.EISDIR, os.strerror(errno.EISDIR)))
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix)
@@ -217,13 +219,13 @@ def read_text(path: Path | str) -> str:
 
 
 def parse_json(text: str) -> object:
-    """JSON whose numbers are finite and which is not nested deeper than any file of ours.
+    """JSON whose numbers are finite, whose keys stand once, and which is not nested deeper than any file of ours.
 
     Raises:
         ValueError: it is something else.
     """
     try:
-        value = json.loads(text, parse_constant=_refuse_constant, parse_float=_finite)
+        value = json.loads(text, parse_constant=_refuse_constant, parse_float=_finite, object_pairs_hook=_object_of)
     except RecursionError:
         raise ValueError("nested too deeply") from None
     level = [value]
@@ -238,6 +240,14 @@ def _inner(value: object) -> Iterable[object]:
     """What lies one level below, as far as it can have something below itself."""
     inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
     return (item for item in inner if isinstance(item, dict | list))
+
+
+def _object_of(pairs: list[tuple[str, object]]) -> dict:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        keys = [key for key, _ in pairs]
+        raise ValueError(f"{next(key for key in keys if keys.count(key) > 1)!r} stands there twice")
+    return found
 
 
 def _refuse_constant(name: str) -> object:
@@ -255,7 +265,8 @@ def read_json(path: Path | str) -> object:
     """Read a JSON file, as `parse_json` has it.
 
     Raises:
-        InputError: the file is missing, is not JSON, is nested too deeply, or has numbers that are not finite.
+        InputError: the file is missing, is not JSON, is nested too deeply, or has numbers that are not finite or a
+            key twice.
     """
     try:
         return parse_json(read_text(path))

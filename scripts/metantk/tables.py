@@ -7,20 +7,16 @@ are not read.
 from collections.abc import Iterable
 from itertools import combinations
 from pathlib import Path
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import numpy as np
 import pandas as pd
+from pydantic import Field
 
-from metantk.options.base import parse
+from metantk.options.base import Options, parse
 from metantk.options.searches.fit import FitOptions
 from metantk.options.searches.prune import PruneOptions
-from metantk.records import (
-    Evaluation,
-    ModelDescription,
-    SearchReport,
-    read_episodes,
-)
+from metantk.records import Architecture, Evaluation, ModelDescription, SearchReport, read_episodes
 from metantk.statistics import confidence_95, deviation, welch_95
 from metantk.storage import InputError, parse_json
 from metantk.typed_files import read_record
@@ -43,6 +39,8 @@ PUBLISHED = Path(__file__).with_name("published") / "table1.csv"
 # The marks of the paper's Table 2, always there; other criteria follow by name.
 MARKS = {"meta_ntk_condition": "MetaNTK", "ntk_condition": "NTK", "linear_regions": "Linear Region"}
 OVER_SEEDS = "deviation over seeds"
+# Of one line; a row without a title of its search is called by its learner.
+Title = Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f]{0,200}$")]
 
 
 class Chain(NamedTuple):
@@ -77,16 +75,19 @@ def read_chain(folder: Path) -> Chain:
     """Read what a chain has left.
 
     Raises:
-        InputError: a file is missing or damaged.
+        InputError: a file is missing or damaged, or is of another run than the others.
     """
     evaluation = read_record(folder / "evaluation.json", Evaluation, stage="evaluate_episodes")
-    return Chain(
-        folder,
-        read_record(folder.parent / "search.json", SearchReport, stage="search_architecture"),
-        read_record(folder / "model.json", ModelDescription, stage="train_network"),
-        evaluation,
-        read_episodes(folder / "episodes.csv", evaluation),
-    )
+    search = read_record(folder.parent / "search.json", SearchReport, stage="search_architecture")
+    found = read_record(folder.parent / "architecture.json", Architecture, stage="search_architecture")
+    model = read_record(folder / "model.json", ModelDescription, stage="train_network")
+    if not search.is_of(found.origin):
+        raise InputError(f"{folder.parent}: search.json is not of architecture.json; run search_architecture again")
+    if model.architecture != found:
+        raise InputError(f"{folder}: model.json is of another architecture than it found; run train_network again")
+    if evaluation.weights_sha256 != model.weights_sha256:
+        raise InputError(f"{folder}: evaluation.json is of another model; run evaluate_episodes again")
+    return Chain(folder, search, model, evaluation, read_episodes(folder / "episodes.csv", evaluation))
 
 
 def group_chains(chains: Iterable[Chain]) -> dict[tuple, list[Chain]]:
@@ -123,11 +124,11 @@ def per_seed(groups: dict[tuple, list[Chain]]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=[*KEY, "seed", "shots", "accuracy"])
 
 
-class Titles(NamedTuple):
+class Titles(Options):
     """What tables call searches and learners, by name; a name without a title stands for itself."""
 
-    searches: dict[str, str]
-    learners: dict[str, str]
+    searches: dict[str, Title] = Field({})
+    learners: dict[str, Title] = Field({})
 
     def model(self, search: str, learner: str) -> str:
         """A row is called by its search, and by its learner where nothing was searched."""
@@ -142,9 +143,9 @@ def parse_titles(text: str) -> Titles:
     """
     try:
         values = parse_json(text)
-        return Titles(dict(values.get("searches", {})), dict(values.get("learners", {})))
-    except (ValueError, TypeError, AttributeError) as error:
-        raise InputError(f"--titles: is not a JSON object of names and titles ({error})") from None
+    except ValueError as error:
+        raise InputError(f"--titles: is not JSON ({error})") from None
+    return parse(Titles, values, where="--titles")
 
 
 def summarise(groups: dict[tuple, list[Chain]], titles: Titles) -> pd.DataFrame:

@@ -11,7 +11,8 @@ from metantk.storage import InputError, read_json, shorten
 # Of one line: it stands in tables, figures and messages.
 Text = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]+$")]
 # A part of the names of figures.
-FileName = Annotated[str, Field(pattern=r"^[^\W_][^/\x00-\x1f]{0,199}$")]
+FILE_NAME = r"^[^\W_][^/\x00-\x1f\x7f]{0,199}$"
+FileName = Annotated[str, Field(pattern=FILE_NAME)]
 LONGEST_REASON = 300  # characters, so that a line has room for the path and the stage
 T = TypeVar("T", bound="Record")
 
@@ -25,8 +26,8 @@ class Record(BaseModel):
 class Origin(Record):
     """Where an architecture comes from, by the names of the configuration."""
 
-    dataset: Text
-    backbone: Text
+    dataset: FileName
+    backbone: FileName
     backbone_title: Text
     search: FileName
     seed: int = Field(ge=0, lt=2**31)

@@ -572,7 +572,7 @@ def finished(tmp_path):
         change(folder.parent / "search.json", criteria=facts)
     groups = tables.group_chains(map(tables.read_chain, folders))
     (tmp_path / "tables").mkdir()
-    titles = tables.Titles(catalogue.TITLES["searches"], {})
+    titles = tables.Titles(searches=catalogue.TITLES["searches"])
     tables.summarise(groups, titles).to_csv(tmp_path / "tables" / "summary.csv", index=False)
     tables.per_seed(groups).to_csv(tmp_path / "tables" / "seeds.csv", index=False)
     return folders
@@ -668,7 +668,11 @@ COURSES = {
 def test_a_search_that_trains_is_drawn_by_what_it_measured(name):
     columns, shown = COURSES[name]
     figure = draw_searches.draw_trace(
-        pd.DataFrame(columns), name, SearchReport(seconds=1.0, device="cpu", options={})
+        pd.DataFrame(columns),
+        name,
+        SearchReport(
+            seconds=1.0, device="cpu", options={}, dataset="glyphs", backbone="cells", search=name, seed=0
+        ),
     )
     assert [axes.get_ylabel() for axes in figure.axes] == shown
     lines = {line.get_label() for axes in figure.axes for line in axes.get_lines()}

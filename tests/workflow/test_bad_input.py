@@ -79,6 +79,15 @@ def assert_one_line(stderr: str, *named: object) -> None:
         ),
         ("criteria.nosuch", {"pictures": 3}, ["criteria: unknown key 'nosuch'"]),
         ("seeds", "9" * 5000, ["'seeds'", "..."]),
+        ("learners.unused", {"kind": "rfs", "epochs": -3}, ["learners.unused", "'epochs'", "-3"]),
+        ("searches.given", {"genotypes": 3}, ["searches.given", "'genotypes'"]),
+        ("backbones.unused", {"kind": "cells", "cells": 3}, ["backbones.unused", "'channels' is missing"]),
+        ("study", {"settings": {"ntk": {}}}, ["study: options of criteria stand in the section `criteria`"]),
+        ("datasets.glyphs.image_size", 8, ["datasets.glyphs: image_size 8", "16 pixels", "backbones.conv4-2"]),
+        ("datasets.glyphs.rotations", True, ["rotations: does nothing for source 'glyphs'"]),
+        ("datasets", {"a": {"source": "cifar-fs", "images_per_class": 30}}, ["images_per_class: does nothing"]),
+        ("rows", [row("random", learner="metanas")], ["metanas takes a backbone of kind mixed"]),
+        ("results", "workflow/results", ["'results'", "mix with the workflow's own files"]),
     ],
     ids=lambda value: value if isinstance(value, str) and len(value) < 50 else "",
 )
@@ -90,6 +99,25 @@ def test_a_bad_configuration_stops_the_workflow_before_any_job(tiny_house, key, 
     assert run.returncode == 2
     assert_one_line(run.stderr, "configuration", *named)
     assert not (tiny_house.path / "results").exists()
+
+
+def test_a_key_that_stands_twice(tiny_house):
+    path = tiny_house.path / "config" / "config.yaml"
+    path.write_text(f"{path.read_text()}\nseeds: [7]\n")
+    run = tiny_house.snakemake("--cores", 1)
+    assert run.returncode == 2
+    assert_one_line(run.stderr, "config.yaml", "'seeds' stands there twice")
+
+
+def test_results_among_the_pictures(tiny_house):
+    (tiny_house.path / "mine" / "class").mkdir(parents=True)
+    tiny_house.configure(
+        tiny_house.configuration | {"datasets": {"mine": {"source": "mine"}}, "results": "mine/out"}
+    )
+    run = tiny_house.snakemake("--cores", 1)
+    assert run.returncode == 2
+    assert_one_line(run.stderr, "mine/out: lies in mine")
+    assert not (tiny_house.path / "mine" / "out").exists()
 
 
 def test_all_mistakes_of_a_configuration_are_told_at_once(tiny_house):
@@ -255,6 +283,40 @@ def test_bad_options_of_a_learner(refuse, tmp_path, data, searched, learner, nam
     refuse("train_network.py", *arguments, named=named, output=tmp_path / "output")
 
 
+def test_a_learner_on_a_backbone_that_it_cannot_train(refuse, tmp_path, data, searched):
+    frozen = tmp_path / "architecture.json"
+    frozen.write_text(json.dumps({"kind": "pixels", "image_size": 12}))
+    for architecture, learner, named in (
+        (frozen, "rfs", "pixels is frozen: its learner is none"),
+        (searched / "architecture.json", "metanas", "takes a backbone of kind mixed"),
+    ):
+        arguments = ("--data", data, "--architecture", architecture, "--learner", learner)
+        refuse("train_network.py", *arguments, named=[named], output=tmp_path / "output")
+
+
+@pytest.mark.parametrize("name", ["", "a/b", "../a", "a\nb", "_a", "a" * 201])
+def test_names_that_are_none(refuse, tmp_path, data, searched, name):
+    output, training = tmp_path / "output", ("--architecture", searched / "architecture.json")
+    refuse("prepare_dataset.py", "--source", "glyphs", "--name", name, named=["--name"], output=output)
+    refuse(
+        "search_architecture.py", "--data", data, *SEARCH, "--search-name", name, named=["--search"], output=output
+    )
+    refuse(
+        "train_network.py", "--data", data, *training, "--learner-name", name, named=["--learner"], output=output
+    )
+
+
+def test_an_output_among_the_pictures(refuse, tmp_path):
+    arguments = ("--name", "mine", "--source", tmp_path)
+    refuse("prepare_dataset.py", *arguments, named=["lies in"], output=tmp_path / "output")
+
+
+@pytest.mark.parametrize("text", ["{}", "3", "[", '[{"of": "me"}]'])
+def test_needs_that_are_none(refuse, tmp_path, text):
+    arguments = ("--name", "a", "--source", "glyphs", "--needs", text)
+    refuse("prepare_dataset.py", *arguments, named=["--needs: is no"], output=tmp_path / "output")
+
+
 def test_the_same_number_of_shots_twice(refuse, tmp_path, data, chain):
     arguments = ("--data", data, "--model", chain, *EVALUATION, "--shots", "[1, 1]")
     refuse("evaluate_episodes.py", *arguments, named=["shots"], output=tmp_path / "output")
@@ -407,9 +469,33 @@ def test_figures_of_an_unfinished_chain(refuse, finished_run, tmp_path, chain, n
     refuse("draw_results.py", *arguments, named=[chain / name], output=tmp_path / "output")
 
 
-@pytest.mark.parametrize("titles", ["", "[]", '{"searches": 3}'])
+@pytest.mark.parametrize(
+    "titles", ["", "[]", '{"searches": 3}', '{"searches": {"a": 3}}', '{"searches": {"a": "b\\n"}}']
+)
 def test_titles_that_are_none(refuse, tmp_path, chain, titles):
     refuse("aggregate_tables.py", chain, "--titles", titles, named=["--titles"], output=tmp_path / "output")
+
+
+@pytest.mark.parametrize(
+    ("name", "key", "value", "stage"),
+    [
+        ("evaluation.json", "weights_sha256", "another", "evaluate_episodes"),
+        ("model.json", "architecture", {"kind": "conv4", "image_size": 16}, "train_network"),
+        ("../search.json", "seed", 7, "search_architecture"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_pieces_of_different_runs(refuse, tmp_path, chain, name, key, value, stage):
+    values = json.loads((chain / name).read_text())
+    if key == "architecture":
+        value |= {"origin": values[key]["origin"]}
+    (chain / name).write_text(json.dumps(values | {key: value}))
+    refuse("aggregate_tables.py", chain, named=[chain.parent, stage], output=tmp_path / "output")
+
+
+def test_a_folder_of_results_that_is_none(refuse, tmp_path, chain):
+    arguments = (chain, "--results", tmp_path / "nowhere")
+    refuse("aggregate_tables.py", *arguments, named=["nowhere: is no folder"], output=tmp_path / "output")
 
 
 def test_a_folder_that_is_no_chain(refuse, tmp_path):

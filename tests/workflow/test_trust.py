@@ -1,5 +1,6 @@
 """The command lines that README and config/README print, folders with odd names, and what a failed run says."""
 
+import base64
 import os
 import signal
 import subprocess
@@ -113,6 +114,15 @@ def test_other_pictures_than_the_manifest_says_stop_the_run(house):
     run = house.snakemake("--cores", 1, "--rerun-triggers", "input")
     assert run.returncode == 1
     assert "train/images.npy: " in run.stderr
+
+
+def test_a_file_that_a_kill_left_half_done_is_made_again(finished):
+    """Snakemake marks the outputs of a job while it runs, and refuses to go on where marks are left."""
+    path = "results/tables/table1.csv"
+    mark = finished.path / ".snakemake" / "incomplete" / base64.urlsafe_b64encode(path.encode()).decode()
+    mark.parent.mkdir(exist_ok=True)
+    mark.touch()
+    assert "aggregate_tables tables" in finished.planned()
 
 
 def test_after_a_kill_the_same_command_goes_on_once_it_is_unlocked(house):

@@ -43,6 +43,8 @@ def check_out(repository, ref):
     return folder
 
 
+# Of the outermost workflow `is_module` is true as well.
+IS_MODULE = workflow.modifier.parent_modifier is not None
 REPOSITORY = find_repository()
 SCRIPTS = REPOSITORY / "scripts"
 sys.path.insert(0, str(SCRIPTS.resolve()))
@@ -77,6 +79,10 @@ def plan():
 
     Others are when they are prepared, before their pictures are read.
     """
+    if not IS_MODULE:
+        # Snakemake has read them, but takes the last of two equal keys.
+        for path in [*workflow.overwrite_configfiles, *workflow.configfiles]:
+            metantk.options.config.read_yaml(Path(path))
     values = metantk.options.config.retype(dict(config), workflow.config_settings.config)
     planned = metantk.options.config.parse_config(values)
     for name, options in planned.datasets.items():
@@ -95,11 +101,6 @@ try:
         )
 except metantk.storage.InputError as error:
     stop(error)
-
-# What a killed run left half-done is begun again; stages go on after their last checkpoint. A workflow that uses
-# this one as a module decides for itself.
-if not workflow.modifier.is_module:
-    workflow.dag_settings.force_incomplete = True
 
 RESULTS = CONFIG.results
 # Snakemake looks at each input file by itself: with more of them, names and sizes alone are compared.
@@ -270,8 +271,19 @@ def are_listed(files):
     return len(files) > MANY_FILES or any("{" in file or "}" in file for file in files)
 
 
+def begin_half_done_again():
+    """As with --rerun-incomplete: what a killed run left half-done is made again; stages go on after checkpoints.
+
+    A workflow that uses this one as a module decides for itself. Snakemake's settings come after its rules are read
+    and before they are asked for inputs, so that an input function calls this.
+    """
+    if not IS_MODULE:
+        workflow.dag_settings.force_incomplete = True
+
+
 def source_files(wildcards):
     """The files of a data set's folder: an edited, added or removed picture prepares it again."""
+    begin_half_done_again()
     files = files_of(CONFIG.datasets[wildcards.dataset].source)
     return [] if are_listed(files) else files
 

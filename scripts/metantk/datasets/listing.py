@@ -5,6 +5,7 @@ Links are followed. Imports no numpy: the workflow looks here for files that cha
 """
 
 import os
+import unicodedata
 from pathlib import Path
 
 from metantk.storage import InputError
@@ -43,9 +44,18 @@ def folders(folder: Path) -> list[Path]:
     """Folders in a folder; links to folders are such.
 
     Raises:
-        InputError: as of `entries`.
+        InputError: as of `entries`; or a link leads nowhere, which may have been a class, or a folder's name has
+            line breaks and the like, which no table can hold.
     """
-    return [entry for entry in entries(folder) if entry.is_dir()]
+    every = entries(folder)
+    for entry in every:
+        if entry.is_symlink() and not entry.exists():
+            raise InputError(f"{entry}: is a link to nothing; mend or remove it")
+    found = [entry for entry in every if entry.is_dir()]
+    for entry in found:
+        if any(unicodedata.category(sign) == "Cc" for sign in entry.name):
+            raise InputError(f"{entry}: its name has a line break or another control character; rename it")
+    return found
 
 
 def class_folders(folder: Path) -> dict[str, Path]:

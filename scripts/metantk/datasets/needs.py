@@ -11,7 +11,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 
 from metantk.datasets.listing import watched_files
 from metantk.datasets.manifest import Manifest
-from metantk.options.base import Need, Options
+from metantk.options.base import Need, Options, explain_all
 from metantk.options.dataset import NAMED_SOURCES, DatasetOptions
 from metantk.storage import InputError, canonical_json, parse_json
 from metantk.typed_files import read_record
@@ -43,8 +43,10 @@ def needs_from_json(text: str) -> list[NamedNeed]:
     """Raises `InputError` where it is something else."""
     try:
         return NEEDS.validate_python(parse_json(text))
-    except (ValueError, ValidationError) as error:
-        raise InputError(f"--needs: is no list of needs ({str(error).splitlines()[0]})") from None
+    except ValidationError as error:
+        raise InputError(f"--needs: is no list of needs ({explain_all(error.errors())})") from None
+    except ValueError as error:
+        raise InputError(f"--needs: is not JSON ({error})") from None
 
 
 class Counts(NamedTuple):

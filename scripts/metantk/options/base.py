@@ -37,6 +37,9 @@ class Options(BaseModel):
 
     uses_device: ClassVar[bool] = True  # of a kind: whether its stage computes anything on a GPU
     frozen: ClassVar[bool] = False  # of a backbone: it comes with its weights, and nothing trains it
+    only_backbones: ClassVar[
+        tuple[str, ...]
+    ] = ()  # of a learner: the only kinds that it can train, if there are such
     only_own_ways: ClassVar[bool] = False  # of a learner: whether tests must have as many `ways` as its training
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
@@ -83,6 +86,19 @@ def parse(options: type[T], values: object, *, where: str) -> T:
         return options.model_validate(values)
     except ValidationError as error:
         raise InputError(shorten(f"{where}: {explain_all(error.errors())}", LONGEST_LINE)) from None
+
+
+def parse_part(options: type[Options], values: dict, *, where: str) -> None:
+    """Check values that others will be added to: what is missing may still come.
+
+    Raises:
+        InputError: as of `parse`.
+    """
+    try:
+        options.model_validate(values)
+    except ValidationError as error:
+        if problems := [problem for problem in error.errors() if problem["type"] != "missing"]:
+            raise InputError(shorten(f"{where}: {explain_all(problems)}", LONGEST_LINE)) from None
 
 
 def explain_all(problems: list[dict]) -> str:

@@ -15,7 +15,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, PrivateAttr, model_
 
 from metantk import plugins
 from metantk.options import catalogue
-from metantk.options.base import Name, Need, Options, Seed, glance, parse
+from metantk.options.base import Name, Need, Options, Seed, glance, parse, parse_part
 from metantk.options.criteria.gradients import GradientsOptions
 from metantk.options.criteria.linear_regions import LinearRegionsOptions
 from metantk.options.criteria.meta_ntk import MetaNtkOptions
@@ -23,11 +23,11 @@ from metantk.options.criteria.ntk import NtkOptions
 from metantk.options.criteria.patterns import PatternsOptions
 from metantk.options.criteria.short_training import ShortTrainingOptions
 from metantk.options.criteria.zen import ZenOptions
-from metantk.options.dataset import DatasetOptions, unknown_word
+from metantk.options.dataset import DatasetOptions, check_outside, unknown_word
 from metantk.options.evaluation import EvaluationOptions
 from metantk.options.study import StudyOptions
 from metantk.options.theory import TheoryOptions
-from metantk.storage import InputError, read_text
+from metantk.storage import SCRIPTS, InputError, read_text
 
 NameList = Annotated[list[Name], Field(min_length=1)]
 Names = Annotated[
@@ -58,6 +58,11 @@ FORMER = {
 FOLDERS = {"benchmarks", "criteria", "figures", "logs", "tables", "tables_so_far", "theory"}
 
 
+# Folders of the repository that no results may mix with.
+_OWN = ("config", "containers", "envs", "scripts", "tests", "workflow")
+OF_THE_WORKFLOW = {SCRIPTS.parent / name for name in _OWN}
+
+
 def _folder(name: str) -> str:
     """A folder's name as it can stand in a rule and in a shell, without a `./` before or a `/` behind it."""
     if not name.isprintable() or set(name) & set("{}\\"):
@@ -67,6 +72,8 @@ def _folder(name: str) -> str:
     folder = os.path.normpath(name)
     if Path(folder).name in ("", ".", ".."):
         raise ValueError("it has to be a folder of its own")
+    if OF_THE_WORKFLOW & {Path(folder).resolve(), *Path(folder).resolve().parents}:
+        raise ValueError("it would mix with the workflow's own files")
     there = next(place for place in (Path(folder), *Path(folder).parents) if os.path.lexists(place))
     if not there.is_dir():
         raise ValueError(f"it would be at or below {there}, which is no folder")
@@ -160,6 +167,7 @@ class Config(Options):
             for chain in self.chains:
                 self._check_chain(chain)
             self._check_criteria()
+            self._check_sizes()
         except InputError as error:
             raise ValueError(str(error)) from None
         return self
@@ -187,6 +195,10 @@ class Config(Options):
                     raise InputError(f"{family}.{name}: options of criteria stand in the section `criteria`")
                 if key not in options.model_fields:
                     raise InputError(f"{family}.{name}: unknown key '{key}'")
+            if name in kinds:
+                parse_part(options, merge(built_in or {}, entry, {"kind": kind}), where=f"{family}.{name}")
+            else:
+                self._resolve(family, name)
 
     def _check_chain(self, chain: Chain) -> None:
         backbone, search = self.backbone(chain.backbone), self.search(chain.search)
@@ -199,6 +211,10 @@ class Config(Options):
         where = f"rows: backbone {chain.backbone}"
         if missing := [path for path in backbone.files if not Path(path).is_file()]:
             raise InputError(f"{where}: {missing[0]}: no such file")
+        if learner.only_backbones and backbone.kind not in learner.only_backbones:
+            raise InputError(
+                f"{where}: learner {chain.learner} takes a backbone of kind {' or '.join(learner.only_backbones)}"
+            )
         if backbone.frozen and learner.kind in catalogue.KINDS["learners"] and learner.kind != "none":
             raise InputError(f"{where} is frozen: its learner is `none` ({chain.learner} would train it)")
         if backbone.searchable and search.kind == "fixed":
@@ -206,8 +222,20 @@ class Config(Options):
         if not backbone.searchable and search.kind != "fixed":
             raise InputError(f"{where} has nothing to find: leave out its search ({chain.search})")
 
+    def _check_sizes(self) -> None:
+        """Pictures that are brought to a size have one that every row can take."""
+        for name, options in self.datasets.items():
+            for of, need in self.needs():
+                if options.image_size is not None and options.image_size < need.side:
+                    raise InputError(
+                        f"datasets.{name}: image_size {options.image_size} is too small: {need.side} pixels are"
+                        f" needed by {of}"
+                    )
+
     def _check_criteria(self) -> None:
         """Each section of `criteria` belongs to a criterion: a built-in one, or one that a search names."""
+        if self.study.settings:
+            raise InputError("study: options of criteria stand in the section `criteria`")
         defaults = catalogue.KINDS["searches"].keys()  # entries of these names need be no whole searches
         names = self.searches.keys() - defaults | {chain.search for chain in self.chains}
         sections = {section for name in sorted(names) for section in getattr(self.search(name), "settings", {})}
@@ -324,14 +352,24 @@ class Config(Options):
         return titles.get(name, titles.get(kind, name))
 
 
+class _Loader(yaml.SafeLoader):
+    """Refuses a key that stands twice, of which YAML's own loader takes the last."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
+        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode) and key.value != "<<"]
+        if twice := [key for key in keys if keys.count(key) > 1]:
+            raise ValueError(f"{twice[0]!r} stands there twice, from line {node.start_mark.line + 1} on")
+        return super().construct_mapping(node, deep)
+
+
 def read_yaml(path: Path) -> dict:
     """A configuration's file, whatever it holds.
 
     Raises:
-        InputError: it cannot be read, or holds something else.
+        InputError: it cannot be read, holds something else, or has a key twice.
     """
     try:
-        values = yaml.safe_load(read_text(path))
+        values = yaml.load(read_text(path), _Loader)  # a SafeLoader
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise InputError(f"{path}: cannot be read ({str(error).splitlines()[0]})") from None
     if not isinstance(values, dict):
@@ -340,7 +378,7 @@ def read_yaml(path: Path) -> dict:
 
 
 def check_sources(config: Config) -> None:
-    """Refuse a data set whose source is a word that means nothing here, before any job.
+    """Refuse a data set whose source is a word that means nothing here or holds the results, before any job.
 
     A path of more parts may be there when the job runs, on another machine.
 
@@ -350,6 +388,7 @@ def check_sources(config: Config) -> None:
     for name, options in config.datasets.items():
         if problem := unknown_word(options.source):
             raise InputError(f"configuration: datasets.{name}: {problem}")
+        check_outside(Path(config.results), options.source)
 
 
 def merge(*layers: dict) -> dict:

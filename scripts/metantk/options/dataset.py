@@ -4,9 +4,10 @@ import difflib
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from metantk.options.base import Count, Options, Seed
+from metantk.storage import InputError
 
 # Sources that are fetched where they are missing; besides them `glyphs` is drawn, and every other is a folder.
 TORCHVISION = "torchvision:"
@@ -26,6 +27,9 @@ TORCHVISION_SETS = (
 )
 FETCHED_SOURCES = ("cifar-fs", "fc100", "omniglot", *(f"{TORCHVISION}{name}" for name in TORCHVISION_SETS))
 NAMED_SOURCES = ("glyphs", *FETCHED_SOURCES)
+# Options that not every source has.
+ONLY_GLYPHS, ONLY_OMNIGLOT = ("images_per_class",), ("rotations",)
+ONLY_TORCHVISION, ONLY_FOLDERS = ("published_split",), ("keep_together", "leave_out_unreadable")
 
 
 class DatasetOptions(Options):
@@ -77,6 +81,29 @@ class DatasetOptions(Options):
         if source.startswith(TORCHVISION) and source not in FETCHED_SOURCES:
             raise ValueError(f"{source}: there are {TORCHVISION}{', '.join(TORCHVISION_SETS)}")
         return source
+
+    @model_validator(mode="after")
+    def _options_are_the_sources(self) -> "DatasetOptions":
+        for names, has in (
+            (ONLY_GLYPHS, self.source == "glyphs"),
+            (ONLY_OMNIGLOT, self.source == "omniglot"),
+            (ONLY_TORCHVISION, self.source.startswith(TORCHVISION)),
+            (ONLY_FOLDERS, self.source not in NAMED_SOURCES),
+        ):
+            for name in names:
+                if not has and getattr(self, name) != type(self).model_fields[name].default:
+                    raise ValueError(f"{name}: does nothing for source {self.source!r}; leave it out")
+        return self
+
+
+def check_outside(folder: Path, source: str) -> None:
+    """Refuse to write among the pictures of a source.
+
+    Raises:
+        InputError: the folder is or lies in that of the source.
+    """
+    if source not in NAMED_SOURCES and Path(source).resolve() in (folder.resolve(), *folder.resolve().parents):
+        raise InputError(f"{folder}: lies in {source}, whose files are pictures; name another place")
 
 
 def unknown_word(source: str) -> str | None:

@@ -12,6 +12,7 @@ class MetaNasLearnerOptions(TaskLearning):
     """The model MetaNAS of Table 1, on the backbone `mixed` (learner `metanas`)."""
 
     only_own_ways: ClassVar[bool] = True
+    only_backbones: ClassVar[tuple[str, ...]] = ("mixed",)
 
     kind: Literal["metanas"] = "metanas"
     epochs: int = Field(30, ge=0, description="of meta-training; 0 leaves the network as it was drawn")
