@@ -6,6 +6,8 @@ Example:
 
 from pathlib import Path
 
+import pandas as pd
+
 from metantk.command_line import make_parser, progress, run
 from metantk.figures.accuracies import draw_accuracies, draw_cost_accuracy
 from metantk.figures.style import save
@@ -63,13 +65,23 @@ def draw(chains: list[Path], tables: Path) -> dict[str, object]:
         row = named.get((origin.backbone, origin.search, model.learner_name))
         if row is None:
             raise InputError(f"{tables / 'summary.csv'}: lacks the row of {folder}; run aggregate_tables again")
-        curves[row, origin.seed] = read_table(folder / "training.csv", CURVE, stage="train_network")
+        if not ((seeds["row"] == row) & (seeds["seed"] == origin.seed)).any():
+            raise InputError(f"{tables / 'seeds.csv'}: lacks the lines of {folder}; run aggregate_tables again")
+        curves[row, origin.seed] = _curve(folder, model)
     evaluation = read_record(chains[0] / "evaluation.json", Evaluation, stage="evaluate_episodes")
     return {
         "training": draw_training_curves(curves, title),
         "accuracies": draw_accuracies(summary, title, chance=100 / evaluation.ways, per_seed=seeds),
         "cost": draw_cost_accuracy(summary, title),
     }
+
+
+def _curve(folder: Path, model: ModelDescription) -> pd.DataFrame:
+    """The training of a chain; of a network that was not trained it has no line."""
+    curve = read_table(folder / "training.csv", CURVE, stage="train_network")
+    if curve.empty and model.learner.get("epochs", 0):
+        raise InputError(f"{folder / 'training.csv'}: has no line; run train_network again")
+    return curve
 
 
 def _rows(table, named: dict, tables: Path) -> list[str]:

@@ -224,9 +224,11 @@ def read_trace(path: Path, report: SearchReport) -> pd.DataFrame:
         InputError: as of `read_table`.
     """
     stage = "search_architecture"
-    found = read_table(path, {}, stage=stage).columns
+    found = read_table(path, {}, stage=stage)
     if not report.criteria:
         return read_table(path, {name: MEASURED[name] for name in MEASURED if name in found}, stage=stage)
+    if found.empty:
+        raise InputError(f"{path}: has no line; run {stage} again")
     if report.effects:
         values = {criterion: Numbers(gaps=True, infinite=True) for criterion in report.criteria}
         return read_table(path, EXPERIMENT | values, stage=stage)

@@ -165,6 +165,26 @@ def test_results_do_not_go_among_the_pictures(classify, tmp_path, place):
     assert list(tmp_path.glob("**/*.html")) == []
 
 
+def test_a_page_that_is_a_folder_is_named(classify, tmp_path):
+    save_picture(tmp_path / "support" / "a" / "0.png", COLOURS["red"], 0)
+    run = classify(tmp_path / "support", tmp_path / "support" / "a", "--page", tmp_path / "model")
+    assert run.returncode == 2
+    assert (
+        run.stderr.splitlines()[-1]
+        == f"classify_images.py: error: {tmp_path / 'model'}: is a folder; name a file in it"
+    )
+
+
+def test_a_picture_is_no_example_of_two_classes(classify, tmp_path):
+    for name in ("a", "b"):
+        save_picture(tmp_path / "support" / name / "0.png", COLOURS["red"], 0)
+    save_picture(tmp_path / "query" / "0.png", COLOURS["red"], 1)
+    run = classify(tmp_path / "support", tmp_path / "query")
+    assert run.returncode == 2
+    assert "classes a and b have a picture in common" in run.stderr.splitlines()[-1]
+    assert not (tmp_path / "out.csv").exists()
+
+
 def test_one_class_is_not_enough(classify, tmp_path):
     save_picture(tmp_path / "support" / "red" / "0.png", COLOURS["red"], 0)
     save_picture(tmp_path / "query" / "0.png", COLOURS["red"], 1)

@@ -566,9 +566,9 @@ def finished(tmp_path):
     folders.append(write_chain(tmp_path, "fixed", 0, backbone="resnet12"))
     for folder in folders:
         training_table().to_csv(folder / "training.csv", index=False)
-        trace = make_trace(1) if "/metantk/" in str(folder) else make_trace(1).iloc[:0]
-        trace.to_csv(folder.parent / "search.csv", index=False)
-        facts = {name: FACTS[name] for name in (CONDITION, "linear_regions")}
+        measured = "/metantk/" in str(folder)
+        (make_trace(1) if measured else make_trace(1).iloc[:0]).to_csv(folder.parent / "search.csv", index=False)
+        facts = {name: FACTS[name] for name in (CONDITION, "linear_regions")} if measured else {}
         change(folder.parent / "search.json", criteria=facts)
     groups = tables.group_chains(map(tables.read_chain, folders))
     (tmp_path / "tables").mkdir()

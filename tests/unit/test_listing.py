@@ -161,6 +161,22 @@ def test_names_that_are_no_text_are_refused_by_name(source):
             look(source)
 
 
+def test_a_link_to_nothing_beside_the_classes_is_named(source):
+    root = source / "train" if (source / "train").is_dir() else source
+    (root / "gone").symlink_to("nowhere")
+    for read in (listing.watched_files, lambda place: open_source(DatasetOptions(source=str(place)))):
+        with pytest.raises(InputError, match="gone: is a link to nothing"):
+            read(source)
+
+
+@pytest.mark.parametrize("name", ["a\nb", "a\tb", "a\x1b[31mb", "a\x7f"])
+def test_names_of_classes_that_no_table_can_hold_are_refused(source, name):
+    root = source / "train" if (source / "train").is_dir() else source
+    save_picture(root / name / "0.png", 0)
+    with pytest.raises(InputError, match="another control character"):
+        open_source(DatasetOptions(source=str(source)))
+
+
 def test_unreadable_pictures_can_be_left_out_of_supports_and_queries(tmp_path):
     for name in ("a", "b"):
         save_picture(tmp_path / name / "0.png", 0)
