@@ -124,6 +124,15 @@ NAMED: dict[str, dict[str, dict]] = {
         # The same questions, asked of whole architectures.
         "metantk-fit": {"kind": "fit", "criteria": ["meta_ntk_condition"]},
         "ntk-fit": {"kind": "fit", "criteria": ["ntk_condition"]},
+        # Not without training: a measurement costs a short one, so there are few.
+        "trained-fit": {
+            "kind": "fit",
+            "criteria": ["short_training"],
+            "first_sample": 32,
+            "block": 8,
+            "measurements": 64,
+            "certificate": 16,
+        },
         "random": {"kind": "sample"},
         "fixed": {"kind": "fixed"},
         "metanas-cells": {"kind": "given", "genotypes": ["metanas_in_v2"]},
@@ -172,6 +181,7 @@ TITLES: dict[str, dict[str, str]] = {
         "linear-regions": "Linear Region",
         "metantk-fit": "MetaNTK-NAS (fit)",
         "ntk-fit": "NTK (fit)",
+        "trained-fit": "Short training (fit)",
         "random": "Random Cell",
         **dict.fromkeys(
             [f"metantk-cells-{dataset}-{cells}" for dataset in ("mini", "tiered") for cells in (5, 8)],

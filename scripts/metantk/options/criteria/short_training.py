@@ -8,7 +8,7 @@ from metantk.options.base import Count, Need, Options
 class ShortTrainingOptions(Options):
     """A short training of a narrow network, by plain classification, and its accuracy on validation episodes."""
 
-    epochs: float = Field(1.0, gt=0, description="passes over the training split; parts of one count")
+    epochs: float = Field(2.0, gt=0, description="passes over the training split; parts of one count")
     channels: Count | None = Field(None, description="after the stem; null: as the backbone")
     learning_rate: float = Field(0.1, gt=0, description="of SGD, constant")
     batch_size: int = Field(32, ge=2, description="pictures per step")
