@@ -128,10 +128,10 @@ NAMED: dict[str, dict[str, dict]] = {
         "trained-fit": {
             "kind": "fit",
             "criteria": ["short_training"],
-            "first_sample": 32,
+            "first_sample": 24,
             "block": 8,
-            "measurements": 64,
-            "certificate": 16,
+            "measurements": 48,
+            "certificate": 12,
         },
         "random": {"kind": "sample"},
         "fixed": {"kind": "fixed"},
