@@ -60,11 +60,12 @@ def main() -> None:
     parser.add_argument("--page", type=Path, metavar="HTML", help="page of thumbnails [beside the CSV]")
     arguments = parser.parse_args()
     page = arguments.page or arguments.output.with_suffix(".html")
-    if page == arguments.output:
+    if page.resolve() == arguments.output.resolve():
         raise InputError(f"--output {arguments.output}: is the page's name, too; name a .csv file")
-    for path, folder in product((arguments.output, page), (arguments.support, arguments.query)):
-        if folder.resolve() in path.resolve().parents:
-            raise InputError(f"{path}: lies in {folder}, whose files are pictures; name another place")
+    read = [arguments.support, arguments.query, arguments.model, *([arguments.data] if arguments.data else [])]
+    for path, place in product((arguments.output, page), read):
+        if place.resolve() in (path.resolve(), *path.resolve().parents):
+            raise InputError(f"{path}: is or lies in {place}, which is read; name another place")
         if path.is_dir():
             raise InputError(f"{path}: is a folder; name a file in it")
     model = open_model(arguments.model, devices.start())
@@ -113,7 +114,7 @@ def _calibration(model: AnyModel, given: Path | None, ways: int, shots: int) -> 
                 raise
             log.warning("%s", error)
     else:
-        calibration = nearest(model.facts.get("calibrations") or [], ways=ways, shots=shots)
+        calibration = nearest(getattr(model, "calibrations", []), ways=ways, shots=shots)
     (log.info if calibration else log.warning)("%s", _say(calibration))
     return calibration
 

@@ -15,7 +15,7 @@ import logging
 from pathlib import Path
 
 import pandas as pd
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from metantk import study, tables
 from metantk.command_line import make_parser, progress, run
@@ -29,15 +29,27 @@ log = logging.getLogger("metantk")
 
 class ScoreRecord(Record):
     values: list[float | None] = Field(min_length=1)
-    operations: float = Field(ge=0)
-    seconds: float = Field(ge=0)
+    operations: float = Field(ge=0, le=1e30)
+    seconds: float = Field(ge=0, le=1e12)
     larger_is_better: bool
 
 
 class Scores(Record):
     """scores.json"""
 
+    genotype: dict
     scores: dict[str, ScoreRecord] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _names_are_free(self) -> "Scores":
+        if study.AGAIN in self.scores:
+            raise ValueError(f"scores: {study.AGAIN!r} is the name of another row")
+        return self
+
+    @property
+    def form(self) -> dict[str, tuple[int, bool]]:
+        """Of each criterion the number of draws and which way is better: the same for all architectures."""
+        return {name: (len(each.values), each.larger_is_better) for name, each in self.scores.items()}
 
 
 def main() -> None:
@@ -51,9 +63,16 @@ def main() -> None:
     )
     parser.add_argument("--output", required=True, type=Path, metavar="DIR", help="folder of tables and figures")
     arguments = parser.parse_args()
-    rows = []
+    rows, first = [], None
     for folder in progress(arguments.chains, total=len(arguments.chains), what="reading", unit="chain"):
-        rows += read_scored(folder)
+        chain, file = tables.read_chain(folder), folder.parent / "scores.json"
+        found = read_record(file, Scores, stage="score_architecture")
+        first = first or found
+        if found.genotype != chain.model.architecture.genotype:
+            raise InputError(f"{file}: is of another architecture; run score_architecture again")
+        if found.form != first.form:
+            raise InputError(f"{file}: has other criteria or draws than the first; run score_architecture again")
+        rows += rows_of(chain, found.scores)
     scores = pd.DataFrame(rows)
     if scores["architecture"].nunique() < 4:
         raise InputError("fewer than 4 different architectures: nothing to compare; add seeds")
@@ -76,11 +95,8 @@ def main() -> None:
     log.info("%s", verdict)
 
 
-def read_scored(folder: Path) -> list[dict]:
+def rows_of(chain: tables.Chain, scores: dict[str, ScoreRecord]) -> list[dict]:
     """A row for each number of shots and criterion of a trained architecture."""
-    chain = tables.read_chain(folder)
-    file = folder.parent / "scores.json"
-    scores = read_record(file, Scores, stage="score_architecture").scores
     origin, architecture = chain.model.architecture.origin, chain.model.architecture
     shared = {
         "dataset": origin.dataset,

@@ -79,8 +79,9 @@ def draw(chains: list[Path], tables: Path) -> dict[str, object]:
 def _curve(folder: Path, model: ModelDescription) -> pd.DataFrame:
     """The training of a chain; of a network that was not trained it has no line."""
     curve = read_table(folder / "training.csv", CURVE, stage="train_network")
-    if curve.empty and model.learner.get("epochs", 0):
-        raise InputError(f"{folder / 'training.csv'}: has no line; run train_network again")
+    epochs = model.learner.get("epochs", len(curve))
+    if curve["epoch"].tolist() != list(range(1, len(curve) + 1)) or len(curve) != epochs:
+        raise InputError(f"{folder / 'training.csv'}: has not the {epochs} epochs of it; run train_network again")
     return curve
 
 

@@ -33,7 +33,7 @@ from metantk.options.config import Chain, Config, parse_config, read_yaml
 from metantk.storage import SCRIPTS, InputError, canonical_json
 
 SIDE_BY_SIDE = (1, 2, 4, 8)
-DEFAULT_SECONDS = 20
+DEFAULT_SECONDS, LONGEST = 20, 86_400
 # A line of metantk.command_line.progress: done and all.
 PROGRESS = re.compile(r"^\w[\w ]*: ([\d.]+[kMG]?)/([\d.]+[kMG]?) \[")
 UNITS = {"k": 1e3, "M": 1e6, "G": 1e9}
@@ -63,8 +63,8 @@ def main() -> None:
         "--seconds", type=float, default=DEFAULT_SECONDS, help=f"for each distinct job [{DEFAULT_SECONDS}]"
     )
     arguments = parser.parse_args()
-    if not 0 < arguments.seconds < float("inf"):
-        raise InputError(f"--seconds {arguments.seconds}: give a number above 0")
+    if not 0 < arguments.seconds <= LONGEST:
+        raise InputError(f"--seconds {arguments.seconds}: give a number above 0, {LONGEST} at most")
     config = parse_config(read_yaml(arguments.configfile))
     with tempfile.TemporaryDirectory(prefix="estimate-") as folder:
         jobs, chains = measure(config, Path(folder), arguments.seconds)

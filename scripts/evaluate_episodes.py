@@ -59,17 +59,13 @@ def main() -> None:
         plugins.module_file("backbones", model.facts["architecture"]["kind"]),
         *plugins.module_files("learners", model.learner),
     ]
-    checkpoint = CheckpointFile(
-        arguments.output,
-        "evaluation",
-        {
-            "options": options.model_dump(),
-            "split": arguments.split,
-            "model": sha256_of(arguments.model / DESCRIPTION),
-            "code": code_hash(*files),
-            "data": sha256_of(arguments.data / "manifest.json"),
-        },
-    )
+    asked = {
+        "split": arguments.split,
+        "model_sha256": sha256_of(arguments.model / DESCRIPTION),
+        "data_sha256": sha256_of(arguments.data / "manifest.json"),
+    }
+    key = asked | {"options": options.model_dump(), "code": code_hash(*files)}
+    checkpoint = CheckpointFile(arguments.output, "evaluation", key)
     where = f"{arguments.data}, {arguments.split} split"
     by_episode = _evaluate(model, split, options, checkpoint, where)
     rows, results = [], {}
@@ -83,7 +79,7 @@ def main() -> None:
     report = {
         "ways": options.ways,
         "episodes": options.episodes,
-        "weights_sha256": model.facts["weights_sha256"],
+        **asked,
         "shots": results,
         **provenance(
             *files, options=options.model_dump(), seed=options.seed, device=devices.describe_device(device)

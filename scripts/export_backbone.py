@@ -80,7 +80,7 @@ def _calibrations(model: Model, data: Path | None) -> list[dict]:
     found: list[dict] = []
     for ways, shots in TASKS:
         # A file answers by a linear classifier on its features, whatever the model's learner does.
-        entry = calibrate_model(model, data, ways=ways, shots=shots, module=rfs)._asdict()
+        entry = calibrate_model(model, data, ways=ways, shots=shots, module=rfs).model_dump()
         if entry not in found:
             found.append(entry)
     return found

@@ -12,7 +12,7 @@ import numpy as np
 
 from metantk.command_line import make_parser, run
 from metantk.contact_sheet import draw_contact_sheet, save
-from metantk.datasets.store import SPLITS, Split, load_split, read_manifest
+from metantk.datasets.store import SPLITS, Split, check_statistics, load_split, read_manifest
 from metantk.storage import check_writable
 
 
@@ -25,6 +25,7 @@ def main() -> None:
     arguments = parser.parse_args()
     manifest = read_manifest(arguments.data)
     splits = {part: load_split(arguments.data, part, thoroughly=True) for part in SPLITS}
+    check_statistics(arguments.data, splits["train"])
     check_writable(arguments.output)
     title = str(manifest.get("name", arguments.data))
     print("\n".join(describe(title, manifest, splits)))

@@ -14,15 +14,15 @@ from pathlib import Path
 from metantk import devices, plugins
 from metantk.command_line import make_parser, parse_options, progress, run
 from metantk.datasets.store import load_split, read_manifest
-from metantk.options.backbones.cells import CellsOptions
+from metantk.options.backbones.cells import Architecture, CellsOptions
+from metantk.options.base import parse
 from metantk.options.study import StudyOptions
 from metantk.provenance import provenance
-from metantk.records import Architecture
 from metantk.searches.base import Problem
 from metantk.searches.plan import plan_of
 from metantk.storage import InputError, check_writable, write_json
 from metantk.study import score
-from metantk.typed_files import read_record
+from metantk.typed_files import BuiltArchitecture, read_record
 
 log = logging.getLogger("metantk")
 
@@ -39,10 +39,12 @@ def main() -> None:
     if options.criteria is None:
         raise InputError("options: --criteria is missing; name what is to be scored")
     manifest = read_manifest(arguments.data)
-    architecture = read_record(arguments.architecture, Architecture, stage="search_architecture")
-    if architecture.kind != "cells":
+    record = read_record(arguments.architecture, BuiltArchitecture, stage="search_architecture")
+    if record.kind != "cells":
         raise InputError(f"{arguments.architecture}: has no cells that criteria could score")
-    backbone = CellsOptions(cells=architecture.cells, channels=architecture.model_extra["channels"])
+    values = record.model_dump(exclude_unset=True, exclude={"origin"})
+    architecture = parse(Architecture, values, where=arguments.architecture)
+    backbone = CellsOptions(cells=architecture.cells, channels=architecture.channels)
     check_writable(arguments.output.parent)
     device = devices.start()
     train, val = (load_split(arguments.data, part) for part in ("train", "val"))
@@ -54,6 +56,7 @@ def main() -> None:
         scores = score(plan, options, architecture.genotype, lambda: bar.update(1))
     files = [__file__, *(plugins.module_file("criteria", kind) for kind in options.kinds.values())]
     report = {
+        "genotype": architecture.genotype,
         "scores": {name: each._asdict() for name, each in scores.items()},
         "options": options.model_dump(),
         "device": devices.describe_device(device),

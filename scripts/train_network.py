@@ -74,6 +74,11 @@ def main() -> None:
             f"{arguments.architecture}: is of pictures of {side} pixels, {arguments.data} has"
             f" {train.images.shape[1]}; run search_architecture again"
         )
+    if record.origin is not None and record.origin.dataset != manifest["name"]:
+        raise InputError(
+            f"{arguments.architecture}: was found on {record.origin.dataset}, {arguments.data} is"
+            f" {manifest['name']}; take its 'origin' out to train it elsewhere"
+        )
     check_writable(arguments.output)
     device = devices.start()
     network.initialise_(generator("initial weights", arguments.seed))
@@ -117,10 +122,10 @@ def main() -> None:
         "mean": statistics["mean"],
         "std": statistics["std"],
         "data": str(arguments.data),
+        "data_sha256": sha256_of(arguments.data / "manifest.json"),
         "licence": manifest.get("licence", "unknown"),
         "initial_weights": getattr(network, "initial_weights", None),
         "feature_dim": network.feature_dim,
-        "parameters": count_parameters(network),
         "backbone_parameters": count_parameters(network) - count_parameters(network.head),
         "macs": count_macs(network, train.images.shape[1]),
         "epoch": kept_epoch,

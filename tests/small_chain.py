@@ -7,6 +7,8 @@ import numpy as np
 import pandas as pd
 
 from metantk.options import catalogue
+from metantk.statistics import confidence_95
+from metantk.storage import sha256_of
 
 GENOTYPE = {
     "normal": [[["conv_3x3", 0], ["conv_3x3", 1]]] * 3,
@@ -15,6 +17,7 @@ GENOTYPE = {
     "reduce_concat": [2, 3, 4],
 }
 EPISODES = 40
+DATA = "checksum of a manifest"
 ASKED = {"episodes": EPISODES, "ways": 5, "shots": [1, 5], "queries": 15, "seed": 0}
 
 
@@ -50,20 +53,16 @@ def write_chain(
         "learner": {"kind": learner},
         "learner_name": learner,
         "parameters": 1_000_000 + seed,
-        "weights_sha256": weights_of(seed, search),
+        "data_sha256": DATA,
         "device": "cpu",
     }
     write(folder / "model.json", model)
-    write_evaluation(folder, seed, shift, search, asked or ASKED)
+    write_evaluation(folder, seed, shift, len(search), asked or ASKED)
     return folder
 
 
-def weights_of(seed: int, search: str) -> str:
-    return f"weights of {search}, seed {seed}"
-
-
-def write_evaluation(folder: Path, seed: int, shift: float, search: str, asked: dict) -> None:
-    rng = np.random.default_rng([seed, len(search)])
+def write_evaluation(folder: Path, seed: int, shift: float, salt: int, asked: dict) -> None:
+    rng = np.random.default_rng([seed, salt])
     rows = [
         {"shots": shots, "episode": number, "accuracy": 50 + shots + shift + seed + rng.uniform(-1, 1)}
         for shots in asked["shots"]
@@ -71,12 +70,16 @@ def write_evaluation(folder: Path, seed: int, shift: float, search: str, asked: 
     ]
     table = pd.DataFrame(rows)
     table.to_csv(folder / "episodes.csv", index=False)
-    means = table.groupby("shots")["accuracy"].mean()
-    results = {str(shots): {"accuracy_mean": mean, "ci95": 0.2} for shots, mean in means.items()}
+    results = {
+        str(shots): {"accuracy_mean": values.mean(), "ci95": confidence_95(values)}
+        for shots, values in table.groupby("shots")["accuracy"]
+    }
     evaluation = {
         "ways": asked["ways"],
         "episodes": asked["episodes"],
-        "weights_sha256": weights_of(seed, search),
+        "split": "test",
+        "model_sha256": sha256_of(folder / "model.json"),
+        "data_sha256": DATA,
         "shots": results,
         "options": asked,
     }
@@ -85,6 +88,12 @@ def write_evaluation(folder: Path, seed: int, shift: float, search: str, asked: 
 
 def write(path: Path, value: object) -> None:
     path.write_text(json.dumps(value))
+
+
+def change_model(folder: Path, **values: object) -> None:
+    """Write a chain's model.json anew, as if it had been evaluated like that."""
+    change(folder / "model.json", **values)
+    change(folder / "evaluation.json", model_sha256=sha256_of(folder / "model.json"))
 
 
 def change(path: Path, **values: object) -> None:

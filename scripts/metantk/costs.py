@@ -9,10 +9,13 @@ from pathlib import Path
 
 import pandas as pd
 
+from metantk.records import Numbers, read_table
+from metantk.storage import InputError, check_regular
 from metantk.tables import KEY, Chain
 
 STAGES = ("search_architecture", "train_network", "evaluate_episodes")
 COLUMNS = [*KEY, "stage", "jobs", "seconds", "memory_mb", "gpu_memory_mb", "nodes"]
+BENCHMARK = {"s": Numbers(least=0), "max_rss": Numbers(least=0, gaps=True)}
 # The line that devices.start() logs.
 NODE = re.compile(r"device .*, \d+ threads, on (\S+)")
 
@@ -53,13 +56,23 @@ def _cost(chain: Chain, stage: str, results: Path | None) -> dict:
 
 
 def _benchmark(path: Path) -> tuple[float, float]:
-    """Seconds and the largest resident memory in MiB; a job of less than a moment has no memory."""
+    """Seconds and the largest resident memory in MiB; a job of less than a moment has no memory.
+
+    Raises:
+        InputError: the file is none of Snakemake's.
+    """
     if not path.exists():
         return float("nan"), float("nan")
-    row = pd.read_csv(path, sep="\t", na_values=["-"]).iloc[-1]
+    table = read_table(path, BENCHMARK, stage="the job", separator="\t", missing="-")
+    if table.empty:
+        raise InputError(f"{path}: has no line; remove it")
+    row = table.iloc[-1]
     return float(row["s"]), float(row["max_rss"])
 
 
 def _node(path: Path) -> str | None:
-    found = NODE.search(path.read_text()) if path.exists() else None
+    if not path.exists():
+        return None
+    check_regular(path)
+    found = NODE.search(path.read_text(encoding="utf-8", errors="replace"))
     return found[1] if found else None

@@ -8,6 +8,7 @@ from types import ModuleType
 
 import numpy as np
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -16,7 +17,9 @@ from metantk.datasets.arrays import resize
 from metantk.learners import rfs
 from metantk.models import FORWARD_PIXELS, Model, Tasks, load_model
 from metantk.onnx_files import read_onnx
-from metantk.storage import InputError
+from metantk.storage import InputError, parse_json
+from metantk.typed_files import Record, check_record
+from metantk.unlike import Calibration
 
 INPUT, OUTPUT = "pictures", "features"
 FACTS = "metantk"  # the metadata that holds all facts as JSON
@@ -86,6 +89,12 @@ def _as_text(value: object) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
+class Calibrations(Record):
+    """What is asked for of an exported file's metadata, besides the size of its pictures."""
+
+    calibrations: list[Calibration] = Field([])
+
+
 class OnnxModel:
     """An exported file, used as `metantk.models.Model` is: features, and tasks answered as `rfs` answers them."""
 
@@ -100,12 +109,13 @@ class OnnxModel:
         """
         self.graph = read_onnx(path, image_size=84).graph
         try:
-            self.facts = json.loads(self.graph.metadata[FACTS])
+            self.facts = parse_json(self.graph.metadata[FACTS])
             is_whole = self.facts["image_size"] == self.graph.input_size
         except (KeyError, TypeError, ValueError):
             is_whole = False
         if not is_whole:
             raise InputError(f"{path}: is no file of export_backbone.py, whose metadata say how it is used")
+        self.calibrations = check_record(self.facts, Calibrations, where=f"{path}: metadata").calibrations
 
     def prepare(self, images: Tensor) -> Tensor:
         """uint8 `(pictures, height, width, 3)` to what the file takes."""

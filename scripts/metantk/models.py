@@ -18,9 +18,10 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from metantk import backbones, plugins, transforms
+from metantk.backbones.counting import count_parameters
 from metantk.options.base import Options, parse
 from metantk.storage import InputError, atomic_write, sha256_of, write_json
-from metantk.typed_files import Record, Text, read_record
+from metantk.typed_files import BuiltArchitecture, Record, Text, check_record, read_record
 
 DESCRIPTION, WEIGHTS = "model.json", "model.safetensors"
 EXTRA = "learner."
@@ -34,6 +35,7 @@ class TrainedModel(Record):
     architecture: dict
     learner: dict
     outputs: int = Field(ge=1, le=10**6)
+    parameters: int
     image_size: int = Field(ge=1, le=1024)
     data: str | None = Field(None, max_length=4096)
     mean: list[Annotated[float, Field(ge=0, le=1)]] = Field(min_length=3, max_length=3)
@@ -133,7 +135,8 @@ def save_model(folder: Path, network: nn.Module, extra: nn.Module | None, facts:
     weights = folder / WEIGHTS
     with atomic_write(weights) as temporary:
         temporary.write_bytes(save({name: tensor.contiguous().cpu() for name, tensor in tensors.items()}))
-    write_json(folder / DESCRIPTION, facts | {"weights_sha256": sha256_of(weights)})
+    counted = {"parameters": count_parameters(network), "weights_sha256": sha256_of(weights)}
+    write_json(folder / DESCRIPTION, facts | counted)
 
 
 def load_model(folder: Path, device: torch.device) -> Model:
@@ -144,6 +147,9 @@ def load_model(folder: Path, device: torch.device) -> Model:
     """
     description, weights = folder / DESCRIPTION, folder / WEIGHTS
     record = read_record(description, TrainedModel, stage="train_network")
+    built = check_record(record.architecture, BuiltArchitecture, where=f"{description}: architecture")
+    if (side := built.model_extra.get("image_size", record.image_size)) != record.image_size:
+        raise InputError(f"{description}: image_size is {record.image_size}, its architecture's is {side}")
     learner = record.learner
     plugins.options_class("learners", learner.get("kind"))
     module = plugins.load("learners", learner["kind"])
@@ -161,6 +167,12 @@ def load_model(folder: Path, device: torch.device) -> Model:
     except (SafetensorError, RuntimeError, ValueError, OSError) as error:
         reason = " ".join(str(error).split())[:200]
         raise InputError(f"{weights}: does not fit {description} ({reason})") from None
+    # A frozen backbone gets its own weights later, and may have none before.
+    is_frozen = plugins.options_class("backbones", built.kind).frozen
+    if not is_frozen and (count := count_parameters(network)) != record.parameters:
+        raise InputError(
+            f"{description}: says {record.parameters} parameters, the network has {count}; train again"
+        )
     network = network.to(device, memory_format=torch.channels_last).eval()
     return Model(
         network,

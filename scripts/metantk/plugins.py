@@ -24,6 +24,7 @@ HOLDS: dict[Family, tuple[str, ...]] = {
     "learners": ("Options", "Learner", "outputs", "scores"),
 }
 SAYS: dict[Family, tuple[str, ...]] = {"backbones": ("searchable", "title", "architecture")}
+OF_A_CRITERION = ("measure", "larger_is_better", "title", "section", "options")  # see metantk.criteria.base
 
 
 def load(family: Family, kind: str) -> ModuleType:
@@ -107,6 +108,8 @@ def load_whole(family: Family, kind: str) -> ModuleType:
     lacking = [name for name in HOLDS[family] if not hasattr(module, name)]
     if lacking:
         raise InputError(f"{family}: {kind}: holds no '{lacking[0]}'")
+    if family == "criteria" and not all(hasattr(module.CRITERION, part) for part in OF_A_CRITERION):
+        raise InputError(f"{family}: {kind}: its CRITERION is no metantk.criteria.base.Criterion")
     return module
 
 
@@ -131,7 +134,7 @@ def _run_file(path: Path, name: str) -> ModuleType:
     sys.modules[name] = module  # before it runs: classes of the file look themselves up by it
     try:
         spec.loader.exec_module(module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         del sys.modules[name]
         problem = " ".join(f"{type(error).__name__}: {error}".split())
         raise InputError(f"{path}: cannot be imported ({problem})") from error

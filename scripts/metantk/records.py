@@ -7,12 +7,14 @@ import math
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
 from pydantic import Field, model_validator
 
+from metantk.options.evaluation import EvaluationOptions
+from metantk.statistics import confidence_95
 from metantk.storage import InputError, check_regular
 from metantk.typed_files import FileName, Origin, Record, Text
 
@@ -51,6 +53,12 @@ class Effect(Record):
     kept: bool
 
 
+class SearchOptions(Record):
+    """Of a search only its kind is looked at here."""
+
+    kind: Text | None = None
+
+
 class SearchReport(Record):
     """search.json"""
 
@@ -60,8 +68,8 @@ class SearchReport(Record):
     seed: int = Field(ge=0)
     seconds: Positive
     device: Text
-    floating_point_operations: int = Field(0, ge=0)
-    options: dict
+    floating_point_operations: int = Field(0, ge=0, le=10**30)
+    options: SearchOptions
     criteria: dict[str, CriterionFacts] = Field({})
     effects: list[Effect] = Field([])
     peak_memory_mb: dict[str, Positive] = Field({})
@@ -77,8 +85,8 @@ class ModelDescription(Record):
     architecture: Architecture
     learner: dict
     learner_name: FileName
-    parameters: int = Field(ge=1)
-    weights_sha256: Text
+    parameters: int = Field(ge=1, le=10**12)
+    data_sha256: Text
     device: Text
     peak_memory_mb: dict[str, Positive] = Field({})
 
@@ -93,17 +101,18 @@ class Evaluation(Record):
 
     ways: int = Field(ge=2)
     episodes: int = Field(ge=2)
-    weights_sha256: Text
+    split: Literal["test", "val"]
+    model_sha256: Text
+    data_sha256: Text
     shots: dict[Shots, ShotResult] = Field(min_length=1)
-    options: dict
+    options: EvaluationOptions
 
     @model_validator(mode="after")
     def _is_what_was_asked(self) -> "Evaluation":
-        shots = self.options.get("shots", [int(count) for count in self.shots])
         for name, found in (("ways", self.ways), ("episodes", self.episodes)):
-            if self.options.get(name, found) != found:
-                raise ValueError(f"{name} is {found}, its options say {self.options[name]!r}")
-        if not isinstance(shots, list) or sorted(map(str, shots)) != sorted(self.shots):
+            if (asked := getattr(self.options, name)) != found:
+                raise ValueError(f"{name} is {found}, its options say {asked}")
+        if sorted(map(str, self.options.shots)) != sorted(self.shots):
             raise ValueError("shots: its options say others")
         return self
 
@@ -157,10 +166,15 @@ MOST_LINES = 10**7
 LONGEST_TEXT = 300  # characters of a field
 
 
-def read_table(path: Path, columns: Mapping[str, Column], *, stage: str) -> pd.DataFrame:
+def read_table(
+    path: Path, columns: Mapping[str, Column], *, stage: str, separator: str = ",", missing: str = ""
+) -> pd.DataFrame:
     """Read a CSV file of a stage that has at least `columns`; only these are looked at.
 
     Text stays as it is written: a row may be called `null`.
+
+    Args:
+        missing: what stands in the place of a number that there is not.
 
     Raises:
         InputError: it is missing, no table, lacks columns, or holds other things than it should.
@@ -169,7 +183,9 @@ def read_table(path: Path, columns: Mapping[str, Column], *, stage: str) -> pd.D
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", pd.errors.ParserWarning)  # lines that are longer than the first
-            table = pd.read_csv(path, nrows=MOST_LINES, keep_default_na=False, dtype=str, index_col=False)
+            table = pd.read_csv(
+                path, sep=separator, nrows=MOST_LINES, keep_default_na=False, dtype=str, index_col=False
+            ).replace(missing, "")
     except (OSError, ValueError, OverflowError, pd.errors.ParserWarning) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
         raise InputError(f"{path}: cannot be read ({reason}); run {stage} again") from None
@@ -242,6 +258,33 @@ def read_trace(path: Path, report: SearchReport) -> pd.DataFrame:
     return trace.assign(removed=trace["removed"] == "True")
 
 
+def check_pruning(trace: pd.DataFrame, genotype: dict, *, where: Path) -> None:
+    """Refuse the trace of a pruning that is not whole, or does not lead to the genotype.
+
+    Raises:
+        InputError: rounds or a cell are missing, a line stands there twice, or an operation of the genotype went.
+    """
+    said = None
+    choice = ["cell", "node", "input", "operation"]
+    gone = set(trace.loc[trace["removed"], choice].itertuples(index=False, name=None))
+    kept = [
+        (cell, node, entering, operation)
+        for cell in ("normal", "reduce")
+        for node, edges in enumerate(genotype[cell], start=2)
+        for operation, entering in edges
+    ]
+    if trace.duplicated(["round", "cell", "edge", "operation"]).any():
+        said = "has a line twice"
+    elif sorted(trace["round"].unique()) != list(range(trace["round"].max() + 1)) or trace["stage"].nunique() < 2:
+        said = "lacks some of its rounds"
+    elif set(trace["cell"]) != {"normal", "reduce"}:
+        said = "lacks a cell"
+    elif wrong := [place for place in kept if place in gone]:
+        said = f"says that {wrong[0][3]} of node {wrong[0][1]} went, which architecture.json has"
+    if said:
+        raise InputError(f"{where}: {said}; run search_architecture again")
+
+
 def read_episodes(path: Path, evaluation: Evaluation) -> pd.DataFrame:
     """Columns `shots`, `episode`, `accuracy` (percent) of episodes.csv, sorted.
 
@@ -260,7 +303,13 @@ def read_episodes(path: Path, evaluation: Evaluation) -> pd.DataFrame:
             raise InputError(
                 f"{path}: has not the {evaluation.episodes} episodes of {shots}-shot; run {stage} again"
             )
-        mean = evaluation.shots[str(int(shots))].accuracy_mean
-        if not math.isclose(group["accuracy"].mean(), mean, abs_tol=1e-6):
-            raise InputError(f"{path}: its {shots}-shot mean is not that of evaluation.json; run {stage} again")
+        said = evaluation.shots[str(int(shots))]
+        for name, found, known in (
+            ("mean", group["accuracy"].mean(), said.accuracy_mean),
+            ("interval", confidence_95(group["accuracy"]), said.ci95),
+        ):
+            if not math.isclose(found, known, abs_tol=1e-6):
+                raise InputError(
+                    f"{path}: its {shots}-shot {name} is not that of evaluation.json; run {stage} again"
+                )
     return table

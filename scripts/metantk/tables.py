@@ -18,7 +18,7 @@ from metantk.options.searches.fit import FitOptions
 from metantk.options.searches.prune import PruneOptions
 from metantk.records import Architecture, Evaluation, ModelDescription, SearchReport, read_episodes
 from metantk.statistics import confidence_95, deviation, welch_95
-from metantk.storage import InputError, parse_json
+from metantk.storage import InputError, parse_json, sha256_of
 from metantk.typed_files import read_record
 
 KEY = ["dataset", "backbone", "search", "learner"]
@@ -85,8 +85,12 @@ def read_chain(folder: Path) -> Chain:
         raise InputError(f"{folder.parent}: search.json is not of architecture.json; run search_architecture again")
     if model.architecture != found:
         raise InputError(f"{folder}: model.json is of another architecture than it found; run train_network again")
-    if evaluation.weights_sha256 != model.weights_sha256:
-        raise InputError(f"{folder}: evaluation.json is of another model; run evaluate_episodes again")
+    if evaluation.model_sha256 != sha256_of(folder / "model.json"):
+        raise InputError(f"{folder}: evaluation.json is of another model.json; run evaluate_episodes again")
+    if evaluation.data_sha256 != model.data_sha256 or evaluation.split != "test":
+        raise InputError(
+            f"{folder}: evaluation.json is not of its data set's test split; run evaluate_episodes again"
+        )
     return Chain(folder, search, model, evaluation, read_episodes(folder / "episodes.csv", evaluation))
 
 
@@ -100,9 +104,7 @@ def group_chains(chains: Iterable[Chain]) -> dict[tuple, list[Chain]]:
     asked: dict[str, tuple[Path, dict]] = {}
     for chain in chains:
         groups.setdefault(chain.key, []).append(chain)
-        options = {
-            name: chain.evaluation.options.get(name) for name in ("episodes", "ways", "shots", "queries", "seed")
-        }
+        options = chain.evaluation.options.model_dump(include={"episodes", "ways", "shots", "queries", "seed"})
         first, expected = asked.setdefault(chain.key[0], (chain.folder, options))
         if options != expected:
             raise InputError(f"{chain.folder} and {first}: were not asked the same episodes; evaluate one again")
@@ -279,11 +281,12 @@ def _weights(chain: Chain) -> dict[str, float]:
         InputError: the options are not those of a search that measures criteria.
     """
     kinds = {"prune": PruneOptions, "fit": FitOptions}
-    if chain.search.options.get("kind") not in kinds:
+    options = chain.search.options
+    if options.kind not in kinds:
         return {}
     where = f"{chain.folder.parent / 'search.json'}: options"
     try:
-        return parse(kinds[chain.search.options["kind"]], chain.search.options, where=where).weights
+        return parse(kinds[options.kind], options.model_dump(exclude_unset=True), where=where).weights
     except InputError as error:
         raise InputError(f"{error}; run search_architecture again") from None
 

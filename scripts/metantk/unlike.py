@@ -7,15 +7,16 @@ How many pictures of other classes pass, too, is measured on the same tasks.
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
 
 import numpy as np
 import torch
+from pydantic import Field
 from torch import Tensor
 from torch.nn import functional
 
 from metantk.devices import numpy_generator
 from metantk.storage import InputError
+from metantk.typed_files import Record
 
 KEPT = 0.95  # of the pictures of known classes, that shall not be called unlike any
 TEMPERATURES = torch.logspace(-1, 3, 81, dtype=torch.float64)
@@ -23,7 +24,7 @@ TASKS = 60
 QUERIES = 8  # of each class of a task, and as many of classes that are none of it
 
 
-class Calibration(NamedTuple):
+class Calibration(Record):
     """What was found on validation tasks.
 
     Attributes:
@@ -36,14 +37,14 @@ class Calibration(NamedTuple):
         separation: area under the ROC curve of known against other pictures, in percent; 50 is chance.
     """
 
-    ways: int
-    shots: int
-    temperature: float
-    threshold: float
-    accuracy: float
-    kept: float
-    refused: float
-    separation: float
+    ways: int = Field(ge=2)
+    shots: int = Field(ge=1)
+    temperature: float = Field(gt=0)
+    threshold: float = Field(ge=-1.001, le=1.001)  # a cosine, and its rounding
+    accuracy: float = Field(ge=0, le=100)
+    kept: float = Field(ge=0, le=100)
+    refused: float = Field(ge=0, le=100)
+    separation: float = Field(ge=0, le=100)
 
 
 def closeness(support: Tensor, labels: Tensor, query: Tensor, *, ways: int) -> Tensor:
@@ -130,7 +131,6 @@ def _area(close: Tensor, other: Tensor) -> float:
     return (below.double().mean() / (2 * len(other))).item()
 
 
-def nearest(table: list[dict], *, ways: int, shots: int) -> Calibration | None:
-    """The entry of an exported file's calibrations for a task like this one; none where there are none."""
-    entries = [Calibration(**entry) for entry in table]
+def nearest(entries: list[Calibration], *, ways: int, shots: int) -> Calibration | None:
+    """The one of an exported file's calibrations for a task like this one; none where there are none."""
     return min(entries, key=lambda e: (abs(e.ways - ways), abs(e.shots - shots)), default=None)

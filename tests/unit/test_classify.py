@@ -152,6 +152,24 @@ def test_pictures_unlike_any_class_are_named(classify, tmp_path, colours):
     assert "Unlike any class (" in (tmp_path / "out.html").read_text()
 
 
+@pytest.mark.parametrize("name", ["model.json", "model.safetensors"])
+def test_results_do_not_go_into_the_model(classify, tmp_path, model, name):
+    save_picture(tmp_path / "query" / "0.png", COLOURS["red"], 0)
+    before = (model / name).read_bytes()
+    for words in (("--output", model / name), ("--page", model / name)):
+        run = classify(tmp_path / "query", tmp_path / "query", *words)
+        assert run.returncode == 2
+        assert "which is read; name another place" in run.stderr
+    assert (model / name).read_bytes() == before
+
+
+def test_the_table_and_its_page_are_two_files(classify, tmp_path):
+    (tmp_path / "a").mkdir()
+    run = classify(tmp_path, tmp_path, "--page", tmp_path / "a" / ".." / "out.csv")
+    assert run.returncode == 2
+    assert "is the page's name, too" in run.stderr
+
+
 @pytest.mark.parametrize("place", ["support/red", "query"])
 def test_results_do_not_go_among_the_pictures(classify, tmp_path, place):
     for number, colour in enumerate(("red", "blue")):
@@ -160,7 +178,7 @@ def test_results_do_not_go_among_the_pictures(classify, tmp_path, place):
     before = {path: path.read_bytes() for path in tmp_path.glob("*/**/*.png")}
     run = classify(tmp_path / "support", tmp_path / "query", "--output", tmp_path / place / "0.png")
     assert run.returncode == 2
-    assert "whose files are pictures; name another place" in run.stderr
+    assert "which is read; name another place" in run.stderr
     assert {path: path.read_bytes() for path in tmp_path.glob("*/**/*.png")} == before
     assert list(tmp_path.glob("**/*.html")) == []
 

@@ -1,9 +1,12 @@
 """The table of costs from made-up benchmark files, logs and reports."""
 
+import os
+
 import pytest
-from small_chain import change, write_chain
+from small_chain import change, change_model, write_chain
 
 from metantk import costs, tables
+from metantk.storage import InputError
 
 
 def place(stage, seed):
@@ -30,7 +33,7 @@ def groups(tmp_path):
     """Two seeds: of one the GPU memory is known, too."""
     folders = [write_chain(tmp_path, "metantk", seed) for seed in (0, 1)]
     change(folders[1].parent / "search.json", peak_memory_mb={"cpu": 1.0, "cuda": 512.0})
-    change(folders[0] / "model.json", peak_memory_mb={"cpu": 1.0, "cuda": 64.0})
+    change_model(folders[0], peak_memory_mb={"cpu": 1.0, "cuda": 64.0})
     return tables.group_chains(map(tables.read_chain, folders))
 
 
@@ -61,3 +64,32 @@ def test_what_was_not_measured_is_left_empty(tmp_path, groups, known):
         assert table[["seconds", "memory_mb"]].isna().all(axis=None)
         assert (table["nodes"] == "").all()
         assert table["gpu_memory_mb"].dropna().tolist() == [512.0, 64.0]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "cannot be read"),
+        ("s\tmax_rss\n", "has no line"),
+        ("garbage\n", "lacks the columns s, max_rss"),
+        ("s\tmax_rss\nabc\t5\n", "column s holds other things than numbers"),
+        ("s\tmax_rss\n-5\tinf\n", "column s holds a number that is not in 0 to inf"),
+        ("s\tmax_rss\n5\tinf\n", "column max_rss holds a number that is not finite"),
+    ],
+)
+def test_damaged_benchmarks_are_named(tmp_path, groups, text, message):
+    write_benchmark(tmp_path, "train_network", 0, 1.0, 1.0)
+    path = tmp_path / "benchmarks" / "train_network" / f"{place('train_network', 0)}.tsv"
+    path.write_text(text)
+    with pytest.raises(InputError, match=f"{path}: {message}"):
+        costs.summarise(groups, tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["benchmarks", "logs"])
+def test_nobody_waits_for_a_pipe(tmp_path, groups, kind):
+    suffix = {"benchmarks": "tsv", "logs": "log"}[kind]
+    path = tmp_path / kind / "train_network" / f"{place('train_network', 0)}.{suffix}"
+    path.parent.mkdir(parents=True)
+    os.mkfifo(path)
+    with pytest.raises(InputError, match="it is no file"):
+        costs.summarise(groups, tmp_path)

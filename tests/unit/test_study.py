@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from conftest import run_program
-from small_chain import write_chain
+from small_chain import GENOTYPE, write_chain
 from small_meta_search import make_problem
 
 from metantk import study
@@ -169,7 +169,9 @@ def test_too_few_architectures_are_one_line(tmp_path):
     for seed in range(2):
         folder = write_chain(tmp_path, "random", seed)
         score = {"values": [1.0], "operations": 0, "seconds": 0, "larger_is_better": True}
-        (folder.parent / "scores.json").write_text(json.dumps({"scores": {"parameters": score}}))
+        (folder.parent / "scores.json").write_text(
+            json.dumps({"genotype": GENOTYPE, "scores": {"parameters": score}})
+        )
         folders.append(str(folder))
     done = run_program("python", SCRIPTS / "compare_criteria.py", *folders, "--output", tmp_path / "out")
     assert done.returncode == 2

@@ -14,6 +14,7 @@ from small_chain import ASKED, change, write_chain
 import aggregate_tables
 from metantk import tables
 from metantk.options import catalogue
+from metantk.statistics import confidence_95
 from metantk.storage import InputError
 
 SEARCHES = ("metantk", "te-nas", "linear-regions", "random")
@@ -301,8 +302,10 @@ def test_pairing_leaves_out_what_makes_episodes_hard(tmp_path):
         table = pd.read_csv(folder / "episodes.csv")
         table["accuracy"] += hard[table["episode"]]
         table.to_csv(folder / "episodes.csv", index=False)
-        means = table.groupby("shots")["accuracy"].mean()
-        shots = {str(count): {"accuracy_mean": mean, "ci95": 1} for count, mean in means.items()}
+        shots = {
+            str(count): {"accuracy_mean": values.mean(), "ci95": confidence_95(values)}
+            for count, values in table.groupby("shots")["accuracy"]
+        }
         change(folder / "evaluation.json", shots=shots)
     groups = tables.group_chains(map(tables.read_chain, folders))
     summary = tables.summarise(groups, TITLES)

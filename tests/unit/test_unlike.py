@@ -95,7 +95,11 @@ def test_small_sets_give_what_they_have():
 
 def test_the_nearest_entry_is_taken():
     entries = [
-        unlike.Calibration(ways, shots, 1.0, 0.5, 60, 95, 50, 80)._asdict() for ways in (2, 5) for shots in (1, 5)
+        unlike.Calibration(
+            ways=ways, shots=shots, temperature=1, threshold=0.5, accuracy=60, kept=95, refused=50, separation=80
+        )
+        for ways in (2, 5)
+        for shots in (1, 5)
     ]
     found = unlike.nearest(entries, ways=4, shots=3)
     assert (found.ways, found.shots) == (5, 1)

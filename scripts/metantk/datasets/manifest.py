@@ -64,4 +64,7 @@ class Manifest(Record):
     def _splits_fit(self) -> "Manifest":
         if not self.splits.train.shape == self.splits.val.shape == self.splits.test.shape:
             raise ValueError("splits: their pictures have different shapes")
+        named = [name for entry in (self.splits.train, self.splits.val, self.splits.test) for name in entry.classes]
+        if len(set(named)) < len(named):
+            raise ValueError("splits: a class stands in two of them")
         return self

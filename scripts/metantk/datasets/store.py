@@ -16,6 +16,7 @@ import os
 from collections.abc import Callable, Iterator
 from itertools import combinations
 from pathlib import Path
+from tokenize import TokenError
 from typing import BinaryIO, NamedTuple
 
 import numpy as np
@@ -385,7 +386,23 @@ def load_split(directory: Path | str, part: str, *, thoroughly: bool = False) ->
     present = np.unique(labels)
     if not np.array_equal(present, np.arange(len(entry["classes"]))):
         raise InputError(f"{folder / 'labels.npy'}: its labels are not those of {len(entry['classes'])} classes")
+    if (smallest := np.bincount(labels).min()) != entry["smallest_class"]:
+        raise InputError(f"{folder}: its smallest class has {smallest} pictures, not {entry['smallest_class']}")
     return Split(images, labels, entry["classes"])
+
+
+def check_statistics(directory: Path | str, train: Split) -> None:
+    """Compare mean and deviation of the training pictures with the manifest, which takes reading all of them.
+
+    Raises:
+        InputError: they are others.
+    """
+    digest = _Digest(b"")
+    for first, stop in block_starts(0, len(train.images), train.images.shape[1:]):
+        digest.add(train.images[first:stop])
+    manifest = read_manifest(directory)
+    if not np.allclose(digest.statistics(), (manifest["mean"], manifest["std"]), rtol=0, atol=1e-6):
+        raise InputError(f"{directory}: mean and std are not the pictures'; prepare the data set again")
 
 
 def _check_sum(path: Path, entry: dict) -> None:
@@ -399,11 +416,15 @@ def _is_newer(paths: list[Path], than: Path) -> bool:
     return max(times[:-1]) > times[-1]
 
 
+# What a damaged header makes NumPy raise.
+UNREADABLE = (OSError, ValueError, TypeError, EOFError, OverflowError, RecursionError, MemoryError, TokenError)
+
+
 def _map_array(path: Path, shape: tuple[int, ...], dtype: str) -> np.ndarray:
     check_regular(path, "; prepare the data set again")
     try:
         array = np.lib.format.open_memmap(path, mode="r")
-    except (OSError, ValueError, TypeError, EOFError, OverflowError, RecursionError, MemoryError) as error:
+    except UNREADABLE as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise InputError(f"{path}: cannot be read ({reason}); prepare the data set again") from None
     if array.shape != shape or array.dtype != dtype:

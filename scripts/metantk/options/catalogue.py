@@ -209,7 +209,7 @@ TITLES: dict[str, dict[str, str]] = {
         "none": "Not trained",
     },
 }
-CELLS = re.compile(r"(\d{1,3})cells-(\d{1,4})ch")
+CELLS = re.compile(r"([1-9]\d{0,2})cells-([1-9]\d{0,3})ch")
 
 
 def named(family: str, name: str) -> dict | None:

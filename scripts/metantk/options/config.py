@@ -337,7 +337,7 @@ class Config(Options):
             names = dict.fromkeys(getattr(chain, axis) for chain in self.chains)
             for name in names:
                 options = self._resolve(family, name)
-                found += [(f"{family}.{name}", need) for need in options.needs]
+                found += [(f"{family}.{name}", need) for need in _needs_of(options, f"{family}.{name}")]
                 found += [
                     (f"criteria.{section} of {family}.{name}", need)
                     for section, of_criterion in self._sections(self._kinds(options))
@@ -350,6 +350,13 @@ class Config(Options):
         titles = catalogue.TITLES.get(family, {})
         kind = getattr(self, family).get(name, {}).get("kind")
         return titles.get(name, titles.get(kind, name))
+
+
+def _needs_of(options: Options, where: str) -> list[Need]:
+    try:
+        return list(options.needs)
+    except Exception as error:  # those of a stranger's kind may raise anything
+        raise InputError(f"{where}: its needs fail ({type(error).__name__}: {error})") from error
 
 
 class _Loader(yaml.SafeLoader):

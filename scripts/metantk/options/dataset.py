@@ -100,10 +100,13 @@ def check_outside(folder: Path, source: str) -> None:
     """Refuse to write among the pictures of a source.
 
     Raises:
-        InputError: the folder is or lies in that of the source.
+        InputError: the folder, or that of a split in it, is or lies in that of the source.
     """
-    if source not in NAMED_SOURCES and Path(source).resolve() in (folder.resolve(), *folder.resolve().parents):
-        raise InputError(f"{folder}: lies in {source}, whose files are pictures; name another place")
+    if source in NAMED_SOURCES:
+        return
+    for place in (folder, *(folder / part for part in ("train", "val", "test"))):
+        if Path(source).resolve() in (place.resolve(), *place.resolve().parents):
+            raise InputError(f"{place}: is or lies in {source}, whose files are pictures; name another place")
 
 
 def unknown_word(source: str) -> str | None:
