@@ -145,37 +145,24 @@ def load_model(folder: Path, device: torch.device) -> Model:
     Raises:
         InputError: a file is missing, damaged, or the two do not belong together.
     """
-    description, weights = folder / DESCRIPTION, folder / WEIGHTS
+    description = folder / DESCRIPTION
     record = read_record(description, TrainedModel, stage="train_network")
     built = check_record(record.architecture, BuiltArchitecture, where=f"{description}: architecture")
     if (side := built.model_extra.get("image_size", record.image_size)) != record.image_size:
         raise InputError(f"{description}: image_size is {record.image_size}, its architecture's is {side}")
-    learner = record.learner
-    plugins.options_class("learners", learner.get("kind"))
-    module = plugins.load("learners", learner["kind"])
-    options = parse(module.Options, learner, where=f"{description}, learner")
+    plugins.options_class("learners", record.learner.get("kind"))
+    module = plugins.load("learners", record.learner["kind"])
+    options = parse(module.Options, record.learner, where=f"{description}, learner")
     network = backbones.build(record.architecture, record.outputs, where=str(description))
-    if not weights.is_file():
-        raise InputError(f"{weights}: is missing; train again")
-    if sha256_of(weights) != record.weights_sha256:
-        raise InputError(f"{weights}: is not the file that {description} describes; train again")
-    try:
-        tensors = load_file(weights)
-        extra = {name.removeprefix(EXTRA): tensor for name, tensor in tensors.items() if name.startswith(EXTRA)}
-        _load_weights(network, {name: tensor for name, tensor in tensors.items() if not name.startswith(EXTRA)})
-        _check_finite(tensors)
-    except (SafetensorError, RuntimeError, ValueError, OSError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise InputError(f"{weights}: does not fit {description} ({reason})") from None
+    extra = _take_weights(network, folder, record.weights_sha256)
     # A frozen backbone gets its own weights later, and may have none before.
     is_frozen = plugins.options_class("backbones", built.kind).frozen
     if not is_frozen and (count := count_parameters(network)) != record.parameters:
         raise InputError(
             f"{description}: says {record.parameters} parameters, the network has {count}; train again"
         )
-    network = network.to(device, memory_format=torch.channels_last).eval()
     return Model(
-        network,
+        network.to(device, memory_format=torch.channels_last).eval(),
         options,
         module,
         {name: tensor.to(device) for name, tensor in extra.items()},
@@ -183,6 +170,27 @@ def load_model(folder: Path, device: torch.device) -> Model:
         record.std,
         record.model_dump(),
     )
+
+
+def _take_weights(network: nn.Module, folder: Path, checksum: str) -> dict[str, Tensor]:
+    """Load the network's weights; what else was learned, by name.
+
+    Raises:
+        InputError: the file is missing, damaged, or another's.
+    """
+    weights, description = folder / WEIGHTS, folder / DESCRIPTION
+    if not weights.is_file():
+        raise InputError(f"{weights}: is missing; train again")
+    if sha256_of(weights) != checksum:
+        raise InputError(f"{weights}: is not the file that {description} describes; train again")
+    try:
+        tensors = load_file(weights)
+        _load_weights(network, {name: tensor for name, tensor in tensors.items() if not name.startswith(EXTRA)})
+        _check_finite(tensors)
+    except (SafetensorError, RuntimeError, ValueError, OSError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(f"{weights}: does not fit {description} ({reason})") from None
+    return {name.removeprefix(EXTRA): tensor for name, tensor in tensors.items() if name.startswith(EXTRA)}
 
 
 def _load_weights(network: nn.Module, tensors: dict[str, Tensor]) -> None:

@@ -262,7 +262,7 @@ def check_pruning(trace: pd.DataFrame, genotype: dict, *, where: Path) -> None:
     """Refuse the trace of a pruning that is not whole, or does not lead to the genotype.
 
     Raises:
-        InputError: rounds or a cell are missing, a line stands there twice, or an operation of the genotype went.
+        InputError: rounds are missing, a line stands there twice, or an operation of the genotype went.
     """
     said = None
     choice = ["cell", "node", "input", "operation"]
@@ -277,8 +277,6 @@ def check_pruning(trace: pd.DataFrame, genotype: dict, *, where: Path) -> None:
         said = "has a line twice"
     elif sorted(trace["round"].unique()) != list(range(trace["round"].max() + 1)) or trace["stage"].nunique() < 2:
         said = "lacks some of its rounds"
-    elif set(trace["cell"]) != {"normal", "reduce"}:
-        said = "lacks a cell"
     elif wrong := [place for place in kept if place in gone]:
         said = f"says that {wrong[0][3]} of node {wrong[0][1]} went, which architecture.json has"
     if said:

@@ -70,17 +70,25 @@ def test_a_missing_file_is_named():
 
 
 @pytest.mark.parametrize(
-    "text", ["import no_such_module", "1 / 0", "def broken(:", "raise ValueError('two\\nlines')"]
+    "text",
+    ["import no_such_module", "1 / 0", "def broken(:", "raise ValueError('two\\nlines')", "raise SystemExit(0)"],
 )
 def test_a_file_that_fails_is_named_in_one_line(tmp_path, text):
     path = tmp_path / "broken.py"
     path.write_text(text)
     for _ in range(2):  # nothing half made is left behind
-        with pytest.raises(InputError, match=r"broken\.py: cannot be imported \(\w+Error: ") as error:
+        with pytest.raises(InputError, match=r"broken\.py: cannot be imported \(\w+: ") as error:
             plugins.load("backbones", str(path))
         assert "\n" not in str(error.value)
     path.write_text("mended = True")
     assert plugins.load("backbones", str(path)).mended
+
+
+def test_a_criterion_that_is_none_is_named(tmp_path):
+    path = tmp_path / "five.py"
+    path.write_text("CRITERION = 5")
+    with pytest.raises(InputError, match=r"five\.py: its CRITERION is no metantk\.criteria\.base\.Criterion"):
+        plugins.load_whole("criteria", str(path))
 
 
 def test_naming_a_file_imports_nothing(tmp_path):

@@ -164,18 +164,38 @@ def test_epochs_of_short_training_must_ascend():
         StudyOptions(criteria=["parameters"], short_training=[1, 0.5])
 
 
-def test_too_few_architectures_are_one_line(tmp_path):
+SCORE = {"values": [1.0], "operations": 0, "seconds": 0, "larger_is_better": True}
+
+
+def compare(tmp_path, *others: dict):
+    """Run the program on a chain whose scores are whole, and on one for each change of them."""
     folders = []
-    for seed in range(2):
+    for seed, change in enumerate([{}, *others]):
         folder = write_chain(tmp_path, "random", seed)
-        score = {"values": [1.0], "operations": 0, "seconds": 0, "larger_is_better": True}
-        (folder.parent / "scores.json").write_text(
-            json.dumps({"genotype": GENOTYPE, "scores": {"parameters": score}})
-        )
+        whole = {"genotype": GENOTYPE, "scores": {"parameters": SCORE}}
+        (folder.parent / "scores.json").write_text(json.dumps(whole | change))
         folders.append(str(folder))
-    done = run_program("python", SCRIPTS / "compare_criteria.py", *folders, "--output", tmp_path / "out")
+    return run_program("python", SCRIPTS / "compare_criteria.py", *folders, "--output", tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({}, "fewer than 4 different architectures"),
+        ({"genotype": GENOTYPE | {"normal_concat": [2]}}, "is of another architecture"),
+        ({"scores": {"layers": SCORE}}, "has other criteria or draws than the first"),
+        ({"scores": {"parameters": SCORE | {"values": [1.0, 2.0]}}}, "has other criteria or draws than the first"),
+        ({"scores": {"parameters": SCORE | {"larger_is_better": False}}}, "has other criteria or draws"),
+        ({"scores": {"trained again": SCORE}}, "'trained again' is the name of another row"),
+        ({"scores": {"parameters": SCORE | {"operations": 1e308}}}, "'scores.parameters.operations'"),
+    ],
+)
+def test_scores_that_cannot_be_compared_are_one_line(tmp_path, change, message):
+    done = compare(tmp_path, change)
     assert done.returncode == 2
-    assert "error: fewer than 4 different architectures" in done.stderr.splitlines()[-1]
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith("compare_criteria.py: error: ")
+    assert message in last
     assert not (tmp_path / "out").exists()
 
 

@@ -86,6 +86,7 @@ def assert_one_line(stderr: str, *named: object) -> None:
         ("datasets.glyphs.image_size", 8, ["datasets.glyphs: image_size 8", "16 pixels", "backbones.conv4-2"]),
         ("datasets.glyphs.rotations", True, ["rotations: does nothing for source 'glyphs'"]),
         ("datasets", {"a": {"source": "cifar-fs", "images_per_class": 30}}, ["images_per_class: does nothing"]),
+        ("rows", [row("random", backbone="03cells-2ch")], ["unknown backbones name '03cells-2ch'"]),
         ("rows", [row("random", learner="metanas")], ["metanas takes a backbone of kind mixed"]),
         ("results", "workflow/results", ["'results'", "mix with the workflow's own files"]),
     ],
@@ -116,7 +117,7 @@ def test_results_among_the_pictures(tiny_house):
     )
     run = tiny_house.snakemake("--cores", 1)
     assert run.returncode == 2
-    assert_one_line(run.stderr, "mine/out: lies in mine")
+    assert_one_line(run.stderr, "mine/out: is or lies in mine")
     assert not (tiny_house.path / "mine" / "out").exists()
 
 
@@ -479,7 +480,10 @@ def test_titles_that_are_none(refuse, tmp_path, chain, titles):
 @pytest.mark.parametrize(
     ("name", "key", "value", "stage"),
     [
-        ("evaluation.json", "weights_sha256", "another", "evaluate_episodes"),
+        ("evaluation.json", "model_sha256", "another", "evaluate_episodes"),
+        ("evaluation.json", "data_sha256", "another", "evaluate_episodes"),
+        ("evaluation.json", "split", "val", "evaluate_episodes"),
+        ("model.json", "parameters", 7, "evaluate_episodes"),
         ("model.json", "architecture", {"kind": "conv4", "image_size": 16}, "train_network"),
         ("../search.json", "seed", 7, "search_architecture"),
     ],
@@ -491,6 +495,100 @@ def test_pieces_of_different_runs(refuse, tmp_path, chain, name, key, value, sta
         value |= {"origin": values[key]["origin"]}
     (chain / name).write_text(json.dumps(values | {key: value}))
     refuse("aggregate_tables.py", chain, named=[chain.parent, stage], output=tmp_path / "output")
+
+
+def test_a_training_on_other_data_than_the_search(refuse, tmp_path, data, searched):
+    path = data / "manifest.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"name": "other"}))
+    arguments = ("--data", data, "--architecture", searched / "architecture.json", "--learner", "none")
+    refuse("train_network.py", *arguments, named=["found on glyphs", "is other"], output=tmp_path / "output")
+
+
+@pytest.mark.parametrize(
+    ("name", "edit", "named"),
+    [
+        ("evaluation.json", lambda values: values["shots"]["1"].update(ci95=0.001), ["its 1-shot interval"]),
+        ("evaluation.json", lambda values: values.update(options={}), ["evaluation.json", "options say"]),
+        ("evaluation.json", lambda values: values["options"].update(queries="x"), ["'options.queries'"]),
+        ("model.json", lambda values: values.update(parameters=10**400), ["model.json", "'parameters'"]),
+        ("../search.json", lambda values: values["options"].update(kind=[1]), ["'options.kind'"]),
+        ("../search.json", lambda values: values.update(floating_point_operations=10**400), ["search.json"]),
+    ],
+    ids=["interval", "no options", "queries", "parameters", "kind", "operations"],
+)
+def test_chains_that_contradict_themselves(refuse, tmp_path, chain, name, edit, named):
+    values = json.loads((chain / name).read_text())
+    edit(values)
+    (chain / name).write_text(json.dumps(values))
+    refuse("aggregate_tables.py", chain, named=named, output=tmp_path / "output")
+
+
+def test_a_model_that_contradicts_itself(refuse, tmp_path, data, chain):
+    path = chain / "model.json"
+    values = json.loads(path.read_text())
+    arguments = ("evaluate_episodes.py", "--data", data, "--model", chain, *EVALUATION)
+    for edit, named in (
+        ({"parameters": 7}, "says 7 parameters"),
+        ({"architecture": values["architecture"] | {"origin": "x"}}, "'origin'"),
+    ):
+        path.write_text(json.dumps(values | edit))
+        refuse(*arguments, named=[path, named], output=tmp_path / "output")
+
+
+@pytest.mark.parametrize(
+    ("edit", "named"),
+    [
+        (lambda manifest: manifest.update(mean=[0.0, 0.0, 0.0]), "mean and std"),
+        (lambda manifest: manifest["splits"]["val"].update(smallest_class=1), "its smallest class has"),
+        (
+            lambda manifest: manifest["splits"]["test"].update(classes=manifest["splits"]["train"]["classes"][:20]),
+            "a class stands in two",
+        ),
+    ],
+    ids=["mean", "smallest class", "shared classes"],
+)
+def test_a_manifest_that_is_not_its_pictures(refuse, tmp_path, data, edit, named):
+    path = data / "manifest.json"
+    manifest = json.loads(path.read_text())
+    edit(manifest)
+    path.write_text(json.dumps(manifest))
+    refuse("inspect_dataset.py", data, named=[named], output=tmp_path / "output")
+
+
+@pytest.mark.parametrize(
+    ("edit", "named"),
+    [
+        (lambda lines: lines[:30], "lacks some of its rounds"),
+        (lambda lines: [*lines, *lines[1:]], "has a line twice"),
+        (lambda lines: [line for line in lines if ",normal," not in line], "lacks some of its rounds"),
+        (lambda lines: [line.replace(",False,", ",True,") for line in lines], "which architecture.json has"),
+    ],
+    ids=["cut", "doubled", "one cell", "all removed"],
+)
+def test_a_trace_that_is_not_the_searchs(refuse, finished_run, tmp_path, edit, named):
+    searched = tmp_path / "searched"
+    shutil.copytree(finished_run.path / "results" / "glyphs" / "3cells-2ch" / "metantk" / "seed0", searched)
+    path = searched / "search.csv"
+    path.write_text("\n".join(edit(path.read_text().splitlines())) + "\n")
+    refuse("draw_searches.py", searched, named=["search.csv", named], output=tmp_path / "output")
+
+
+@pytest.mark.parametrize(
+    ("edit", "named"),
+    [
+        ({"cells": None}, "'cells'"),
+        ({"channels": "x"}, "'channels'"),
+        ({"genotype": None}, "'genotype'"),
+        ({"kind": "conv4"}, "has no cells"),
+    ],
+    ids=["cells", "channels", "genotype", "kind"],
+)
+def test_an_architecture_that_no_criterion_can_score(refuse, tmp_path, data, searched, edit, named):
+    path = searched / "architecture.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | edit))
+    asked = ("--criteria", '["parameters"]', "--draws", 1, "--short-training", "[]")
+    arguments = ("--data", data, "--architecture", path, *asked)
+    refuse("score_architecture.py", *arguments, named=[named], output=tmp_path / "output.json")
 
 
 def test_a_folder_of_results_that_is_none(refuse, tmp_path, chain):
