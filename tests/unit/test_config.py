@@ -268,3 +268,18 @@ def test_nested_values_of_the_command_line_get_the_types_of_yaml():
     texts = ["true", "null", "1.0e-3", "1e-3", "2026-01-01", "[", "!!python/object:os.system {}", "a: b", "[1]"]
     typed = [True, None, 1e-3, "1e-3", "2026-01-01", "[", "!!python/object:os.system {}", "a: b", "[1]"]
     assert config.retype({"a": texts}, {"a": texts}) == {"a": typed}
+
+
+@pytest.mark.parametrize("text", [SMALL, '{\n\t"seeds": [0]\n}', "base: &base {a: 1}\nmore: {<<: *base, b: 2}"])
+def test_a_configurations_file_is_read_as_snakemake_reads_it(tmp_path, text):
+    path = tmp_path / "config.yaml"
+    path.write_text(text)
+    assert config.read_yaml(path) == yaml.safe_load(text.replace("\t", " "))
+
+
+@pytest.mark.parametrize("text", ["a: 1\nb: 2\na: 3", '{"a": 1, "a": 2}', "outer: {a: 1, a: 2}", "- {a: 1, a: 2}"])
+def test_a_key_that_stands_twice_is_named(tmp_path, text):
+    path = tmp_path / "config.yaml"
+    path.write_text(text)
+    with pytest.raises(InputError, match="'a' stands there twice"):
+        config.read_yaml(path)

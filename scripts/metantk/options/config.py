@@ -27,7 +27,7 @@ from metantk.options.dataset import DatasetOptions, check_outside, unknown_word
 from metantk.options.evaluation import EvaluationOptions
 from metantk.options.study import StudyOptions
 from metantk.options.theory import TheoryOptions
-from metantk.storage import SCRIPTS, InputError, read_text
+from metantk.storage import SCRIPTS, InputError, parse_json, read_text
 
 NameList = Annotated[list[Name], Field(min_length=1)]
 Names = Annotated[
@@ -369,6 +369,14 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
+def _parse_text(text: str) -> object:
+    """JSON first, as Snakemake does: YAML knows no tabs."""
+    try:
+        return parse_json(text)
+    except ValueError:
+        return yaml.load(text, _Loader)
+
+
 def read_yaml(path: Path) -> dict:
     """A configuration's file, whatever it holds.
 
@@ -376,7 +384,7 @@ def read_yaml(path: Path) -> dict:
         InputError: it cannot be read, holds something else, or has a key twice.
     """
     try:
-        values = yaml.load(read_text(path), _Loader)  # a SafeLoader
+        values = _parse_text(read_text(path))
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise InputError(f"{path}: cannot be read ({str(error).splitlines()[0]})") from None
     if not isinstance(values, dict):
