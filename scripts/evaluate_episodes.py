@@ -23,7 +23,7 @@ import pandas as pd
 from metantk import devices, plugins
 from metantk.checkpoints import CheckpointFile
 from metantk.command_line import Ended, make_parser, parse_options, progress, run
-from metantk.datasets.store import load_split
+from metantk.datasets.store import checksum_of, load_split, read_manifest
 from metantk.evaluation import evaluate
 from metantk.models import DESCRIPTION, Model, load_model
 from metantk.options.evaluation import EvaluationOptions
@@ -61,10 +61,16 @@ def main() -> None:
     ]
     asked = {
         "split": arguments.split,
-        "model_sha256": sha256_of(arguments.model / DESCRIPTION),
-        "data_sha256": sha256_of(arguments.data / "manifest.json"),
+        "weights_sha256": model.facts["weights_sha256"],
+        "parameters": model.facts["parameters"],
+        "data_sha256": checksum_of(read_manifest(arguments.data)),
     }
-    key = asked | {"options": options.model_dump(), "code": code_hash(*files)}
+    key = {
+        **asked,
+        "options": options.model_dump(),
+        "model": sha256_of(arguments.model / DESCRIPTION),
+        "code": code_hash(*files),
+    }
     checkpoint = CheckpointFile(arguments.output, "evaluation", key)
     where = f"{arguments.data}, {arguments.split} split"
     by_episode = _evaluate(model, split, options, checkpoint, where)

@@ -25,7 +25,7 @@ from metantk import backbones, devices, plugins
 from metantk.backbones.counting import count_macs, count_parameters
 from metantk.checkpoints import CheckpointFile, freeze, thaw
 from metantk.command_line import Ended, add_seed, file_name, make_parser, parse_kind, progress, run, signals_held
-from metantk.datasets.store import load_split, read_manifest
+from metantk.datasets.store import checksum_of, load_split, read_manifest
 from metantk.devices import generator
 from metantk.models import save_model
 from metantk.provenance import code_hash, provenance
@@ -122,7 +122,7 @@ def main() -> None:
         "mean": statistics["mean"],
         "std": statistics["std"],
         "data": str(arguments.data),
-        "data_sha256": sha256_of(arguments.data / "manifest.json"),
+        "data_sha256": checksum_of(manifest),
         "licence": manifest.get("licence", "unknown"),
         "initial_weights": getattr(network, "initial_weights", None),
         "feature_dim": network.feature_dim,

@@ -86,6 +86,7 @@ class ModelDescription(Record):
     learner: dict
     learner_name: FileName
     parameters: int = Field(ge=1, le=10**12)
+    weights_sha256: Text
     data_sha256: Text
     device: Text
     peak_memory_mb: dict[str, Positive] = Field({})
@@ -102,7 +103,8 @@ class Evaluation(Record):
     ways: int = Field(ge=2)
     episodes: int = Field(ge=2)
     split: Literal["test", "val"]
-    model_sha256: Text
+    weights_sha256: Text
+    parameters: int
     data_sha256: Text
     shots: dict[Shots, ShotResult] = Field(min_length=1)
     options: EvaluationOptions

@@ -18,7 +18,7 @@ from metantk.options.searches.fit import FitOptions
 from metantk.options.searches.prune import PruneOptions
 from metantk.records import Architecture, Evaluation, ModelDescription, SearchReport, read_episodes
 from metantk.statistics import confidence_95, deviation, welch_95
-from metantk.storage import InputError, parse_json, sha256_of
+from metantk.storage import InputError, parse_json
 from metantk.typed_files import read_record
 
 KEY = ["dataset", "backbone", "search", "learner"]
@@ -85,8 +85,8 @@ def read_chain(folder: Path) -> Chain:
         raise InputError(f"{folder.parent}: search.json is not of architecture.json; run search_architecture again")
     if model.architecture != found:
         raise InputError(f"{folder}: model.json is of another architecture than it found; run train_network again")
-    if evaluation.model_sha256 != sha256_of(folder / "model.json"):
-        raise InputError(f"{folder}: evaluation.json is of another model.json; run evaluate_episodes again")
+    if (evaluation.weights_sha256, evaluation.parameters) != (model.weights_sha256, model.parameters):
+        raise InputError(f"{folder}: evaluation.json is of another model; run evaluate_episodes again")
     if evaluation.data_sha256 != model.data_sha256 or evaluation.split != "test":
         raise InputError(
             f"{folder}: evaluation.json is not of its data set's test split; run evaluate_episodes again"

@@ -3,7 +3,7 @@
 import os
 
 import pytest
-from small_chain import change, change_model, write_chain
+from small_chain import change, write_chain
 
 from metantk import costs, tables
 from metantk.storage import InputError
@@ -33,7 +33,7 @@ def groups(tmp_path):
     """Two seeds: of one the GPU memory is known, too."""
     folders = [write_chain(tmp_path, "metantk", seed) for seed in (0, 1)]
     change(folders[1].parent / "search.json", peak_memory_mb={"cpu": 1.0, "cuda": 512.0})
-    change_model(folders[0], peak_memory_mb={"cpu": 1.0, "cuda": 64.0})
+    change(folders[0] / "model.json", peak_memory_mb={"cpu": 1.0, "cuda": 64.0})
     return tables.group_chains(map(tables.read_chain, folders))
 
 

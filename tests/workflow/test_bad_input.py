@@ -480,7 +480,7 @@ def test_titles_that_are_none(refuse, tmp_path, chain, titles):
 @pytest.mark.parametrize(
     ("name", "key", "value", "stage"),
     [
-        ("evaluation.json", "model_sha256", "another", "evaluate_episodes"),
+        ("evaluation.json", "weights_sha256", "another", "evaluate_episodes"),
         ("evaluation.json", "data_sha256", "another", "evaluate_episodes"),
         ("evaluation.json", "split", "val", "evaluate_episodes"),
         ("model.json", "parameters", 7, "evaluate_episodes"),

@@ -391,6 +391,12 @@ def load_split(directory: Path | str, part: str, *, thoroughly: bool = False) ->
     return Split(images, labels, entry["classes"])
 
 
+def checksum_of(manifest: dict) -> str:
+    """Of all arrays of a data set: the same wherever it was prepared."""
+    checksums = {part: entry["sha256"] for part, entry in manifest["splits"].items()}
+    return hashlib.sha256(canonical_json(checksums).encode()).hexdigest()
+
+
 def check_statistics(directory: Path | str, train: Split) -> None:
     """Compare mean and deviation of the training pictures with the manifest, which takes reading all of them.
 
