@@ -102,12 +102,14 @@ BEHIND = {
     ("fixed",): "metantk/searches/fixed.py metantk/options/searches/fixed.py",
     (*PRUNED, "theory"): "metantk/kernels.py metantk/space/supernet.py",
     (*PRUNED, *EVALUATED, "theory"): "metantk/episodes.py",
-    (*PRUNED, *LEARNED): "metantk/transforms.py metantk/options/augmentation.py",
+    (*PRUNED, *LEARNED): "metantk/transforms.py",
+    (*PRUNED, *LEARNED, "aggregate", *FIGURES): "metantk/options/augmentation.py",
     (*SEARCHED, *OF_CELLS): "metantk/options/backbones/cells.py",
     ("fixed", *OF_CONV4): "metantk/options/backbones/conv4.py",
     (*SEARCHED, *OF_CELLS, "draw_searches", "theory"): "metantk/space/__init__.py metantk/space/genotype.py",
     LEARNED: """
-        metantk/backbones/__init__.py metantk/backbones/drop.py metantk/backbones/recompute.py
+        metantk/backbones/__init__.py metantk/backbones/counting.py metantk/backbones/drop.py
+        metantk/backbones/recompute.py
         metantk/options/backbones/__init__.py
         metantk/learners/__init__.py metantk/learners/base.py metantk/learners/linear.py metantk/learners/rfs.py
         metantk/models.py metantk/options/learners/__init__.py metantk/options/learners/rfs.py
@@ -118,8 +120,9 @@ BEHIND = {
         metantk/space/operations.py
     """,
     OF_CONV4: "metantk/backbones/conv4.py",
-    TRAINED: "train_network.py metantk/backbones/counting.py",
-    EVALUATED: "evaluate_episodes.py metantk/evaluation.py metantk/options/evaluation.py",
+    TRAINED: "train_network.py",
+    EVALUATED: "evaluate_episodes.py metantk/evaluation.py",
+    (*EVALUATED, "aggregate", *FIGURES): "metantk/options/evaluation.py",
     (*EVALUATED, "aggregate", *FIGURES, "theory"): "metantk/statistics.py",
     ("aggregate",): "aggregate_tables.py metantk/costs.py",
     ("draw_searches",): """
