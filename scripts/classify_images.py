@@ -62,12 +62,13 @@ def main() -> None:
     page = arguments.page or arguments.output.with_suffix(".html")
     if page.resolve() == arguments.output.resolve():
         raise InputError(f"--output {arguments.output}: is the page's name, too; name a .csv file")
+    for path in (arguments.output, page):
+        if path.is_dir():
+            raise InputError(f"{path}: is a folder; name a file in it")
     read = [arguments.support, arguments.query, arguments.model, *([arguments.data] if arguments.data else [])]
     for path, place in product((arguments.output, page), read):
         if place.resolve() in (path.resolve(), *path.resolve().parents):
             raise InputError(f"{path}: is or lies in {place}, which is read; name another place")
-        if path.is_dir():
-            raise InputError(f"{path}: is a folder; name a file in it")
     model = open_model(arguments.model, devices.start())
     size = image_size_of(model, arguments.model)
     how = {"image_size": size, "leave_out": arguments.leave_out_unreadable}

@@ -83,7 +83,7 @@ def assert_one_line(stderr: str, *named: object) -> None:
         ("searches.given", {"genotypes": 3}, ["searches.given", "'genotypes'"]),
         ("backbones.unused", {"kind": "cells", "cells": 3}, ["backbones.unused", "'channels' is missing"]),
         ("study", {"settings": {"ntk": {}}}, ["study: options of criteria stand in the section `criteria`"]),
-        ("datasets.glyphs.image_size", 8, ["datasets.glyphs: image_size 8", "16 pixels", "backbones.conv4-2"]),
+        ("datasets.glyphs.image_size", 8, ["datasets.glyphs: image_size 8", "backbones.conv4-2 needs 16 pixels"]),
         ("datasets.glyphs.rotations", True, ["rotations: does nothing for source 'glyphs'"]),
         ("datasets", {"a": {"source": "cifar-fs", "images_per_class": 30}}, ["images_per_class: does nothing"]),
         ("rows", [row("random", backbone="03cells-2ch")], ["unknown backbones name '03cells-2ch'"]),

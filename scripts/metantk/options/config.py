@@ -224,13 +224,12 @@ class Config(Options):
 
     def _check_sizes(self) -> None:
         """Pictures that are brought to a size have one that every row can take."""
+        of, side = max(((of, need.side) for of, need in self.needs()), key=lambda each: each[1])
         for name, options in self.datasets.items():
-            for of, need in self.needs():
-                if options.image_size is not None and options.image_size < need.side:
-                    raise InputError(
-                        f"datasets.{name}: image_size {options.image_size} is too small: {need.side} pixels are"
-                        f" needed by {of}"
-                    )
+            if options.image_size is not None and options.image_size < side:
+                raise InputError(
+                    f"datasets.{name}: image_size {options.image_size} is too small: {of} needs {side} pixels"
+                )
 
     def _check_criteria(self) -> None:
         """Each section of `criteria` belongs to a criterion: a built-in one, or one that a search names."""
