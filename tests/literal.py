@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from opacus.grad_sample import GradSampleModule
 from PIL import Image
-from plain_cells import plain
+from plain_cells import made_plain
 from reference import MixedNetwork, batch_norm, group_norm
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
@@ -148,10 +148,10 @@ class Networks:
         self.thin.to(self.dtype)
 
     def plain(self, masks: dict[str, Tensor]) -> MixedNetwork:
-        return plain(MixedNetwork(self.wide, self.space, masks, norm=group_norm)).to(self.dtype)
+        return made_plain(MixedNetwork(self.wide, self.space, masks, norm=group_norm)).to(self.dtype)
 
     def plain_thin(self, masks: dict[str, Tensor]) -> MixedNetwork:
-        return plain(MixedNetwork(self.thin, self.space, masks, norm=batch_norm)).to(self.dtype)
+        return made_plain(MixedNetwork(self.thin, self.space, masks, norm=batch_norm)).to(self.dtype)
 
 
 def meta_ntk_condition(plan: Plan, network: MixedNetwork, pictures: Tensor) -> float:

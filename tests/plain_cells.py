@@ -12,22 +12,31 @@ from metantk.space.operations import drop_path
 
 
 def plain(module: nn.Module) -> nn.Module:
-    """PyTorch's own modules with the same weights under the same names."""
-    module = copy.deepcopy(module)
-    for name, child in module.named_children():
-        if isinstance(child, Depthwise):
-            settings = {key: getattr(child, key) for key in ("stride", "padding", "dilation", "groups")}
-            own = nn.Conv2d(child.in_channels, child.out_channels, child.kernel_size, **settings, bias=False)
-            own.to(child.weight)
-            own.load_state_dict(child.state_dict())
-        elif isinstance(child, AveragePool):
-            own = nn.AvgPool2d(3, child.stride, 1, count_include_pad=False)
-        elif isinstance(child, MaxPool):
-            own = nn.MaxPool2d(3, child.stride, 1)
-        else:
-            own = plain(child)
-        setattr(module, name, own)
+    """PyTorch's own modules with the same weights under the same names; `module` stays as it is."""
+    return made_plain(copy.deepcopy(module))
+
+
+def made_plain(module: nn.Module) -> nn.Module:
+    """`module` itself, with PyTorch's own modules in the places of ours."""
+    for parent in list(module.modules()):
+        for name, child in parent.named_children():
+            setattr(parent, name, own_module(child))
     return module
+
+
+def own_module(child: nn.Module) -> nn.Module:
+    """PyTorch's module for one of ours; any other is returned."""
+    if isinstance(child, Depthwise):
+        settings = {key: getattr(child, key) for key in ("stride", "padding", "dilation", "groups")}
+        own = nn.Conv2d(child.in_channels, child.out_channels, child.kernel_size, **settings, bias=False)
+        own.to(child.weight)
+        own.load_state_dict(child.state_dict())
+        return own
+    if isinstance(child, AveragePool):
+        return nn.AvgPool2d(3, child.stride, 1, count_include_pad=False)
+    if isinstance(child, MaxPool):
+        return nn.MaxPool2d(3, child.stride, 1)
+    return child
 
 
 def literal_features(network: Network, images: Tensor, drop: Drop | None) -> Tensor:
