@@ -4,11 +4,12 @@ import copy
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from metantk.backbones.cells import Cell, Network
 from metantk.backbones.drop import Drop
 from metantk.space.depthwise import AveragePool, Depthwise, MaxPool
-from metantk.space.operations import drop_path
+from metantk.space.operations import FactorizedReduction, drop_path
 
 
 def plain(module: nn.Module) -> nn.Module:
@@ -36,7 +37,20 @@ def own_module(child: nn.Module) -> nn.Module:
         return nn.AvgPool2d(3, child.stride, 1, count_include_pad=False)
     if isinstance(child, MaxPool):
         return nn.MaxPool2d(3, child.stride, 1)
+    if isinstance(child, FactorizedReduction):
+        return PlainReduction(child)
     return child
+
+
+class PlainReduction(nn.Module):
+    def __init__(self, ours: FactorizedReduction) -> None:
+        super().__init__()
+        self.relu, self.even, self.odd, self.norm = ours.relu, ours.even, ours.odd, ours.norm
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.relu(x)
+        shifted = functional.pad(x, (0, 1, 0, 1))[:, :, 1:, 1:]
+        return self.norm(torch.cat([self.even(x[:, :, ::2, ::2]), self.odd(shifted[:, :, ::2, ::2])], dim=1))
 
 
 def literal_features(network: Network, images: Tensor, drop: Drop | None) -> Tensor:

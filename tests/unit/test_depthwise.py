@@ -1,4 +1,4 @@
-"""Depthwise convolutions and pooling against PyTorch's own, and a whole network against plain modules."""
+"""What is faster on a CPU against PyTorch's own, and a whole network against plain modules."""
 
 import pytest
 import torch
@@ -9,6 +9,7 @@ from metantk.backbones.cells import stack
 from metantk.backbones.drop import Drop
 from metantk.devices import generator
 from metantk.searches.sample import random_genotype
+from metantk.space.channels_last import concatenate, every_second, first_and_second
 from metantk.space.depthwise import AveragePool, Depthwise, MaxPool
 from metantk.space.genotype import SPACES
 
@@ -50,6 +51,55 @@ def test_pools_agree_with_pytorch(make, stride, size):
     torch.testing.assert_close(*slopes, rtol=1e-12, atol=1e-12)
     with torch.inference_mode():  # another way
         torch.testing.assert_close(ours(x), expected, rtol=1e-12, atol=1e-12)
+
+
+def by_pytorch(*, parts: int):
+    def answer(x: torch.Tensor) -> list[torch.Tensor]:
+        shifted = nn.functional.pad(x, (0, 1, 0, 1))[:, :, 1:, 1:]
+        phases = [x[:, :, ::2, ::2], shifted[:, :, ::2, ::2]]
+        return [*phases[:parts], torch.cat([x, x.sin()], dim=1)]
+
+    return answer
+
+
+def by_us(*, parts: int):
+    def answer(x: torch.Tensor) -> list[torch.Tensor]:
+        phases = [every_second(x)] if parts == 1 else list(first_and_second(x))
+        return [*phases, concatenate([x, x.sin()])]
+
+    return answer
+
+
+def gradients(answer, x: torch.Tensor) -> list[torch.Tensor]:
+    """Answers, and first and second gradients of functions of all of them."""
+    answers = answer(x)
+    (slope,) = torch.autograd.grad(sum((part * part.cos()).sum() for part in answers), x, create_graph=True)
+    return [*answers, slope, *torch.autograd.grad((slope**3).sum(), x)]
+
+
+@pytest.mark.parametrize("size", SIDES)
+@pytest.mark.parametrize("parts", [1, 2])
+def test_slices_and_concatenations_agree_with_pytorch(parts, size):
+    x = inputs((4, 6, *size))
+    for a, b in zip(gradients(by_us(parts=parts), x), gradients(by_pytorch(parts=parts), x), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-12)
+    for a in gradients(by_us(parts=parts), x)[:-1]:
+        assert a.is_contiguous(memory_format=torch.channels_last)
+    with torch.inference_mode():  # another way
+        for a, b in zip(by_us(parts=parts)(x), by_pytorch(parts=parts)(x), strict=True):
+            torch.testing.assert_close(a, b, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("size", SIDES)
+def test_slices_and_concatenations_of_many_tasks_at_once(size):
+    tasks = torch.randn((3, 4, 6, *size), dtype=torch.float64, generator=generator("x"))
+
+    def slope(answer):
+        return torch.func.grad(lambda x: sum((part * part.cos()).sum() for part in answer(x)))
+
+    found = torch.func.vmap(slope(by_us(parts=2)))(tasks)
+    expected = torch.stack([slope(by_pytorch(parts=2))(task) for task in tasks])
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize("dropping", [False, True])

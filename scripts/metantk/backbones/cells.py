@@ -9,6 +9,7 @@ from metantk.backbones.drop import Drop
 from metantk.backbones.initial import uniform_
 from metantk.options.backbones.cells import Architecture as Architecture
 from metantk.options.backbones.cells import Options as Options
+from metantk.space.channels_last import concatenate
 from metantk.space.layouts import Layout, few_shot_layout, make_layout, make_stem
 from metantk.space.operations import (
     FactorizedReduction,
@@ -70,7 +71,7 @@ class Cell(nn.Module):
         states = [State(answer_activated(align, x, lambda x=x: x)) for align, x in inputs]
         for first in range(0, len(self.operations), 2):
             states.append(State(sum(self._output(k, states, rate, draws) for k in (first, first + 1))))
-        return torch.cat([state.x for state in states[2:]], dim=1)
+        return concatenate([state.x for state in states[2:]])
 
     def _output(self, number: int, states: list["State"], rate: float, draws: Tensor | None) -> Tensor:
         operation, state = self.operations[number], states[self.inputs[number]]

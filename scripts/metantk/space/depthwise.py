@@ -19,6 +19,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from metantk.space.channels_last import every_second, last
+
 WIDE = 3  # the widest kernel whose weight gradient is fast
 
 
@@ -43,7 +45,7 @@ class Depthwise(nn.Conv2d):
         if plain or x.device.type != "cpu" or not torch.is_grad_enabled():
             return super().forward(x)
         if dilation == stride == 2:
-            x, stride, dilation = _last(x[:, :, ::2, ::2]), 1, 1
+            x, stride, dilation = every_second(x), 1, 1
         # What autocast does to PyTorch's own, which the backward pass needs to know of.
         dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
         return _Convolution.apply(x.to(dtype), self.weight.to(dtype), stride, dilation)
@@ -67,7 +69,7 @@ class _Convolution(torch.autograd.Function):
     @staticmethod
     def backward(ctx, slope: Tensor) -> tuple[Tensor | None, ...]:
         x, weight = ctx.saved_tensors
-        slope = _last(slope)
+        slope = last(slope)
         of_x = input_gradient(slope, x, weight, ctx.stride, ctx.dilation) if ctx.needs_input_grad[0] else None
         of_weight = None
         if ctx.needs_input_grad[1]:
@@ -93,7 +95,7 @@ def weight_gradient(slope: Tensor, x: Tensor, weight: Tensor, stride: int, dilat
     width = stride * (slope.shape[3] - 1) + WIDE
     columns = []
     for first in range(0, kernel - 1, WIDE - 1):
-        part = _last(padded[..., first : first + width])
+        part = last(padded[..., first : first + width])
         narrow = weight.new_empty(len(weight), 1, kernel, WIDE)
         columns.append(_backward(slope, part, narrow, stride, (kernel // 2, 0))[..., (first > 0) :])
     return torch.cat(columns, dim=3)
@@ -121,13 +123,6 @@ def _every_second(x: Tensor) -> Tensor:
     rows = functional.pad(x, (0, x.shape[3] % 2, 0, x.shape[2] % 2)).permute(0, 2, 3, 1)
     parts = rows.unflatten(2, (-1, 2)).unflatten(1, (-1, 2)).permute(2, 4, 0, 1, 3, 5)
     return parts.flatten(0, 2).permute(0, 3, 1, 2)
-
-
-def _last(x: Tensor) -> Tensor:
-    # A task of many under vmap has no memory format of its own.
-    return (
-        x if torch._C._functorch.is_functorch_wrapped_tensor(x) else x.contiguous(memory_format=torch.channels_last)
-    )
 
 
 class AveragePool(nn.AvgPool2d):

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from metantk.space.channels_last import concatenate
 from metantk.space.genotype import Space
 from metantk.space.layouts import Layout, make_stem
 from metantk.space.operations import FactorizedReduction, ReluConvNorm, drop_path, make_operation
@@ -183,7 +184,7 @@ class MixedCell(nn.Module):
                 if draws is not None and not isinstance(operation, nn.Identity):
                     output = drop_path(output, rate, draws[number, k])
                 nodes[edge.node - 2].append(weights[number][k] * output)
-        return torch.cat([*states[2:], sum(nodes[-1])], dim=1)
+        return concatenate([*states[2:], sum(nodes[-1])])
 
 
 class MixedNetwork(nn.Module):

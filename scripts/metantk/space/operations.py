@@ -6,10 +6,9 @@ All map `(pictures, channels, height, width)` to `(pictures, channels_out, heigh
 
 from collections.abc import Callable
 
-import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
+from metantk.space.channels_last import concatenate, first_and_second
 from metantk.space.depthwise import AveragePool, Depthwise, MaxPool
 
 Norm = Callable[[int], nn.Module]
@@ -37,11 +36,10 @@ class FactorizedReduction(nn.Module):
         return self.after_relu(self.relu(x))
 
     def after_relu(self, x: Tensor) -> Tensor:
-        # Padded below and on the right, so that odd sizes work: the shifted picture has as many even rows.
-        shifted = functional.pad(x, (0, 1, 0, 1))[:, :, 1:, 1:]
         # Sliced rather than strided: oneDNN's backward pass of strided 1×1 convolutions of fewer than 8 channels
         # in channels_last order writes past its memory (oneDNN issue 6035; seen here as crashes).
-        return self.norm(torch.cat([self.even(x[:, :, ::2, ::2]), self.odd(shifted[:, :, ::2, ::2])], dim=1))
+        first, second = first_and_second(x)
+        return self.norm(concatenate([self.even(first), self.odd(second)]))
 
 
 class SeparableBlock(nn.Sequential):
