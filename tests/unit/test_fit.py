@@ -177,9 +177,9 @@ def test_minimum_with_pairs_is_below_all_neighbours_and_random_ones():
 
 @pytest.mark.parametrize("larger", [False, True])
 def test_it_finds_the_optimum_of_a_noisy_sum(tmp_path, larger):
-    """Noise as large as a choice's effect; 300 measurements of 126 unknowns."""
+    """Noise as large as a choice's effect; 220 measurements of 126 unknowns."""
     criterion = own_criterion(tmp_path, larger=larger, name=f"additive_{larger}")
-    options = FitOptions(criteria=[criterion], first_sample=120, measurements=300, tolerance=0.0, certificate=40)
+    options = FitOptions(criteria=[criterion], first_sample=160, measurements=220, tolerance=0.0, certificate=40)
     found = fit.find(make_problem(), options, 0, Forgetful())
     sign = -1 if larger else 1
     value = sign * paths.row_of(SPACE, found.genotype) @ truth()
@@ -195,8 +195,8 @@ def test_it_finds_the_optimum_of_a_noisy_sum(tmp_path, larger):
     kept = [row for row in found.facts["effects"] if row["kept"]]
     assert len(kept) == 12
     assert all(0 <= row["certainty"] <= 1 for row in kept)
-    assert found.costs[Path(criterion).stem].evaluations == 300 == len(found.trace)
-    assert found.costs[Path(criterion).stem].operations == 300 * 7
+    assert found.costs[Path(criterion).stem].evaluations == 220 == len(found.trace)
+    assert found.costs[Path(criterion).stem].operations == 220 * 7
     figure = draw_effects(fit.pd.DataFrame(found.facts["effects"]), found.trace, "title", found.facts["criteria"])
     assert len(figure.axes) == 1 + 2 * len(SPACE.edges)
 
@@ -213,7 +213,7 @@ def test_a_criterion_of_noise_alone_has_no_say(tmp_path):
     real = own_criterion(tmp_path, noise=0.3, name="real")
     noise = Path(own_criterion(tmp_path, noise=1.0, name="noise"))
     noise.write_text(noise.read_text().replace("rows @ effects", "0 * rows[:, 0]"))
-    options = {"first_sample": 200, "measurements": 280, "tolerance": 0.0, "certificate": 0}
+    options = {"first_sample": 200, "measurements": 240, "tolerance": 0.0, "certificate": 0}
     alone = fit.find(make_problem(), FitOptions(criteria=[real], **options), 0, Forgetful())
     both = fit.find(make_problem(), FitOptions(criteria=[real, str(noise)], **options), 0, Forgetful())
     values = [paths.row_of(SPACE, found.genotype) @ truth() for found in (alone, both)]
