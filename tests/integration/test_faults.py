@@ -23,7 +23,7 @@ TABLES = ("table2.csv", "table2.md", "table2.tex", "seeds.csv")
 TABLES_TARGET = "results/tables/table2.csv"
 KILLS = 20
 # Seconds until a kill: a run needs about 3 until its first job starts, and a job needs about 6.
-KILL_AFTER = (3, 10)
+KILL_AFTER = (3, 8)
 
 
 def one_row() -> dict:
