@@ -20,8 +20,8 @@ def draw_frontier(table: pd.DataFrame, title: str) -> Figure:
     """Each criterion's Kendall's τ and regret with their intervals, and τ against cost; a row per number of shots.
 
     Intervals are 95 %, over architectures. `trained again` is what a second training of the same architectures
-    reaches: the noise of training. In the right panel those that nothing cheaper exceeds have names: the frontier.
-    Criteria that need no operations (counts) stand at its left end.
+    reaches: the noise of training, a dashed line in the right panel. There those that nothing cheaper exceeds have
+    names: the frontier. Criteria that need no operations (counts) stand at its left end.
 
     Args:
         table: rows of `metantk.study.correlate` for one data set, backbone and learner.
@@ -36,7 +36,8 @@ def draw_frontier(table: pd.DataFrame, title: str) -> Figure:
         line[0].set_yticks(range(len(of_shots)), of_shots["criterion"])
         _draw_intervals(line[1], of_shots, "regret", "regret of its best quarter (points)")
         line[1].set_yticks(range(len(of_shots)), [])
-        _draw_costs(line[2], of_shots[of_shots["criterion"] != AGAIN])
+        again = of_shots["criterion"] == AGAIN
+        _draw_costs(line[2], of_shots[~again], of_shots.loc[again, "tau"])
         line[0].set_title(f"{count}-shot")
     return figure
 
@@ -53,7 +54,7 @@ def _draw_intervals(axes: Axes, table: pd.DataFrame, column: str, label: str) ->
     axes.grid(axis="x")
 
 
-def _draw_costs(axes: Axes, table: pd.DataFrame) -> None:
+def _draw_costs(axes: Axes, table: pd.DataFrame, ceiling: pd.Series) -> None:
     costly = table["operations"][table["operations"] > 0]
     free = costly.min() / 10 if len(costly) else 1.0
     table = table.assign(cost=table["operations"].clip(lower=free)).sort_values(
@@ -69,17 +70,19 @@ def _draw_costs(axes: Axes, table: pd.DataFrame) -> None:
     for _, row in frontier.iterrows():
         name = row["criterion"].removeprefix(TRAINED)
         axes.annotate(
-            name, (row["cost"], row["tau"]), xytext=(-3, 4), textcoords="offset points", fontsize=7, ha="right"
+            name, (row["cost"], row["tau"]), xytext=(2, 4), textcoords="offset points", fontsize=7, rotation=30
         )
+    for value in ceiling:
+        axes.axhline(value, color=COLOURS["ceiling"], linewidth=0.8, linestyle="--", label=AGAIN)
     axes.axhline(0, color=MUTED, linewidth=0.6)
     axes.set_xscale("log")
     axes.xaxis.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"1e{round(np.log10(value))}"))
     axes.xaxis.set_minor_formatter(ticker.NullFormatter())
-    axes.margins(x=0.15)
+    axes.margins(x=0.15, y=0.12)
     axes.set_xlabel("floating-point operations per architecture")
     axes.set_ylabel("Kendall's τ")
     axes.grid(axis="y")
-    axes.legend(loc="upper left")
+    axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=2)
 
 
 def _kind(criterion: str) -> str:
