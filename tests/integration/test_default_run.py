@@ -1,4 +1,4 @@
-"""The default configuration from end to end, as a newcomer runs it. The longest test: minutes on two cores."""
+"""The default configuration from end to end, with one of its seeds, as a newcomer runs it: minutes on two cores."""
 
 import csv
 import json
@@ -22,7 +22,7 @@ ROWS = {
     (CONV4, "fixed"): "RFS",
 }
 LEARNERS = {CELLS: "rfs", CONV4: "rfs-conv4"}
-SEEDS = (0, 1)
+SEEDS = (0,)  # of two: the other takes as long again and would be checked for the same
 SUMMARY_COLUMNS = [
     "dataset",
     "backbone",
@@ -42,12 +42,13 @@ SUMMARY_COLUMNS = [
 TABLES = ("summary", "table1", "table2", "differences", "costs")
 SEARCH_FILES = ("architecture.json", "search.csv", "search.json")
 CHAIN_FILES = ("model.safetensors", "model.json", "training.csv", "episodes.csv", "evaluation.json")
-CORES, SECONDS = 2, 600
+CORES, SECONDS = 2, 300
 
 
 @pytest.fixture(scope="module")
 def house(default_house):
     """The default configuration, run to the end."""
+    default_house.configure(default_house.configuration | {"seeds": list(SEEDS)})
     began = seconds_of_children()
     run = default_house.run(sys.executable, "-m", "snakemake", "--cores", CORES)  # in processes of its own
     default_house.processor_seconds = seconds_of_children() - began
@@ -119,7 +120,7 @@ def test_the_summary_has_the_columns_and_rows_of_the_design(results, summary):
         for (backbone, search), model in ROWS.items()
         for shots in (1, 5)
     ]
-    numbers = summary[["params", "search_seconds", "accuracy_mean", "accuracy_std", "ci95"]]
+    numbers = summary[["params", "search_seconds", "accuracy_mean", "ci95"]]
     assert numbers.notna().all(axis=None)
     assert (summary["params"] > 0).all()
     assert (summary["ci95"] > 0).all()
@@ -165,8 +166,8 @@ def test_every_node_has_two_inputs_and_what_is_found_two_different_ones(with_cel
                 assert all(0 <= source < number for source in sources)
 
 
-def test_seeds_and_searches_find_more_than_one_architecture(searched, with_cells):
-    assert len({json.dumps(genotype(folder)) for folder in with_cells}) > len(SEARCHES)
+def test_every_search_finds_an_architecture_of_its_own(searched, with_cells):
+    assert len({json.dumps(genotype(folder)) for folder in with_cells}) == len(SEARCHES)
     assert {genotype(folder) for folder in searched if folder not in with_cells} == {None}
 
 
@@ -206,5 +207,5 @@ def test_the_results_are_shown_as_the_papers_tables(house, results, summary):
     assert places == sorted(places)
     for model in ROWS.values():
         assert model in run.stdout
-    assert f"{summary['accuracy_mean'].iloc[0]:.2f} ± {summary['accuracy_std'].iloc[0]:.2f}" in run.stdout
+    assert f"{summary['accuracy_mean'].iloc[0]:.2f}" in run.stdout
     assert "results/figures" in run.stdout

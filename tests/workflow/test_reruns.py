@@ -116,8 +116,8 @@ BEHIND = {
         metantk/training.py
     """,
     OF_CELLS: """
-        metantk/backbones/cells.py metantk/backbones/initial.py metantk/space/depthwise.py metantk/space/layouts.py
-        metantk/space/operations.py
+        metantk/backbones/cells.py metantk/backbones/initial.py metantk/space/channels_last.py
+        metantk/space/depthwise.py metantk/space/layouts.py metantk/space/operations.py
     """,
     OF_CONV4: "metantk/backbones/conv4.py",
     TRAINED: "train_network.py",
