@@ -15,6 +15,7 @@ from small_meta_search import make_problem
 from metantk import study
 from metantk.criteria import short_training
 from metantk.criteria.base import Draws
+from metantk.figures.frontier import draw_frontier
 from metantk.options.criteria.short_training import ShortTrainingOptions
 from metantk.options.study import StudyOptions
 from metantk.searches.plan import plan_of
@@ -107,6 +108,17 @@ def test_it_says_when_nothing_beats_parameters():
     table = study.correlate(made_scores({"parameters": 0.1, "other": 2.0}))
     assert "no criterion predicts the accuracy better than the number of parameters" in study.verdict(table)
     assert study.AGAIN not in set(table["criterion"])
+
+
+def test_the_figure_has_the_noise_of_training_as_a_line_where_it_is_known():
+    criteria = {"good": 0.2, "parameters": 2.0}
+    for again in (8, 0):
+        table = study.correlate(made_scores(criteria, again=again))
+        costs = draw_frontier(table, "title").axes[2]
+        known = table.set_index("criterion")["tau"].get(study.AGAIN)
+        dashed = [line.get_ydata()[0] for line in costs.lines if line.get_linestyle() == "--"]
+        assert dashed == ([known] if again else [])
+        assert "good" in [text.get_text() for text in costs.texts]
 
 
 def test_repeatability_tells_noise_from_signal():

@@ -1,7 +1,7 @@
 """Slices and concatenations whose gradients lie in memory as pictures do: channels last.
 
 PyTorch's own give gradients in other orders, or as parts of larger tensors; what follows in the backward pass,
-batch normalisation above all, is then up to seven times as slow on a CPU. Values and gradients are the same, can be
+batch normalisation above all, is then some five times as slow on a CPU. Values and gradients are the same, can be
 differentiated again, and be mapped over tasks.
 """
 
