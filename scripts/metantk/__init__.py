@@ -9,7 +9,8 @@
 
 Imported before PyTorch by every program, for what follows is read when PyTorch is loaded. Threads that wait for
 each other do so asleep. By default they spin: of two programs on the same cores each then waits for the other's
-spinning, and a step takes many times as long (tests/benchmarks/bench_side_by_side.py).
+spinning, and a step takes many times as long (tests/benchmarks/bench_side_by_side.py). Where the number of threads is
+given, as Snakemake and SLURM give it to each job, the cores are this program's own, and they spin for a moment first.
 """
 
 import importlib
@@ -17,6 +18,8 @@ import os
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # GNU's and LLVM's OpenMP
 os.environ.setdefault("KMP_BLOCKTIME", "0")  # Intel's
+if {"OMP_NUM_THREADS", "SLURM_CPUS_PER_TASK"} & os.environ.keys():
+    os.environ.setdefault("GOMP_SPINCOUNT", "5000")  # GNU's alone: some tens of microseconds
 
 
 def load(path: object) -> object:

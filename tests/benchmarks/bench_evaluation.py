@@ -82,7 +82,7 @@ def main() -> None:
     for _ in range(arguments.turns):
         for name in WAYS:
             command = [sys.executable, str(HERE), *sys.argv[1:], "--way", name]
-            environment = os.environ | (SPINNING if name == "rfs" else {})
+            environment = os.environ | (SPINNING if name == "rfs" else {"OMP_NUM_THREADS": str(arguments.threads)})
             run = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
             if run.returncode:
                 sys.exit(run.stderr)

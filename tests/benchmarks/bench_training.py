@@ -47,7 +47,7 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=32, help="of pictures [32]")
     parser.add_argument("--channels", type=int, default=16, help="of the first cells [16]")
     parser.add_argument("--batch", type=int, default=64, help="pictures per step [64]")
-    parser.add_argument("--steps", type=int, default=8, help="per turn [8]")
+    parser.add_argument("--steps", type=int, default=24, help="per turn [24]")
     parser.add_argument("--turns", type=int, default=3, help="of each way [3]")
     parser.add_argument("--threads", type=int, default=2, help="of PyTorch [2]")
     parser.add_argument("--precision", default="float32", help="of ours [float32]")
@@ -62,7 +62,7 @@ def main() -> None:
     for _ in range(arguments.turns):
         for name in WAYS:
             command = [sys.executable, str(HERE), *sys.argv[1:], "--way", name]
-            environment = os.environ | (SPINNING if name == "rfs" else {})
+            environment = os.environ | (SPINNING if name == "rfs" else {"OMP_NUM_THREADS": str(arguments.threads)})
             run = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
             if run.returncode:
                 sys.exit(run.stderr)

@@ -1,6 +1,7 @@
 """Which devices are taken and which are refused. GPUs are made up."""
 
 import ast
+import json
 import math
 import os
 import subprocess
@@ -130,15 +131,26 @@ def test_limits_of_control_groups_are_read(tmp_path, listed, files, share):
     assert devices._share_of_group(tmp_path / "listed", tmp_path / "root") == share
 
 
-def test_threads_wait_asleep_unless_the_user_says_otherwise():
-    code = "import metantk, os; print(os.environ['OMP_WAIT_POLICY'], os.environ['KMP_BLOCKTIME'])"
-    for given, expected in (({}, "PASSIVE 0"), ({"OMP_WAIT_POLICY": "ACTIVE", "KMP_BLOCKTIME": "5"}, "ACTIVE 5")):
-        environment = {
-            name: os.environ[name] for name in os.environ if name not in ("OMP_WAIT_POLICY", "KMP_BLOCKTIME")
-        }
-        environment["PYTHONPATH"] = str(SCRIPTS)
-        run = subprocess.run([sys.executable, "-c", code], env=environment | given, capture_output=True, text=True)
-        assert run.stdout.split() == expected.split()
+SETTINGS = ("OMP_WAIT_POLICY", "KMP_BLOCKTIME", "GOMP_SPINCOUNT")
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({}, ["PASSIVE", "0", None]),
+        ({"OMP_NUM_THREADS": "2"}, ["PASSIVE", "0", "5000"]),
+        ({"SLURM_CPUS_PER_TASK": "2"}, ["PASSIVE", "0", "5000"]),
+        ({"OMP_NUM_THREADS": "2", "GOMP_SPINCOUNT": "7"}, ["PASSIVE", "0", "7"]),
+        ({"OMP_WAIT_POLICY": "ACTIVE", "KMP_BLOCKTIME": "5"}, ["ACTIVE", "5", None]),
+    ],
+)
+def test_threads_wait_asleep_and_spin_for_a_moment_on_cores_of_their_own(given, expected):
+    code = f"import metantk, json, os; print(json.dumps([os.environ.get(name) for name in {SETTINGS}]))"
+    left_out = {*SETTINGS, "OMP_NUM_THREADS", "SLURM_CPUS_PER_TASK"}
+    environment = {name: value for name, value in os.environ.items() if name not in left_out}
+    environment |= {"PYTHONPATH": str(SCRIPTS)} | given
+    run = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+    assert json.loads(run.stdout) == expected
 
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
