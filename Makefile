@@ -22,7 +22,8 @@ setup: .venv/ready  ## Make the environment .venv from the pins in envs/
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "make: $$($(PYTHON) --version) is too old: Python 3.11 or newer is needed (make PYTHON=...)" >&2; exit 2; }
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --requirement $(PINS)
+	@# A module is compiled when it is first imported: most of them never are.
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --requirement $(PINS)
 	@touch $@
 
 run: .venv/ready    ## Run the workflow in config/config.yaml (or CONFIG=...) and print its tables

@@ -37,7 +37,11 @@ def jobs_of(dataset, chains, seeds):
 
 def test_the_default_configuration_makes_these_jobs(copy_of_house):
     searches = ("metantk", "te-nas", "linear-regions", "random", "metanas-cells")
-    chains = [*(("3cells-4ch", search, "rfs") for search in searches), ("conv4-16", "fixed", "rfs-conv4")]
+    learners = ("rfs-conv4", "maml-first-order", "anil", "metaoptnet")
+    chains = [
+        *(("3cells-4ch", search, "rfs") for search in searches),
+        *(("conv4-16", "fixed", learner) for learner in learners),
+    ]
     assert copy_of_house.planned() == jobs_of("glyphs", chains, seeds=(0, 1))
 
 
