@@ -9,8 +9,8 @@
 
 Imported before PyTorch by every program, for what follows is read when PyTorch is loaded. Threads that wait for
 each other do so asleep. By default they spin: of two programs on the same cores each then waits for the other's
-spinning, and a step takes many times as long (tests/benchmarks/bench_side_by_side.py). Where the number of threads is
-given, as Snakemake and SLURM give it to each job, the cores are this program's own, and they spin for a moment first.
+spinning, and a step takes many times as long (tests/benchmarks/bench_side_by_side.py). Where the number of threads
+is given, as Snakemake and SLURM give it to jobs, the cores are this program's own: they spin for a moment first.
 """
 
 import importlib
