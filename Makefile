@@ -72,6 +72,7 @@ bench: .venv/ready  ## Time the search and the input pipeline against the usual 
 	@python tests/benchmarks/bench_evaluation.py --size 32
 	@python tests/benchmarks/bench_evaluation.py --size 84
 	@python tests/benchmarks/bench_side_by_side.py
+	@python tests/benchmarks/bench_adaptation.py
 	@OMP_NUM_THREADS=1 python tests/benchmarks/bench_classifiers.py
 	@OMP_NUM_THREADS=1 python tests/benchmarks/bench_heads.py
 

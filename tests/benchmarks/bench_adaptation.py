@@ -66,7 +66,7 @@ def main() -> None:
     parser.add_argument("--cases", nargs="+", choices=list(CASES), default=list(CASES), metavar="CASE")
     parser.add_argument("--shots", type=int, default=5)
     parser.add_argument("--episodes", type=int, default=200, help="of ours [200]")
-    parser.add_argument("--their-episodes", type=int, default=20, help="by hand [20]")
+    parser.add_argument("--their-episodes", type=int, default=10, help="by hand [10]")
     parser.add_argument("--turns", type=int, default=2, help="of each way [2]")
     parser.add_argument("--threads", type=int, default=2, help="of PyTorch [2]")
     parser.add_argument("--processor", action="store_true", help="count processors' seconds, not the clock's")
