@@ -56,7 +56,7 @@ report: run         ## Write report.html into the results of CONFIG=...: tables 
 container: .venv/ready ## Build the Apptainer image containers/metantk-VERSION.sif (DEFINITION=, MIRROR=)
 	@python scripts/build_container.py $(if $(DEFINITION),--definition $(DEFINITION)) $(if $(MIRROR),--mirror $(MIRROR))
 
-check: .venv/ready lint ## Run the fast tests, some four minutes on two cores: before a commit
+check: .venv/ready lint ## Run the fast tests, some two minutes on two cores: before a commit
 	@OMP_NUM_THREADS=1 python -m pytest --numprocesses 2 --dist loadfile tests/unit -m "not slow"
 
 test: .venv/ready lint  ## Run every test

@@ -132,6 +132,7 @@ def slow_values(plan, masks, number):
     return values
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("space_name", ["few-shot", "darts"])
 @pytest.mark.parametrize("make_masks", [pruning_masks, architectures])
 def test_candidates_together_have_the_values_of_plain_networks(space_name, make_masks):
@@ -154,6 +155,7 @@ def test_candidates_together_have_the_values_of_plain_networks(space_name, make_
     assert len(np.unique(measured["snip"].values)) == len(masks["normal"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make_masks", [pruning_masks, architectures])
 def test_values_do_not_depend_on_the_chunks(make_masks, monkeypatch):
     masks = make_masks(SPACES["few-shot"])
@@ -172,6 +174,7 @@ def test_values_do_not_depend_on_the_chunks(make_masks, monkeypatch):
             assert apart[name].operations < together[name].operations, name
 
 
+@pytest.mark.slow
 def test_chunks_side_by_side_change_nothing(monkeypatch):
     masks = architectures(SPACES["few-shot"], 4)
     one = measure_by(NAMES, masks)
@@ -182,6 +185,7 @@ def test_chunks_side_by_side_change_nothing(monkeypatch):
         np.testing.assert_array_equal(one[name].values, two[name].values, err_msg=name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_equal_keys_give_equal_values_and_others_do_not(name):
     masks = architectures(SPACES["few-shot"], 2)

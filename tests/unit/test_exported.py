@@ -65,6 +65,7 @@ def pictures(count, size=SIZE):
     return np.random.default_rng(count).integers(0, 256, (count, size, size, 3), dtype=np.uint8)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ARCHITECTURES)
 def test_a_files_features_are_pytorchs(tmp_path, monkeypatch, kind):
     """Of other numbers of pictures than it was traced with, too."""
@@ -119,6 +120,7 @@ def test_features_in_python(tmp_path):
         model.features(pictures(3) / 255)
 
 
+@pytest.mark.slow
 def test_the_three_documented_lines(tmp_path, repository):
     """As the docstring of the library has them."""
     folder = save(tmp_path / "model", ARCHITECTURES["conv4"])
@@ -150,6 +152,7 @@ def data(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_the_program(tmp_path, repository, data):
     folder = save(tmp_path / "model", ARCHITECTURES["conv4"], data=str(data))
 

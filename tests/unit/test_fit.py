@@ -175,6 +175,7 @@ def test_minimum_with_pairs_is_below_all_neighbours_and_random_ones():
     assert true(best) < true(paths.balanced_sample(SPACE, 20000, np.random.default_rng(1))).min()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("larger", [False, True])
 def test_it_finds_the_optimum_of_a_noisy_sum(tmp_path, larger):
     """Noise as large as a choice's effect; 220 measurements of 126 unknowns."""
@@ -209,6 +210,7 @@ def test_it_ends_when_the_choice_is_settled(tmp_path):
     assert 200 <= found.facts["measured"] <= 400 < fit.cost_of_pruning(SPACE)
 
 
+@pytest.mark.slow
 def test_a_criterion_of_noise_alone_has_no_say(tmp_path):
     real = own_criterion(tmp_path, noise=0.3, name="real")
     noise = Path(own_criterion(tmp_path, noise=1.0, name="noise"))
@@ -220,6 +222,7 @@ def test_a_criterion_of_noise_alone_has_no_say(tmp_path):
     assert values[1] - values[0] < 0.5 * np.abs(truth()).mean()
 
 
+@pytest.mark.slow
 def test_a_killed_search_goes_on_to_the_same_result(tmp_path):
     options = FitOptions(
         criteria=[own_criterion(tmp_path, name="killed")],

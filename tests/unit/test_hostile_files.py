@@ -359,6 +359,7 @@ def test_there_are_enough_mutations():
     assert sum(len(mutations) for _, mutations in CASES.values()) >= 300
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("file", CASES)
 def test_a_wrong_file_is_refused_in_one_line(whole, tmp_path, capsys, monkeypatch, file):
     reader, mutations = CASES[file]

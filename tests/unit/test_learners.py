@@ -153,6 +153,7 @@ class Stopped(Exception):
     pass
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", LEARNERS)
 def test_a_training_that_is_ended_after_any_step_ends_with_the_same_bytes(name):
     options, architecture = LEARNERS[name], architecture_for(name)

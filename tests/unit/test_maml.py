@@ -320,6 +320,7 @@ def test_the_head_alone_moves_inside():
     assert adapted_names(network, "head") == ["head.weight", "head.bias"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("transductive", [True, False])
 @pytest.mark.parametrize("inner", INNERS[:4], ids=str)
 @pytest.mark.parametrize(("kind", "threads"), [("conv4", 1), ("conv4", 2), ("conv4", 3), ("cells", 2)])

@@ -293,6 +293,7 @@ def found() -> Found:
     return metanas.find(make_problem(), tiny(), 0, Memory())
 
 
+@pytest.mark.slow
 def test_search_finds_a_genotype(found):
     assert check_genotype(found.genotype) == found.genotype
     assert len(found.genotype["normal"]) == 3

@@ -50,6 +50,7 @@ def started(tmp_path, monkeypatch, configuration):
     return config
 
 
+@pytest.mark.slow
 def test_jobs_are_what_snakemake_plans(tiny_house):
     """Their outputs and logs are those of the rules."""
     config = parse_config(tiny_house.configuration)

@@ -235,6 +235,7 @@ def test_published_draws_keep_the_weights_of_a_thin_network_for_all_repeats_of_i
     assert len({draws.pictures for of_repeat in calls for draws, _ in of_repeat}) == 4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("draws", STYLES)
 def test_values_of_a_draw_are_those_of_plain_networks_one_by_one(draws):
     """Bodies are those of the round's network, cut out; in published draws heads are fresh for each network."""

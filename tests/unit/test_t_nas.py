@@ -275,6 +275,7 @@ def found() -> Found:
     return t_nas.find(make_problem(), tiny(), 0, Memory())
 
 
+@pytest.mark.slow
 def test_search_finds_the_genotype_of_the_best_epoch(found):
     assert check_genotype(found.genotype) == found.genotype
     assert len(found.genotype["normal"]) == 3

@@ -335,6 +335,7 @@ def test_a_killed_run_goes_on_after_its_last_part_and_ends_as_one_that_was_not(t
         assert (tmp_path / "killed" / path.name).read_bytes() == path.read_bytes()
 
 
+@pytest.mark.slow
 def test_no_gpu_is_leased_for_work_of_the_cpu(tmp_path, monkeypatch):
     """On a machine with two GPUs, as far as `pick_device` can tell."""
     leased = []

@@ -79,6 +79,7 @@ def test_training_learns_and_follows_the_schedule():
     assert trainer.curve[-1]["loss"] < 0.6 * trainer.curve[0]["loss"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["float32", "bfloat16"])
 def test_lower_precision_learns_as_well(name):
     """Within the spread over seeds; weights and what a model keeps stay in float32."""
