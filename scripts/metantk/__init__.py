@@ -19,7 +19,7 @@ import os
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # GNU's and LLVM's OpenMP
 os.environ.setdefault("KMP_BLOCKTIME", "0")  # Intel's
 if {"OMP_NUM_THREADS", "SLURM_CPUS_PER_TASK"} & os.environ.keys():
-    os.environ.setdefault("GOMP_SPINCOUNT", "5000")  # GNU's alone: some tens of microseconds
+    os.environ.setdefault("GOMP_SPINCOUNT", "5000")  # GNU's alone
 
 
 def load(path: object) -> object:

@@ -15,7 +15,6 @@ Example:
 import argparse
 import copy
 import json
-import os
 import statistics
 import subprocess
 import sys
@@ -28,7 +27,7 @@ HERE = Path(__file__).resolve()
 sys.path[:0] = [str(HERE.parents[2] / "scripts"), str(HERE.parents[1]), str(HERE.parent)]
 import metantk  # isort: skip  # noqa: F401  # before torch: how its threads wait
 import torch
-from bench_evaluation import MEAN, SPINNING, STD, clock
+from bench_evaluation import MEAN, STD, clock, environment_of
 from plain_cells import made_plain
 from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
@@ -92,8 +91,8 @@ def main() -> None:
 def seconds_of(way: str, case: str, arguments: argparse.Namespace) -> float:
     """Per episode, in a process of its own."""
     command = [sys.executable, str(HERE), *sys.argv[1:], "--way", way, "--cases", case]
-    changes = {"OMP_NUM_THREADS": str(arguments.threads)} if way == "ours" else SPINNING
-    run = subprocess.run(command, capture_output=True, text=True, check=False, env=os.environ | changes)
+    environment = environment_of(way, arguments.threads)
+    run = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     if run.returncode:
         sys.exit(run.stderr)
     return float(run.stdout.splitlines()[-1])
@@ -145,7 +144,16 @@ def run_by_hand(arguments: argparse.Namespace, architecture: dict, side: int, le
 
 
 def adapt_all(network: nn.Module, support: Tensor, labels: Tensor, query: Tensor, options) -> Tensor:
-    own = copy.deepcopy(network).train()
+    return answer_adapted(copy.deepcopy(network).train(), support, labels, query, options)
+
+
+def adapt_head(network: nn.Module, support: Tensor, labels: Tensor, query: Tensor, options) -> Tensor:
+    with torch.no_grad():
+        support, query = (network.train().features(part) for part in (support, query))
+    return answer_adapted(copy.deepcopy(network.head), support, labels, query, options)
+
+
+def answer_adapted(own: nn.Module, support: Tensor, labels: Tensor, query: Tensor, options) -> Tensor:
     optimiser = torch.optim.SGD(own.parameters(), lr=options.inner_rate)
     for _ in range(options.test_steps):
         loss = functional.cross_entropy(own(support), labels)
@@ -154,20 +162,6 @@ def adapt_all(network: nn.Module, support: Tensor, labels: Tensor, query: Tensor
         optimiser.step()
     with torch.no_grad():
         return own(query)
-
-
-def adapt_head(network: nn.Module, support: Tensor, labels: Tensor, query: Tensor, options) -> Tensor:
-    with torch.no_grad():
-        support, query = (network.train().features(part) for part in (support, query))
-    head = copy.deepcopy(network.head)
-    optimiser = torch.optim.SGD(head.parameters(), lr=options.inner_rate)
-    for _ in range(options.test_steps):
-        loss = functional.cross_entropy(head(support), labels)
-        optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
-    with torch.no_grad():
-        return head(query)
 
 
 @torch.no_grad()

@@ -82,7 +82,7 @@ def main() -> None:
     for _ in range(arguments.turns):
         for name in WAYS:
             command = [sys.executable, str(HERE), *sys.argv[1:], "--way", name]
-            environment = os.environ | (SPINNING if name == "rfs" else {"OMP_NUM_THREADS": str(arguments.threads)})
+            environment = environment_of(name, arguments.threads)
             run = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
             if run.returncode:
                 sys.exit(run.stderr)
@@ -92,6 +92,11 @@ def main() -> None:
     report["accuracy"] = {name: runs[0]["accuracy"] for name, runs in found.items()}
     report["ratio"] = round(medians["rfs"] / medians["ours"], 1)
     print(json.dumps(report))
+
+
+def environment_of(way: str, threads: int) -> dict[str, str]:
+    """Ours is told its threads, as Snakemake tells each job; those of others wait as PyTorch's do by default."""
+    return os.environ | ({"OMP_NUM_THREADS": str(threads)} if way == "ours" else SPINNING)
 
 
 def clock(arguments: argparse.Namespace) -> Callable[[], float]:

@@ -25,7 +25,7 @@ HERE = Path(__file__).resolve()
 sys.path[:0] = [str(HERE.parents[2] / "scripts"), str(HERE.parents[1]), str(HERE.parent)]
 import metantk  # isort: skip  # noqa: F401  # before torch: how its threads wait
 import torch
-from bench_evaluation import GENOTYPE, JITTER, MEAN, PADDING, SPINNING, STD, clock
+from bench_evaluation import GENOTYPE, JITTER, MEAN, PADDING, STD, clock, environment_of
 from PIL import Image
 from plain_cells import PlainNetwork
 from torch import Tensor, nn
@@ -62,7 +62,7 @@ def main() -> None:
     for _ in range(arguments.turns):
         for name in WAYS:
             command = [sys.executable, str(HERE), *sys.argv[1:], "--way", name]
-            environment = os.environ | (SPINNING if name == "rfs" else {"OMP_NUM_THREADS": str(arguments.threads)})
+            environment = environment_of(name, arguments.threads)
             run = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
             if run.returncode:
                 sys.exit(run.stderr)

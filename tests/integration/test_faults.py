@@ -99,7 +99,7 @@ def wait_for_a_job(house: House, process: subprocess.Popen, began: float) -> Non
     def has_started() -> bool:
         return any(log.stat().st_mtime >= began for log in house.path.glob("results/logs/**/*.log"))
 
-    wait_until(lambda: process.poll() is not None or has_started())
+    wait_until(lambda: process.poll() is not None or has_started(), seconds=300)
 
 
 def left_by(house: House) -> dict[str, bytes]:

@@ -46,7 +46,7 @@ def check_out(repository, ref):
 
 # Of the outermost workflow `is_module` is true as well.
 IS_MODULE = workflow.modifier.parent_modifier is not None
-# Snakemake's jobs live to its end: looking for garbage among them is a sixth of the time that a large plan takes.
+# Snakemake's jobs live to its end: looking for garbage among them is a tenth of the time that a large plan takes.
 if not IS_MODULE:
     gc.set_threshold(1_000_000)
 REPOSITORY = find_repository()
