@@ -70,3 +70,36 @@ def test_initial_weights_are_glorots():
         elif isinstance(module, nn.BatchNorm2d):
             assert (module.weight == 1).all()
             assert not module.bias.any()
+
+
+RFS = {"channels": 64, "poolings": 3, "pool": "average", "initialisation": "kaiming_normal"}
+
+
+@pytest.mark.parametrize("image_size", [32, 84])
+def test_the_conv4_of_rfs_is_counted_exactly(image_size):
+    """models/convnet.py: 3×3 convolutions with bias, batch norms, 64 features whatever the size of the images."""
+    network = Network(**RFS, image_size=image_size, outputs=64)
+    convolutions = (3 * 9 + 1) * 64 + 3 * (64 * 9 + 1) * 64
+    assert convolutions == 112_576
+    assert count_parameters(network) == convolutions + 4 * 2 * 64 + (64 + 1) * 64
+    assert network.feature_dim == 64
+
+
+def test_the_conv4_of_rfs_computes_what_the_published_one_does():
+    """Written out as models/convnet.py has it: convolution, norm, ReLU, pooling; no pooling in the last block."""
+    network = Network(**RFS, image_size=32, outputs=7).double().eval()
+    network.initialise_(generator("weights"))
+    x = images = torch.randn(3, 3, 32, 32, dtype=torch.float64)
+    for number, block in enumerate([network.block1, network.block2, network.block3, network.block4]):
+        x = torch.relu(block.bn(block.conv(x)))
+        x = torch.max_pool2d(x, 2) if number < 3 else x
+    assert x.shape == (3, 64, 4, 4)
+    expected = torch.nn.functional.adaptive_avg_pool2d(x, 1).flatten(1)
+    torch.testing.assert_close(network.features(images), expected)
+
+
+def test_initial_weights_of_rfs_are_kaimings_by_fan_out():
+    network = Network(**RFS, image_size=32, outputs=40)
+    network.initialise_(generator("weights"))
+    for block in (network.block1, network.block2, network.block3, network.block4):
+        assert block.conv.weight.std().item() == pytest.approx((2 / (9 * 64)) ** 0.5, rel=0.05)

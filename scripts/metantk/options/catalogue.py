@@ -112,6 +112,13 @@ SECTIONS: dict[str, type[Options]] = {
 NAMED: dict[str, dict[str, dict]] = {
     "backbones": {
         "conv4": {"kind": "conv4"},
+        "conv4-rfs": {  # as RFS has it
+            "kind": "conv4",
+            "channels": 64,
+            "poolings": 3,
+            "pool": "average",
+            "initialisation": "kaiming_normal",
+        },
         "resnet12": {"kind": "resnet12"},
         "mixed": {"kind": "mixed"},  # the network of MetaNAS
         "resnet12-flat": {"kind": "resnet12", "pool": "none"},  # as MetaOptNet has it

@@ -1,19 +1,33 @@
-"""Options of the backbone `conv4`: the four convolutions of MAML and ANIL. Imports no torch."""
+"""Options of the backbone `conv4`: four convolutions, as MAML, ANIL and RFS have them. Imports no torch."""
 
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
 from metantk.options.base import Need, parse
 from metantk.options.base import Options as Base
 
+Channels = Annotated[int, Field(ge=1, le=4096, description="Number of filters of each convolution")]
+Poolings = Annotated[int, Field(ge=1, le=4, description="Number of blocks, from the first, with a max pooling")]
+Pool = Annotated[
+    Literal["average", "none"],
+    Field(description="Features: the average over the last map (RFS), or all of its pixels (MAML)"),
+]
+Initialisation = Annotated[
+    Literal["xavier_uniform", "kaiming_normal"],
+    Field(description="Initial weights: Glorot's uniform (MAML), or Kaiming's normal by fan-out (RFS)"),
+]
+
 
 class Architecture(Base):
     """All that builds the network."""
 
     kind: Literal["conv4"]
-    channels: int = Field(32, ge=1, le=4096, description="filters of each convolution")
-    image_size: int = Field(84, ge=16, le=1024, description="height and width of the pictures, in pixels")
+    channels: Channels = 32
+    poolings: Poolings = 4
+    pool: Pool = "none"
+    initialisation: Initialisation = "xavier_uniform"
+    image_size: int = Field(84, ge=16, le=1024, description="Height and width of the images, in pixels")
 
 
 class Conv4Options(Base):
@@ -21,8 +35,11 @@ class Conv4Options(Base):
 
     searchable: ClassVar[bool] = False
 
-    kind: Literal["conv4"] = Field("conv4", description="four convolutions, as in MAML and ANIL")
-    channels: int = Field(32, ge=1, le=4096, description="filters of each convolution")
+    kind: Literal["conv4"] = Field("conv4", description="Four convolutions, as in MAML, ANIL and RFS")
+    channels: Channels = 32
+    poolings: Poolings = 4
+    pool: Pool = "none"
+    initialisation: Initialisation = "xavier_uniform"
 
     @property
     def title(self) -> str:
@@ -37,9 +54,9 @@ class Conv4Options(Base):
         """The content of architecture.json; there is no genotype.
 
         Raises:
-            InputError: the pictures are too small or too large.
+            InputError: the images are too small or too large.
         """
-        values = {"kind": self.kind, "channels": self.channels, "image_size": image_size}
+        values = self.model_dump() | {"image_size": image_size}
         return parse(Architecture, values, where="backbone conv4").model_dump()
 
 
