@@ -5,8 +5,8 @@ CONFIG ?= config/config.yaml
 BIN    := .venv/bin
 # For GPUs older than Turing: make setup PINS=envs/requirements-volta.txt
 PINS   ?= envs/requirements.txt
-# Whose pictures config/own-pictures.yaml takes: make own PICTURES=..., make report CONFIG=... PICTURES=...
-OWN    := $(if $(PICTURES),--config 'datasets={"pictures": {"source": "$(PICTURES)"}}')
+# Whose images config/own-images.yaml takes: make own IMAGES=..., make report CONFIG=... IMAGES=...
+OWN    := $(if $(IMAGES),--config 'datasets={"images": {"source": "$(IMAGES)"}}')
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export PYTHONNOUSERSITE := 1
 
@@ -30,9 +30,9 @@ run: .venv/ready    ## Run the workflow in config/config.yaml (or CONFIG=...) an
 	@snakemake --cores $(CORES) --quiet reason --show-failed-logs --rerun-incomplete --configfile $(CONFIG) $(OWN)
 	@python scripts/show_results.py --configfile $(CONFIG)
 
-own: .venv/ready    ## Train on your own pictures: make own PICTURES=folder, with a folder per class in it
-	@test -d "$(PICTURES)" || { echo "make: name your folder of pictures: make own PICTURES=some/folder" >&2; exit 2; }
-	@$(MAKE) --no-print-directory run CONFIG=config/own-pictures.yaml
+own: .venv/ready    ## Train on your own images: make own IMAGES=folder, with a folder per class in it
+	@test -d "$(IMAGES)" || { echo "make: name your folder of images: make own IMAGES=some/folder" >&2; exit 2; }
+	@$(MAKE) --no-print-directory run CONFIG=config/own-images.yaml
 
 status: .venv/ready ## Say how far a workflow is (CONFIG=...): jobs done, running and left, the table so far
 	@python scripts/show_results.py --configfile $(CONFIG) --status

@@ -34,5 +34,5 @@ rule all:
 
 onerror:
     # A stage's own line, which Snakemake's report of the failed job does not hold.
-    for line in metantk.failures.read_failures(log):
+    for line in metantk.runtime.failures.read_failures(log):
         print(line, file=sys.stderr)

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from metantk import costs, tables
-from metantk.command_line import make_parser, run
-from metantk.storage import InputError, atomic_write, check_writable
+from metantk.results import costs, tables
+from metantk.runtime.command_line import make_parser, run
+from metantk.runtime.files import InputError, atomic_write, check_writable
 
 log = logging.getLogger("metantk")
 

@@ -18,9 +18,9 @@ from pathlib import Path
 
 from packaging.requirements import Requirement
 
-from metantk.command_line import make_parser, run
-from metantk.container import FOLDER, REPOSITORY, REQUIREMENTS, image_name, version
-from metantk.storage import InputError, atomic_write
+from metantk.runtime.command_line import make_parser, run
+from metantk.runtime.container import FOLDER, REPOSITORY, REQUIREMENTS, image_name, version
+from metantk.runtime.files import InputError, atomic_write
 
 # The Python of both definitions' base systems.
 PYTHON = "3.11"
@@ -56,14 +56,14 @@ def build(definition: Path, image: Path, mirror: str | None) -> None:
     Raises:
         InputError: a program is missing, no mirror is known, the download or the build fails.
     """
-    settings = {"version": version()}
+    build_arguments = {"version": version()}
     if "{{ mirror }}" in _read(definition):
-        settings["mirror"] = mirror or debian_mirror()
+        build_arguments["mirror"] = mirror or debian_mirror()
     apptainer = _program("apptainer", "install Apptainer 1.1 or newer")
     with tempfile.TemporaryDirectory(dir=image.parent, prefix=".wheels-") as wheels:
         download_wheels(Path(wheels))
         with atomic_write(image) as temporary:
-            options = [word for key, value in settings.items() for word in ("--build-arg", f"{key}={value}")]
+            options = [word for key, value in build_arguments.items() for word in ("--build-arg", f"{key}={value}")]
             options += ["--bind", f"{wheels}:/mnt:ro", "--mksquashfs-args", PACKING, "--force"]
             _run([apptainer, "build", *options, temporary, definition], f"{definition}: the image cannot be built")
 

@@ -1,19 +1,19 @@
-"""Tell your own pictures apart with a trained model and a few examples of each class.
+"""Tell your own images apart with a trained model and a few examples of each class.
 
-The support folder holds a folder of pictures for each class (one is enough, five are better); the query folder
-holds the pictures to classify. The model is the folder of a training, and answers by its learner's own way, as in
-the evaluation, or a file of export_backbone.py; support pictures are taken as they are.
+The support folder holds a folder of images for each class (one is enough, five are better); the query folder
+holds the images to classify. The model is the folder of a training, and answers by its learner's own way, as in
+the evaluation, or a file of export_backbone.py; support images are taken as they are.
 
-Probabilities, and which pictures are unlike any class, are calibrated on tasks of the validation classes of the
+Probabilities, and which images are unlike any class, are calibrated on tasks of the validation classes of the
 data set that the model was trained on; the log says how well that works there. Without the data set, probabilities
-are the plain softmax of the scores, and no picture is called unlike any class.
+are the plain softmax of the scores, and no image is called unlike any class.
 
 Writes a CSV with one row per query (file, class, probability, whether it is unlike any class, the probability of
 each class), and beside it a page of thumbnails, which anybody can check at a glance.
 
 Example:
     python scripts/classify_images.py --model results/glyphs/3cells-4ch/metantk/seed0/rfs \\
-        --support my_examples --query my_pictures --output classes.csv
+        --support my_examples --query my_images --output classes.csv
 """
 
 import logging
@@ -25,15 +25,15 @@ import numpy as np
 import pandas as pd
 import torch
 
-from metantk import devices
-from metantk.command_line import make_parser, run
-from metantk.datasets.folder import find_class_files, read_classes, read_pictures
-from metantk.datasets.store import Split
-from metantk.exported import image_size_of, open_model
-from metantk.own_pictures import AnyModel, calibrate_model, calibration_data, make_task
-from metantk.storage import InputError, atomic_write
-from metantk.thumbnails import Shown, write_page
-from metantk.unlike import Calibration, closeness, nearest, probabilities
+from metantk.data.folder import find_class_files, read_classes, read_images
+from metantk.data.store import Split
+from metantk.deployment.exported import image_size_of, open_model
+from metantk.deployment.out_of_distribution import Calibration, closeness, nearest, probabilities
+from metantk.deployment.own_images import AnyModel, calibrate_model, calibration_data, make_task
+from metantk.deployment.thumbnails import Shown, write_page
+from metantk.runtime import devices
+from metantk.runtime.command_line import make_parser, run
+from metantk.runtime.files import InputError, atomic_write
 
 log = logging.getLogger("metantk")
 SHOWN_SUPPORTS = 8  # of each class, on the page
@@ -46,7 +46,7 @@ def main() -> None:
         "--model", required=True, type=Path, metavar="MODEL", help="output of train_network.py, or an .onnx file"
     )
     parser.add_argument("--support", required=True, type=Path, metavar="DIR", help="a folder per class")
-    parser.add_argument("--query", required=True, type=Path, metavar="DIR", help="pictures to classify")
+    parser.add_argument("--query", required=True, type=Path, metavar="DIR", help="images to classify")
     parser.add_argument(
         "--data",
         type=Path,
@@ -54,7 +54,7 @@ def main() -> None:
         help="prepared data set, whose validation classes calibrate [that of its training, if it is there]",
     )
     parser.add_argument(
-        "--leave-out-unreadable", action="store_true", help="instead of stopping at files that are no pictures"
+        "--skip-unreadable", action="store_true", help="instead of stopping at files that are no images"
     )
     parser.add_argument("--output", required=True, type=Path, metavar="CSV", help="file to write")
     parser.add_argument("--page", type=Path, metavar="HTML", help="page of thumbnails [beside the CSV]")
@@ -71,13 +71,13 @@ def main() -> None:
             raise InputError(f"{path}: is or lies in {place}, which is read; name another place")
     model = open_model(arguments.model, devices.start())
     size = image_size_of(model, arguments.model)
-    how = {"image_size": size, "leave_out": arguments.leave_out_unreadable}
+    how = {"image_size": size, "leave_out": arguments.skip_unreadable}
     support, left_out = read_classes(arguments.support, **how)
     ways = len(support.class_names)
     if ways < 2:
         raise InputError(f"{arguments.support}: holds 1 class, but telling apart takes 2 or more")
     _check_distinct(support, arguments.support)
-    files, queries, others = read_pictures(arguments.query, **how)
+    files, queries, others = read_images(arguments.query, **how)
     for warning in left_out + others:
         log.warning("warning: %s", warning)
     labels = torch.from_numpy(support.labels)
@@ -91,17 +91,17 @@ def main() -> None:
         table.to_csv(temporary, index=False)
         note = _say(calibration)
         sections = _sections(arguments.support, files, support.class_names, chances, unlike)
-        write_page(temporary_page, title=f"{len(files)} pictures, {ways} classes", note=note, sections=sections)
-    log.info("%s and %s: %d pictures, %d unlike any class", arguments.output, page, len(files), unlike.sum())
+        write_page(temporary_page, title=f"{len(files)} images, {ways} classes", note=note, sections=sections)
+    log.info("%s and %s: %d images, %d unlike any class", arguments.output, page, len(files), unlike.sum())
 
 
 def _check_distinct(support: Split, folder: Path) -> None:
-    """Refuse the same picture as an example of two classes."""
+    """Refuse the same image as an example of two classes."""
     class_of: dict[bytes, int] = {}
     for image, label in zip(support.images, support.labels.tolist(), strict=True):
         if (first := class_of.setdefault(image.tobytes(), label)) != label:
             names = " and ".join(support.class_names[way] for way in (first, label))
-            raise InputError(f"{folder}: classes {names} have a picture in common; take it out of one of them")
+            raise InputError(f"{folder}: classes {names} have an image in common; take it out of one of them")
 
 
 def _calibration(model: AnyModel, given: Path | None, ways: int, shots: int) -> Calibration | None:
@@ -125,11 +125,11 @@ def _say(calibration: Calibration | None) -> str:
     if calibration is None:
         return (
             "Not calibrated, for want of the data set that the model was trained on (--data): probabilities are "
-            "rough, and no picture is called unlike any class."
+            "rough, and no image is called unlike any class."
         )
     return (
         f"On tasks of {calibration.ways} validation classes with {calibration.shots} examples each, "
-        f"{calibration.accuracy:.0f} % of pictures got their class. Of pictures of other classes "
+        f"{calibration.accuracy:.0f} % of images got their class. Of images of other classes "
         f"{calibration.refused:.0f} % were called unlike any, and of those of the classes "
         f"{100 - calibration.kept:.0f} %."
     )
@@ -139,7 +139,7 @@ def _tabulate(files: list[Path], names: list[str], chances: np.ndarray, unlike: 
     """One row per query; `unlike_any` stays empty where nothing is known of it."""
     columns = {
         "file": [str(file) for file in files],
-        "class": [names[number] for number in chances.argmax(1)],
+        "class": [names[index] for index in chances.argmax(1)],
         "probability": chances.max(1).round(4),
         "unlike_any": [""] * len(files) if unlike is None else np.where(unlike, "yes", "no"),
     }
@@ -147,14 +147,14 @@ def _tabulate(files: list[Path], names: list[str], chances: np.ndarray, unlike: 
 
 
 def _sections(support: Path, files: list[Path], names: list[str], chances: np.ndarray, unlike: np.ndarray):
-    """First what is unlike any class, then class by class the examples and the pictures, the least sure first."""
+    """First what is unlike any class, then class by class the examples and the images, the least sure first."""
     best, given = chances.max(1), chances.argmax(1)
     if unlike.any():
-        pictures = [
+        images = [
             Shown(files[k], f"{files[k].name}: {names[given[k]]}? {best[k]:.0%}", "unsure")
             for k in np.flatnonzero(unlike)
         ]
-        yield f"Unlike any class ({len(pictures)})", pictures
+        yield f"Unlike any class ({len(images)})", images
     examples = find_class_files(support)
     for way, name in enumerate(names):
         chosen = np.flatnonzero((given == way) & ~unlike)

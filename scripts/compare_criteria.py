@@ -17,12 +17,12 @@ from pathlib import Path
 import pandas as pd
 from pydantic import Field, model_validator
 
-from metantk import study, tables
-from metantk.command_line import make_parser, progress, run
-from metantk.figures.frontier import draw_frontier
-from metantk.figures.style import save
-from metantk.storage import InputError, atomic_write, canonical_json, check_writable
-from metantk.typed_files import Record, read_record
+from metantk.results import study, tables
+from metantk.results.figures.frontier import draw_frontier
+from metantk.results.figures.style import save
+from metantk.runtime.command_line import make_parser, progress, run
+from metantk.runtime.files import InputError, atomic_write, canonical_json, check_writable
+from metantk.runtime.typed_files import Record, read_record
 
 log = logging.getLogger("metantk")
 

@@ -15,15 +15,15 @@ import argparse
 import json
 from pathlib import Path
 
-from metantk import plugins
 from metantk.backbones import build
 from metantk.backbones.counting import count_macs, count_parameters
-from metantk.command_line import make_parser, run
 from metantk.options.base import parse
+from metantk.runtime import plugins
+from metantk.runtime.command_line import make_parser, run
+from metantk.runtime.files import InputError, read_json
 from metantk.space.genotype import CELL_TYPES, check_genotype, read_named
-from metantk.storage import InputError, read_json
 
-LARGEST_PICTURE = 1024  # pixels
+LARGEST_IMAGE = 1024  # pixels
 MOST_CLASSES = 10**6
 
 
@@ -36,14 +36,14 @@ def main() -> None:
     parser.add_argument("--channels", type=int, help="channels after the stem [48], or filters of conv4 [32]")
     parser.add_argument("--layout", help="how cells are stacked: few-shot, metanas or t-nas [few-shot]")
     parser.add_argument("--classes", type=int, default=64, help="outputs of the head [64]")
-    parser.add_argument("--image-size", type=int, help="height and width of a picture, in pixels [84]")
+    parser.add_argument("--image-size", type=int, help="height and width of an image, in pixels [84]")
     parser.add_argument("--json", action="store_true", help="print JSON")
     arguments = parser.parse_args()
     if not 1 <= arguments.classes <= MOST_CLASSES:
         raise InputError(f"options: classes must be 1 to {MOST_CLASSES}")
     image_size = 84 if arguments.image_size is None else arguments.image_size
-    if not 1 <= image_size <= LARGEST_PICTURE:
-        raise InputError(f"options: image-size must be 1 to {LARGEST_PICTURE}")
+    if not 1 <= image_size <= LARGEST_IMAGE:
+        raise InputError(f"options: image-size must be 1 to {LARGEST_IMAGE}")
     architecture = _find_architecture(arguments, image_size)
     network = build(architecture, arguments.classes, where=arguments.architecture)
     parameters = count_parameters(network)
@@ -94,8 +94,8 @@ def _as_text(architecture: dict, facts: dict) -> str:
         genotype = check_genotype(architecture["genotype"])
         for cell in CELL_TYPES:
             lines.append(f"{cell} cell")
-            for number, node in enumerate(genotype[cell], start=2):
-                lines.append(f"  node {number} = " + " + ".join(f"{name}({source})" for name, source in node))
+            for index, node in enumerate(genotype[cell], start=2):
+                lines.append(f"  node {index} = " + " + ".join(f"{name}({source})" for name, source in node))
     sizes = {key: value for key, value in architecture.items() if key not in ("genotype", "origin")}
     lines += [f"{name.replace('_', ' '):20} {value!s:>14}" for name, value in sizes.items()]
     lines += [f"{name.replace('_', ' '):20} {value:>14,}" for name, value in facts.items()]

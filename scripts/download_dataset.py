@@ -14,11 +14,11 @@ Time: that of the download (CIFAR-100 161 MB, Omniglot 13 MB); a few seconds whe
 
 from pathlib import Path
 
-from metantk.command_line import make_parser, parse_options, run
-from metantk.datasets.sources import fetch_source
+from metantk.data.sources import fetch_source
 from metantk.options.dataset import DatasetOptions
-from metantk.provenance import provenance
-from metantk.storage import check_writable, write_json
+from metantk.runtime.command_line import make_parser, parse_options, run
+from metantk.runtime.files import check_writable, write_json
+from metantk.runtime.provenance import provenance
 
 
 def main() -> None:

@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pandas as pd
 
-from metantk.command_line import make_parser, progress, run
-from metantk.figures.accuracies import draw_accuracies, draw_cost_accuracy
-from metantk.figures.style import save
-from metantk.figures.training_curves import draw_training_curves
-from metantk.records import COUNT, CURVE, PERCENT, SIZE, Evaluation, ModelDescription, read_table
-from metantk.storage import InputError, check_writable
-from metantk.tables import KEY, labels
-from metantk.typed_files import read_record
+from metantk.results.figures.accuracies import draw_accuracies, draw_cost_accuracy
+from metantk.results.figures.style import save
+from metantk.results.figures.training_curves import draw_training_curves
+from metantk.results.records import COUNT, CURVE, PERCENT, SIZE, Evaluation, ModelDescription, read_table
+from metantk.results.tables import KEY, labels
+from metantk.runtime.command_line import make_parser, progress, run
+from metantk.runtime.files import InputError, check_writable
+from metantk.runtime.typed_files import read_record
 
 TEXTS = dict.fromkeys([*KEY, "model", "device"])
 SUMMARY = {

@@ -9,17 +9,17 @@ from pathlib import Path
 import pandas as pd
 from matplotlib.figure import Figure
 
-from metantk.command_line import make_parser, progress, run
-from metantk.figures.cells import draw_cells
-from metantk.figures.effects import draw_effects
-from metantk.figures.search_curves import draw_search_curves
-from metantk.figures.search_trace import draw_search_trace
-from metantk.figures.style import save
-from metantk.records import Architecture, SearchReport, check_pruning, read_trace
+from metantk.results.figures.cells import draw_cells
+from metantk.results.figures.effects import draw_effects
+from metantk.results.figures.search_curves import draw_search_curves
+from metantk.results.figures.search_trace import draw_search_trace
+from metantk.results.figures.style import save
+from metantk.results.records import Architecture, SearchReport, check_pruning, read_trace
+from metantk.results.tables import parse_titles
+from metantk.runtime.command_line import make_parser, progress, run
+from metantk.runtime.files import check_writable
+from metantk.runtime.typed_files import read_record
 from metantk.space.genotype import check_genotype
-from metantk.storage import check_writable
-from metantk.tables import parse_titles
-from metantk.typed_files import read_record
 
 
 def main() -> None:

@@ -27,14 +27,14 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
-from metantk.command_line import make_parser, run
 from metantk.options.base import Options
 from metantk.options.config import Chain, Config, parse_config, read_yaml
-from metantk.storage import SCRIPTS, InputError, canonical_json
+from metantk.runtime.command_line import make_parser, run
+from metantk.runtime.files import SCRIPTS, InputError, canonical_json
 
 SIDE_BY_SIDE = (1, 2, 4, 8)
 DEFAULT_SECONDS, LONGEST = 20, 86_400
-# A line of metantk.command_line.progress: done and all.
+# A line of metantk.runtime.command_line.progress: done and all.
 PROGRESS = re.compile(r"^\w[\w ]*: ([\d.]+[kMG]?)/([\d.]+[kMG]?) \[")
 UNITS = {"k": 1e3, "M": 1e6, "G": 1e9}
 
@@ -85,8 +85,8 @@ def measure(config: Config, folder: Path, seconds: float) -> tuple[list[Job], li
             prepared = run_for(None, "prepare_dataset", words)
             jobs.append(Job("prepare_dataset", dataset, 1, prepared))
         architectures: dict[tuple[str, str], Path] = {}
-        for number, chain in enumerate(config.chains):
-            place = folder / f"{dataset}-{number}"
+        for index, chain in enumerate(config.chains):
+            place = folder / f"{dataset}-{index}"
             key = (chain.backbone, chain.search)
             costs = [prepared]
             if key not in architectures:  # else its search is another row's, too
@@ -157,7 +157,7 @@ def measure_start(folder: Path) -> float:
 
 
 def count_small_jobs(config: Config) -> int:
-    """Jobs that are hardly more than their start: pictures of searches, of data sets and of results, tables."""
+    """Jobs that are hardly more than their start: images of searches, of data sets and of results, tables."""
     searches = {(c.backbone, c.search) for c in config.chains if config.backbone(c.backbone).searchable}
     return len(config.datasets) * (len(searches) + 2) + 1
 
@@ -245,11 +245,11 @@ def table(jobs: list[Job]) -> str:
         for job in jobs
     ]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    names, numbers = (
+    names, indices = (
         "  ".join(f"{{:<{width}}}" for width in widths[:2]),
         "".join(f"  {{:>{w}}}" for w in widths[2:]),
     )
-    return "\n".join((names + numbers).format(*row) for row in rows)
+    return "\n".join((names + indices).format(*row) for row in rows)
 
 
 def summary(jobs: list[Job], chains: list[list[float]], small: int, start: float) -> str:

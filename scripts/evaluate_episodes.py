@@ -1,7 +1,7 @@
 """Test a trained model on few-shot episodes of the test split (paper, section 6.1 and Appendix E).
 
 How a task is answered is the learner's own: RFS fits a linear classifier to features of the frozen backbone, of
-several augmented copies of each support picture. The episodes depend on the seed in the options and on the data
+several augmented copies of each support image. The episodes depend on the seed in the options and on the data
 alone, so every model sees the same ones.
 
 Writes episodes.csv (one row per episode and number of shots) and evaluation.json (mean and 95 % interval). An
@@ -20,16 +20,16 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from metantk import devices, plugins
-from metantk.checkpoints import CheckpointFile
-from metantk.command_line import Ended, make_parser, parse_options, progress, run
-from metantk.datasets.store import checksum_of, load_split, read_manifest
+from metantk.data.store import checksum_of, load_split, read_manifest
 from metantk.evaluation import evaluate
 from metantk.models import DESCRIPTION, Model, load_model
 from metantk.options.evaluation import EvaluationOptions
-from metantk.provenance import code_hash, provenance
+from metantk.runtime import devices, plugins
+from metantk.runtime.checkpoints import CheckpointFile
+from metantk.runtime.command_line import Ended, make_parser, parse_options, progress, run
+from metantk.runtime.files import InputError, atomic_write, check_writable, sha256_of, write_json
+from metantk.runtime.provenance import code_hash, provenance
 from metantk.statistics import confidence_95
-from metantk.storage import InputError, atomic_write, check_writable, sha256_of, write_json
 
 log = logging.getLogger("metantk")
 KEEP_SECONDS = 30  # between two checkpoints
@@ -51,7 +51,7 @@ def main() -> None:
     trained, found = model.facts["image_size"], split.images.shape[1]
     if trained != found:
         raise InputError(
-            f"{arguments.model}: was trained on pictures of {trained} pixels, {arguments.data} has {found}"
+            f"{arguments.model}: was trained on images of {trained} pixels, {arguments.data} has {found}"
         )
     check_writable(arguments.output)
     files = [
@@ -77,7 +77,7 @@ def main() -> None:
     rows, results = [], {}
     for shots in options.shots:
         values = np.array([episode[shots] for episode in by_episode])
-        rows += [{"shots": shots, "episode": number, "accuracy": value} for number, value in enumerate(values)]
+        rows += [{"shots": shots, "episode": index, "accuracy": value} for index, value in enumerate(values)]
         results[str(shots)] = {"accuracy_mean": float(values.mean()), "ci95": confidence_95(values)}
         log.info("%d-shot: %.2f ± %.2f %%", shots, values.mean(), results[str(shots)]["ci95"])
     with atomic_write(arguments.output / "episodes.csv") as temporary:
@@ -99,7 +99,7 @@ def _evaluate(
     model: Model, split, options: EvaluationOptions, checkpoint: CheckpointFile, where: str
 ) -> list[dict[int, float]]:
     """Accuracies of all episodes by number of shots, those that an earlier run has kept included."""
-    done: list[dict[int, float]] = checkpoint.kept["accuracies"] if checkpoint.kept else []
+    done: list[dict[int, float]] = checkpoint.state["accuracies"] if checkpoint.state else []
     if done:
         log.info("going on after %d episodes", len(done))
     kept_at = time.monotonic()
@@ -110,10 +110,10 @@ def _evaluate(
                 done.append(accuracy)
                 bar.update(1)
                 if time.monotonic() - kept_at > KEEP_SECONDS:
-                    checkpoint.keep({"accuracies": done})
+                    checkpoint.save({"accuracies": done})
                     kept_at = time.monotonic()
         except Ended:
-            checkpoint.keep({"accuracies": done})
+            checkpoint.save({"accuracies": done})
             raise
     return done
 

@@ -1,10 +1,10 @@
 """Write a trained backbone as an ONNX file, for programs without Python or PyTorch.
 
-The file takes any number of pictures, float32 `(pictures, 3, height, width)` with red, green and blue in 0..1, of
-the size that the network was trained on, and gives one row of features per picture: normalisation before the
-network and division by the L2 norm after it are inside. Its metadata say what it is: size of the pictures, classes
+The file takes any number of images, float32 `(images, 3, height, width)` with red, green and blue in 0..1, of
+the size that the network was trained on, and gives one row of features per image: normalisation before the
+network and division by the L2 norm after it are inside. Its metadata say what it is: size of the images, classes
 that it was trained on, row of the tables, licence of the data, checksum of the weights, and, with the prepared data
-set at hand, how sure a classifier on it may be (`metantk.unlike`).
+set at hand, how sure a classifier on it may be (`metantk.deployment.out_of_distribution`).
 
 Example:
     python scripts/export_backbone.py results/glyphs/3cells-4ch/metantk/seed0/rfs --output model.onnx
@@ -18,13 +18,13 @@ from pathlib import Path
 import metantk  # isort: skip  # noqa: F401  # before torch: how its threads wait
 import torch
 
-from metantk import devices
-from metantk.command_line import make_parser, run
-from metantk.exported import INPUT, OUTPUT, OnnxModel, image_size_of, to_onnx
+from metantk.deployment.exported import INPUT, OUTPUT, OnnxModel, image_size_of, to_onnx
+from metantk.deployment.own_images import calibrate_model, calibration_data
 from metantk.learners import rfs
 from metantk.models import DESCRIPTION, Model, load_model
-from metantk.own_pictures import calibrate_model, calibration_data
-from metantk.storage import InputError, atomic_write, read_json
+from metantk.runtime import devices
+from metantk.runtime.command_line import make_parser, run
+from metantk.runtime.files import InputError, atomic_write, read_json
 
 log = logging.getLogger("metantk")
 TASKS = [(ways, shots) for ways in (2, 5, 10) for shots in (1, 5)]  # that the file is calibrated for
@@ -61,8 +61,8 @@ def _describe(model: Model, content: dict) -> dict:
     side = model.facts["image_size"]
     return {
         "image_size": side,
-        "input": f"{INPUT}: float32 (pictures, 3, {side}, {side}), red, green, blue in 0..1",
-        "output": f"{OUTPUT}: float32 (pictures, {model.network.feature_dim}), of L2 norm 1",
+        "input": f"{INPUT}: float32 (images, 3, {side}, {side}), red, green, blue in 0..1",
+        "output": f"{OUTPUT}: float32 (images, {model.network.feature_dim}), of L2 norm 1",
         "row": {
             **{key: origin.get(key) for key in ("dataset", "backbone", "search", "seed")},
             "learner": content.get("learner_name", model.learner.kind),
@@ -75,7 +75,7 @@ def _describe(model: Model, content: dict) -> dict:
 
 def _calibrations(model: Model, data: Path | None) -> list[dict]:
     if data is None:
-        log.warning("no prepared data set to calibrate with: the file will not say which pictures are unlike any")
+        log.warning("no prepared data set to calibrate with: the file will not say which images are unlike any")
         return []
     found: list[dict] = []
     for ways, shots in TASKS:

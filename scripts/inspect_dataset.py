@@ -1,4 +1,4 @@
-"""Show what a prepared data set holds: counts, sizes, warnings, and a contact sheet of a few pictures per class.
+"""Show what a prepared data set holds: counts, sizes, warnings, and a contact sheet of a few images per class.
 
 Prints a table to stdout and writes contact_sheet.png. All arrays are compared with their checksums.
 
@@ -10,10 +10,10 @@ from pathlib import Path
 
 import numpy as np
 
-from metantk.command_line import make_parser, run
-from metantk.contact_sheet import draw_contact_sheet, save
-from metantk.datasets.store import SPLITS, Split, check_statistics, load_split, read_manifest
-from metantk.storage import check_writable
+from metantk.data.contact_sheet import draw_contact_sheet, save
+from metantk.data.store import SPLITS, Split, check_statistics, load_split, read_manifest
+from metantk.runtime.command_line import make_parser, run
+from metantk.runtime.files import check_writable
 
 
 def main() -> None:
@@ -38,7 +38,7 @@ def describe(title: str, manifest: dict, splits: dict[str, Split]) -> list[str]:
         counts = np.bincount(split.labels)
         height, width = split.images.shape[1:3]
         lines.append(
-            f"{part:5}  {len(split.labels):7} pictures of {height} × {width}, {len(split.class_names):4} classes "
+            f"{part:5}  {len(split.labels):7} images of {height} × {width}, {len(split.class_names):4} classes "
             f"of {counts.min()} to {counts.max()}"
         )
     mean, std = (", ".join(f"{value:.4f}" for value in manifest[key]) for key in ("mean", "std"))

@@ -3,27 +3,27 @@
 Sources: `glyphs`, an embedded mini-Omniglot drawn from the fonts that matplotlib ships (64/16/20 classes);
 `cifar-fs`, `fc100` and `omniglot`, fetched where they are missing; or a folder. What a folder holds is found out:
 the pickles and archives of miniImageNet, tieredImageNet, CIFAR-FS and FC100 as RFS, MetaOptNet and Ren et al. pass
-them around, pictures with the split lists of Ravi and Larochelle, pictures in train/, val/ and test/ with a folder
+them around, images with the split lists of Ravi and Larochelle, images in train/, val/ and test/ with a folder
 per class in each, or one folder of class folders, which is split by class. No pickle runs code.
 
-Writes DIR/{train,val,test}/{images,labels}.npy and DIR/manifest.json, all or nothing. Pictures pass as a stream:
+Writes DIR/{train,val,test}/{images,labels}.npy and DIR/manifest.json, all or nothing. Images pass as a stream:
 memory does not grow with their number, and a preparation that is killed goes on where it was.
 
 Example:
     python scripts/prepare_dataset.py --name glyphs --source glyphs --image-size 28 --output results/glyphs/data
 
-Time: glyphs with 60 pictures per class take about 5 s on one core.
+Time: glyphs with 60 images per class take about 5 s on one core.
 """
 
 import logging
 from pathlib import Path
 
-from metantk.command_line import file_name, make_parser, parse_options, progress, run
-from metantk.datasets.needs import check_needs, counts_of_splits, needs_from_json
-from metantk.datasets.sources import open_source
-from metantk.datasets.store import SPLITS, check_splits, write_dataset
+from metantk.data.needs import check_needs, counts_of_splits, needs_from_json
+from metantk.data.sources import open_source
+from metantk.data.store import SPLITS, check_splits, write_dataset
 from metantk.options.dataset import DatasetOptions, check_outside
-from metantk.provenance import code_hash
+from metantk.runtime.command_line import file_name, make_parser, parse_options, progress, run
+from metantk.runtime.provenance import code_hash
 
 log = logging.getLogger("metantk")
 
@@ -41,7 +41,7 @@ def main() -> None:
     check_splits(dataset.splits, source=options.source)
     check_needs(counts_of_splits(dataset.splits), needs, where=options.source)
     total = sum(len(split.labels) for split in dataset.splits.values())
-    with progress(None, total=total, what="preparation", unit="picture") as bar:
+    with progress(None, total=total, what="preparation", unit="image") as bar:
         manifest = write_dataset(
             arguments.output,
             dataset,
@@ -55,7 +55,7 @@ def main() -> None:
         log.warning("warning: %s", warning)
     for part in SPLITS:
         entry = manifest["splits"][part]
-        log.info("%s: %d pictures of %d classes", part, entry["pictures"], len(entry["classes"]))
+        log.info("%s: %d images of %d classes", part, entry["images"], len(entry["classes"]))
 
 
 if __name__ == "__main__":

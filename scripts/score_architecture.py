@@ -1,6 +1,6 @@
 """Score one architecture by many criteria, and by a short training: for the study of what criteria are worth.
 
-All architectures are scored with the same draws of weights and pictures. Writes the scores with their costs.
+All architectures are scored with the same draws of weights and images. Writes the scores with their costs.
 
 Example:
     python scripts/score_architecture.py --data results/glyphs/data \\
@@ -11,18 +11,18 @@ Example:
 import logging
 from pathlib import Path
 
-from metantk import devices, plugins
-from metantk.command_line import make_parser, parse_options, progress, run
-from metantk.datasets.store import load_split, read_manifest
+from metantk.data.store import load_split, read_manifest
 from metantk.options.backbones.cells import Architecture, CellsOptions
 from metantk.options.base import parse
 from metantk.options.study import StudyOptions
-from metantk.provenance import provenance
+from metantk.results.study import score
+from metantk.runtime import devices, plugins
+from metantk.runtime.command_line import make_parser, parse_options, progress, run
+from metantk.runtime.files import InputError, check_writable, write_json
+from metantk.runtime.provenance import provenance
+from metantk.runtime.typed_files import BuiltArchitecture, read_record
 from metantk.searches.base import Problem
 from metantk.searches.plan import plan_of
-from metantk.storage import InputError, check_writable, write_json
-from metantk.study import score
-from metantk.typed_files import BuiltArchitecture, read_record
 
 log = logging.getLogger("metantk")
 
@@ -48,11 +48,11 @@ def main() -> None:
     check_writable(arguments.output.parent)
     device = devices.start()
     train, val = (load_split(arguments.data, part) for part in ("train", "val"))
-    total = options.draws + bool(options.short_training)
+    total = options.repeats + bool(options.short_training)
     with progress(None, total=total, what="scores", unit="measurement") as bar:
         problem = Problem(backbone, train, val, manifest["mean"], manifest["std"], device, bar)
         plan = plan_of(problem, options)
-        plan = plan._replace(setting=plan.setting._replace(advance=lambda networks: None))
+        plan = plan._replace(context=plan.context._replace(advance=lambda networks: None))
         scores = score(plan, options, architecture.genotype, lambda: bar.update(1))
     files = [__file__, *(plugins.module_file("criteria", kind) for kind in options.kinds.values())]
     report = {

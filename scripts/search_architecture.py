@@ -19,14 +19,12 @@ from pathlib import Path
 
 from safetensors.torch import save
 
-from metantk import devices, plugins
-from metantk.checkpoints import CheckpointFile
-from metantk.command_line import add_seed, file_name, make_parser, parse_kind, progress, run
-from metantk.datasets.store import load_split, read_manifest
+from metantk.data.store import load_split, read_manifest
 from metantk.options.base import Options
-from metantk.provenance import code_hash, provenance
-from metantk.searches.base import Cost, Found, Problem
-from metantk.storage import (
+from metantk.runtime import devices, plugins
+from metantk.runtime.checkpoints import CheckpointFile
+from metantk.runtime.command_line import add_seed, file_name, make_parser, parse_kind, progress, run
+from metantk.runtime.files import (
     DivergedError,
     InputError,
     atomic_write,
@@ -35,7 +33,9 @@ from metantk.storage import (
     sha256_of,
     write_json,
 )
-from metantk.typed_files import Origin, check_record
+from metantk.runtime.provenance import code_hash, provenance
+from metantk.runtime.typed_files import Origin, check_record
+from metantk.searches.base import Cost, Found, Problem
 
 log = logging.getLogger("metantk")
 
@@ -138,13 +138,13 @@ class _Timed:
 
     def __init__(self, file: CheckpointFile, began: float) -> None:
         self.file, self.began = file, began
-        self.spent = file.kept["seconds"] if file.kept else 0.0
-        self.kept = file.kept["state"] if file.kept else None
-        if file.kept:
+        self.spent = file.state["seconds"] if file.state else 0.0
+        self.state = file.state["state"] if file.state else None
+        if file.state:
             log.info("going on after %.1f s of an earlier run", self.spent)
 
-    def keep(self, state: dict) -> None:
-        self.file.keep({"state": state, "seconds": self.spent + time.perf_counter() - self.began})
+    def save(self, state: dict) -> None:
+        self.file.save({"state": state, "seconds": self.spent + time.perf_counter() - self.began})
 
 
 def describe_cost(cost: Cost) -> dict:

@@ -11,11 +11,11 @@ Examples:
 
 from pathlib import Path
 
-from metantk import progress, tables
-from metantk.command_line import make_parser, run
 from metantk.options.config import Config, parse_config, read_yaml
-from metantk.storage import InputError
-from metantk.yardsticks import find_weak
+from metantk.results import status, tables
+from metantk.results.baselines import find_weak
+from metantk.runtime.command_line import make_parser, run
+from metantk.runtime.files import InputError
 
 LISTED = 30  # unfinished rows that are named
 HEAD = 2  # lines of a Markdown table without rows, as Table 2 is where no cells were searched for
@@ -62,15 +62,15 @@ def show_tables(results: Path) -> None:
 
 def show_status(config: Config) -> None:
     """Print how far a workflow is, and the table as it stands."""
-    seen = progress.look(config)
+    seen = status.look(config)
     print(f"{'':22}{'done':>6}{'running':>9}{'left':>6}")
-    for stage in progress.STAGES:
+    for stage in status.STAGES:
         counts = (sum(job.stage == stage for job in jobs) for jobs in (seen.done, seen.running, seen.left))
         print("{:22}{:>6}{:>9}{:>6}".format(stage, *counts))
     for job in seen.running:
-        print(f"running: {job.name}: {progress.last_line(job.log)}")
+        print(f"running: {job.name}: {status.last_line(job.log)}")
     print(_time_left(seen))
-    chains = progress.chains_of(config)
+    chains = status.chains_of(config)
     finished = [folder for folder in chains if (folder / "evaluation.json").is_file()]
     if finished:
         groups = tables.group_chains(tables.read_chain(folder) for folder in finished)
@@ -90,7 +90,7 @@ def show_status(config: Config) -> None:
         print(f"missing: {len(missing) - LISTED} more")
 
 
-def _next_stage(evaluation: progress.Job, unfinished: list[progress.Job]) -> str:
+def _next_stage(evaluation: status.Job, unfinished: list[status.Job]) -> str:
     """The first stage that a row lacks."""
     for job in unfinished:
         if evaluation.place[: len(job.place)] == job.place:
@@ -98,7 +98,7 @@ def _next_stage(evaluation: progress.Job, unfinished: list[progress.Job]) -> str
     return evaluation.stage
 
 
-def _time_left(seen: progress.Progress) -> str:
+def _time_left(seen: status.Progress) -> str:
     todo = len(seen.running) + len(seen.left)
     if not todo:
         return "All of these are done; tables and figures come last."

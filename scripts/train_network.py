@@ -21,17 +21,27 @@ import metantk  # isort: skip  # noqa: F401  # before torch: how its threads wai
 import pandas as pd
 import torch
 
-from metantk import backbones, devices, plugins
+from metantk import backbones
 from metantk.backbones.counting import count_macs, count_parameters
-from metantk.checkpoints import CheckpointFile, freeze, thaw
-from metantk.command_line import Ended, add_seed, file_name, make_parser, parse_kind, progress, run, signals_held
-from metantk.datasets.store import checksum_of, load_split, read_manifest
-from metantk.devices import generator
+from metantk.data.store import checksum_of, load_split, read_manifest
 from metantk.models import save_model
-from metantk.provenance import code_hash, provenance
-from metantk.storage import DivergedError, InputError, atomic_write, check_writable, sha256_of
-from metantk.training import CURVE, Trainer, place
-from metantk.typed_files import BuiltArchitecture, read_record
+from metantk.runtime import devices, plugins
+from metantk.runtime.checkpoints import CheckpointFile, freeze, thaw
+from metantk.runtime.command_line import (
+    Ended,
+    add_seed,
+    file_name,
+    make_parser,
+    parse_kind,
+    progress,
+    run,
+    signals_held,
+)
+from metantk.runtime.devices import generator
+from metantk.runtime.files import DivergedError, InputError, atomic_write, check_writable, sha256_of
+from metantk.runtime.provenance import code_hash, provenance
+from metantk.runtime.typed_files import BuiltArchitecture, read_record
+from metantk.training import CURVE, Trainer, load_images
 
 log = logging.getLogger("metantk")
 
@@ -71,7 +81,7 @@ def main() -> None:
     )
     if (side := architecture.get("image_size", train.images.shape[1])) != train.images.shape[1]:
         raise InputError(
-            f"{arguments.architecture}: is of pictures of {side} pixels, {arguments.data} has"
+            f"{arguments.architecture}: is of images of {side} pixels, {arguments.data} has"
             f" {train.images.shape[1]}; run search_architecture again"
         )
     if record.origin is not None and record.origin.dataset != manifest["name"]:
@@ -82,10 +92,10 @@ def main() -> None:
     check_writable(arguments.output)
     device = devices.start()
     network.initialise_(generator("initial weights", arguments.seed))
-    # A network that comes with its weights also says what its pictures are normalised by.
+    # A network that comes with its weights also says what its images are normalised by.
     statistics = getattr(network, "statistics", manifest)
-    pictures = place(train, statistics, device)
-    learner = module.Learner(options, network.to(device), pictures, arguments.seed)
+    data = load_images(train, statistics, device)
+    learner = module.Learner(options, network.to(device), data, arguments.seed)
     files = [
         __file__,
         plugins.module_file("backbones", architecture["kind"]),
@@ -104,8 +114,8 @@ def main() -> None:
     )
     validation = None
     if getattr(learner, "validate", None) is not None:
-        validation = place(load_split(arguments.data, "val"), manifest, device)
-    trainer = Trainer(learner, pictures, seed=arguments.seed, validation=validation)
+        validation = load_images(load_split(arguments.data, "val"), manifest, device)
+    trainer = Trainer(learner, data, seed=arguments.seed, validation=validation)
     try:
         seconds = _train(trainer, checkpoint)
     except DivergedError:
@@ -145,25 +155,25 @@ def main() -> None:
 def _train(trainer: Trainer, checkpoint: CheckpointFile) -> float:
     """Train what is left; the seconds spent on all of it, earlier attempts included."""
     began = time.perf_counter()
-    if checkpoint.kept:
-        began -= _take_up(trainer, checkpoint.kept)
+    if checkpoint.state:
+        began -= _resume(trainer, checkpoint.state)
         log.info("going on after epoch %d and %d steps", trainer.epoch, trainer.step)
     epochs, steps = trainer.learner.epochs, trainer.learner.steps
-    kept = _freeze(trainer, began)
+    state = _freeze(trainer, began)
     with progress(None, total=epochs * steps, initial=trainer.steps_done, what="training", unit="step") as bar:
         while trainer.epoch < epochs:
             try:
                 _train_epoch(trainer, bar.update)
             except torch.OutOfMemoryError:
                 _save_memory(trainer)
-                _take_up(trainer, thaw(kept))
+                _resume(trainer, thaw(state))
                 bar.update(trainer.steps_done - bar.n)
                 continue
             except Ended:
                 checkpoint.write(_freeze(trainer, began))
                 raise
-            kept = _freeze(trainer, began)
-            checkpoint.write(kept)
+            state = _freeze(trainer, began)
+            checkpoint.write(state)
             last = trainer.curve[-1]
             bar.set_postfix(epoch=last["epoch"], loss=f"{last['loss']:.3f}", accuracy=f"{last['accuracy']:.1f} %")
     for last in trainer.curve[-1:]:
@@ -199,10 +209,10 @@ def _freeze(trainer: Trainer, began: float) -> bytes:
     return freeze({"trainer": trainer.state(), "seconds": time.perf_counter() - began})
 
 
-def _take_up(trainer: Trainer, kept: dict) -> float:
+def _resume(trainer: Trainer, state: dict) -> float:
     """Go back to a kept state; the seconds spent until then."""
-    trainer.load_state(kept["trainer"])
-    return kept["seconds"]
+    trainer.load_state(state["trainer"])
+    return state["seconds"]
 
 
 if __name__ == "__main__":

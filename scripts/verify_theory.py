@@ -19,12 +19,11 @@ import pandas as pd
 from matplotlib.figure import Figure
 from pydantic import Field, model_validator
 
-from metantk import devices
-from metantk.command_line import make_parser, parse_options, progress, run
-from metantk.figures.style import save
 from metantk.options.theory import TheoryOptions
-from metantk.provenance import code_hash, provenance
-from metantk.storage import (
+from metantk.results.figures.style import save
+from metantk.runtime import devices
+from metantk.runtime.command_line import make_parser, parse_options, progress, run
+from metantk.runtime.files import (
     atomic_write,
     canonical_json,
     check_writable,
@@ -32,11 +31,12 @@ from metantk.storage import (
     remove_checkpoint,
     write_json,
 )
+from metantk.runtime.provenance import code_hash, provenance
+from metantk.runtime.typed_files import Record, read_record
 from metantk.theory import figures, measurements
 from metantk.theory.judgements import judge
 from metantk.theory.report import write_report
 from metantk.theory.verdicts import Verdict
-from metantk.typed_files import Record, read_record
 
 log = logging.getLogger("metantk")
 
@@ -71,8 +71,8 @@ def main() -> None:
     # Not this script's code: other verdicts or figures need no other measurements.
     key = {"options": options.model_dump(), "code": code_hash(measurements.__file__)}
     checkpoint = checkpoint_path(arguments.output, "theory", key)
-    kept, seconds = _measure(options, checkpoint)
-    tables = measurements.join_parts(options, kept)
+    state, seconds = _measure(options, checkpoint)
+    tables = measurements.join_parts(options, state)
     verdicts = judge(tables, options)
     report = {
         "seconds": round(seconds, 3),
@@ -86,22 +86,22 @@ def main() -> None:
 
 def _measure(options: TheoryOptions, checkpoint: Path) -> tuple[dict[str, str], float]:
     """All parts, and the seconds that they took, in earlier attempts too; each is kept in the checkpoint."""
-    kept, spent = {}, 0.0
+    state, spent = {}, 0.0
     if checkpoint.exists():
         found = read_record(checkpoint, KeptParts, stage="verify_theory, without this file,")
-        kept, spent = found.parts, found.seconds
-        log.info("going on after %d parts", len(kept))
+        state, spent = found.parts, found.seconds
+        log.info("going on after %d parts", len(state))
     began = time.perf_counter()
 
     def keep() -> None:
         bar.update(1)
         seconds = spent + time.perf_counter() - began
-        write_json(checkpoint, {"parts": kept, "seconds": seconds, "sha256": checksum_of(kept)})
+        write_json(checkpoint, {"parts": state, "seconds": seconds, "sha256": checksum_of(state)})
 
     total = len(measurements.list_parts(options))
-    with progress(None, total=total, initial=len(kept), what="theory", unit="part") as bar:
-        measurements.measure_parts(options, kept, keep)
-    return kept, spent + time.perf_counter() - began
+    with progress(None, total=total, initial=len(state), what="theory", unit="part") as bar:
+        measurements.measure_parts(options, state, keep)
+    return state, spent + time.perf_counter() - began
 
 
 def draw(tables: dict[str, pd.DataFrame], options: TheoryOptions) -> dict[str, Figure]:

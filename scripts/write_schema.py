@@ -10,10 +10,10 @@ from pathlib import Path
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from metantk.command_line import make_parser, run
 from metantk.options import catalogue
 from metantk.options.config import Config
-from metantk.storage import SCRIPTS, atomic_write
+from metantk.runtime.command_line import make_parser, run
+from metantk.runtime.files import SCRIPTS, atomic_write
 
 SCHEMA = SCRIPTS.parent / "workflow" / "schemas" / "config.schema.json"
 README = SCRIPTS.parent / "config" / "README.md"

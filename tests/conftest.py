@@ -16,7 +16,7 @@ import pytest
 import yaml
 from warm import Warm
 
-from metantk.container import image_name
+from metantk.runtime.container import image_name
 
 REPOSITORY = Path(__file__).parents[1]
 PARTS_OF_HOUSE = ("Snakefile", "workflow", "scripts", "config", "containers", "envs")
@@ -38,14 +38,14 @@ def tiny_configuration() -> dict:
         ],
         "seeds": [0],
         "backbones": {"conv4-2": {"kind": "conv4", "channels": 2}},
-        "searches": {"prune": {"repeat": 1, "image_size": 8}},
+        "searches": {"prune": {"repeats": 1, "image_size": 8}},
         "criteria": {
             "meta_ntk": {"ways": 2, "tasks": 2},
-            "linear_regions": {"pictures": 60, "batches": 1},
-            "ntk": {"pictures": 6},
+            "linear_regions": {"images": 60, "batches": 1},
+            "ntk": {"images": 6},
         },
         "learners": {"rfs": {"epochs": 1}},
-        "evaluation": {"episodes": 4, "queries": 3, "copies": 1},
+        "evaluation": {"episodes": 4, "queries": 3, "support_copies": 1},
         "theory": tiny_theory(),
     }
 
@@ -55,7 +55,7 @@ def tiny_theory() -> dict:
     return {
         "networks": [{"depth": 1, "widths": [2, 4, 8], "trained_widths": [2, 4, 8]}],
         "sources": ["gaussian"],
-        "side": 3,
+        "image_size": 3,
         "shots": 1,
         "seeds": 2,
         "steps": 3,

@@ -1,7 +1,7 @@
 """The search as the published code does it: one network at a time, built for its mask, with Opacus' own samplers.
 
 Slow and literal. Tests compare the engine's values with it; tests/benchmarks compares the time. For comparison,
-weights and pictures may be handed in; the published order of operations stays.
+weights and images may be handed in; the published order of operations stays.
 """
 
 from collections.abc import Iterator
@@ -16,19 +16,19 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
-from metantk.criteria import pictures as engine
-from metantk.devices import generator
+from metantk.criteria import inputs as engine
+from metantk.runtime.devices import generator
 from metantk.searches.plan import Plan
 from metantk.searches.prune import Candidate, batch_masks
 from metantk.space.genotype import CELL_TYPES, cell_types
 from metantk.space.supernet import Supernet, initialise
 
 
-def kernels(network: nn.Module, pictures: Tensor) -> tuple[Tensor, Tensor]:
+def kernels(network: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
     """NTK and NNGP of the sum of the outputs: all per-sample gradients side by side, then one product."""
     module = GradSampleModule(network, loss_reduction="sum")
-    # Contiguous: Opacus 1.6 unfolds channels-last pictures wrongly. With a gradient: its hooks want one.
-    module(pictures.detach().contiguous().requires_grad_()).sum().backward()
+    # Contiguous: Opacus 1.6 unfolds channels-last images wrongly. With a gradient: its hooks want one.
+    module(images.detach().contiguous().requires_grad_()).sum().backward()
     rows = torch.cat([p.grad_sample.flatten(1) for p in module.parameters() if p.grad_sample is not None], dim=1)
     head = network.head.weight.grad_sample.flatten(1)
     module.remove_hooks()
@@ -82,7 +82,7 @@ def regions(network: nn.Module, batches: list[Tensor], dtype: torch.dtype = torc
 
 @torch.no_grad()
 def _patterns(network: nn.Module, batches: list[Tensor]) -> Tensor:
-    """`(pictures, units)`, 1.0 where a unit is on."""
+    """`(images, units)`, 1.0 where a unit is on."""
     seen: list[Tensor] = []
     hooks = [
         module.register_forward_hook(lambda _module, _inputs, output: seen.append(output.flatten(1)))
@@ -100,15 +100,15 @@ def _patterns(network: nn.Module, batches: list[Tensor]) -> Tensor:
 
 
 class CropsThroughPillow(Dataset):
-    """One channel of a random crop of a resized picture, picture by picture, as the published loader makes them."""
+    """One channel of a random crop of a resized image, image by image, as the published loader makes them."""
 
     def __init__(self, plan: Plan) -> None:
-        size = plan.setting.image_size
-        self.images = plan.setting.train.images
+        size = plan.context.image_size
+        self.images = plan.context.train.images
         self.transform = transforms.Compose(
             [
                 transforms.Resize((size, size)),
-                transforms.RandomCrop(plan.settings["linear_regions"].crop_size),
+                transforms.RandomCrop(plan.criteria_options["linear_regions"].crop_size),
                 transforms.ToTensor(),
                 transforms.Normalize(engine.REGIONS_MEAN, engine.REGIONS_STD),
             ]
@@ -117,17 +117,17 @@ class CropsThroughPillow(Dataset):
     def __len__(self) -> int:
         return len(self.images)
 
-    def __getitem__(self, number: int) -> Tensor:
-        picture = self.transform(Image.fromarray(self.images[number]))
+    def __getitem__(self, index: int) -> Tensor:
+        image = self.transform(Image.fromarray(self.images[index]))
         channel = torch.randint(3, ())
-        return picture[channel : channel + 1]
+        return image[channel : channel + 1]
 
 
 def crops(plan: Plan) -> list[Tensor]:
-    """The batches of one count of regions, each picture through Pillow."""
-    options = plan.settings["linear_regions"]
-    numbers = torch.randint(len(plan.setting.train.images), (options.pictures,)).tolist()
-    loader = DataLoader(CropsThroughPillow(plan), batch_size=options.pictures // options.batches, sampler=numbers)
+    """The batches of one count of regions, each image through Pillow."""
+    options = plan.criteria_options["linear_regions"]
+    indices = torch.randint(len(plan.context.train.images), (options.images,)).tolist()
+    loader = DataLoader(CropsThroughPillow(plan), batch_size=options.images // options.batches, sampler=indices)
     return list(loader)
 
 
@@ -135,16 +135,16 @@ class Networks:
     """Weights for all networks of a draw: the engine's supernet and thin net, from which plain ones are cut."""
 
     def __init__(self, plan: Plan, key: tuple[int, ...], masks: dict[str, Tensor]) -> None:
-        setting = plan.setting
-        self.space, self.dtype = setting.operations, setting.dtype
-        outputs = plan.settings["meta_ntk_condition"].ways
-        self.wide = Supernet(self.space, masks, cell_types(setting.cells), setting.channels, outputs=outputs)
-        initialise(self.wide, setting.initialisation, generator("weights", *key))
+        context = plan.context
+        self.space, self.dtype = context.operations, context.dtype
+        outputs = plan.criteria_options["meta_ntk_condition"].ways
+        self.wide = Supernet(self.space, masks, cell_types(context.cells), context.channels, outputs=outputs)
+        initialise(self.wide, context.initialisation, generator("weights", *key))
         self.wide.to(self.dtype)
         self.thin = Supernet(
             self.space, masks, list(CELL_TYPES), 1, outputs=None, norm="batch", inputs=1, stem=False
         )
-        initialise(self.thin, setting.initialisation, generator("thin weights", *key))
+        initialise(self.thin, context.initialisation, generator("thin weights", *key))
         self.thin.to(self.dtype)
 
     def plain(self, masks: dict[str, Tensor]) -> MixedNetwork:
@@ -154,9 +154,9 @@ class Networks:
         return made_plain(MixedNetwork(self.thin, self.space, masks, norm=batch_norm)).to(self.dtype)
 
 
-def meta_ntk_condition(plan: Plan, network: MixedNetwork, pictures: Tensor) -> float:
-    options = plan.settings["meta_ntk_condition"]
-    ntk, nngp = (kernel.double() for kernel in kernels(network, pictures))
+def meta_ntk_condition(plan: Plan, network: MixedNetwork, images: Tensor) -> float:
+    options = plan.criteria_options["meta_ntk_condition"]
+    ntk, nngp = (kernel.double() for kernel in kernels(network, images))
     kernel = meta_ntk(
         ntk,
         ntk if options.kernel == "maml" else nngp,
@@ -171,15 +171,15 @@ def meta_ntk_condition(plan: Plan, network: MixedNetwork, pictures: Tensor) -> f
 def measure_round(
     plan: Plan, candidates: list[Candidate], masks: dict[str, Tensor], key: tuple[int, ...]
 ) -> Iterator[tuple[float, float]]:
-    """C and R of the unpruned network, then of each candidate, from the engine's weights and pictures."""
+    """C and R of the unpruned network, then of each candidate, from the engine's weights and images."""
     networks = Networks(plan, key, masks)
-    pictures = engine.draw_tasks(plan.setting, plan.settings["meta_ntk_condition"], key)
-    batches = engine.draw_crops(plan.setting, plan.settings["linear_regions"], key)
+    images = engine.draw_tasks(plan.context, plan.criteria_options["meta_ntk_condition"], key)
+    batches = engine.draw_crops(plan.context, plan.criteria_options["linear_regions"], key)
     batch = batch_masks(masks, candidates)
-    for number in range(1 + len(candidates)):
-        mask = {kind: batch[kind][number] for kind in CELL_TYPES}
+    for index in range(1 + len(candidates)):
+        mask = {kind: batch[kind][index] for kind in CELL_TYPES}
         yield (
-            meta_ntk_condition(plan, networks.plain(mask), pictures),
+            meta_ntk_condition(plan, networks.plain(mask), images),
             regions(networks.plain_thin(mask), batches),
         )
 

@@ -28,8 +28,8 @@ def made_plain(module: nn.Module) -> nn.Module:
 def own_module(child: nn.Module) -> nn.Module:
     """PyTorch's module for one of ours; any other is returned."""
     if isinstance(child, Depthwise):
-        settings = {key: getattr(child, key) for key in ("stride", "padding", "dilation", "groups")}
-        own = nn.Conv2d(child.in_channels, child.out_channels, child.kernel_size, **settings, bias=False)
+        criteria_options = {key: getattr(child, key) for key in ("stride", "padding", "dilation", "groups")}
+        own = nn.Conv2d(child.in_channels, child.out_channels, child.kernel_size, **criteria_options, bias=False)
         own.to(child.weight)
         own.load_state_dict(child.state_dict())
         return own
@@ -66,12 +66,12 @@ def literal_features(network: Network, images: Tensor, drop: Drop | None) -> Ten
 def literal_cell(cell: Cell, before: Tensor, last: Tensor, rate: float, draws: Tensor | None) -> Tensor:
     states = [cell.preprocess[0](before), cell.preprocess[1](last)]
     outputs = []
-    for number, (operation, source) in enumerate(zip(cell.operations, cell.inputs, strict=True)):
+    for index, (operation, source) in enumerate(zip(cell.operations, cell.inputs, strict=True)):
         output = operation(states[source])
         if draws is not None and not isinstance(operation, nn.Identity):
-            output = drop_path(output, rate, draws[number])
+            output = drop_path(output, rate, draws[index])
         outputs.append(output)
-        if number % 2:
+        if index % 2:
             states.append(outputs[-2] + outputs[-1])
     return torch.cat(states[2:], dim=1)
 

@@ -35,18 +35,18 @@ class MixedCell(nn.Module):
         align = FactorizedReduction if reduction_before else ReluConvNorm
         self.preprocess = nn.ModuleList([align(before[0], channels, norm), ReluConvNorm(before[1], channels, norm)])
         self.edges = nn.ModuleList()
-        for number, edge in enumerate(space.edges):
+        for index, edge in enumerate(space.edges):
             stride = 2 if kind == "reduce" and edge.input < 2 else 1
-            names = [name for o, name in enumerate(space.operations) if mask[number, o]]
+            names = [name for o, name in enumerate(space.operations) if mask[index, o]]
             self.edges.append(MixedEdge(names, channels, stride, norm))
 
     def forward(self, before: Tensor, last: Tensor) -> Tensor:
         states = [self.preprocess[0](before), self.preprocess[1](last)]
         for node in range(2, 2 + self.space.nodes):
             parts = [
-                self.edges[number](states[edge.input])
-                for number, edge in enumerate(self.space.edges)
-                if edge.node == node and self.edges[number].names
+                self.edges[index](states[edge.input])
+                for index, edge in enumerate(self.space.edges)
+                if edge.node == node and self.edges[index].names
             ]
             states.append(sum(parts))
         return torch.cat(states[2:], dim=1)
@@ -107,10 +107,10 @@ def copy_cell(cell: MixedCell, fused: SuperCell) -> None:
     for plain, quick in zip(cell.preprocess, fused.preprocess, strict=True):
         copy_weights(plain, [p for p in quick.parameters() if p.numel()])
     for source, fan in enumerate(fused.fans):
-        for number, edge in enumerate(cell.space.edges):
+        for index, edge in enumerate(cell.space.edges):
             if edge.input == source:
-                for name, operation in zip(cell.edges[number].names, cell.edges[number].operations, strict=True):
-                    copy_weights(operation, operation_weights(fan, number, name, cell.channels))
+                for name, operation in zip(cell.edges[index].names, cell.edges[index].operations, strict=True):
+                    copy_weights(operation, operation_weights(fan, index, name, cell.channels))
 
 
 def operation_weights(fan: Fan, edge: int, name: str, channels: int) -> list[Tensor]:
@@ -142,7 +142,7 @@ def operation_weights(fan: Fan, edge: int, name: str, channels: int) -> list[Ten
 
 
 def kernels_by_loop(network: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
-    """NTK and NNGP of the sum of the outputs by one backward pass per picture."""
+    """NTK and NNGP of the sum of the outputs by one backward pass per image."""
     rows, head_rows = [], []
     for image in images:
         network.zero_grad(set_to_none=True)

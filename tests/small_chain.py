@@ -64,9 +64,9 @@ def write_chain(
 def write_evaluation(folder: Path, seed: int, shift: float, salt: int, asked: dict) -> None:
     rng = np.random.default_rng([seed, salt])
     rows = [
-        {"shots": shots, "episode": number, "accuracy": 50 + shots + shift + seed + rng.uniform(-1, 1)}
+        {"shots": shots, "episode": index, "accuracy": 50 + shots + shift + seed + rng.uniform(-1, 1)}
         for shots in asked["shots"]
-        for number in range(asked["episodes"])
+        for index in range(asked["episodes"])
     ]
     table = pd.DataFrame(rows)
     table.to_csv(folder / "episodes.csv", index=False)

@@ -11,8 +11,8 @@ def means_graph(
     path: Path,
     *,
     size: int | str = "height",
-    batch: int | str = "pictures",
-    output: tuple = ("pictures", 3),
+    batch: int | str = "images",
+    output: tuple = ("images", 3),
     reduce: bool = True,
 ) -> Path:
     """An ONNX file: the mean of each channel, or all pixels as a map."""

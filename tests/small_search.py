@@ -1,10 +1,10 @@
-"""A search as small as they come, on random pictures, for tests of its criteria and its rounds."""
+"""A search as small as they come, on random images, for tests of its criteria and its rounds."""
 
 import numpy as np
 import torch
 
-from metantk.criteria.base import Draws, Masks, Setting, load_criterion, options_of
-from metantk.datasets.store import Split
+from metantk.criteria.base import Masks, MeasurementContext, RandomKeys, load_criterion, options_of
+from metantk.data.store import Split
 from metantk.options.searches.prune import PruneOptions
 from metantk.searches.plan import Plan
 from metantk.searches.plan import make_plan as plan_of_setting
@@ -12,16 +12,16 @@ from metantk.searches.plan import make_plan as plan_of_setting
 CRITERIA = ("meta_ntk_condition", "ntk_condition", "ntk_spectral_entropy", "linear_regions")
 SECTIONS = {
     "meta_ntk": {"ways": 2, "tasks": 2, "queries": 2},
-    "ntk": {"pictures": 6},
-    "linear_regions": {"pictures": 600, "batches": 2},
-    "patterns": {"pictures": 8, "swap_pictures": 6},
-    "gradients": {"ways": 3, "pictures": 9},
-    "zen": {"pictures": 4},
+    "ntk": {"images": 6},
+    "linear_regions": {"images": 600, "batches": 2},
+    "patterns": {"images": 8, "swap_images": 6},
+    "gradients": {"ways": 3, "images": 9},
+    "zen": {"images": 4},
 }
 
 
 def make_plan(device: str = "cpu", **options) -> Plan:
-    """3 cells of 2 channels in float64; 4 classes of 6 pictures of 12×12.
+    """3 cells of 2 channels in float64; 4 classes of 6 images of 12×12.
 
     Args:
         options: of the search; those of a criterion under its section's name, in full.
@@ -31,13 +31,13 @@ def make_plan(device: str = "cpu", **options) -> Plan:
     sections = {name: options.pop(name, default) for name, default in SECTIONS.items()}
     values = {
         "criteria": ["meta_ntk_condition", "linear_regions"],
-        "repeat": 1,
+        "repeats": 1,
         "image_size": 8,
         "precision": "float64",
-        "settings": sections,
+        "criteria_options": sections,
     }
     search = PruneOptions(**values | options)
-    setting = Setting(
+    context = MeasurementContext(
         space=search.space,
         cells=3,
         channels=2,
@@ -49,11 +49,11 @@ def make_plan(device: str = "cpu", **options) -> Plan:
         device=torch.device(device),
         advance=lambda networks: None,
     )
-    return plan_of_setting(setting, search)
+    return plan_of_setting(context, search)
 
 
-def measure(plan: Plan, name: str, masks: Masks, draws: Draws | None = None) -> np.ndarray:
+def measure(plan: Plan, name: str, masks: Masks, draws: RandomKeys | None = None) -> np.ndarray:
     """Values of the candidates by any built-in criterion, of the plan or not."""
     criterion = load_criterion(name)
-    options = options_of(criterion, plan.options.settings)
-    return criterion.measure(plan.setting, options, draws or Draws.of((0,)), masks).values
+    options = options_of(criterion, plan.options.criteria_options)
+    return criterion.measure(plan.context, options, draws or RandomKeys.of((0,)), masks).values

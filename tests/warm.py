@@ -145,8 +145,8 @@ def become(words: list[str], folder: str, environment: dict[str, str], streams: 
     """Run a command in this process as Python would have, up to its exit."""
     import runpy
 
-    for number, stream in enumerate(streams):
-        os.dup2(stream, number)
+    for index, stream in enumerate(streams):
+        os.dup2(stream, index)
         os.close(stream)
     os.chdir(folder)
     os.environ.clear()

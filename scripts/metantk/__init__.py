@@ -2,10 +2,10 @@
 
     sys.path.insert(0, "path/of/this/repository/scripts")
     model = metantk.load("results/birds/5cells-8ch/metantk/seed0/rfs")
-    features = model.features(pictures)
+    features = model.features(images)
 
-`metantk.load` takes the folder of a model, or a file of export_backbone.py, and pictures are uint8
-`(pictures, height, width, 3)`, red before green before blue.
+`metantk.load` takes the folder of a model, or a file of export_backbone.py, and images are uint8
+`(images, height, width, 3)`, red before green before blue.
 
 Imported before PyTorch by every program, for what follows is read when PyTorch is loaded. Threads that wait for
 each other do so asleep. By default they spin: of two programs on the same cores each then waits for the other's
@@ -23,6 +23,6 @@ if {"OMP_NUM_THREADS", "SLURM_CPUS_PER_TASK"} & os.environ.keys():
 
 
 def load(path: object) -> object:
-    """A `metantk.exported.Extractor`; see there."""
+    """A `metantk.deployment.exported.Extractor`; see there."""
     # By name: whatever imports a module of this library would depend on all of its networks.
-    return importlib.import_module("metantk.exported").Extractor(path)
+    return importlib.import_module("metantk.deployment.exported").Extractor(path)

@@ -8,12 +8,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from metantk import transforms
-from metantk.datasets.store import Split
-from metantk.devices import generator, numpy_generator
-from metantk.episodes import Episode, EpisodeSampler
+from metantk.data import transforms
+from metantk.data.episodes import Episode, EpisodeSampler
+from metantk.data.store import Split
 from metantk.models import FORWARD_PIXELS, Model, Tasks
 from metantk.options.evaluation import EvaluationOptions
+from metantk.runtime.devices import generator, numpy_generator
 
 # Episodes that are answered together. Classifiers of many are fitted in one go; memory grows with them.
 TOGETHER = 50
@@ -29,7 +29,7 @@ def evaluate(
     goes through the network or a classifier together does not depend on `done`, for its rounding does on that.
 
     Raises:
-        InputError: the split has too few classes or pictures for the episodes, or the model gives no finite scores.
+        InputError: the split has too few classes or images for the episodes, or the model gives no finite scores.
     """
     sampler = EpisodeSampler(
         split.labels, ways=options.ways, shots=max(options.shots), queries=options.queries, where=where
@@ -41,92 +41,92 @@ def evaluate(
         asked = Asked(pool, chunk)
         if chunk[-1][0] < done:
             continue
-        right = {
+        correct = {
             shots: (model.scores(asked.tasks(shots)).argmax(-1).cpu() == targets).double().mean(1)
             for shots in options.shots
         }
-        for place, (number, _) in enumerate(chunk):
-            if number >= done:
-                yield {shots: 100 * float(accuracies[place]) for shots, accuracies in right.items()}
+        for place, (index, _) in enumerate(chunk):
+            if index >= done:
+                yield {shots: 100 * float(accuracies[place]) for shots, accuracies in correct.items()}
 
 
 class Pool:
-    """The pictures of a split, and the features of those that are asked for: queries, supports, supports' copies.
+    """The images of a split, and the features of those that are asked for: queries, supports, supports' copies.
 
-    Of each picture there are `each` augmented copies in all; they are numbered picture by picture.
+    Of each image there are `each` augmented copies in all; they are numbered image by image.
     """
 
     def __init__(self, model: Model, split: Split, options: EvaluationOptions) -> None:
         self.model, self.split, self.options = model, split, options
-        self.each = max(options.copies, options.pool or 0)
-        pictures = len(split.labels)
-        self.queries, self.supports = (Features(self, pictures, self.prepared) for _ in range(2))
-        self.copies = Features(self, pictures * self.each, self.prepared_copies)
+        self.each = max(options.support_copies, options.support_copy_pool or 0)
+        images = len(split.labels)
+        self.queries, self.supports = (Features(self, images, self.prepared) for _ in range(2))
+        self.copies = Features(self, images * self.each, self.prepared_copies)
 
-    def images(self, numbers: np.ndarray) -> Tensor:
-        """Raw pictures by number, `(..., height, width, 3)`, on the device."""
-        chosen = torch.from_numpy(self.split.images[numbers.ravel()]).to(self.model.device)
-        return chosen.view(*numbers.shape, *chosen.shape[1:])
+    def images(self, indices: np.ndarray) -> Tensor:
+        """Raw images by number, `(..., height, width, 3)`, on the device."""
+        chosen = torch.from_numpy(self.split.images[indices.ravel()]).to(self.model.device)
+        return chosen.view(*indices.shape, *chosen.shape[1:])
 
-    def prepared(self, numbers: np.ndarray) -> Tensor:
-        """Normalised pictures by number, `(..., 3, height, width)`."""
-        pictures = self.model.prepare(self.images(numbers.ravel()))
-        return pictures.view(*numbers.shape, *pictures.shape[1:])
+    def prepared(self, indices: np.ndarray) -> Tensor:
+        """Normalised images by number, `(..., 3, height, width)`."""
+        images = self.model.prepare(self.images(indices.ravel()))
+        return images.view(*indices.shape, *images.shape[1:])
 
-    def prepared_copies(self, numbers: np.ndarray) -> Tensor:
+    def prepared_copies(self, indices: np.ndarray) -> Tensor:
         """Normalised augmented copies by number, `(copies, 3, height, width)`."""
-        draws = self.draws.of(torch.from_numpy(numbers))
-        changed = transforms.augment_as_drawn(self.images(numbers // self.each), self.options.augmentation, draws)
+        draws = self.draws.of(torch.from_numpy(indices))
+        changed = transforms.augment_with(self.images(indices // self.each), self.options.augmentation, draws)
         return transforms.normalise(changed, self.model.mean, self.model.std)
 
     @functools.cached_property
-    def draws(self) -> transforms.Draws:
+    def draws(self) -> transforms.AugmentationParameters:
         """Of all copies."""
         purpose = generator("support copies", self.options.seed)
-        return transforms.draw(len(self.split.labels) * self.each, self.options.augmentation, purpose)
+        return transforms.sample_parameters(len(self.split.labels) * self.each, self.options.augmentation, purpose)
 
     @property
     def at_once(self) -> int:
-        """Pictures that are loaded together."""
+        """Images that are loaded together."""
         height, width = self.split.images.shape[1:3]
         return max(1, FORWARD_PIXELS // (height * width))
 
 
 class Features:
-    """Features of numbered pictures, computed once for each, together with those that were met with it.
+    """Features of numbered images, computed once for each, together with those that were met with it.
 
     Args:
-        pictures: how many there are.
+        images: how many there are.
         prepare: gives what the network takes, by number.
     """
 
-    def __init__(self, pool: Pool, pictures: int, prepare: Callable[[np.ndarray], Tensor]) -> None:
+    def __init__(self, pool: Pool, images: int, prepare: Callable[[np.ndarray], Tensor]) -> None:
         self.pool, self.prepare = pool, prepare
-        self.group = np.full(pictures, -1)
+        self.group = np.full(images, -1)
         self.groups = 0
         self.waiting: dict[int, np.ndarray] = {}
         # Memory that is never written to costs nothing.
-        self.rows = torch.empty(pictures, pool.model.network.feature_dim)
+        self.rows = torch.empty(images, pool.model.network.feature_dim)
 
-    def meet(self, numbers: np.ndarray) -> None:
-        """Make a group of the pictures among `numbers` that are in none yet."""
-        new = np.unique(numbers[self.group[numbers] < 0])
+    def meet(self, indices: np.ndarray) -> None:
+        """Make a group of the images among `numbers` that are in none yet."""
+        new = np.unique(indices[self.group[indices] < 0])
         if len(new):
             self.group[new] = self.groups
             self.waiting[self.groups] = new
             self.groups += 1
 
-    def __call__(self, numbers: np.ndarray) -> Tensor:
-        """Of pictures that were met, by number, `(..., features)`, on the device."""
-        for number in np.unique(self.group[numbers]):
-            if number in self.waiting:
-                self._compute(self.waiting.pop(number))
-        return self.rows[torch.from_numpy(numbers)].to(self.pool.model.device)
+    def __call__(self, indices: np.ndarray) -> Tensor:
+        """Of images that were met, by number, `(..., features)`, on the device."""
+        for index in np.unique(self.group[indices]):
+            if index in self.waiting:
+                self._compute(self.waiting.pop(index))
+        return self.rows[torch.from_numpy(indices)].to(self.pool.model.device)
 
-    def _compute(self, numbers: np.ndarray) -> None:
+    def _compute(self, indices: np.ndarray) -> None:
         at_once = self.pool.at_once
-        for first in range(0, len(numbers), at_once):
-            part = numbers[first : first + at_once]
+        for first in range(0, len(indices), at_once):
+            part = indices[first : first + at_once]
             self.rows[torch.from_numpy(part)] = self.pool.model.features(self.prepare(part)).cpu()
 
 
@@ -140,22 +140,22 @@ class Asked:
         pool.queries.meet(self.query)
         pool.supports.meet(self.support)
         self._shared: np.ndarray | None = None
-        if pool.options.pool and pool.options.copies > 1:
-            self._shared = np.stack([self._draw_copies(number, episode) for number, episode in episodes])
+        if pool.options.support_copy_pool and pool.options.support_copies > 1:
+            self._shared = np.stack([self._draw_copies(index, episode) for index, episode in episodes])
             pool.copies.meet(self._shared)
         self._copies: Tensor | None = None
 
-    def _draw_copies(self, number: int, episode: Episode) -> np.ndarray:
+    def _draw_copies(self, index: int, episode: Episode) -> np.ndarray:
         """Which copies an episode takes of the pool's, `(ways, shots, copies)`: none of them twice."""
-        each, draws = self.pool.each, numpy_generator("copies of supports", self.pool.options.seed, number)
-        chosen = draws.random((*episode.support.shape, each)).argsort(-1)[..., : self.pool.options.copies]
+        each, draws = self.pool.each, numpy_generator("copies of supports", self.pool.options.seed, index)
+        chosen = draws.random((*episode.support.shape, each)).argsort(-1)[..., : self.pool.options.support_copies]
         return episode.support[..., None] * each + chosen
 
     def tasks(self, shots: int) -> Tasks:
         options, device = self.pool.options, self.pool.model.device
         ways = torch.arange(options.ways, device=device)
         support = self.support[:, :, :shots].reshape(len(self.episodes), -1)
-        labels = ways.repeat_interleave(shots * options.copies)
+        labels = ways.repeat_interleave(shots * options.support_copies)
         return Tasks(
             ways=options.ways,
             labels=ways.repeat_interleave(shots),
@@ -170,7 +170,7 @@ class Asked:
     def copies(self) -> Tensor:
         """Features of augmented copies, `(episodes, ways, shots, copies, features)`; computed once."""
         if self._copies is None:
-            copies = self.pool.options.copies
+            copies = self.pool.options.support_copies
             if copies == 1:
                 features = self.pool.supports(self.support)
             elif self._shared is not None:
@@ -188,11 +188,11 @@ class Asked:
         return self._copies
 
     def _augmented(self, episodes: list[tuple[int, Episode]]) -> Tensor:
-        """Features of copies made anew, `(pictures, features)`; each episode has draws of its own."""
+        """Features of copies made anew, `(images, features)`; each episode has draws of its own."""
         options, model = self.pool.options, self.pool.model
-        pictures = []
-        for number, episode in episodes:
-            copies = self.pool.images(np.repeat(episode.support.ravel(), options.copies))
-            draws = generator("support augmentation", options.seed, number)
-            pictures.append(transforms.augment(copies, options.augmentation, draws))
-        return model.features(transforms.normalise(torch.cat(pictures), model.mean, model.std))
+        images = []
+        for index, episode in episodes:
+            copies = self.pool.images(np.repeat(episode.support.ravel(), options.support_copies))
+            draws = generator("support augmentation", options.seed, index)
+            images.append(transforms.augment(copies, options.augmentation, draws))
+        return model.features(transforms.normalise(torch.cat(images), model.mean, model.std))

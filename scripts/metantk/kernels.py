@@ -18,7 +18,7 @@ from metantk.space.supernet import Convolution, Supernet
 
 @register_grad_sampler(Convolution)
 def sample_convolution(layer: Convolution, activations: list[Tensor], backprops: Tensor) -> dict:
-    """Per-sample weight gradients, `(pictures, channels_out, channels_in / groups, height, width)`."""
+    """Per-sample weight gradients, `(images, channels_out, channels_in / groups, height, width)`."""
     x = activations[0]
     is_depthwise = layer.weight.shape[1] == 1
     # Folding is faster on a CPU (measured: by 15 % of a kernel); cuDNN is slow with many groups that are no
@@ -29,7 +29,7 @@ def sample_convolution(layer: Convolution, activations: list[Tensor], backprops:
 
 
 def sample_by_products(layer: Convolution, x: Tensor, backprops: Tensor) -> Tensor:
-    """One matrix product per picture and group; 1×1 kernels need no unfolding."""
+    """One matrix product per image and group; 1×1 kernels need no unfolding."""
     left = backprops.flatten(2).unflatten(1, (layer.groups, -1)).flatten(0, 1)
     right = x.reshape(len(left), -1, *x.shape[2:])
     if layer.is_pointwise:
@@ -40,7 +40,7 @@ def sample_by_products(layer: Convolution, x: Tensor, backprops: Tensor) -> Tens
 
 
 def sample_by_folding(layer: Convolution, x: Tensor, backprops: Tensor) -> Tensor:
-    """Pictures folded into groups: the weight gradient of the folded convolution *is* the per-sample one."""
+    """Images folded into groups: the weight gradient of the folded convolution *is* the per-sample one."""
     shape = (len(x), *layer.weight.shape)
     _, gradient, _ = torch.ops.aten.convolution_backward(
         backprops.reshape(1, -1, *backprops.shape[2:]),
@@ -62,7 +62,7 @@ class GramModule(GradSampleModule):
     """Opacus' module, with each layer's per-sample gradients contracted as soon as they are known.
 
     Attributes:
-        ntk: `(candidates, pictures, pictures)` float64, summed over the layers seen in the backward pass.
+        ntk: `(candidates, images, images)` float64, summed over the layers seen in the backward pass.
         nngp: the same, over the head alone.
         operations: floating-point operations of the convolutions, the head and the Grams so far.
     """
@@ -98,10 +98,10 @@ class GramModule(GradSampleModule):
 
 
 class Kernels(NamedTuple):
-    """Kernels of many candidates on the same pictures, and what they cost.
+    """Kernels of many candidates on the same images, and what they cost.
 
     Attributes:
-        ntk: `(candidates, pictures, pictures)` float64 (paper, Definition 1).
+        ntk: `(candidates, images, images)` float64 (paper, Definition 1).
         nngp: the same, over the weights of the head alone.
         operations: floating-point operations spent.
     """
@@ -116,13 +116,13 @@ def empirical_kernels(network: Supernet, images: Tensor, masks: dict[str, Tensor
 
     Args:
         network: a supernet with a head and with group norm.
-        images: `(pictures, channels, height, width)`.
+        images: `(images, channels, height, width)`.
         masks: for each cell type, `(candidates, edges, operations)` bool.
     """
     candidates = len(masks["normal"])
     grams = GramModule(network, candidates)
     try:
-        # Convolutions use their weights detached: the pictures keep the graph alive down to the stem.
+        # Convolutions use their weights detached: the images keep the graph alive down to the stem.
         grams(images.detach().requires_grad_(), masks).sum().backward()
     finally:
         grams.remove_hooks()
@@ -169,7 +169,7 @@ def meta_ntk(
 def adaptation_rows(
     kernel: Tensor, *, tasks: int, queries: int, supports: int, inverse: Callable[[Tensor], Tensor]
 ) -> Tensor:
-    """Rows that take gradients of all pictures to those of the adapted queries: query − A_i support.
+    """Rows that take gradients of all images to those of the adapted queries: query − A_i support.
 
     Args:
         kernel: K, `(..., m, m)`, in the order of `meta_ntk`.

@@ -17,15 +17,17 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from metantk import backbones, plugins, transforms
+from metantk import backbones
 from metantk.backbones.counting import count_parameters
+from metantk.data import transforms
 from metantk.options.base import Options, parse
-from metantk.storage import InputError, atomic_write, sha256_of, write_json
-from metantk.typed_files import BuiltArchitecture, Record, Text, check_record, read_record
+from metantk.runtime import plugins
+from metantk.runtime.files import InputError, atomic_write, sha256_of, write_json
+from metantk.runtime.typed_files import BuiltArchitecture, Record, Text, check_record, read_record
 
 DESCRIPTION, WEIGHTS = "model.json", "model.safetensors"
 EXTRA = "learner."
-# Pixels per forward pass: 512 pictures of 32 × 32, so that activations stay within some hundreds of MB.
+# Pixels per forward pass: 512 images of 32 × 32, so that activations stay within some hundreds of MB.
 FORWARD_PIXELS = 512 * 32 * 32
 
 
@@ -51,7 +53,7 @@ class Model(NamedTuple):
         learner: the learner's options.
         module: the learner's module.
         extra: what else was learned, by name.
-        mean, std: per channel, of pictures in 0..1.
+        mean, std: per channel, of images in 0..1.
         facts: the content of model.json.
     """
 
@@ -68,24 +70,24 @@ class Model(NamedTuple):
         return next(self.network.parameters()).device
 
     def prepare(self, images: Tensor) -> Tensor:
-        """uint8 `(pictures, height, width, 3)`, on any device, to what the network takes."""
+        """uint8 `(images, height, width, 3)`, on any device, to what the network takes."""
         return transforms.normalise(transforms.to_float(images.to(self.device)), self.mean, self.std)
 
     @torch.inference_mode()
-    def features(self, pictures: Tensor) -> Tensor:
-        """Normalised `(pictures, 3, height, width)` to `(pictures, feature_dim)`, as many at once as fit.
+    def features(self, images: Tensor) -> Tensor:
+        """Normalised `(images, 3, height, width)` to `(images, feature_dim)`, as many at once as fit.
 
         Raises:
             InputError: they are not finite.
         """
-        at_once = max(1, FORWARD_PIXELS // (pictures.shape[-1] * pictures.shape[-2]))
+        at_once = max(1, FORWARD_PIXELS // (images.shape[-1] * images.shape[-2]))
         while True:
             try:
-                features = torch.cat([self.network.features(part) for part in pictures.split(at_once)])
+                features = torch.cat([self.network.features(part) for part in images.split(at_once)])
                 break
             except torch.OutOfMemoryError:
                 if at_once == 1:
-                    raise InputError("out of memory with a single picture: use a larger GPU or the CPU") from None
+                    raise InputError("out of memory with a single image: use a larger GPU or the CPU") from None
                 at_once //= 2
         if not torch.isfinite(features).all():
             raise InputError("the model's features are not finite: its weights are of no use; train again")
@@ -111,7 +113,7 @@ class Tasks:
         ways: classes of a task.
         labels: int64 `(supports,)` in 0 .. ways - 1; the same for all tasks.
         classifier: name of the classifier, for learners that leave it to the evaluation.
-        support_images, query_images: give normalised pictures `(episodes, supports or queries, 3, height, width)`.
+        support_images, query_images: give normalised images `(episodes, supports or queries, 3, height, width)`.
         support_features, query_features: give features `(episodes, supports or queries, features)`.
         augmented_features: gives features of augmented copies of the supports `(episodes, copies, features)`, and
             their labels `(copies,)`.

@@ -1,4 +1,4 @@
-"""The one training loop, for all learners: pictures to the device, steps, epochs, what a checkpoint must hold."""
+"""The one training loop, for all learners: images to the device, steps, epochs, what a checkpoint must hold."""
 
 import logging
 import math
@@ -10,24 +10,24 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from metantk import devices
-from metantk.datasets.store import Split, block_starts
-from metantk.learners.base import Learner, Moment
-from metantk.storage import DivergedError
+from metantk.data.store import Split, block_starts
+from metantk.learners.base import Learner, StepContext
+from metantk.runtime import devices
+from metantk.runtime.files import DivergedError
 
 log = logging.getLogger("metantk")
-CURVE = ["epoch", "learning_rate", "loss", "accuracy"]  # columns of training.csv, and validation_accuracy for some
-SHARE_OF_FREE_MEMORY = 0.5  # of the device's, for pictures; the network and its activations need the rest
+CURVE = ["epoch", "lr", "loss", "accuracy"]  # columns of training.csv, and validation_accuracy for some
+SHARE_OF_FREE_MEMORY = 0.5  # of the device's, for images; the network and its activations need the rest
 
 
-class Pictures(NamedTuple):
+class ImageData(NamedTuple):
     """A training split, with what normalises it.
 
     Attributes:
-        images: uint8 `(pictures, height, width, 3)`; on the device, or mapped from the disk.
-        labels: int64 `(pictures,)`, on the CPU.
+        images: uint8 `(images, height, width, 3)`; on the device, or mapped from the disk.
+        labels: int64 `(images,)`, on the CPU.
         device: where batches go.
-        mean, std: per channel, for pictures in 0..1.
+        mean, std: per channel, for images in 0..1.
     """
 
     images: Tensor | np.ndarray
@@ -37,16 +37,16 @@ class Pictures(NamedTuple):
     std: list[float]
 
     def batches(self, orders: Iterable[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
-        """Pictures, uint8, and labels on the device, by the numbers of each batch.
+        """Images, uint8, and labels on the device, by the numbers of each batch.
 
         The next batch is put together while the device is busy with this one. Nothing here waits for a GPU.
         """
         if self.device.type == "cpu" and isinstance(self.images, Tensor):
-            for numbers in orders:
-                yield self.images[numbers], self.labels[numbers]
+            for indices in orders:
+                yield self.images[indices], self.labels[indices]
             return
         with ThreadPoolExecutor(max_workers=1) as reader:
-            reading = (reader.submit(self._read, numbers) for numbers in orders)
+            reading = (reader.submit(self._read, indices) for indices in orders)
             current = next(reading, None)
             while current is not None:
                 following = next(reading, None)
@@ -55,22 +55,22 @@ class Pictures(NamedTuple):
                 yield (self.images[images] if isinstance(self.images, Tensor) else images), labels
                 current = following
 
-    def _read(self, numbers: Tensor) -> tuple[Tensor, Tensor]:
-        """The pictures, or, where they are on the device, their numbers; and the labels."""
+    def _read(self, indices: Tensor) -> tuple[Tensor, Tensor]:
+        """The images, or, where they are on the device, their numbers; and the labels."""
         on_device = isinstance(self.images, Tensor)
-        images = numbers if on_device else torch.from_numpy(self.images[numbers.numpy()])
-        return self._pinned(images), self._pinned(self.labels[numbers])
+        images = indices if on_device else torch.from_numpy(self.images[indices.numpy()])
+        return self._pinned(images), self._pinned(self.labels[indices])
 
     def _pinned(self, tensor: Tensor) -> Tensor:
         return tensor.pin_memory() if self.device.type == "cuda" else tensor
 
 
-def place(train: Split, manifest: dict, device: torch.device) -> Pictures:
-    """Put the pictures on a GPU where they fit; else they stay mapped and are read batch by batch."""
+def load_images(train: Split, manifest: dict, device: torch.device) -> ImageData:
+    """Put the images on a GPU where they fit; else they stay mapped and are read batch by batch."""
     fit = train.images.nbytes <= SHARE_OF_FREE_MEMORY * devices.free_memory(device)
     images = _copy_to(train.images, device) if fit else train.images
-    log.info("pictures: %.1f GB, %s", train.images.nbytes / 1e9, "on the device" if fit else "read from the disk")
-    return Pictures(images, torch.from_numpy(train.labels), device, manifest["mean"], manifest["std"])
+    log.info("images: %.1f GB, %s", train.images.nbytes / 1e9, "on the device" if fit else "read from the disk")
+    return ImageData(images, torch.from_numpy(train.labels), device, manifest["mean"], manifest["std"])
 
 
 def _copy_to(images: np.ndarray, device: torch.device) -> Tensor:
@@ -93,17 +93,17 @@ class Trainer:
     """
 
     def __init__(
-        self, learner: Learner, pictures: Pictures, *, seed: int, validation: Pictures | None = None
+        self, learner: Learner, data: ImageData, *, seed: int, validation: ImageData | None = None
     ) -> None:
-        # Pictures come as height × width × channels; convolutions are faster when weights lie the same way.
+        # Images come as height × width × channels; convolutions are faster when weights lie the same way.
         learner.network.to(memory_format=torch.channels_last)
-        self.learner, self.pictures, self.seed, self.validation = learner, pictures, seed, validation
+        self.learner, self.data, self.seed, self.validation = learner, data, seed, validation
         self.best: dict | None = None
         self.epoch = self.step = self.seen = self.counted = 0
         self.curve: list[dict] = []
         # Summed on the device: reading a number would wait for the device at every step.
-        self.loss_sum = torch.zeros((), dtype=torch.float64, device=pictures.device)
-        self.correct = torch.zeros((), dtype=torch.int64, device=pictures.device)
+        self.loss_sum = torch.zeros((), dtype=torch.float64, device=data.device)
+        self.correct = torch.zeros((), dtype=torch.int64, device=data.device)
 
     def state(self) -> dict:
         extra = self.learner.extra
@@ -143,11 +143,11 @@ class Trainer:
         """
         learner = self.learner
         for group in learner.optimiser.param_groups:
-            group["lr"] = learner.learning_rate(self.epoch)
+            group["lr"] = learner.lr(self.epoch)
         learner.network.train()
-        for images, labels in self.pictures.batches(learner.numbers(self.epoch, self.step)):
+        for images, labels in self.data.batches(learner.indices(self.epoch, self.step)):
             learner.optimiser.zero_grad(set_to_none=True)
-            outcome = learner.step(images, labels, Moment(self.seed, self.epoch, self.step))
+            outcome = learner.step(images, labels, StepContext(self.seed, self.epoch, self.step))
             learner.optimiser.step()
             self.loss_sum += outcome.loss * outcome.seen
             if outcome.correct is not None:
@@ -159,7 +159,7 @@ class Trainer:
         self._finish_epoch(advance)
 
     def _finish_epoch(self, advance: Callable[[int], None]) -> None:
-        rate, loss = self.learner.learning_rate(self.epoch), float(self.loss_sum) / self.seen
+        rate, loss = self.learner.lr(self.epoch), float(self.loss_sum) / self.seen
         is_last = self.epoch + 1 == self.learner.epochs
         what = (
             "loss is" if not math.isfinite(loss) else "weights are" if is_last and not self._is_finite() else None
@@ -170,7 +170,7 @@ class Trainer:
                 " use a lower one"
             )
         accuracy = 100 * int(self.correct) / self.counted if self.counted else math.nan
-        row = {"epoch": self.epoch + 1, "learning_rate": rate, "loss": loss, "accuracy": accuracy}
+        row = {"epoch": self.epoch + 1, "lr": rate, "loss": loss, "accuracy": accuracy}
         if self.validation is not None:
             row["validation_accuracy"] = self._validate(lambda: advance(0))
         self.curve.append(row)

@@ -3,7 +3,7 @@
 Ours is `metantk.evaluation` with the learners `maml`, `anil` and `metaoptnet`, 5-way, 75 queries. By hand: a copy
 of the network for each episode, PyTorch's own modules, order of axes and default memory settings, and `SGD` on
 the supports (MAML); for ANIL, features once and then a copy of the head; for MetaOptNet, features of the episode's
-pictures and our support vector machine. The ways take turns, each in a process of its own; `--processor` counts the
+images and our support vector machine. The ways take turns, each in a process of its own; `--processor` counts the
 seconds of processors instead of the clock's, for machines that are busy with other things.
 
 `--batch` times another way beside: MAML's episodes in one batch, by the transforms of torch.func.
@@ -33,24 +33,25 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 from torch.nn import functional
 
-from metantk import backbones, devices, plugins
-from metantk.datasets.store import Split
-from metantk.episodes import EpisodeSampler
+from metantk import backbones
+from metantk.data.episodes import EpisodeSampler
+from metantk.data.store import Split
 from metantk.evaluation import evaluate
 from metantk.learners import heads
 from metantk.models import Model
 from metantk.options.config import parse_config
 from metantk.options.evaluation import EvaluationOptions
+from metantk.runtime import devices, plugins
 from metantk.searches.sample import random_genotype
 from metantk.space.genotype import SPACES
 
-WAYS, QUERIES, CLASSES, PICTURES = 5, 15, 20, 70
+WAYS, QUERIES, CLASSES, IMAGES = 5, 15, 20, 70
 GENOTYPE = random_genotype(SPACES["few-shot"], 0)
 CONV4 = {"kind": "conv4", "channels": 32, "image_size": 32}
 CELLS = {"kind": "cells", "genotype": GENOTYPE, "cells": 5, "channels": 16}
 SMALL_CELLS = {"kind": "cells", "genotype": GENOTYPE, "cells": 3, "channels": 4}
 RESNET12 = {"kind": "resnet12", "widths": [16, 40, 80, 160]}
-# What is adapted: the architecture, the side of its pictures, and the learner.
+# What is adapted: the architecture, the side of its images, and the learner.
 CASES = {
     "maml, conv4": (CONV4, 32, "maml"),
     "maml, 5 cells, 16 channels": (CELLS, 32, "maml"),
@@ -99,14 +100,14 @@ def seconds_of(way: str, case: str, arguments: argparse.Namespace) -> float:
 
 
 def make(architecture: dict, side: int, learner: str) -> tuple[Model, Split]:
-    """An untrained network of that learner, and random pictures."""
+    """An untrained network of that learner, and random images."""
     row = {"backbone": "conv4", "learner": learner}
     options = parse_config({"datasets": {"glyphs": {"source": "glyphs"}}, "rows": [row]}).learner(learner)
     module = plugins.load("learners", options.kind)
     network = backbones.build(architecture, module.outputs(options, CLASSES))
     network.initialise_(devices.generator("bench", 0))
     network = network.to(memory_format=torch.channels_last).eval()
-    labels = np.repeat(np.arange(CLASSES), PICTURES)
+    labels = np.repeat(np.arange(CLASSES), IMAGES)
     images = np.random.default_rng(0).integers(0, 256, (len(labels), side, side, 3), dtype=np.uint8)
     extra = {"scale": torch.ones(())} if learner == "metaoptnet" else {}
     model = Model(network, options, module, extra, MEAN, STD, {})
@@ -154,7 +155,7 @@ def adapt_head(network: nn.Module, support: Tensor, labels: Tensor, query: Tenso
 
 
 def answer_adapted(own: nn.Module, support: Tensor, labels: Tensor, query: Tensor, options) -> Tensor:
-    optimiser = torch.optim.SGD(own.parameters(), lr=options.inner_rate)
+    optimiser = torch.optim.SGD(own.parameters(), lr=options.inner_lr)
     for _ in range(options.test_steps):
         loss = functional.cross_entropy(own(support), labels)
         optimiser.zero_grad()
@@ -167,7 +168,7 @@ def answer_adapted(own: nn.Module, support: Tensor, labels: Tensor, query: Tenso
 @torch.no_grad()
 def fit_machine(network: nn.Module, support: Tensor, labels: Tensor, query: Tensor, options) -> Tensor:
     support, query = (network.eval().features(part) for part in (support, query))
-    return heads.svm_logits(support[None], labels[None], query[None], ways=WAYS, penalty=options.penalty)[0]
+    return heads.svm_logits(support[None], labels[None], query[None], ways=WAYS, penalty=options.svm_c)[0]
 
 
 def run_in_one_batch(arguments: argparse.Namespace, architecture: dict, side: int, learner: str) -> float:
@@ -182,14 +183,14 @@ def run_in_one_batch(arguments: argparse.Namespace, architecture: dict, side: in
     labels = torch.arange(WAYS).repeat_interleave(arguments.shots)
     first = {name: parameter.detach() for name, parameter in own.named_parameters()}
 
-    def loss(weights: dict[str, Tensor], pictures: Tensor) -> Tensor:
-        return functional.cross_entropy(functional_call(own, weights, (pictures,)), labels)
+    def loss(weights: dict[str, Tensor], images: Tensor) -> Tensor:
+        return functional.cross_entropy(functional_call(own, weights, (images,)), labels)
 
-    def adapted(pictures: Tensor, asked: Tensor) -> Tensor:
+    def adapted(images: Tensor, asked: Tensor) -> Tensor:
         weights = first
         for _ in range(model.learner.test_steps):
-            slopes = grad(loss)(weights, pictures)
-            weights = {name: weights[name] - model.learner.inner_rate * slopes[name] for name in weights}
+            slopes = grad(loss)(weights, images)
+            weights = {name: weights[name] - model.learner.inner_lr * slopes[name] for name in weights}
         return functional_call(own, weights, (asked,))
 
     draws = devices.generator("bench pictures", 0)

@@ -24,8 +24,8 @@ from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from metantk.devices import keep_freed_memory
 from metantk.learners.linear import logistic_regression
+from metantk.runtime.devices import keep_freed_memory
 
 WAYS, COPIES, QUERIES = 5, 5, 15
 SHOTS, FEATURES = (1, 5), (96, 640)

@@ -1,7 +1,7 @@
-"""Seconds per few-shot episode: ours, and RFS's own way, with the same network and pictures on the same machine.
+"""Seconds per few-shot episode: ours, and RFS's own way, with the same network and images on the same machine.
 
 RFS's way (its eval/meta_eval.py, written anew): a DataLoader with two workers gives one episode at a time, each
-picture through Pillow and torchvision's transforms, supports in five augmented copies; a forward pass of the
+image through Pillow and torchvision's transforms, supports in five augmented copies; a forward pass of the
 supports and one of the queries; features divided by their norms; scikit-learn's logistic regression. 1-shot and
 5-shot are two evaluations, each with episodes of its own. Ours: `metantk.evaluation`, both at once.
 
@@ -36,15 +36,15 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms as torchvision_transforms
 
-from metantk import devices
 from metantk.backbones.cells import stack
-from metantk.datasets.store import Split, load_split
-from metantk.episodes import Episode, EpisodeSampler
+from metantk.data.episodes import Episode, EpisodeSampler
+from metantk.data.store import Split, load_split
 from metantk.evaluation import evaluate
 from metantk.learners import rfs
 from metantk.models import Model, load_model
 from metantk.options.evaluation import EvaluationOptions
 from metantk.options.learners.rfs import RfsOptions
+from metantk.runtime import devices
 
 HERE = Path(__file__).resolve()
 CPU = torch.device("cpu")
@@ -64,9 +64,9 @@ GENOTYPE = {
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, metavar="DIR", help="prepared data set [1400 random pictures]")
+    parser.add_argument("--data", type=Path, metavar="DIR", help="prepared data set [1400 random images]")
     parser.add_argument("--model", type=Path, metavar="DIR", help="a trained one [5 cells × 16 channels]")
-    parser.add_argument("--size", type=int, default=32, help="of random pictures [32]")
+    parser.add_argument("--size", type=int, default=32, help="of random images [32]")
     parser.add_argument("--episodes", type=int, default=1000, help="of ours [1000]")
     parser.add_argument("--their-episodes", type=int, default=20, help="of RFS's, per number of shots [20]")
     parser.add_argument("--turns", type=int, default=2, help="of each way [2]")
@@ -135,7 +135,7 @@ def run_ours(arguments: argparse.Namespace) -> dict:
 
 
 class Episodes(Dataset):
-    """RFS's way to an episode: pictures one by one through Pillow."""
+    """RFS's way to an episode: images one by one through Pillow."""
 
     def __init__(self, split: Split, episodes: list[Episode], mean: list[float], std: list[float]) -> None:
         self.split, self.episodes = split, episodes
@@ -154,11 +154,11 @@ class Episodes(Dataset):
     def __len__(self) -> int:
         return len(self.episodes)
 
-    def __getitem__(self, number: int) -> tuple[Tensor, Tensor]:
-        episode = self.episodes[number]
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        episode = self.episodes[index]
         return tuple(
-            torch.stack([change(Image.fromarray(self.split.images[picture])) for picture in pictures])
-            for change, pictures in [
+            torch.stack([change(Image.fromarray(self.split.images[image])) for image in images])
+            for change, images in [
                 (self.augmented, np.repeat(episode.support.ravel(), 5)),
                 (self.plain, episode.query.ravel()),
             ]
@@ -177,15 +177,15 @@ def run_rfs(arguments: argparse.Namespace) -> dict:
         episodes = list(sampler.episodes(arguments.their_episodes + 1, seed=0))
         loader = iter(DataLoader(Episodes(split, episodes, model.mean, model.std), batch_size=1, num_workers=2))
         before = now()
-        right = [answer(network, *next(loader), shots)]
+        correct = [answer(network, *next(loader), shots)]
         began = now()
-        right += [answer(network, *episode, shots) for episode in loader]
+        correct += [answer(network, *episode, shots) for episode in loader]
         if arguments.processor:  # the workers' seconds are known when they have ended
             del loader
-            seconds += (now() - before) / len(right)
+            seconds += (now() - before) / len(correct)
         else:
-            seconds += (now() - began) / (len(right) - 1)
-        accuracies.append(round(100 * np.mean(right), 1))
+            seconds += (now() - began) / (len(correct) - 1)
+        accuracies.append(round(100 * np.mean(correct), 1))
     return {"seconds": seconds, "accuracy": accuracies}
 
 

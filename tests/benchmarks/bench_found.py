@@ -1,7 +1,7 @@
 """How good is what a search found, by its own criterion: against random architectures, on fresh draws.
 
     python tests/benchmarks/bench_found.py --data results/caltech101/caltech101/data --criterion ntk_condition \
-        --image-size 16 results/caltech101/caltech101/5cells-8ch/{ntk-fit,metantk}/seed*
+        --image-size 16 results/caltech101/caltech101/5cells-8ch/{ntk-bo,metantk}/seed*
 
 prints for each search the mean over its seeds of how many deviations between random architectures its result lies
 below their mean, and how many of the choices two of its seeds share. The deviation is that of the architectures'
@@ -18,16 +18,16 @@ from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
 
-from metantk import devices
-from metantk.datasets.store import load_split, read_manifest
+from metantk.data.store import load_split, read_manifest
 from metantk.options.backbones.cells import CellsOptions
-from metantk.options.searches.fit import FitOptions
-from metantk.records import Architecture
-from metantk.searches import fit
+from metantk.options.searches.bayesian_optimisation import BayesianOptimisationOptions
+from metantk.results.records import Architecture
+from metantk.runtime import devices
+from metantk.runtime.typed_files import read_record
+from metantk.searches import bayesian_optimisation
 from metantk.searches.base import Problem
 from metantk.searches.plan import Plan, plan_of
 from metantk.space import paths
-from metantk.typed_files import read_record
 
 FRESH = 10**6  # keys of draws that no search has
 
@@ -49,8 +49,10 @@ def main() -> None:
     manifest, train = read_manifest(arguments.data), load_split(arguments.data, "train")
     bar = tqdm(total=arguments.draws * (arguments.random + len(found)), unit="network")
     problem = Problem(backbone, train, train, manifest["mean"], manifest["std"], device, bar)
-    plan = plan_of(problem, FitOptions(criteria=[arguments.criterion], image_size=arguments.image_size))
-    plan = plan._replace(setting=plan.setting._replace(advance=lambda networks: None))
+    plan = plan_of(
+        problem, BayesianOptimisationOptions(criteria=[arguments.criterion], image_size=arguments.image_size)
+    )
+    plan = plan._replace(context=plan.context._replace(advance=lambda networks: None))
     random = paths.balanced_sample(plan.space, arguments.random, devices.numpy_generator("bench random"))
     rows = np.concatenate([random, [paths.row_of(plan.space, one.genotype) for one in found]])
     values = measure(plan, arguments.criterion, rows, arguments.draws, bar)
@@ -65,8 +67,8 @@ def measure(plan: Plan, criterion: str, rows: np.ndarray, draws: int, bar: tqdm)
     """`(draws, architectures)`, the smaller the better."""
     table = []
     for draw in range(draws):
-        values = fit.measure(plan, rows, (FRESH, draw), {}, bar.update)[criterion]
-        table.append(fit.badness(plan.criteria[criterion], values, criterion))
+        values = bayesian_optimisation.measure(plan, rows, (FRESH, draw), {}, bar.update)[criterion]
+        table.append(bayesian_optimisation.badness(plan.criteria[criterion], values, criterion))
     return np.array(table)
 
 
@@ -77,7 +79,7 @@ def report(random: np.ndarray, found: np.ndarray, searches: list[str], rows: np.
     between = np.sqrt(max(means.var(ddof=1) - noise, 0))
     print(f"random: mean {means.mean():.3f}, deviation between architectures {between:.3f}")
     for search in dict.fromkeys(searches):
-        own = [number for number, name in enumerate(searches) if name == search]
+        own = [index for index, name in enumerate(searches) if name == search]
         deviations = (found[:, own].mean(0) - means.mean()) / between
         pairs = [rows[one] @ rows[other] for one, other in combinations(own, 2)]
         agree = f", two seeds share {np.mean(pairs):.1f} choices" if pairs else ""

@@ -24,8 +24,8 @@ from torch import Tensor
 HERE = Path(__file__).resolve()
 sys.path.insert(0, str(HERE.parents[2] / "scripts"))
 
-from metantk import devices
 from metantk.learners.heads import svm_logits
+from metantk.runtime import devices
 
 PENALTY = 0.1
 Head = Callable[[Tensor, Tensor, Tensor, int], Tensor]
@@ -94,13 +94,13 @@ def make_episodes(arguments: argparse.Namespace, features: int, size: float) -> 
     draw = devices.generator("episodes", features)
     means = torch.randn(arguments.episodes, arguments.ways, 1, features, generator=draw)
 
-    def pictures(count: int) -> Tensor:
+    def images(count: int) -> Tensor:
         noise = torch.randn(arguments.episodes, arguments.ways, count, features, generator=draw)
         values = size * torch.nn.functional.leaky_relu(means / 3 + noise, 0.1)
         return values.flatten(1, 2).requires_grad_()
 
     labels = torch.arange(arguments.ways).repeat_interleave(arguments.shots)
-    return pictures(arguments.shots), labels.expand(arguments.episodes, -1), pictures(arguments.queries)
+    return images(arguments.shots), labels.expand(arguments.episodes, -1), images(arguments.queries)
 
 
 def published_logits(solver: Callable, support: Tensor, labels: Tensor, query: Tensor, ways: int) -> Tensor:

@@ -1,6 +1,6 @@
-"""Augmented batches of 64 pictures of 84 × 84 per second: ours, and the usual way of RFS, on the same machine.
+"""Augmented batches of 64 images of 84 × 84 per second: ours, and the usual way of RFS, on the same machine.
 
-RFS's way: each picture through Pillow and torchvision's transforms (crop, colour jitter, flip, tensor, normalise)
+RFS's way: each image through Pillow and torchvision's transforms (crop, colour jitter, flip, tensor, normalise)
 in a DataLoader with two workers. Ours: the same changes on whole batches of a mapped array, in this process, with
 two threads, and another that reads ahead (the rules give a training one: --threads 1). The ways take turns, so that
 a change of the machine's load meets both; the figures are medians.
@@ -24,9 +24,10 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms as torchvision_transforms
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
-from metantk import devices, transforms
-from metantk.datasets.store import Split
+from metantk.data import transforms
+from metantk.data.store import Split
 from metantk.options.augmentation import AugmentationOptions
+from metantk.runtime import devices
 from metantk.training import place
 
 CPU = torch.device("cpu")
@@ -34,7 +35,7 @@ SIDE, BATCH, PADDING, JITTER = 84, 64, 8, 0.4
 MEAN, STD = [0.4721, 0.4533, 0.4100], [0.2772, 0.2678, 0.2845]
 
 
-class PictureByPicture(Dataset):
+class ImageByImage(Dataset):
     """RFS's way, written anew."""
 
     def __init__(self, images: np.ndarray) -> None:
@@ -52,8 +53,8 @@ class PictureByPicture(Dataset):
     def __len__(self) -> int:
         return len(self.images)
 
-    def __getitem__(self, number: int) -> torch.Tensor:
-        return self.transform(Image.fromarray(self.images[number]))
+    def __getitem__(self, index: int) -> torch.Tensor:
+        return self.transform(Image.fromarray(self.images[index]))
 
 
 def main() -> None:
@@ -69,7 +70,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         np.save(Path(folder) / "images.npy", images)
         mapped = np.load(Path(folder) / "images.npy", mmap_mode="r")
-        ways = {"ours": lambda: run_ours(mapped), "picture_by_picture": lambda: run_picture_by_picture(images)}
+        ways = {"ours": lambda: run_ours(mapped), "image_by_image": lambda: run_image_by_image(images)}
         rates = {name: [] for name in ways}
         for turn in range(arguments.turns + 1):
             for name, run in ways.items():
@@ -77,8 +78,8 @@ def main() -> None:
                 if turn:  # the first is to warm up
                     rates[name].append(rate)
     medians = {name: statistics.median(values) for name, values in rates.items()}
-    report = {f"{name}_pictures_per_second": round(median) for name, median in medians.items()}
-    report["ratio"] = round(medians["ours"] / medians["picture_by_picture"], 2)
+    report = {f"{name}_images_per_second": round(median) for name, median in medians.items()}
+    report["ratio"] = round(medians["ours"] / medians["image_by_image"], 2)
     print(json.dumps(report))
 
 
@@ -86,18 +87,18 @@ def run_ours(mapped: np.ndarray) -> float:
     """Seconds for all batches."""
     options = AugmentationOptions(padding=PADDING, jitter=JITTER, flip=True)
     split = Split(mapped, np.zeros(len(mapped), np.int64), ["class"])
-    pictures = place(split, {"mean": MEAN, "std": STD}, CPU)
+    data = place(split, {"mean": MEAN, "std": STD}, CPU)
     draws = devices.generator("augmentation", 0)
     began = time.perf_counter()
-    for raw, _ in pictures.batches(torch.randperm(len(mapped)).split(BATCH)):
+    for raw, _ in data.batches(torch.randperm(len(mapped)).split(BATCH)):
         images = transforms.augment(raw, options, draws)
-        transforms.normalise(images, pictures.mean, pictures.std)
+        transforms.normalise(images, data.mean, data.std)
     return time.perf_counter() - began
 
 
-def run_picture_by_picture(images: np.ndarray) -> float:
+def run_image_by_image(images: np.ndarray) -> float:
     """Seconds for all batches, the start of the workers left out."""
-    loader = DataLoader(PictureByPicture(images), batch_size=BATCH, shuffle=True, num_workers=2, drop_last=True)
+    loader = DataLoader(ImageByImage(images), batch_size=BATCH, shuffle=True, num_workers=2, drop_last=True)
     batches = iter(loader)
     next(batches)
     began = time.perf_counter()

@@ -1,10 +1,10 @@
 """Peak memory and speed of preparing tieredImageNet, in both of its forms, at two sizes: memory must not grow.
 
-Pictures are noise (84 × 84), which neither PNG nor zip makes smaller, as photographs hardly are: the second size
+Images are noise (84 × 84), which neither PNG nor zip makes smaller, as photographs hardly are: the second size
 is a tenth of tieredImageNet's training split. Each preparation runs in a process of its own.
 
 Example:
-    python tests/benchmarks/bench_preparation.py --pictures 11000 44000
+    python tests/benchmarks/bench_preparation.py --images 11000 44000
 """
 
 import argparse
@@ -22,20 +22,20 @@ from PIL import Image
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
 FORMS = ("npz", "png")
-SIDE, CLASSES, HELD_OUT = 84, 10, 20  # pixels, classes of each split, pictures of val and of test
-SPLIT_MARKS = {"train": 1, "val": 2, "test": 3}  # first pixels: no picture stands in two splits
+SIDE, CLASSES, HELD_OUT = 84, 10, 20  # pixels, classes of each split, images of val and of test
+SPLIT_MARKS = {"train": 1, "val": 2, "test": 3}  # first pixels: no image stands in two splits
 
 CHILD = """
 import sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 from metantk.options.dataset import DatasetOptions
-from metantk.datasets import published
-from metantk.datasets.sources import open_source
-from metantk.datasets.store import SPLITS, write_dataset
-source, output, pictures, classes, held_out = sys.argv[2], sys.argv[3], *map(int, sys.argv[4:])
+from metantk.data import published
+from metantk.data.sources import open_source
+from metantk.data.store import SPLITS, write_dataset
+source, output, images, classes, held_out = sys.argv[2], sys.argv[3], *map(int, sys.argv[4:])
 published.PUBLISHED["tiered-imagenet"] = published.PUBLISHED["tiered-imagenet"]._replace(
-    classes=dict.fromkeys(SPLITS, classes), pictures={"train": pictures, "val": held_out, "test": held_out}
+    classes=dict.fromkeys(SPLITS, classes), images={"train": images, "val": held_out, "test": held_out}
 )
 def peak_kib():  # ru_maxrss would count the process that started this one, too
     (line,) = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM")]
@@ -48,34 +48,34 @@ print(before / 1024, peak_kib() / 1024)
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--pictures", nargs=2, type=int, default=[11_000, 44_000], help="of the training split")
-    sizes = parser.parse_args().pictures
+    parser.add_argument("--images", nargs=2, type=int, default=[11_000, 44_000], help="of the training split")
+    sizes = parser.parse_args().images
     for form in FORMS:
-        for pictures in sizes:
-            print(json.dumps(measure(form, pictures)))
+        for images in sizes:
+            print(json.dumps(measure(form, images)))
 
 
-def measure(form: str, pictures: int) -> dict:
-    """Prepare `pictures` training pictures; megabytes (MiB) that the preparation took beyond its imports."""
+def measure(form: str, images: int) -> dict:
+    """Prepare `images` training images; megabytes (MiB) that the preparation took beyond its imports."""
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder) / "source"
-        make_source(source, form, pictures)
+        make_source(source, form, images)
         began = time.perf_counter()
-        command = [sys.executable, "-c", CHILD, SCRIPTS, source, Path(folder) / "data", pictures, CLASSES, HELD_OUT]
+        command = [sys.executable, "-c", CHILD, SCRIPTS, source, Path(folder) / "data", images, CLASSES, HELD_OUT]
         printed = subprocess.run(list(map(str, command)), check=True, capture_output=True, text=True).stdout
         before, peak = map(float, printed.split())
         return {
             "form": form,
-            "pictures": pictures,
+            "images": images,
             "source_mb": round(sum(path.stat().st_size for path in source.iterdir()) / 2**20),
             "peak_mb": round(peak - before, 1),
             "seconds": round(time.perf_counter() - began, 1),
         }
 
 
-def make_source(source: Path, form: str, pictures: int) -> None:
+def make_source(source: Path, form: str, train_images: int) -> None:
     source.mkdir()
-    for part, count in (("train", pictures), ("val", HELD_OUT), ("test", HELD_OUT)):
+    for part, count in (("train", train_images), ("val", HELD_OUT), ("test", HELD_OUT)):
         rng = np.random.default_rng(count)
         labels = np.arange(count) % CLASSES
         key = "labels" if form == "npz" else "label_specific"

@@ -6,7 +6,7 @@ that a change of the machine's load meets all. Seconds are the least of all turn
 kernel    one kernel of the unpruned supernet: the engine; Opacus' own samplers on the plain network; a plain
           forward and backward pass of the plain network (no per-sample gradients: the floor). Peak memory of each.
 regions   linear regions of all candidates of a first round. Literal: both networks of a pair for some candidates,
-          3000 pictures through Pillow for each pair and products in float16, as published; scaled to all.
+          3000 images through Pillow for each pair and products in float16, as published; scaled to all.
 round     both criteria of a first round, one draw. Literal: both networks for some candidates, scaled to all.
           `float32`: the same with products in float32, which the published code does not use but could.
 search    a whole search, put together from rounds like these with 7, 4 and 1 operations left on each edge.
@@ -37,13 +37,13 @@ sys.path.insert(0, str(HERE.parents[1]))
 import literal
 from reference import MixedNetwork, group_norm
 
-from metantk import devices
-from metantk.criteria import pictures as engine
-from metantk.criteria.base import Setting
-from metantk.datasets.store import Split
+from metantk.criteria import inputs as engine
+from metantk.criteria.base import MeasurementContext
+from metantk.data.store import Split
 from metantk.kernels import empirical_kernels
 from metantk.options.searches.prune import PruneOptions
-from metantk.searches import fit, prune
+from metantk.runtime import devices
+from metantk.searches import bayesian_optimisation, prune
 from metantk.searches.base import Cost
 from metantk.searches.plan import Plan
 from metantk.searches.plan import make_plan as plan_of_setting
@@ -52,7 +52,7 @@ from metantk.space.genotype import CELL_TYPES, cell_types
 from metantk.space.supernet import Supernet, initialise
 
 KEY = (0, 0, 0)
-SMALL = {"cells": 3, "channels": 2, "image_size": 8, "pictures": 300}
+SMALL = {"cells": 3, "channels": 2, "image_size": 8, "images": 300}
 LEFT = (7, 4, 1)  # operations on each edge at which a whole search is sampled
 Job = Callable[[], object]
 
@@ -142,20 +142,20 @@ def serve(arguments: argparse.Namespace, part: str, way: str) -> None:
 
 
 def make_plan(arguments: argparse.Namespace, device: torch.device, *, small: bool) -> Plan:
-    """The paper's search on random pictures: 64 classes of 100, 84×84."""
+    """The paper's search on random images: 64 classes of 100, 84×84."""
     side = 16 if small else 84
     images = np.random.default_rng(0).integers(256, size=(6400, side, side, 3), dtype=np.uint8)
-    train = Split(images, np.repeat(np.arange(64), 100), [str(number) for number in range(64)])
+    train = Split(images, np.repeat(np.arange(64), 100), [str(index) for index in range(64)])
     sizes = SMALL if small else {"cells": arguments.cells, "channels": arguments.channels, "image_size": 32}
-    sections = {"linear_regions": {"pictures": SMALL["pictures"]}} if small else {}
+    sections = {"linear_regions": {"images": SMALL["images"]}} if small else {}
     options = PruneOptions(
         criteria=["meta_ntk_condition", "linear_regions"],
-        repeat=1,
+        repeats=1,
         image_size=sizes["image_size"],
         precision=arguments.precision,
-        settings=sections,
+        criteria_options=sections,
     )
-    setting = Setting(
+    context = MeasurementContext(
         space=options.space,
         cells=sizes["cells"],
         channels=sizes["channels"],
@@ -167,49 +167,49 @@ def make_plan(arguments: argparse.Namespace, device: torch.device, *, small: boo
         device=device,
         advance=lambda networks: None,
     )
-    return plan_of_setting(setting, options)
+    return plan_of_setting(context, options)
 
 
 def engine_kernel(plan: Plan, _: argparse.Namespace) -> Job:
-    network, pictures = supernet(plan)
+    network, images = supernet(plan)
     masks = {kind: mask[None] for kind, mask in prune.first_state(plan.space).masks.items()}
-    return lambda: empirical_kernels(network, pictures, masks)
+    return lambda: empirical_kernels(network, images, masks)
 
 
 def literal_kernel(plan: Plan, _: argparse.Namespace) -> Job:
-    network, pictures = plain_network(plan)
-    return lambda: literal.kernels(network, pictures)
+    network, images = plain_network(plan)
+    return lambda: literal.kernels(network, images)
 
 
 def plain_passes(plan: Plan, _: argparse.Namespace) -> Job:
-    network, pictures = plain_network(plan)
+    network, images = plain_network(plan)
 
     def job() -> None:
         network.zero_grad(set_to_none=True)
-        network(pictures).sum().backward()
+        network(images).sum().backward()
 
     return job
 
 
 def supernet(plan: Plan) -> tuple[Supernet, torch.Tensor]:
     network = supernet_of(plan, prune.first_state(plan.space).masks)
-    return network.to(plan.setting.device), draw_tasks(plan, KEY).contiguous()
+    return network.to(plan.context.device), draw_tasks(plan, KEY).contiguous()
 
 
 def supernet_of(plan: Plan, masks: dict) -> Supernet:
-    network = Supernet(plan.space, masks, cell_types(plan.setting.cells), plan.setting.channels, outputs=5)
+    network = Supernet(plan.space, masks, cell_types(plan.context.cells), plan.context.channels, outputs=5)
     initialise(network, "kaiming_normal", devices.generator("weights", *KEY))
     return network
 
 
 def draw_tasks(plan: Plan, key: tuple) -> torch.Tensor:
-    return engine.draw_tasks(plan.setting, plan.settings["meta_ntk_condition"], key)
+    return engine.draw_tasks(plan.context, plan.criteria_options["meta_ntk_condition"], key)
 
 
 def plain_network(plan: Plan) -> tuple[MixedNetwork, torch.Tensor]:
-    network, pictures = supernet(plan)
+    network, images = supernet(plan)
     masks = prune.first_state(plan.space).masks
-    return MixedNetwork(network, plan.space, masks, norm=group_norm).to(plan.setting.device), pictures
+    return MixedNetwork(network, plan.space, masks, norm=group_norm).to(plan.context.device), images
 
 
 def engine_round(plan: Plan, arguments: argparse.Namespace, *, names: tuple, left: int = 7) -> Job:
@@ -243,8 +243,8 @@ def literal_round(
 
     def job() -> float:
         began = time.perf_counter()
-        for number, candidate in enumerate(some):
-            literal_pair(plan, names, masks, candidate, (*KEY, number), products)
+        for index, candidate in enumerate(some):
+            literal_pair(plan, names, masks, candidate, (*KEY, index), products)
         return (time.perf_counter() - began) * len(candidates) / len(some)
 
     return job
@@ -259,15 +259,14 @@ def literal_pair(
     products: torch.dtype = torch.float16,
 ) -> dict:
     """C and R of the networks with and without a candidate, each drawn anew as the published code does."""
-    networks, device = literal.Networks(plan, key, masks), plan.setting.device
+    networks, device = literal.Networks(plan, key, masks), plan.context.device
     batch = prune.batch_masks(masks, [candidate])
-    both = [{kind: batch[kind][number] for kind in CELL_TYPES} for number in (0, 1)]
+    both = [{kind: batch[kind][index] for kind in CELL_TYPES} for index in (0, 1)]
     values = {}
     if "meta_ntk_condition" in names:
-        pictures = draw_tasks(plan, key)
+        images = draw_tasks(plan, key)
         values["meta_ntk_condition"] = [
-            literal.meta_ntk_condition(plan, networks.plain(mask).to(plan.setting.device), pictures)
-            for mask in both
+            literal.meta_ntk_condition(plan, networks.plain(mask).to(plan.context.device), images) for mask in both
         ]
     if "linear_regions" in names:
         crops = [batch.to(device) for batch in literal.crops(plan)]
@@ -325,8 +324,8 @@ def literal_small(plan: Plan, _: argparse.Namespace) -> Job:
         state = prune.first_state(plan.space)
         while (this := prune.next_round(plan.space, state.masks)) is not None:
             pairs = [
-                literal_pair(plan, names, state.masks, candidate, (0, state.rounds, number))
-                for number, candidate in enumerate(this.candidates)
+                literal_pair(plan, names, state.masks, candidate, (0, state.rounds, index))
+                for index, candidate in enumerate(this.candidates)
             ]
             scores = {}
             for name in names:
@@ -346,7 +345,7 @@ def path_rows(plan: Plan) -> np.ndarray:
 
 def engine_paths(plan: Plan, _: argparse.Namespace) -> Job:
     only = plan._replace(criteria={"meta_ntk_condition": plan.criteria["meta_ntk_condition"]})
-    return lambda: fit.measure(only, path_rows(plan), KEY, {}, lambda done: None)
+    return lambda: bayesian_optimisation.measure(only, path_rows(plan), KEY, {}, lambda done: None)
 
 
 def plain_paths(plan: Plan, _: argparse.Namespace) -> Job:
@@ -355,14 +354,14 @@ def plain_paths(plan: Plan, _: argparse.Namespace) -> Job:
     for row in path_rows(plan):
         masks = {kind: mask[0] for kind, mask in paths.masks_of(plan.space, row).items()}
         network = MixedNetwork(supernet_of(plan, masks), plan.space, masks, norm=group_norm)
-        networks.append(network.to(plan.setting.device))
-    pictures = draw_tasks(plan, KEY).contiguous()
-    threads = torch.get_num_threads() if plan.setting.device.type == "cpu" else 1
+        networks.append(network.to(plan.context.device))
+    images = draw_tasks(plan, KEY).contiguous()
+    threads = torch.get_num_threads() if plan.context.device.type == "cpu" else 1
 
     def passes(network: MixedNetwork) -> None:
         torch.set_num_threads(1)
         network.zero_grad(set_to_none=True)
-        network(pictures).sum().backward()
+        network(images).sum().backward()
 
     def job() -> None:
         with ThreadPoolExecutor(threads) as pool:

@@ -1,6 +1,6 @@
 """What MetaNTK-NAS costs against MetaNAS, at equal size: the paper's headline is a hundred times less.
 
-Both searches run on networks of the same cells, channels and pictures, one after the other in one process, and each
+Both searches run on networks of the same cells, channels and images, one after the other in one process, and each
 is measured in part. Of Algorithm 1: one draw of --candidates candidates of every round, which the published 3 draws
 of all of them cost so many times as much (operations are removed at random; which ones changes the cost little). Of
 MetaNAS: --meta-steps of --tasks tasks of its warm-up and of its search, and so for the published 15,000 of 10 tasks
@@ -29,11 +29,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "scripts"))
 import torch
 from tqdm import tqdm
 
-from metantk import devices
-from metantk.datasets.store import Split
+from metantk.data.store import Split
 from metantk.options.backbones.cells import CellsOptions
 from metantk.options.searches.metanas import MetaNasOptions
 from metantk.options.searches.prune import PruneOptions
+from metantk.runtime import devices
 from metantk.searches import metanas, prune
 from metantk.searches.base import Cost, Problem
 from metantk.space.supernet import full_masks
@@ -59,9 +59,9 @@ class Measured(NamedTuple):
 class Forgetful:
     """A checkpoint that keeps nothing."""
 
-    kept = None
+    state = None
 
-    def keep(self, state: dict) -> None:
+    def save(self, state: dict) -> None:
         pass
 
 
@@ -103,11 +103,11 @@ def measure(costs_of: Callable[[], dict]) -> Measured:
 
 
 def make_problem(arguments: argparse.Namespace, device: torch.device) -> Problem:
-    """Noise for pictures: what a search costs does not depend on them."""
+    """Noise for images: what a search costs does not depend on them."""
     draws = np.random.default_rng(0)
     shape = (64 * 20, arguments.image_size, arguments.image_size, 3)
     images = draws.integers(256, size=shape, dtype=np.uint8)
-    split = Split(images, np.repeat(np.arange(64), 20), [str(number) for number in range(64)])
+    split = Split(images, np.repeat(np.arange(64), 20), [str(index) for index in range(64)])
     backbone = CellsOptions(cells=arguments.cells, channels=arguments.channels)
     bar = tqdm(file=io.StringIO())
     return Problem(backbone, split, split, [0.5] * 3, [0.3] * 3, device, bar)
@@ -116,21 +116,21 @@ def make_problem(arguments: argparse.Namespace, device: torch.device) -> Problem
 def metantk_costs(problem: Problem, arguments: argparse.Namespace) -> dict[tuple[str, int], Cost]:
     """Of all rounds, scaled to all candidates and the published number of draws."""
     options = PruneOptions(
-        criteria=["meta_ntk_condition", "linear_regions"], repeat=1, image_size=arguments.image_size
+        criteria=["meta_ntk_condition", "linear_regions"], repeats=1, image_size=arguments.image_size
     )
     plan, draws = prune.plan_of(problem, options), np.random.default_rng(0)
-    masks, costs, number = full_masks(plan.space), {}, 0
+    masks, costs, index = full_masks(plan.space), {}, 0
     while (this := prune.next_round(plan.space, masks)) is not None:
         order = draws.permutation(len(this.candidates)).tolist()
         chosen = [this.candidates[candidate] for candidate in order[: arguments.candidates]]
         factor = PUBLISHED_REPEAT * (1 + len(order)) / (1 + len(chosen))  # the unpruned network is measured, too
         for name in plan.criteria:
             cost = Cost()
-            prune.measure_draw(plan, name, chosen, masks, (0, number, 0), cost)
-            costs[name, number] = scaled(cost, factor)
+            prune.measure_draw(plan, name, chosen, masks, (0, index, 0), cost)
+            costs[name, index] = scaled(cost, factor)
         for candidate in (this.candidates[removed] for removed in prune.choose_removed(this, order)):
             masks[candidate.cell][candidate.edge, candidate.operation] = False
-        number += 1
+        index += 1
     return costs
 
 
@@ -140,9 +140,10 @@ def metanas_costs(problem: Problem, arguments: argparse.Namespace) -> dict[str, 
         layout="few-shot",
         cells=None,
         channels=None,
-        meta_epochs=2 * arguments.meta_steps,
-        warm_up_epochs=arguments.meta_steps,
-        tasks=arguments.tasks,
+        epochs=2,
+        steps_per_epoch=arguments.meta_steps,
+        warm_up_epochs=1,
+        meta_batch_size=arguments.tasks,
     )
     costs = metanas.find(problem, options, 0, Forgetful()).costs
     share = PUBLISHED_TASKS / (arguments.tasks * arguments.meta_steps)

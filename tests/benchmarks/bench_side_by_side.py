@@ -21,7 +21,7 @@ SPINNING = {"GOMP_SPINCOUNT": "300000"}  # as PyTorch's threads wait by default
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--size", type=int, default=32, help="of pictures [32]")
+    parser.add_argument("--size", type=int, default=32, help="of images [32]")
     parser.add_argument("--steps", type=int, default=5, help="of each training [5]")
     arguments = parser.parse_args()
     cores = os.cpu_count() or 1

@@ -1,6 +1,6 @@
-"""Pictures per second of RFS's training: ours, and RFS's own loop, with the same network on the same machine.
+"""Images per second of RFS's training: ours, and RFS's own loop, with the same network on the same machine.
 
-RFS's loop, written anew: each picture through Pillow and torchvision's transforms in a DataLoader with two workers;
+RFS's loop, written anew: each image through Pillow and torchvision's transforms in a DataLoader with two workers;
 the network of PyTorch's own modules, as it reads, in PyTorch's default order of axes and with its default memory
 settings; SGD. Ours: `metantk.training` with the learner `rfs`. Neither drops paths. The ways take turns, each in a
 process of its own; the start of the workers and a first step are left out. `--processor` counts the seconds of
@@ -32,11 +32,11 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms as torchvision_transforms
 
-from metantk import devices
 from metantk.backbones.cells import stack
 from metantk.learners.rfs import Learner
 from metantk.options.learners.rfs import RfsOptions
-from metantk.training import Pictures, Trainer
+from metantk.runtime import devices
+from metantk.training import ImageData, Trainer
 
 CPU = torch.device("cpu")
 CLASSES = 64
@@ -44,9 +44,9 @@ CLASSES = 64
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--size", type=int, default=32, help="of pictures [32]")
+    parser.add_argument("--size", type=int, default=32, help="of images [32]")
     parser.add_argument("--channels", type=int, default=16, help="of the first cells [16]")
-    parser.add_argument("--batch", type=int, default=64, help="pictures per step [64]")
+    parser.add_argument("--batch", type=int, default=64, help="images per step [64]")
     parser.add_argument("--steps", type=int, default=24, help="per turn [24]")
     parser.add_argument("--turns", type=int, default=3, help="of each way [3]")
     parser.add_argument("--threads", type=int, default=2, help="of PyTorch [2]")
@@ -68,13 +68,13 @@ def main() -> None:
                 sys.exit(run.stderr)
             found[name].append(arguments.batch * arguments.steps / json.loads(run.stdout.splitlines()[-1]))
     rates = {name: statistics.median(values) for name, values in found.items()}
-    report = {f"{name}_pictures_per_second": round(rate, 1) for name, rate in rates.items()}
+    report = {f"{name}_images_per_second": round(rate, 1) for name, rate in rates.items()}
     report["ratio"] = round(rates["ours"] / rates["rfs"], 2)
     print(json.dumps(report))
 
 
 def draw(arguments: argparse.Namespace) -> tuple[np.ndarray, Tensor]:
-    """Pictures for a first step and those that count."""
+    """Images for a first step and those that count."""
     count = arguments.batch * (arguments.steps + 1)
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (count, arguments.size, arguments.size, 3), dtype=np.uint8)
@@ -97,14 +97,14 @@ def run_ours(arguments: argparse.Namespace) -> float:
         precision=arguments.precision,
         augmentation={"padding": PADDING, "jitter": JITTER, "flip": True},
     )
-    pictures = Pictures(torch.from_numpy(images), labels, CPU, MEAN, STD)
-    trainer = Trainer(Learner(options, make_network(arguments), pictures, 0), pictures, seed=0)
+    data = ImageData(torch.from_numpy(images), labels, CPU, MEAN, STD)
+    trainer = Trainer(Learner(options, make_network(arguments), data, 0), data, seed=0)
     moments, now = [], clock(arguments)
     trainer.train_epoch(lambda _: moments.append(now()))
     return moments[-1] - moments[0]
 
 
-class PictureByPicture(Dataset):
+class ImageByImage(Dataset):
     """RFS's way."""
 
     def __init__(self, images: np.ndarray, labels: Tensor) -> None:
@@ -122,21 +122,21 @@ class PictureByPicture(Dataset):
     def __len__(self) -> int:
         return len(self.images)
 
-    def __getitem__(self, number: int) -> tuple[Tensor, Tensor]:
-        return self.transform(Image.fromarray(self.images[number])), self.labels[number]
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        return self.transform(Image.fromarray(self.images[index])), self.labels[index]
 
 
 def run_rfs(arguments: argparse.Namespace) -> float:
     images, labels = draw(arguments)
     network = PlainNetwork(make_network(arguments)).train()
     optimiser = torch.optim.SGD(network.parameters(), lr=0.05, momentum=0.9, weight_decay=5e-4)
-    data = PictureByPicture(images, labels)
+    dataset = ImageByImage(images, labels)
     moments: list[float] = []
     now = (
         (lambda: sum(os.times()[:2])) if arguments.processor else time.perf_counter
     )  # without the workers' seconds
-    for pictures, targets in DataLoader(data, arguments.batch, shuffle=True, num_workers=2, drop_last=True):
-        loss = nn.functional.cross_entropy(network(pictures), targets)
+    for batch, targets in DataLoader(dataset, arguments.batch, shuffle=True, num_workers=2, drop_last=True):
+        loss = nn.functional.cross_entropy(network(batch), targets)
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()

@@ -5,10 +5,10 @@ import pytest
 import torch
 from small_search import CRITERIA, make_plan, measure
 
-from metantk import devices
-from metantk.criteria import chunks, pictures
-from metantk.criteria.base import Draws
+from metantk.criteria import chunks, inputs
+from metantk.criteria.base import RandomKeys
 from metantk.kernels import empirical_kernels, sample_by_folding, sample_by_products
+from metantk.runtime import devices
 from metantk.searches import prune
 from metantk.searches.plan import Plan
 from metantk.space.genotype import SPACES, cell_types, to_genotype
@@ -25,14 +25,16 @@ def first_batch(plan: Plan) -> dict[str, torch.Tensor]:
 
 
 def draw_tasks(plan: Plan) -> torch.Tensor:
-    return pictures.draw_tasks(plan.setting, plan.settings["meta_ntk_condition"], KEY)
+    return inputs.draw_tasks(plan.context, plan.criteria_options["meta_ntk_condition"], KEY)
 
 
 def ntk(plan: Plan, masks: dict[str, torch.Tensor], tasks: torch.Tensor) -> torch.Tensor:
-    return chunks.kernels_of_candidates(plan.setting, Draws.of(KEY), masks, tasks, outputs=2).ntk
+    return chunks.kernels_of_candidates(plan.context, RandomKeys.of(KEY), masks, tasks, outputs=2).ntk
 
 
-@pytest.mark.parametrize("draws", [Draws.of(KEY), Draws(KEY, (2,), head=(3,))], ids=["common", "own heads"])
+@pytest.mark.parametrize(
+    "draws", [RandomKeys.of(KEY), RandomKeys(KEY, (2,), head=(3,))], ids=["common", "own heads"]
+)
 @pytest.mark.parametrize("name", CRITERIA)
 def test_values_are_those_of_the_cpu(name, draws):
     """All draws are made on the CPU, whatever the device."""
@@ -50,7 +52,7 @@ def test_kernels_in_float32_are_close_to_float64():
     tasks = draw_tasks(make_plan(CUDA))
     for precision in ("float32", "float64"):
         plan = make_plan(CUDA, precision=precision)
-        kernels[precision] = ntk(plan, first_batch(plan), tasks.to(plan.setting.dtype))
+        kernels[precision] = ntk(plan, first_batch(plan), tasks.to(plan.context.dtype))
     error = (kernels["float32"] - kernels["float64"]).abs().amax() / kernels["float64"].abs().amax()
     assert error < 1e-2
 
@@ -94,7 +96,7 @@ def test_little_memory_means_smaller_chunks_and_the_same_kernels(monkeypatch, ca
 def test_whole_search_gives_the_genotype_of_the_cpu(draws):
     found = {}
     for device in ("cpu", CUDA):
-        plan = make_plan(device, draws=draws)
+        plan = make_plan(device, random_numbers=draws)
         state = prune.first_state(plan.space)
         for mask in state.masks.values():  # two operations on each edge: some rounds are enough
             mask[:, 2:] = False
@@ -114,5 +116,5 @@ def test_both_samplers_agree(stride):
 def test_both_spaces_run():
     for name in SPACES:
         plan = make_plan(CUDA, space=name)
-        values = measure(plan, "meta_ntk_condition", first_batch(plan), Draws.of((0, 0, 0)))
+        values = measure(plan, "meta_ntk_condition", first_batch(plan), RandomKeys.of((0, 0, 0)))
         assert np.isfinite(values).all()

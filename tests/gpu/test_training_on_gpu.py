@@ -4,13 +4,15 @@ import numpy as np
 import pytest
 import torch
 
-from metantk import backbones, devices, training, transforms
-from metantk.datasets.store import Split
+from metantk import backbones, training
+from metantk.data import transforms
+from metantk.data.store import Split
 from metantk.learners import rfs
 from metantk.options.augmentation import AugmentationOptions
 from metantk.options.backbones.cells import CellsOptions
 from metantk.options.backbones.conv4 import Conv4Options
 from metantk.options.backbones.resnet12 import ResNet12Options
+from metantk.runtime import devices
 from metantk.searches.sample import random_genotype
 from metantk.space.genotype import SPACES
 
@@ -35,22 +37,22 @@ def make_trainer(kind: str, device: torch.device) -> training.Trainer:
     genotype = random_genotype(SPACES["few-shot"], 0) if kind == "cells" else None
     network = backbones.build(BACKBONES[kind].architecture(SIDE, genotype), rfs.outputs(options, CLASSES))
     network.initialise_(devices.generator("initial weights", 0))
-    pictures = training.place(make_split(), NORMALISATION, device)
-    return training.Trainer(rfs.Learner(options, network.to(device), pictures, 0), pictures, seed=0)
+    data = training.place(make_split(), NORMALISATION, device)
+    return training.Trainer(rfs.Learner(options, network.to(device), data, 0), data, seed=0)
 
 
 class Enough(Exception):
     pass
 
 
-@pytest.mark.parametrize("on_device", [True, False], ids=["pictures on the device", "pictures from the disk"])
+@pytest.mark.parametrize("on_device", [True, False], ids=["images on the device", "images from the disk"])
 @pytest.mark.parametrize("kind", BACKBONES)
 def test_no_training_step_waits_for_the_device(kind, on_device, monkeypatch):
     """PyTorch raises an error at any operation that synchronises: reading a batch, its augmentation, the step."""
     if not on_device:
         monkeypatch.setattr(training.devices, "free_memory", lambda device: 0)
     trainer = make_trainer(kind, CUDA)
-    assert isinstance(trainer.pictures.images, torch.Tensor) == on_device
+    assert isinstance(trainer.data.images, torch.Tensor) == on_device
     assert trainer.learner.steps == STEPS
     trainer.train_epoch(lambda steps: None)  # constants are uploaded and kernels chosen
     taken = []
@@ -82,7 +84,7 @@ def test_the_mode_notices_a_step_that_waits():
         torch.cuda.set_sync_debug_mode("default")
 
 
-@pytest.mark.parametrize("on_device", [True, False], ids=["pictures on the device", "pictures from the disk"])
+@pytest.mark.parametrize("on_device", [True, False], ids=["images on the device", "images from the disk"])
 def test_batches_and_augmentation_are_those_of_the_cpu(on_device, monkeypatch):
     """Draws are made on the CPU; devices differ by rounding."""
     placed = {"cpu": training.place(make_split(), NORMALISATION, torch.device("cpu"))}
@@ -90,7 +92,7 @@ def test_batches_and_augmentation_are_those_of_the_cpu(on_device, monkeypatch):
         monkeypatch.setattr(training.devices, "free_memory", lambda device: 0)
     placed["cuda"] = training.place(make_split(), NORMALISATION, CUDA)
     orders = torch.randperm(48, generator=torch.Generator().manual_seed(0)).split(8)
-    batches = {name: list(pictures.batches(orders)) for name, pictures in placed.items()}
+    batches = {name: list(data.batches(orders)) for name, data in placed.items()}
     options = AugmentationOptions(padding=3)
     for (images, labels), (expected, expected_labels) in zip(batches["cuda"], batches["cpu"], strict=True):
         assert images.device == labels.device == CUDA

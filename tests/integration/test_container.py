@@ -13,10 +13,10 @@ import pytest
 import yaml
 from conftest import House, copy_house, place_image, program_environment, tiny_configuration
 
-from metantk.container import FOLDER, image_name
+from metantk.runtime.container import FOLDER, image_name
 
 PROFILE = "workflow/profiles/slurm-apptainer"
-# What differs between any two runs, by name: logs, and tables and a picture of measured times and memory.
+# What differs between any two runs, by name: logs, and tables and an image of measured times and memory.
 MEASURED = ("benchmarks/", "logs/", "tables/summary.", "tables/table1.", "tables/costs.", "/cost.")
 MEASURED_KEYS = ("seconds", "costs", "peak_memory_mb")
 ORDINARY_USER = 65534

@@ -129,8 +129,8 @@ def test_the_summary_has_the_columns_and_rows_of_the_design(results, summary):
         for (backbone, search, learner), model in ROWS.items()
         for shots in (1, 5)
     ]
-    numbers = summary[["params", "search_seconds", "accuracy_mean", "ci95"]]
-    assert numbers.notna().all(axis=None)
+    indices = summary[["params", "search_seconds", "accuracy_mean", "ci95"]]
+    assert indices.notna().all(axis=None)
     assert (summary["params"] > 0).all()
     assert (summary["ci95"] > 0).all()
 
@@ -168,11 +168,11 @@ def test_every_node_has_two_inputs_and_what_is_found_two_different_ones(with_cel
             assert len(cells[cell]) == len(cells[f"{cell}_concat"])
             if not published:
                 assert cells[f"{cell}_concat"] == [2, 3, 4]
-            for number, node in enumerate(cells[cell], start=2):
+            for index, node in enumerate(cells[cell], start=2):
                 sources = [source for _, source in node]
                 assert len(sources) == 2
                 assert published or len(set(sources)) == 2
-                assert all(0 <= source < number for source in sources)
+                assert all(0 <= source < index for source in sources)
 
 
 def test_every_search_finds_an_architecture_of_its_own(searched, with_cells):
@@ -186,7 +186,7 @@ def test_it_takes_minutes_on_two_cores(house):
 
 def test_memory_stays_below_2_gib(results, searched, chains):
     benchmarks = list((results / "benchmarks").rglob("*.tsv"))
-    # Each seed's stages, the data set and its pictures, the drawings of each search, tables, figures of results.
+    # Each seed's stages, the data set and its images, the drawings of each search, tables, figures of results.
     assert len(benchmarks) == len(searched) + 2 * len(chains) + 2 + len(SEARCHES) + 2
     peaks = {path: pd.read_csv(path, sep="\t")["max_rss"].max() for path in benchmarks}  # MiB; NaN: too short
     assert max(peak for peak in peaks.values() if peak == peak) < 2048

@@ -7,7 +7,7 @@ from literal import changes, measure_round
 from small_search import CRITERIA, make_plan, measure
 
 from metantk.criteria import chunks, linear_regions
-from metantk.criteria.base import Draws
+from metantk.criteria.base import RandomKeys
 from metantk.searches import prune
 from metantk.searches.plan import Plan
 from metantk.searches.prune import Candidate, Round, State
@@ -33,7 +33,7 @@ def compare_ranks(plan: Plan, rows: list[dict], this: Round, scores: dict[str, l
     for name in scores:
         assert [row[f"{name}_rank"] for row in rows] == ranks[name]
     removed = set(prune.choose_removed(this, order))
-    assert [row["removed"] for row in rows] == [number in removed for number in range(len(rows))]
+    assert [row["removed"] for row in rows] == [index in removed for index in range(len(rows))]
 
 
 def test_first_round_has_the_literal_values():
@@ -42,11 +42,11 @@ def test_first_round_has_the_literal_values():
     state = prune.first_state(plan.space)
     chosen = prune.next_round(plan.space, state.masks).candidates[::7]
     batch = prune.batch_masks(state.masks, chosen)
-    values = {name: measure(plan, name, batch, Draws.of((5, 0, 0))) for name in plan.criteria}
+    values = {name: measure(plan, name, batch, RandomKeys.of((5, 0, 0))) for name in plan.criteria}
     rows = [
-        {name: value[number] for name, value in values.items()}
+        {name: value[index] for name, value in values.items()}
         | {"meta_ntk_condition_unpruned": values["meta_ntk_condition"][0]}
-        for number in range(1, 1 + len(chosen))
+        for index in range(1, 1 + len(chosen))
     ]
     compare(plan, rows, state, chosen, seed=5)
 
@@ -88,7 +88,7 @@ def test_values_do_not_depend_on_chunks_or_threads(name, monkeypatch):
         monkeypatch.setitem(linear_regions.PATTERN_CHUNK, "cpu", chunk)
         monkeypatch.setattr(chunks, "_chunk_size", lambda *_, **__: chunk)
         try:
-            return measure(plan, name, batch, Draws.of((3, 0, 0)))
+            return measure(plan, name, batch, RandomKeys.of((3, 0, 0)))
         finally:
             torch.set_num_threads(before)
 

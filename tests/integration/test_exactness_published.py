@@ -6,8 +6,8 @@ from small_search import make_plan
 from test_exactness import compare_ranks, rounds_of_a_search
 from torch import Tensor
 
-from metantk.criteria import pictures
-from metantk.devices import generator
+from metantk.criteria import inputs
+from metantk.runtime.devices import generator
 from metantk.searches import prune
 from metantk.searches.plan import Plan
 from metantk.searches.prune import Candidate
@@ -15,21 +15,21 @@ from metantk.space.supernet import initialise
 
 
 def published_pair(
-    plan: Plan, candidate: Candidate, masks: dict[str, Tensor], seed: int, number: int, repeat: int, place: int
+    plan: Plan, candidate: Candidate, masks: dict[str, Tensor], seed: int, index: int, repeat: int, place: int
 ) -> tuple[list[float], list[float]]:
     """C and R of the networks with and without a candidate, one after the other, as the authors' program draws.
 
-    Body weights are the round's, thin weights a candidate's, pictures a pair's, and each network has its own head.
+    Body weights are the round's, thin weights a candidate's, images a pair's, and each network has its own head.
     """
-    key = (seed, number, repeat, place)
-    tasks = pictures.draw_tasks(plan.setting, plan.settings["meta_ntk_condition"], key)
-    crops = pictures.draw_crops(plan.setting, plan.settings["linear_regions"], key)
-    wide, thin = Networks(plan, (seed, number), masks), Networks(plan, (seed, number, place), masks)
+    key = (seed, index, repeat, place)
+    tasks = inputs.draw_tasks(plan.context, plan.criteria_options["meta_ntk_condition"], key)
+    crops = inputs.draw_crops(plan.context, plan.criteria_options["linear_regions"], key)
+    wide, thin = Networks(plan, (seed, index), masks), Networks(plan, (seed, index, place), masks)
     without = {cell: mask.clone() for cell, mask in masks.items()}
     without[candidate.cell][candidate.edge, candidate.operation] = False
     conditions, counts = [], []
     for side, mask in enumerate((masks, without)):
-        initialise(wide.wide.head, plan.setting.initialisation, generator("head", *key, side))
+        initialise(wide.wide.head, plan.context.initialisation, generator("head", *key, side))
         conditions.append(meta_ntk_condition(plan, wide.plain(mask), tasks))
         counts.append(regions(thin.plain_thin(mask), crops))
     return conditions, counts
@@ -37,7 +37,7 @@ def published_pair(
 
 def test_published_draws_have_the_literal_values_ranks_and_choices():
     """Two repeats of each of 5 rounds, from two operations per edge to the genotype."""
-    plan = make_plan(draws="published", repeat=2, initialisation="pytorch")
+    plan = make_plan(random_numbers="published", repeats=2, initialisation="pytorch")
     seed = 1
     for state, rows in rounds_of_a_search(plan, seed):
         this = prune.next_round(plan.space, state.masks)

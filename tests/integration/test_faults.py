@@ -34,13 +34,13 @@ def one_row() -> dict:
 def row_of_each_kind() -> dict:
     """All searches and all learners, as small as they come."""
     tiny = tiny_configuration()
-    task = {"tasks": 2, "queries": 3}
+    task = {"meta_batch_size": 2, "queries": 3}
     rows = [
         ("3cells-2ch", "linear-regions", "rfs"),
         ("3cells-2ch", "metanas", "reptile"),
         ("3cells-2ch", "t-nas", "maml-plus-plus"),
         ("3cells-2ch", "autometa", "anil"),
-        ("3cells-2ch", "ntk-fit", "metaoptnet"),
+        ("3cells-2ch", "ntk-bo", "metaoptnet"),
         ("mixed-2", "fixed", "metanas"),
     ]
     return tiny | {
@@ -48,22 +48,34 @@ def row_of_each_kind() -> dict:
         "backbones": {"mixed-2": {"kind": "mixed", "cells": 2, "channels": 2, "reductions": [1]}},
         "searches": tiny["searches"]
         | {
-            "metanas": {"cells": 2, "channels": 2, "reductions": [1], "image_size": 8, "meta_epochs": 4}
-            | {"warm_up_epochs": 2, "tasks": 2, "shots": 3, "prune_every": 3},
-            "t-nas": {"channels": 2, "epochs": 2, "tasks_per_epoch": 4, "tasks": 2, "queries": 2}
-            | {"validation_tasks": 2, "validation_steps": 2},
-            "autometa": {"image_size": 8, "first_level": 2, "beam": 2, "ensemble": 2, "predictor_epochs": 3}
-            | {"iterations": 3, "tasks": 2, "shots": 3, "validation_tasks": 2, "validation_steps": 2},
-            "fit": {"first_sample": 12, "block": 4, "measurements": 16, "certificate": 4, "image_size": 8},
+            "metanas": {"cells": 2, "channels": 2, "reductions": [1], "image_size": 8, "epochs": 4}
+            | {"steps_per_epoch": 1, "warm_up_epochs": 2, "meta_batch_size": 2, "shots": 3, "prune_every_steps": 3},
+            "t-nas": {"channels": 2, "epochs": 2, "steps_per_epoch": 2, "meta_batch_size": 2, "queries": 2}
+            | {"validation_episodes": 2, "validation_inner_steps": 2},
+            "autometa": {"image_size": 8, "first_level": 2, "beam": 2, "ensemble": 2, "predictor_steps": 3}
+            | {
+                "meta_steps": 3,
+                "meta_batch_size": 2,
+                "shots": 3,
+                "validation_episodes": 2,
+                "validation_inner_steps": 2,
+            },
+            "bayesian-optimisation": {
+                "initial_samples": 12,
+                "samples_per_round": 4,
+                "max_evaluations": 16,
+                "random_comparisons": 4,
+                "image_size": 8,
+            },
         },
         "learners": {
             "rfs": {"epochs": 2},
-            "reptile": {"epochs": 2, "steps": 3, "tasks": 2, "shots": 3, "test_steps": 2},
-            "maml-plus-plus": {"epochs": 2, "steps": 2, **task},
-            "anil": {"epochs": 2, "steps": 3, **task},
-            "metaoptnet": {"epochs": 2, "steps": 3, "shots": 2, "validation_episodes": 4, **task},
-            "metanas": {"epochs": 2, "steps": 2, "warm_up_epochs": 1, "tasks": 2, "shots": 3}
-            | {"adaptation": {"steps": 2}},
+            "reptile": {"epochs": 2, "steps_per_epoch": 3, "meta_batch_size": 2, "shots": 3, "test_steps": 2},
+            "maml-plus-plus": {"epochs": 2, "steps_per_epoch": 2, **task},
+            "anil": {"epochs": 2, "steps_per_epoch": 3, **task},
+            "metaoptnet": {"epochs": 2, "steps_per_epoch": 3, "shots": 2, "validation_episodes": 4, **task},
+            "metanas": {"epochs": 2, "steps_per_epoch": 2, "warm_up_epochs": 1, "meta_batch_size": 2, "shots": 3}
+            | {"adaptation": {"inner_steps": 2}},
         },
     }
 
@@ -180,9 +192,9 @@ def test_a_second_workflow_process_refuses(tiny_house, environment):
 def test_a_clock_that_jumps_reruns_nothing(finished):
     """As after a reboot with a dead battery: all times a day ahead, or years back."""
     files = [path for path in finished.path.glob("results/**/*") if path.is_file()]
-    for moment in (time.time() + 86400, 1_000_000_000):
-        for number, path in enumerate(random.Random(0).sample(files, len(files))):
-            os.utime(path, (moment + number, moment + number))
+    for context in (time.time() + 86400, 1_000_000_000):
+        for index, path in enumerate(random.Random(0).sample(files, len(files))):
+            os.utime(path, (context + index, context + index))
         assert finished.planned() == set()
 
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from metantk import progress
 from metantk.options.config import parse_config
+from metantk.results import status
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 MEGABYTES = 30
@@ -101,6 +101,6 @@ def test_figures_are_labelled_by_method_and_seed(report):
 def test_a_finished_workflow_has_nothing_left(finished_run, monkeypatch):
     monkeypatch.chdir(finished_run.path)
     config = parse_config(finished_run.configuration)
-    seen = progress.look(config)
+    seen = status.look(config)
     assert (seen.running, seen.left) == ([], [])
     assert all(job.benchmark.is_file() and job.log.is_file() for job in seen.done)

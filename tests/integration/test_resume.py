@@ -13,16 +13,16 @@ import pytest
 SEARCH = {
     "kind": "prune",
     "criteria": ["meta_ntk_condition", "linear_regions"],
-    "repeat": 1,
+    "repeats": 1,
     "image_size": 8,
-    "settings": {
+    "criteria_options": {
         "meta_ntk": {"ways": 2, "tasks": 2},
-        "linear_regions": {"pictures": 60, "batches": 1},
+        "linear_regions": {"images": 60, "batches": 1},
     },
 }
 BACKBONE = {"kind": "cells", "cells": 3, "channels": 2}
 LEARNER = {"kind": "rfs", "epochs": 8, "milestones": [4, 6]}
-EVALUATION = {"episodes": 70, "queries": 3, "copies": 2}
+EVALUATION = {"episodes": 70, "queries": 3, "support_copies": 2}
 DATA = "results/glyphs/data"
 SEARCHED = Path("results/glyphs/3cells-2ch/random/seed0")
 FOUND = ("architecture.json", "search.csv")
@@ -57,7 +57,7 @@ def run(house, words: list[str]) -> str:
     return finished.stderr
 
 
-def end_after_checkpoint(house, environment: dict, words: list[str], output: Path, number: int) -> str:
+def end_after_checkpoint(house, environment: dict, words: list[str], output: Path, index: int) -> str:
     """Send a signal to a program as soon as it has a checkpoint; what it logged."""
     process = subprocess.Popen(
         [sys.executable, *words[1:]], cwd=house.path, env=environment, stderr=subprocess.PIPE, text=True
@@ -67,11 +67,11 @@ def end_after_checkpoint(house, environment: dict, words: list[str], output: Pat
         while not list(output.glob(".checkpoints/[!.]*")):
             assert process.poll() is None, "it ended without a checkpoint"
             time.sleep(0.002)
-        process.send_signal(number)
+        process.send_signal(index)
         log = process.communicate(timeout=60)[1]
     finally:
         process.kill()
-    assert process.returncode == (-number if number == signal.SIGKILL else 128 + number), log
+    assert process.returncode == (-index if index == signal.SIGKILL else 128 + index), log
     return log
 
 
@@ -111,8 +111,8 @@ def trained(house, tmp_path_factory) -> Path:
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
-def test_an_ended_training_goes_on_and_ends_with_the_same_weights(house, trained, environment, tmp_path, number):
-    log = end_after_checkpoint(house, environment, train_command(tmp_path), tmp_path, number)
+def test_an_ended_training_goes_on_and_ends_with_the_same_weights(house, trained, environment, tmp_path, index):
+    log = end_after_checkpoint(house, environment, train_command(tmp_path), tmp_path, index)
     assert "Traceback" not in log
     assert not (tmp_path / "model.json").exists()
     assert re.search(r"going on after epoch [1-7] and \d+ steps", run(house, train_command(tmp_path)))
@@ -122,10 +122,10 @@ def test_an_ended_training_goes_on_and_ends_with_the_same_weights(house, trained
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_program_that_is_asked_to_end_leaves_its_checkpoint_and_goes_on(
-    house, searched, environment, tmp_path, number
+    house, searched, environment, tmp_path, index
 ):
-    log = end_after_checkpoint(house, environment, search_command(tmp_path), tmp_path, number)
-    assert f"ended by {number.name}" in log.splitlines()[-1]
+    log = end_after_checkpoint(house, environment, search_command(tmp_path), tmp_path, index)
+    assert f"ended by {index.name}" in log.splitlines()[-1]
     assert "Traceback" not in log
     (checkpoint,) = [path for path in tmp_path.rglob("*") if path.is_file()]
     assert checkpoint.name.startswith("search-")
@@ -146,7 +146,7 @@ ENDED_AT_AN_EPISODE = """
 import os, sys
 sys.path.insert(0, "scripts")
 import evaluate_episodes
-from metantk.command_line import run
+from metantk.runtime.command_line import run
 original = evaluate_episodes.evaluate
 number, keep_seconds = map(int, sys.argv[1:3])
 del sys.argv[1:3]
@@ -166,10 +166,10 @@ run(evaluate_episodes.main)
     # One that is killed has what it kept; one that is asked to end keeps what it has, whenever it last did.
     [(signal.SIGKILL, -1), (signal.SIGTERM, 1000), (signal.SIGINT, 1000)],
 )
-def test_an_ended_evaluation_goes_on_and_has_the_same_episodes(house, evaluated, tmp_path, number, keep_seconds):
+def test_an_ended_evaluation_goes_on_and_has_the_same_episodes(house, evaluated, tmp_path, index, keep_seconds):
     words = evaluate_command(tmp_path)
-    ended = house.run("python", "-c", ENDED_AT_AN_EPISODE, int(number), keep_seconds, *words[2:])
-    assert ended.returncode == (-number if number == signal.SIGKILL else 128 + number), ended.stderr
+    ended = house.run("python", "-c", ENDED_AT_AN_EPISODE, int(index), keep_seconds, *words[2:])
+    assert ended.returncode == (-index if index == signal.SIGKILL else 128 + index), ended.stderr
     assert "Traceback" not in ended.stderr
     (checkpoint,) = [path for path in tmp_path.rglob("*") if path.is_file()]
     assert checkpoint.name.startswith("evaluation-")

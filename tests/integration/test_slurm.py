@@ -233,7 +233,7 @@ def test_each_job_has_a_gpu_of_its_own_and_the_memory_and_time_of_its_rule(distu
         assert limit in ("04:00:00", "03:00:00", "06:00:00", "02:00:00"), line
         spans.append((datetime.fromisoformat(began), datetime.fromisoformat(ended), given[job]))
     assert len(spans) == 3 * len(SEEDS)
-    assert {device for _, _, device in spans} <= {str(number) for number in range(GPUS)}
+    assert {device for _, _, device in spans} <= {str(index) for index in range(GPUS)}
     for began, _, device in spans:
         # SLURM counts in whole seconds: a job may begin in the second in which another ends.
         others = [other for other in spans if other[0] <= began < other[1]]

@@ -13,11 +13,11 @@ from torch.nn import functional
 
 from metantk.backbones.cells import stack
 from metantk.backbones.initial import uniform_
-from metantk.devices import generator
 from metantk.options.base import parse
 from metantk.options.searches.autometa import FILLED
+from metantk.runtime.devices import generator
 from metantk.searches import autometa, pacing
-from metantk.searches.autometa import Options, Trainee, first_cells, meta_rate_at
+from metantk.searches.autometa import Options, Trainee, first_cells, meta_lr_at
 from metantk.searches.base import Found
 from metantk.searches.predictor import Ensemble
 from metantk.searches.progressive import canonical, expand, genotype_of, grow, unique_blocks
@@ -31,17 +31,17 @@ TINY = {
     "first_level": 3,
     "beam": 2,
     "ensemble": 2,
-    "predictor_epochs": 5,
+    "predictor_steps": 5,
     "ways": 3,
     "shots": 4,
-    "iterations": 2,
-    "tasks": 2,
-    "steps": 2,
-    "batch": 6,
-    "validation_tasks": 2,
+    "meta_steps": 2,
+    "meta_batch_size": 2,
+    "inner_steps": 2,
+    "inner_batch_size": 6,
+    "validation_episodes": 2,
     "validation_shots": 2,
     "validation_queries": 3,
-    "validation_steps": 2,
+    "validation_inner_steps": 2,
 }
 
 
@@ -192,7 +192,7 @@ def additive_score(cell) -> float:
 def test_predictor_ranks_cells_that_it_has_not_seen():
     cells = [(block,) for block in unique_blocks(2, 7)]
     order = np.random.default_rng(0).permutation(len(cells))
-    seen, held_out = ([cells[number] for number in part] for part in (order[:70], order[70:]))
+    seen, held_out = ([cells[index] for index in part] for part in (order[:70], order[70:]))
     ensemble = Ensemble(blocks=3, operations=7, members=2, epochs=60, seed=0)
     ensemble.fit(seen, [additive_score(cell) for cell in seen])
 
@@ -225,11 +225,11 @@ def test_members_leave_out_parts_of_their_own():
     cells = [(block,) for block in unique_blocks(2, 2)]
     scores = [additive_score(cell) for cell in cells]
     changed = []
-    for number in range(len(cells)):
+    for index in range(len(cells)):
         members = []
         for delta in (0.0, 0.5):
             ensemble = Ensemble(blocks=1, operations=2, members=5, epochs=1, seed=0)
-            ensemble.fit(cells, [score + delta * (i == number) for i, score in enumerate(scores)])
+            ensemble.fit(cells, [score + delta * (i == index) for i, score in enumerate(scores)])
             members.append([member.score.weight.detach().clone() for member in ensemble.members])
         changed.append([not torch.equal(a, b) for a, b in zip(*members, strict=True)])
     unchanged = ~np.array(changed)
@@ -246,8 +246,8 @@ def test_one_predictor_of_one_cell():
 # Candidates.
 
 
-def test_meta_rate_is_a_cosine():
-    assert [meta_rate_at(i, 4, 2.0) for i in range(5)] == pytest.approx([2, 1 + 0.5**0.5, 1, 1 - 0.5**0.5, 0])
+def test_meta_lr_is_a_cosine():
+    assert [meta_lr_at(i, 4, 2.0) for i in range(5)] == pytest.approx([2, 1 + 0.5**0.5, 1, 1 - 0.5**0.5, 0])
 
 
 def make_trainee(**changes) -> Trainee:
@@ -269,9 +269,9 @@ def test_training_step_is_reptile_written_out():
     for iteration in range(2):
         trainee.train_step(tasks)
         meta, moved = snapshot(slow.weights), []
-        for number in range(2):
-            task = tasks.draw(0, iteration, number)
-            draws = autometa.generator("autometa batches", 0, "training", iteration, number)
+        for index in range(2):
+            task = tasks.draw(0, iteration, index)
+            draws = autometa.generator("autometa batches", 0, "training", iteration, index)
             for _ in range(2):
                 chosen = torch.randint(12, (6,), generator=draws)
                 adam.zero_grad()
@@ -292,7 +292,7 @@ def test_training_step_is_reptile_written_out():
 
 def test_score_learns_each_task_from_the_same_start_and_leaves_no_trace():
     tasks = make_tasks(queries=4)
-    trainee = make_trainee(validation_steps=30, validation_tasks=3, weight_rate=0.02, batch=12)
+    trainee = make_trainee(validation_inner_steps=30, validation_episodes=3, inner_lr=0.02, inner_batch_size=12)
     trainee.train_step(tasks)
     weights, moments = snapshot(trainee.weights), snapshot(trainee.optimiser.state[trainee.weights[0]].values())
     score = trainee.score(tasks)
@@ -300,7 +300,7 @@ def test_score_learns_each_task_from_the_same_start_and_leaves_no_trace():
     assert all(torch.equal(a, b) for a, b in zip(weights, trainee.weights, strict=True))
     after = trainee.optimiser.state[trainee.weights[0]].values()
     assert all(torch.equal(a, b) for a, b in zip(moments, after, strict=True))
-    trainee.options = trainee.options.model_copy(update={"validation_steps": 0})
+    trainee.options = trainee.options.model_copy(update={"validation_inner_steps": 0})
     assert score > max(0.8, trainee.score(tasks))
 
 
@@ -349,7 +349,7 @@ def test_parameters_are_those_of_the_network_without_its_head(found):
 
 
 def test_search_of_the_other_space_at_a_size_of_its_own():
-    options = tiny(space="darts", cells=1, channels=2, image_size=8, first_level=2, beam=1, iterations=1)
+    options = tiny(space="darts", cells=1, channels=2, image_size=8, first_level=2, beam=1, meta_steps=1)
     found = autometa.find(make_problem(), options, 0, Memory())
     assert len(check_genotype(found.genotype)["normal"]) == 4
     assert found.facts["candidates"] == [2, 1, 1, 1]

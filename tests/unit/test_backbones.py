@@ -13,10 +13,10 @@ from metantk.backbones.counting import count_parameters
 from metantk.backbones.drop import Drop
 from metantk.backbones.mixed import Options as MixedOptions
 from metantk.backbones.resnet12 import Options as ResNet12Options
-from metantk.devices import generator
 from metantk.options.base import parse
+from metantk.runtime.devices import generator
+from metantk.runtime.files import InputError
 from metantk.space.genotype import read_named
-from metantk.storage import InputError
 
 GENOTYPE = read_named("metanas_in_v2")
 IMAGE_SIZE = 32
@@ -36,7 +36,7 @@ def make(name, *, dtype=torch.float64):
     return network.to(dtype)
 
 
-def pictures(*, dtype=torch.float64, count=4):
+def make_images(*, dtype=torch.float64, count=4):
     return torch.randn(count, 3, IMAGE_SIZE, IMAGE_SIZE, generator=generator("pictures"), dtype=dtype)
 
 
@@ -56,7 +56,7 @@ def train_step(network, images, **drops):
 
 @every_kind
 def test_outputs_are_the_heads_on_features(name):
-    network, images = make(name).eval(), pictures()
+    network, images = make(name).eval(), make_images()
     features = network.features(images)
     assert features.shape == (4, network.feature_dim)
     assert torch.equal(network(images), features @ network.head.weight.T + network.head.bias)
@@ -65,10 +65,10 @@ def test_outputs_are_the_heads_on_features(name):
 
 @every_kind
 def test_recomputing_changes_neither_gradients_nor_statistics(name):
-    expected = train_step(make(name), pictures(), rate=0.3)
+    expected = train_step(make(name), make_images(), rate=0.3)
     saving = make(name)
     saving.recompute = True
-    found = train_step(saving, pictures(), rate=0.3)
+    found = train_step(saving, make_images(), rate=0.3)
     assert found.keys() == expected.keys()
     assert any(key.endswith("running_var") for key in found)
     for key, value in expected.items():
@@ -93,7 +93,7 @@ def bytes_kept(network) -> int:
         storages[tensor.data_ptr()] = tensor.untyped_storage().nbytes()
         return tensor
 
-    images = pictures()
+    images = make_images()
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         network(images)
     own = {tensor.data_ptr() for tensor in [images, *network.parameters()]}
@@ -102,7 +102,7 @@ def bytes_kept(network) -> int:
 
 @every_kind
 def test_the_layout_of_memory_changes_nothing(name):
-    network, images = make(name), pictures()
+    network, images = make(name), make_images()
     other = copy.deepcopy(network).to(memory_format=torch.channels_last)
     expected = train_step(network, images, rate=0.3)
     found = train_step(other, images.contiguous(memory_format=torch.channels_last), rate=0.3)
@@ -120,7 +120,7 @@ def test_no_1x1_convolution_has_a_stride(name):
 
 @every_kind
 def test_nothing_is_dropped_in_evaluation_or_at_rate_zero(name):
-    network, images = make(name), pictures()
+    network, images = make(name), make_images()
     network.eval()
     assert torch.equal(network.features(images, drop(0.5)), network.features(images))
     network.train()
@@ -129,7 +129,7 @@ def test_nothing_is_dropped_in_evaluation_or_at_rate_zero(name):
 
 @pytest.mark.parametrize("name", DROPPING)
 def test_dropping_follows_its_generator(name):
-    network, images = make(name).train(), pictures()
+    network, images = make(name).train(), make_images()
     plain, first, again, other = (network.features(images, each) for each in (None, drop(), drop(), drop(seed=1)))
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
@@ -137,7 +137,7 @@ def test_dropping_follows_its_generator(name):
 
 
 def test_conv4_drops_nothing():
-    network, images = make("conv4").train(), pictures()
+    network, images = make("conv4").train(), make_images()
     assert torch.equal(network.features(images, drop(0.5)), network.features(images))
 
 

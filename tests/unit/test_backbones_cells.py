@@ -13,7 +13,8 @@ from metantk import backbones
 from metantk.backbones.cells import Cell, stack
 from metantk.backbones.counting import count_macs, count_parameters
 from metantk.backbones.drop import Drop
-from metantk.devices import generator
+from metantk.runtime.devices import generator
+from metantk.runtime.files import InputError
 from metantk.searches.sample import random_genotype
 from metantk.space.genotype import (
     OPERATIONS,
@@ -25,7 +26,6 @@ from metantk.space.genotype import (
     read_named,
 )
 from metantk.space.operations import FactorizedReduction, drop_path, make_operation
-from metantk.storage import InputError
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
 PUBLISHED = json.loads((FIXTURES / "published_genotypes.json").read_text())["architectures"]
@@ -186,8 +186,8 @@ def test_factorised_reduction_reads_every_pixel():
     reduction = FactorizedReduction(1, 2, lambda channels: nn.Identity())
     nn.init.ones_(reduction.even.weight)
     nn.init.ones_(reduction.odd.weight)
-    picture = torch.arange(1.0, 17.0).view(1, 1, 4, 4)
-    even, odd = reduction(picture)[0]
+    image = torch.arange(1.0, 17.0).view(1, 1, 4, 4)
+    even, odd = reduction(image)[0]
     assert even.tolist() == [[1, 3], [9, 11]]
     assert odd.tolist() == [[6, 8], [14, 16]]
 
@@ -241,7 +241,7 @@ def test_bad_genotypes_are_refused_with_the_reason(text, message):
         parse_genotype(text)
 
 
-def test_drop_path_drops_whole_pictures_and_keeps_the_mean():
+def test_drop_path_drops_whole_images_and_keeps_the_mean():
     draws = torch.rand(4000, generator=torch.Generator().manual_seed(0))
     dropped = drop_path(torch.ones(4000, 2, 1, 1), 0.25, draws)
     values = dropped.flatten(1)

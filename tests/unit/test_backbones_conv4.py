@@ -9,7 +9,7 @@ from torch import nn
 
 from metantk.backbones.conv4 import Network
 from metantk.backbones.counting import count_macs, count_parameters
-from metantk.devices import generator
+from metantk.runtime.devices import generator
 
 MAML = np.load(Path(__file__).parents[1] / "fixtures" / "rivals" / "maml_seed0.npz")
 
@@ -90,9 +90,9 @@ def test_the_conv4_of_rfs_computes_what_the_published_one_does():
     network = Network(**RFS, image_size=32, outputs=7).double().eval()
     network.initialise_(generator("weights"))
     x = images = torch.randn(3, 3, 32, 32, dtype=torch.float64)
-    for number, block in enumerate([network.block1, network.block2, network.block3, network.block4]):
+    for index, block in enumerate([network.block1, network.block2, network.block3, network.block4]):
         x = torch.relu(block.bn(block.conv(x)))
-        x = torch.max_pool2d(x, 2) if number < 3 else x
+        x = torch.max_pool2d(x, 2) if index < 3 else x
     assert x.shape == (3, 64, 4, 4)
     expected = torch.nn.functional.adaptive_avg_pool2d(x, 1).flatten(1)
     torch.testing.assert_close(network.features(images), expected)

@@ -13,14 +13,15 @@ from safetensors.torch import save_file
 from small_graph import means_graph
 from torch.nn import functional
 
-from metantk import backbones, plugins
+from metantk import backbones
 from metantk.backbones.counting import count_parameters
-from metantk.devices import generator
 from metantk.learners import none
 from metantk.models import load_model, save_model
 from metantk.options.base import parse
 from metantk.options.config import parse_config
-from metantk.storage import InputError
+from metantk.runtime import plugins
+from metantk.runtime.devices import generator
+from metantk.runtime.files import InputError
 
 NAME = "test_resnet.r160_in1k"  # 0.4 million parameters
 SIZE = 24
@@ -89,7 +90,7 @@ def test_an_input_size_of_ones_own(tmp_path, body):
         torch.testing.assert_close(network.features(images()), expected)
     fixed = timm.create_model("test_vit.r160_in1k")
     weights = save_weights(fixed, tmp_path / "vit.safetensors")
-    with pytest.raises(InputError, match="takes pictures of 160 pixels only"):
+    with pytest.raises(InputError, match="takes images of 160 pixels only"):
         make({"kind": "timm", "name": "test_vit.r160_in1k", "weights": str(weights), "input_size": 96})
 
 
@@ -177,7 +178,7 @@ def test_features_of_a_file_are_the_files_own(tmp_path):
 
 
 @torch.inference_mode()
-def test_files_of_a_fixed_size_and_number_of_pictures(tmp_path):
+def test_files_of_a_fixed_size_and_number_of_images(tmp_path):
     path = means_graph(tmp_path / "means.onnx", size=8, batch=2, output=(2, 3))
     _, network = make({"kind": "onnx", "file": str(path)})
     small = functional.interpolate(images(5), (8, 8), mode="bilinear", antialias=True)
@@ -222,8 +223,8 @@ def test_a_file_that_changed_is_refused(tmp_path):
         (lambda path: path.write_bytes(b"nothing"), "is no ONNX file that can be run"),
         (lambda path: None, "cannot be read"),
         (
-            lambda path: means_graph(path, reduce=False, output=("pictures", 3, "height", "height")),
-            r"gives float32 \(1, 3, 24, 24\) of 1 pictures; expected features",
+            lambda path: means_graph(path, reduce=False, output=("images", 3, "height", "height")),
+            r"gives float32 \(1, 3, 24, 24\) of 1 images; expected features",
         ),
     ],
     ids=["no ONNX", "missing", "a map"],
@@ -280,12 +281,12 @@ def test_what_is_frozen_is_a_row_without_training(tmp_path):
         parse_config(rows(tmp_path, backbone="gone", learner="none"))
 
 
-def test_pictures_are_what_timm_gives_the_network(tmp_path, body):
+def test_images_are_what_timm_gives_the_network(tmp_path, body):
     """A large square photograph, as timm's own evaluation transform has it, up to the margin that it cuts off."""
     data = {**timm.data.resolve_model_data_config(body), "crop_pct": 1.0}
     pixels = np.random.default_rng(1).integers(0, 256, (40, 40, 3), dtype=np.uint8)
-    picture = np.asarray(Image.fromarray(pixels).resize((SIZE, SIZE), Image.Resampling.BICUBIC))
-    expected = timm.data.create_transform(**data)(Image.fromarray(picture))[None]
+    image = np.asarray(Image.fromarray(pixels).resize((SIZE, SIZE), Image.Resampling.BICUBIC))
+    expected = timm.data.create_transform(**data)(Image.fromarray(image))[None]
     weights = save_weights(body, tmp_path / "w.safetensors")
     architecture, network = make({"kind": "timm", "name": NAME, "weights": str(weights)})
     seen = []
@@ -293,6 +294,6 @@ def test_pictures_are_what_timm_gives_the_network(tmp_path, body):
     save(tmp_path, network, architecture)
     model = load_model(tmp_path, torch.device("cpu"))
     model.network.body.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
-    model.features(model.prepare(torch.from_numpy(picture.copy())[None]))
+    model.features(model.prepare(torch.from_numpy(image.copy())[None]))
     # timm resizes bytes and rounds, in units of 1/255 / 0.5.
     torch.testing.assert_close(seen[-1], expected, rtol=0, atol=1.1 / 255 / 0.5)

@@ -18,7 +18,7 @@ from metantk.backbones.resnet12 import (
     scale_of,
     seed_probability,
 )
-from metantk.devices import generator
+from metantk.runtime.devices import generator
 
 RIVALS = Path(__file__).parents[1] / "fixtures" / "rivals"
 RESNET12 = np.load(RIVALS / "resnet12_seed0.npz")
@@ -41,7 +41,7 @@ def fixture_network(image_size, pool="average"):
     return network
 
 
-def fixture_pictures(size):
+def fixture_images(size):
     return torch.from_numpy(RESNET12[f"input{size}"]).double()
 
 
@@ -69,21 +69,21 @@ def test_features_without_pooling_are_all_pixels(image_size, features):
 @pytest.mark.parametrize("size", [84, 32])
 def test_evaluation_equals_the_published_networks(size):
     network = fixture_network(size).eval()
-    images = fixture_pictures(size)
+    images = fixture_images(size)
     assert_near(network.features(images), RESNET12[f"eval{size}/features_pooled"])
     assert_near(network(images), RESNET12[f"eval{size}/logits"])
     flat = fixture_network(size, pool="none").eval()
     assert_near(flat.features(images), RESNET12[f"eval{size}/features_flat"])
     x = images
-    for number, block in enumerate((network.block1, network.block2, network.block3, network.block4), start=1):
+    for index, block in enumerate((network.block1, network.block2, network.block3, network.block4), start=1):
         x = block(x)
-        assert list(x.shape) == RESNET12[f"eval{size}/stage{number}_shape"].tolist()
-        assert_near(x.mean((2, 3)), RESNET12[f"eval{size}/stage{number}_channel_means"])
+        assert list(x.shape) == RESNET12[f"eval{size}/stage{index}_shape"].tolist()
+        assert_near(x.mean((2, 3)), RESNET12[f"eval{size}/stage{index}_channel_means"])
 
 
 def test_a_training_step_equals_the_published_networks():
     network = fixture_network(32).train()
-    logits = network(fixture_pictures(32))
+    logits = network(fixture_images(32))
     loss = nn.functional.cross_entropy(logits, torch.from_numpy(RESNET12["train32/labels"]))
     loss.backward()
     assert_near(logits, RESNET12["train32/logits"])
@@ -92,7 +92,7 @@ def test_a_training_step_equals_the_published_networks():
         assert_near(parameter.grad.norm(), RESNET12[f"train32/gradnorm/{name}"])
     assert_near(network.head.weight.grad, RESNET12["train32/grad/head.weight"])
     # The fixture's statistics are those after two passes over the batch, though its README says one.
-    network(fixture_pictures(32))
+    network(fixture_images(32))
     compared = 0
     for name, buffer in network.named_buffers():
         layer, _, kind = name.rpartition(".")

@@ -6,8 +6,8 @@ import pickle
 import pytest
 import torch
 
-from metantk.checkpoints import CheckpointFile, freeze, thaw
-from metantk.storage import InputError, WriteError, checkpoint_path
+from metantk.runtime.checkpoints import CheckpointFile, freeze, thaw
+from metantk.runtime.files import InputError, WriteError, checkpoint_path
 
 STATE = {
     "numbers": [1, 2.5, None, True, "text"],
@@ -30,49 +30,49 @@ def assert_same(one: dict, other: dict) -> None:
 
 def test_what_is_kept_is_what_comes_back(tmp_path):
     file = CheckpointFile(tmp_path, "search", {"seed": 1})
-    assert file.kept is None
-    file.keep({"first": 1})
-    file.keep(STATE)
-    assert_same(CheckpointFile(tmp_path, "search", {"seed": 1}).kept, STATE)
+    assert file.state is None
+    file.save({"first": 1})
+    file.save(STATE)
+    assert_same(CheckpointFile(tmp_path, "search", {"seed": 1}).state, STATE)
     file.remove()
     assert list(tmp_path.iterdir()) == []
-    assert CheckpointFile(tmp_path, "search", {"seed": 1}).kept is None
+    assert CheckpointFile(tmp_path, "search", {"seed": 1}).state is None
 
 
 def test_a_kept_state_does_not_follow_later_changes(tmp_path):
     weights = torch.zeros(2)
     file = CheckpointFile(tmp_path, "search", {})
-    file.keep({"weights": weights})
+    file.save({"weights": weights})
     weights += 1
-    assert CheckpointFile(tmp_path, "search", {}).kept["weights"].tolist() == [0, 0]
+    assert CheckpointFile(tmp_path, "search", {}).state["weights"].tolist() == [0, 0]
 
 
 def test_checkpoints_of_other_options_are_removed_and_those_of_other_stages_stay(tmp_path):
-    CheckpointFile(tmp_path, "evaluation", {}).keep({"a": 1})
+    CheckpointFile(tmp_path, "evaluation", {}).save({"a": 1})
     old = CheckpointFile(tmp_path, "training", {"epochs": 1})
-    old.keep({"b": 2})
+    old.save({"b": 2})
     assert checkpoint_path(tmp_path, "training", {"epochs": 1}) == old.path
     assert old.path.exists()
     new = CheckpointFile(tmp_path, "training", {"epochs": 2})
-    assert new.kept is None
+    assert new.state is None
     assert new.path != old.path
     assert not old.path.exists()
     new.remove()
-    assert CheckpointFile(tmp_path, "evaluation", {}).kept == {"a": 1}
+    assert CheckpointFile(tmp_path, "evaluation", {}).state == {"a": 1}
 
 
 def test_a_failed_write_leaves_what_was_kept_before(tmp_path, monkeypatch):
     file = CheckpointFile(tmp_path, "search", {})
-    file.keep({"a": 1})
+    file.save({"a": 1})
 
     def full(*_):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(WriteError, match="free some space"):
-        file.keep({"a": 2})
+        file.save({"a": 2})
     monkeypatch.undo()
-    assert CheckpointFile(tmp_path, "search", {}).kept == {"a": 1}
+    assert CheckpointFile(tmp_path, "search", {}).state == {"a": 1}
     assert [path.name for path in file.path.parent.iterdir()] == [file.path.name]
 
 

@@ -1,4 +1,4 @@
-"""Classification of one's own pictures with a trained model, as a program."""
+"""Classification of one's own images with a trained model, as a program."""
 
 from collections import Counter
 from html.parser import HTMLParser
@@ -10,17 +10,17 @@ from conftest import run_program
 from PIL import Image
 
 from metantk.backbones import build
-from metantk.datasets.store import Source, Split, stream_split, write_dataset
-from metantk.devices import generator
+from metantk.data.store import Source, Split, stream_split, write_dataset
 from metantk.models import save_model
 from metantk.options.learners.rfs import RfsOptions
+from metantk.runtime.devices import generator
 from metantk.searches.sample import random_genotype
 from metantk.space.genotype import SPACES
 
 COLOURS = {"blue": (20, 30, 200), "green": (20, 200, 30), "red": (200, 20, 30)}
 
 
-def save_picture(path, colour, seed):
+def save_image(path, colour, seed):
     path.parent.mkdir(parents=True, exist_ok=True)
     noise = np.random.default_rng(seed).integers(-15, 15, (20, 24, 3))
     Image.fromarray((np.array(colour) + noise).clip(0, 255).astype(np.uint8)).save(path)
@@ -55,11 +55,11 @@ def classify(repository, tmp_path, model):
     return run
 
 
-def test_pictures_are_told_apart_by_a_few_examples(classify, tmp_path):
-    for number, (name, colour) in enumerate(COLOURS.items()):
-        for picture in range(3):
-            save_picture(tmp_path / "support" / name / f"{picture}.png", colour, 10 * number + picture)
-        save_picture(tmp_path / "query" / f"some_{name}.png", colour, 100 + number)
+def test_images_are_told_apart_by_a_few_examples(classify, tmp_path):
+    for index, (name, colour) in enumerate(COLOURS.items()):
+        for image in range(3):
+            save_image(tmp_path / "support" / name / f"{image}.png", colour, 10 * index + image)
+        save_image(tmp_path / "query" / f"some_{name}.png", colour, 100 + index)
     run = classify(tmp_path / "support", tmp_path / "query")
     assert run.returncode == 0, run.stderr
     table = pd.read_csv(tmp_path / "out.csv")
@@ -75,11 +75,11 @@ def test_pictures_are_told_apart_by_a_few_examples(classify, tmp_path):
 
 
 def test_strange_names_are_only_text(classify, tmp_path):
-    """One support picture per class; names that would be markup, or leave the page."""
+    """One support image per class; names that would be markup, or leave the page."""
     names = ['<script>alert("x")<', "a & b", "'quoted'"]
-    for number, (name, colour) in enumerate(zip(names, COLOURS.values(), strict=True)):
-        save_picture(tmp_path / "support" / name / "0.png", colour, number)
-        save_picture(tmp_path / "query" / f"{name} onerror=.png", colour, 100 + number)
+    for index, (name, colour) in enumerate(zip(names, COLOURS.values(), strict=True)):
+        save_image(tmp_path / "support" / name / "0.png", colour, index)
+        save_image(tmp_path / "query" / f"{name} onerror=.png", colour, 100 + index)
     run = classify(tmp_path / "support", tmp_path / "query")
     assert run.returncode == 0, run.stderr
     assert sorted(pd.read_csv(tmp_path / "out.csv")["class"]) == sorted(names)
@@ -95,7 +95,7 @@ def test_strange_names_are_only_text(classify, tmp_path):
 
 
 class Page(HTMLParser):
-    """Tags, texts and sources of pictures."""
+    """Tags, texts and sources of images."""
 
     def __init__(self):
         super().__init__()
@@ -121,26 +121,26 @@ def colours(tmp_path):
     """A prepared data set whose classes are colours, so that any network tells them apart."""
     rng = np.random.default_rng(0)
     streams = {}
-    for number, part in enumerate(("train", "val", "test")):
+    for index, part in enumerate(("train", "val", "test")):
         base = rng.integers(30, 226, (10, 1, 1, 1, 3))
-        pictures = (base + rng.integers(-15, 15, (10, 12, 16, 16, 3))).clip(0, 255).astype(np.uint8)
-        names = [f"{part}{number}{colour}" for colour in range(10)]
-        split = Split(pictures.reshape(-1, 16, 16, 3), np.repeat(np.arange(10), 12), names)
+        images = (base + rng.integers(-15, 15, (10, 12, 16, 16, 3))).clip(0, 255).astype(np.uint8)
+        names = [f"{part}{index}{colour}" for colour in range(10)]
+        split = Split(images.reshape(-1, 16, 16, 3), np.repeat(np.arange(10), 12), names)
         streams[part] = stream_split(split)
     write_dataset(tmp_path / "data", Source(streams, "CC0", [], [], False), name="colours", source="colours")
     return tmp_path / "data"
 
 
-def test_pictures_unlike_any_class_are_named(classify, tmp_path, colours):
+def test_images_unlike_any_class_are_named(classify, tmp_path, colours):
     """Calibrated on other colours: most of what is none of the classes is found, most of what is one is kept."""
     known = {"blue": (20, 30, 200), "green": (20, 200, 30)}
-    for number, (name, colour) in enumerate(known.items()):
-        for picture in range(3):
-            save_picture(tmp_path / "support" / name / f"{picture}.png", colour, 10 * number + picture)
-        for picture in range(4):
-            save_picture(tmp_path / "query" / f"{name}{picture}.png", colour, 100 + 10 * number + picture)
-    for picture in range(4):
-        save_picture(tmp_path / "query" / f"other{picture}.png", (230, 60, 60), 200 + picture)
+    for index, (name, colour) in enumerate(known.items()):
+        for image in range(3):
+            save_image(tmp_path / "support" / name / f"{image}.png", colour, 10 * index + image)
+        for image in range(4):
+            save_image(tmp_path / "query" / f"{name}{image}.png", colour, 100 + 10 * index + image)
+    for image in range(4):
+        save_image(tmp_path / "query" / f"other{image}.png", (230, 60, 60), 200 + image)
     run = classify(tmp_path / "support", tmp_path / "query", "--data", colours)
     assert run.returncode == 0, run.stderr
     table = pd.read_csv(tmp_path / "out.csv")
@@ -154,7 +154,7 @@ def test_pictures_unlike_any_class_are_named(classify, tmp_path, colours):
 
 @pytest.mark.parametrize("name", ["model.json", "model.safetensors"])
 def test_results_do_not_go_into_the_model(classify, tmp_path, model, name):
-    save_picture(tmp_path / "query" / "0.png", COLOURS["red"], 0)
+    save_image(tmp_path / "query" / "0.png", COLOURS["red"], 0)
     before = (model / name).read_bytes()
     for words in (("--output", model / name), ("--page", model / name)):
         run = classify(tmp_path / "query", tmp_path / "query", *words)
@@ -171,10 +171,10 @@ def test_the_table_and_its_page_are_two_files(classify, tmp_path):
 
 
 @pytest.mark.parametrize("place", ["support/red", "query"])
-def test_results_do_not_go_among_the_pictures(classify, tmp_path, place):
-    for number, colour in enumerate(("red", "blue")):
-        save_picture(tmp_path / "support" / colour / "0.png", COLOURS[colour], number)
-        save_picture(tmp_path / "query" / f"{number}.png", COLOURS[colour], number)
+def test_results_do_not_go_among_the_images(classify, tmp_path, place):
+    for index, colour in enumerate(("red", "blue")):
+        save_image(tmp_path / "support" / colour / "0.png", COLOURS[colour], index)
+        save_image(tmp_path / "query" / f"{index}.png", COLOURS[colour], index)
     before = {path: path.read_bytes() for path in tmp_path.glob("*/**/*.png")}
     run = classify(tmp_path / "support", tmp_path / "query", "--output", tmp_path / place / "0.png")
     assert run.returncode == 2
@@ -184,7 +184,7 @@ def test_results_do_not_go_among_the_pictures(classify, tmp_path, place):
 
 
 def test_a_page_that_is_a_folder_is_named(classify, tmp_path):
-    save_picture(tmp_path / "support" / "a" / "0.png", COLOURS["red"], 0)
+    save_image(tmp_path / "support" / "a" / "0.png", COLOURS["red"], 0)
     run = classify(tmp_path / "support", tmp_path / "support" / "a", "--page", tmp_path / "model")
     assert run.returncode == 2
     assert (
@@ -193,19 +193,19 @@ def test_a_page_that_is_a_folder_is_named(classify, tmp_path):
     )
 
 
-def test_a_picture_is_no_example_of_two_classes(classify, tmp_path):
+def test_a_image_is_no_example_of_two_classes(classify, tmp_path):
     for name in ("a", "b"):
-        save_picture(tmp_path / "support" / name / "0.png", COLOURS["red"], 0)
-    save_picture(tmp_path / "query" / "0.png", COLOURS["red"], 1)
+        save_image(tmp_path / "support" / name / "0.png", COLOURS["red"], 0)
+    save_image(tmp_path / "query" / "0.png", COLOURS["red"], 1)
     run = classify(tmp_path / "support", tmp_path / "query")
     assert run.returncode == 2
-    assert "classes a and b have a picture in common" in run.stderr.splitlines()[-1]
+    assert "classes a and b have an image in common" in run.stderr.splitlines()[-1]
     assert not (tmp_path / "out.csv").exists()
 
 
 def test_one_class_is_not_enough(classify, tmp_path):
-    save_picture(tmp_path / "support" / "red" / "0.png", COLOURS["red"], 0)
-    save_picture(tmp_path / "query" / "0.png", COLOURS["red"], 1)
+    save_image(tmp_path / "support" / "red" / "0.png", COLOURS["red"], 0)
+    save_image(tmp_path / "query" / "0.png", COLOURS["red"], 1)
     run = classify(tmp_path / "support", tmp_path / "query")
     assert run.returncode == 2
     assert "holds 1 class, but telling apart takes 2 or more" in run.stderr
@@ -213,8 +213,8 @@ def test_one_class_is_not_enough(classify, tmp_path):
 
 
 def test_a_damaged_model_is_one_line(classify, tmp_path, model):
-    save_picture(tmp_path / "support" / "red" / "0.png", COLOURS["red"], 0)
-    save_picture(tmp_path / "query" / "0.png", COLOURS["red"], 1)
+    save_image(tmp_path / "support" / "red" / "0.png", COLOURS["red"], 0)
+    save_image(tmp_path / "query" / "0.png", COLOURS["red"], 1)
     (model / "model.json").write_text("[]")
     run = classify(tmp_path / "support", tmp_path / "query")
     assert run.returncode == 2

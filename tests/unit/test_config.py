@@ -9,7 +9,7 @@ from metantk.options import catalogue, config
 from metantk.options.base import parse
 from metantk.options.config import FORMER, Config, parse_config
 from metantk.options.searches.prune import PruneOptions
-from metantk.storage import InputError
+from metantk.runtime.files import InputError
 
 SMALL = """
 datasets: {glyphs: {source: glyphs}}
@@ -32,12 +32,12 @@ def make(**changes):
 def test_defaults_are_the_papers_for_mini_imagenet():
     config = make()
     learner = config.learner("rfs")
-    assert (learner.epochs, learner.learning_rate, learner.falls) == (100, 0.02, [60, 80])
+    assert (learner.epochs, learner.lr, learner.falls) == (100, 0.02, [60, 80])
     assert (learner.momentum, learner.weight_decay, learner.batch_size) == (0.9, 5e-4, 64)
     assert (learner.drop_rate, learner.decay) == (0.2, 0.1)
     assert (config.evaluation.episodes, config.evaluation.shots, config.evaluation.copies) == (1000, [1, 5], 5)
     search = config.search("metantk")
-    assert (search.repeat, search.settings["linear_regions"]["pictures"]) == (3, 3000)
+    assert (search.repeats, search.criteria_options["linear_regions"]["images"]) == (3, 3000)
     meta = config.criteria.meta_ntk
     assert (meta.tasks, meta.ways, meta.shots, meta.queries, meta.ridge) == (3, 5, 1, 1, 1e-3)
 
@@ -47,7 +47,7 @@ def test_defaults_are_the_papers_for_mini_imagenet():
     [
         ({"seedz": [1]}, "unknown key 'seedz'"),
         ({"learners": {"rfs": {"epoch": 3}}}, "learners.rfs: unknown key 'epoch'"),
-        ({"learners": {"rfs": yaml.safe_load("learning_rate: 1e-3")}}, "learners.rfs: 'learning_rate'.*'1e-3'"),
+        ({"learners": {"rfs": yaml.safe_load("lr: 1e-3")}}, "learners.rfs: 'lr'.*'1e-3'"),
         ({"learners": {"rfs": {"milestones": [5, 3]}}}, "learners.rfs: milestones must ascend"),
         ({"learners": {"rfs": {"milestones": [60, 100]}}}, "learners.rfs: milestones: 100 is not below epochs"),
         ({"learners": {"mine": {"epochs": 3}}}, "learners.mine: 'kind' is missing; choose from rfs"),
@@ -79,7 +79,7 @@ def test_defaults_are_the_papers_for_mini_imagenet():
         ({"searches": {"prune": {"kind": "sample"}}}, "searches.prune: is the name of a kind"),
         ({"searches": {"mine": {"kind": "prune"}}}, "searches.mine: 'criteria' is missing"),
         (
-            {"searches": {"metantk": {"settings": {}}}},
+            {"searches": {"metantk": {"criteria_options": {}}}},
             "searches.metantk: options of criteria stand in .* `criteria`",
         ),
         ({"searches": {"mine": {"kind": "prune", "criteria": ["nothing"]}}}, "unknown criterion 'nothing'"),
@@ -111,7 +111,7 @@ def test_mistakes_are_named_in_one_line(changes, message):
     [
         {"seeds": "9" * 10_000},
         {"x" * 10_000: 1},
-        {f"unknown{number}": 1 for number in range(300)},
+        {f"unknown{index}": 1 for index in range(300)},
         {"searches": {"mine": {"kind": "x" * 10_000}}},
         {"rows": [{"backbone": "a" * 10_000}]},
         {"results": ["some\nlines\n" * 100]},
@@ -127,7 +127,7 @@ def test_errors_are_short_whatever_was_given(changes):
 
 def test_of_many_mistakes_their_number_is_told():
     with pytest.raises(InputError, match=r"unknown key 'unknown0'; .*; and \d+ more$"):
-        make(**{f"unknown{number}": 1 for number in range(300)})
+        make(**{f"unknown{index}": 1 for index in range(300)})
 
 
 OLD = {
@@ -191,7 +191,7 @@ def test_built_in_names():
     assert (cells.kind, cells.cells, cells.channels, cells.searchable) == ("cells", 5, 48, True)
     assert config.backbone("resnet12").pool == "average"
     assert config.backbone("resnet12-flat").pool == "none"
-    assert config.learner("rfs-resnet12").learning_rate == 0.05
+    assert config.learner("rfs-resnet12").lr == 0.05
     assert config.search("metantk-cells-tiered-8").genotypes == [f"metantk_tiered_8cell_{k}" for k in (1, 2, 3)]
     assert config.title("searches", "metantk-cells-mini-5") == "MetaNTK-NAS (published cells)"
     assert config.title("searches", "of-my-own") == "of-my-own"
@@ -208,13 +208,13 @@ def test_every_built_in_name_has_valid_options_and_a_title(family):
 
 def test_options_of_a_kind_hold_for_its_names_and_yield_to_theirs():
     config = make(
-        searches={"prune": {"repeat": 5, "image_size": 16}, "te-nas": {"repeat": 7}},
-        learners={"rfs": {"epochs": 30, "learning_rate": 0.5, "augmentation": {"padding": 1}}},
+        searches={"prune": {"repeats": 5, "image_size": 16}, "te-nas": {"repeats": 7}},
+        learners={"rfs": {"epochs": 30, "lr": 0.5, "augmentation": {"padding": 1}}},
     )
     assert [config.search(name).repeat for name in ("metantk", "te-nas")] == [5, 7]
     assert config.search("te-nas").image_size == 16
     resnet = config.learner("rfs-resnet12")
-    assert (resnet.epochs, resnet.learning_rate, resnet.augmentation.padding) == (30, 0.05, 1)
+    assert (resnet.epochs, resnet.lr, resnet.augmentation.padding) == (30, 0.05, 1)
     assert resnet.augmentation.flip
 
 
@@ -226,7 +226,7 @@ def test_a_search_and_a_backbone_of_ones_own():
         searches={"both": {"kind": "prune", "criteria": both}},
     )
     assert config.search("both").criteria == both
-    assert set(config.search("both").settings) == {"meta_ntk", "ntk"}
+    assert set(config.search("both").criteria_options) == {"meta_ntk", "ntk"}
     assert config.backbone("mine").cells == 4
 
 
@@ -235,20 +235,20 @@ def test_a_search_depends_on_the_options_that_it_uses_only(search):
     plain = make().search(search)
     for section, key, value, criterion in [
         ("meta_ntk", "ridge", 1.0e-5, "meta_ntk_condition"),
-        ("ntk", "pictures", 10, "ntk_condition"),
-        ("linear_regions", "pictures", 10, "linear_regions"),
+        ("ntk", "images", 10, "ntk_condition"),
+        ("linear_regions", "images", 10, "linear_regions"),
     ]:
         changed = make(criteria={section: {key: value}}).search(search)
         assert (changed != plain) == (criterion in CRITERIA[search])
-    assert (make(searches={"prune": {"repeat": 5}}).search(search) != plain) == bool(CRITERIA[search])
+    assert (make(searches={"prune": {"repeats": 5}}).search(search) != plain) == bool(CRITERIA[search])
 
 
 def test_search_options_survive_json():
     options = make(criteria={"meta_ntk": {"time": 1.0}}).search("metantk")
     again = parse(PruneOptions, json.loads(json.dumps(options.model_dump())), where="json")
     assert again == options
-    assert options.settings["meta_ntk"]["time"] == 1.0
-    assert make().search("metantk").settings["meta_ntk"]["time"] == "infinite"
+    assert options.criteria_options["meta_ntk"]["time"] == 1.0
+    assert make().search("metantk").criteria_options["meta_ntk"]["time"] == "infinite"
 
 
 def test_a_configuration_is_not_changed_by_asking(tmp_path):

@@ -5,8 +5,8 @@ import os
 import pytest
 from small_chain import change, write_chain
 
-from metantk import costs, tables
-from metantk.storage import InputError
+from metantk.results import costs, tables
+from metantk.runtime.files import InputError
 
 
 def place(stage, seed):
@@ -40,19 +40,19 @@ def groups(tmp_path):
 @pytest.mark.parametrize(
     ("number", "stage", "gpu"), [(0, "search_architecture", 512.0), (1, "train_network", 64.0)]
 )
-def test_seconds_are_means_memory_is_the_largest_and_all_nodes_are_named(tmp_path, groups, number, stage, gpu):
+def test_seconds_are_means_memory_is_the_largest_and_all_nodes_are_named(tmp_path, groups, index, stage, gpu):
     for seed, (seconds, memory, node) in enumerate([(10.0, 300.0, "b"), (20.0, "-", "a")]):
         write_benchmark(tmp_path, stage, seed, seconds, memory)
         write_log(tmp_path, stage, seed, node)
     table = costs.summarise(groups, tmp_path)
     assert list(table.columns) == costs.COLUMNS
     assert table["stage"].tolist() == list(costs.STAGES)
-    row = table.iloc[number]
+    row = table.iloc[index]
     assert row[tables.KEY].tolist() == ["glyphs", "5cells-48ch", "metantk", "rfs"]
     assert (row["jobs"], row["seconds"], row["memory_mb"]) == (2, 15.0, 300.0)
     assert (row["gpu_memory_mb"], row["nodes"]) == (gpu, "a b")
     # The other stages left nothing.
-    assert table.drop(index=number)["seconds"].isna().all()
+    assert table.drop(index=index)["seconds"].isna().all()
 
 
 @pytest.mark.parametrize("known", [True, False])

@@ -1,4 +1,4 @@
-"""Criteria of networks that are hardly networks, of broken pictures, of the smallest batch, and without memory."""
+"""Criteria of networks that are hardly networks, of broken images, of the smallest batch, and without memory."""
 
 import math
 import threading
@@ -9,11 +9,11 @@ import pytest
 import torch
 from small_search import CRITERIA, SECTIONS, make_plan, measure
 
-from metantk.criteria import chunks, formulas, meta_ntk, ntk, pictures
-from metantk.criteria.base import Criterion, Draws, load_criterion, options_of
+from metantk.criteria import chunks, formulas, inputs, meta_ntk, ntk
+from metantk.criteria.base import Criterion, RandomKeys, load_criterion, options_of
+from metantk.runtime.files import InputError
 from metantk.searches import prune
 from metantk.space.genotype import CELL_TYPES, SPACES
-from metantk.storage import InputError
 
 
 def only(space_name: str, *operations: str) -> dict[str, torch.Tensor]:
@@ -34,7 +34,7 @@ def test_cells_without_weights_have_values(space_name, operation):
 
 
 def test_networks_without_output_are_the_worst():
-    """No operation anywhere: the output is zero for every picture, and so are all gradients."""
+    """No operation anywhere: the output is zero for every image, and so are all gradients."""
     plan = make_plan()
     values = {name: measure(plan, name, only("few-shot"))[0] for name in CRITERIA}
     assert values["meta_ntk_condition"] == values["ntk_condition"] == math.inf
@@ -90,17 +90,17 @@ def test_equal_keys_give_both_ntk_criteria_the_same_kernel(monkeypatch):
         original = formulas.GRAM_SUMMARIES[name]
         seeing = lambda kernel, original=original: seen.append(kernel) or original(kernel)  # noqa: E731
         monkeypatch.setitem(formulas.GRAM_SUMMARIES, name, seeing)
-        measure(make_plan(), f"ntk_{name}", only("few-shot", "conv_3x3"), Draws.of((4,)))
+        measure(make_plan(), f"ntk_{name}", only("few-shot", "conv_3x3"), RandomKeys.of((4,)))
     assert torch.equal(*seen)
 
 
 @pytest.mark.parametrize("name", CRITERIA)
 def test_each_key_draws_what_it_names_and_nothing_else(name):
-    """Weights, pictures and, where there is a head, its weights are drawn apart from one another."""
+    """Weights, images and, where there is a head, its weights are drawn apart from one another."""
     masks = only("few-shot", "conv_3x3", "skip_connect")
 
     def value(weights=(1,), drawn=(1,), head=(1,)):
-        return float(measure(make_plan(), name, masks, Draws(weights, drawn, head))[0])
+        return float(measure(make_plan(), name, masks, RandomKeys(weights, drawn, head))[0])
 
     assert value() == value()
     assert value(weights=(2,)) != value()
@@ -118,7 +118,7 @@ def test_a_head_of_its_own_leaves_the_body_as_it_was(monkeypatch):
 
     monkeypatch.setattr(chunks, "empirical_kernels", noted)
     for head in ((1,), (2,), None):
-        measure(make_plan(), "ntk_condition", only("few-shot", "conv_3x3"), Draws((0,), (0,), head))
+        measure(make_plan(), "ntk_condition", only("few-shot", "conv_3x3"), RandomKeys((0,), (0,), head))
     states = [network.state_dict() for network in seen]
     for name, tensor in states[0].items():
         assert torch.equal(tensor, states[1][name]) == (name != "head.weight"), name
@@ -150,41 +150,41 @@ def test_criteria_say_which_way_is_better_how_they_change_and_what_they_are_call
 
 def test_options_of_a_criterion_are_its_sections_alone():
     criterion = load_criterion("ntk_condition")
-    assert options_of(criterion, {"ntk": {"pictures": 7}, "meta_ntk": {"nonsense": 1}}).pictures == 7
-    assert options_of(criterion, {}).pictures == 30
-    with pytest.raises(InputError, match=r"criteria\.ntk: unknown key 'picture'"):
-        options_of(criterion, {"ntk": {"picture": 7}})
+    assert options_of(criterion, {"ntk": {"images": 7}, "meta_ntk": {"nonsense": 1}}).images == 7
+    assert options_of(criterion, {}).images == 30
+    with pytest.raises(InputError, match=r"criteria\.ntk: unknown key 'image'"):
+        options_of(criterion, {"ntk": {"image": 7}})
     assert options_of(Criterion(measure=None, larger_is_better=True, title="x"), {"ntk": {}}) is None
 
 
-def test_crops_and_batches_larger_than_the_pictures_are_refused():
-    plan = make_plan(linear_regions={"crop_size": 9}, ntk={"pictures": 25})
+def test_crops_and_batches_larger_than_the_images_are_refused():
+    plan = make_plan(linear_regions={"crop_size": 9}, ntk={"images": 25})
     with pytest.raises(InputError, match="crop_size 9 is larger than image_size 8"):
         measure(plan, "linear_regions", only("few-shot", "conv_3x3"))
-    with pytest.raises(InputError, match="24 pictures are too few for an NTK of 25"):
+    with pytest.raises(InputError, match="24 images are too few for an NTK of 25"):
         measure(plan, "ntk_condition", only("few-shot", "conv_3x3"))
 
 
 def test_crops_are_of_the_size_and_number_asked_for():
-    plan = make_plan(linear_regions={"crop_size": 5, "pictures": 11, "batches": 3})
-    batches = pictures.draw_crops(plan.setting, plan.settings["linear_regions"], (0,))
+    plan = make_plan(linear_regions={"crop_size": 5, "images": 11, "batches": 3})
+    batches = inputs.draw_crops(plan.context, plan.criteria_options["linear_regions"], (0,))
     assert [tuple(batch.shape) for batch in batches] == [(4, 1, 5, 5), (4, 1, 5, 5), (3, 1, 5, 5)]
 
 
 def test_chunks_are_halved_until_they_fit(caplog):
-    setting = make_plan().setting
+    context = make_plan().context
     advanced = []
     masks = {kind: torch.arange(13).view(13, 1, 1) for kind in CELL_TYPES}
 
     def measure(network, chunk):
-        numbers = chunk["normal"].flatten()
-        if len(numbers) > 3:
+        indices = chunk["normal"].flatten()
+        if len(indices) > 3:
             raise torch.OutOfMemoryError("made up")
-        return numbers.tolist()
+        return indices.tolist()
 
-    setting = setting._replace(advance=advanced.append)
-    parts = chunks.over_chunks(setting, torch.nn.Identity(), masks, 100, 1, measure)
-    assert [number for part in parts for number in part] == list(range(13))
+    context = context._replace(advance=advanced.append)
+    parts = chunks.over_chunks(context, torch.nn.Identity(), masks, 100, 1, measure)
+    assert [index for part in parts for index in part] == list(range(13))
     assert max(map(len, parts)) <= 3
     assert sum(advanced) == 13
     assert "out of memory" in caplog.text
@@ -196,24 +196,24 @@ def test_one_candidate_that_does_not_fit_is_an_error_that_says_so():
 
     masks = only("few-shot", "conv_3x3")
     with pytest.raises(InputError, match="single candidate"):
-        chunks.over_chunks(make_plan().setting, torch.nn.Identity(), masks, 8, 1, measure)
+        chunks.over_chunks(make_plan().context, torch.nn.Identity(), masks, 8, 1, measure)
 
 
 def test_chunks_side_by_side_keep_their_order_and_share_no_network():
     barrier = threading.Barrier(3)
     advanced = []
-    setting = make_plan().setting._replace(advance=advanced.append)
+    context = make_plan().context._replace(advance=advanced.append)
     masks = {kind: torch.arange(11).view(11, 1, 1) for kind in CELL_TYPES}
     networks = set()
 
     def measure(network, chunk):
-        numbers = chunk["normal"].flatten().tolist()
+        indices = chunk["normal"].flatten().tolist()
         networks.add(id(network))
-        if max(numbers) < 6:  # the first three chunks wait for one another: they run at the same time
+        if max(indices) < 6:  # the first three chunks wait for one another: they run at the same time
             barrier.wait(timeout=60)
-        return numbers
+        return indices
 
-    parts = chunks.over_chunks(setting, torch.nn.Identity(), masks, 2, 3, measure)
+    parts = chunks.over_chunks(context, torch.nn.Identity(), masks, 2, 3, measure)
     assert parts == [[0, 1], [2, 3], [4, 5], [6, 7], [8, 9], [10]]
     assert len(networks) == 3
     assert advanced == [2, 2, 2, 2, 2, 1]
@@ -222,7 +222,7 @@ def test_chunks_side_by_side_keep_their_order_and_share_no_network():
 def test_few_candidates_are_shared_among_all_threads():
     masks = {kind: torch.zeros(5, 1, 1) for kind in CELL_TYPES}
     sizes = chunks.over_chunks(
-        make_plan().setting, torch.nn.Identity(), masks, 100, 2, lambda network, chunk: len(chunk["normal"])
+        make_plan().context, torch.nn.Identity(), masks, 100, 2, lambda network, chunk: len(chunk["normal"])
     )
     assert sizes == [3, 2]
 
@@ -230,7 +230,7 @@ def test_few_candidates_are_shared_among_all_threads():
 def test_no_more_chunks_side_by_side_than_there_is_memory_for(monkeypatch):
     monkeypatch.setattr(chunks.devices, "physical_memory", lambda: 100)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 8)
-    assert [chunks._workers(make_plan().setting, size) for size in (1, 10, 24, 26, 1000)] == [8, 5, 2, 1, 1]
+    assert [chunks._workers(make_plan().context, size) for size in (1, 10, 24, 26, 1000)] == [8, 5, 2, 1, 1]
 
 
 def test_a_failure_side_by_side_ends_the_others_and_keeps_the_threads():
@@ -245,7 +245,7 @@ def test_a_failure_side_by_side_ends_the_others_and_keeps_the_threads():
 
     masks = {kind: torch.zeros(50, 1, 1) for kind in CELL_TYPES}
     with pytest.raises(ValueError, match="made up"):
-        chunks.over_chunks(make_plan().setting, torch.nn.Identity(), masks, 1, 2, measure)
+        chunks.over_chunks(make_plan().context, torch.nn.Identity(), masks, 1, 2, measure)
     assert len(measured) < 50
     assert torch.get_num_threads() == threads
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from metantk.criteria import formulas, grasp, jacobian, loss, per_picture, synaptic
+from metantk.criteria import formulas, grasp, jacobian, loss, per_image, synaptic
 from metantk.criteria.networks import Networks, alone, backward, forward, weight_gradients
 from metantk.criteria.patterns import Agreements, Columns
 from metantk.criteria.zen import Variances
@@ -27,7 +27,7 @@ def test_the_fixtures_are_there():
 
 
 def norm_of(kind: str, x: Tensor, count: int = 1) -> Tensor:
-    """The fixtures' norms, over `(candidates * pictures, channels, height, width)`."""
+    """The fixtures' norms, over `(candidates * images, channels, height, width)`."""
     if kind == "none":
         return x
     grouped = x.unflatten(0, (count, -1))
@@ -87,16 +87,16 @@ class Tiny(nn.Module):
         self.relus.append((x[:, None], used[:, None].long()))
         return functional.relu(x)
 
-    def edge(self, x: Tensor, number: int) -> Tensor:
-        one, two, pool = (self.masks[:, number, operation] for operation in (1, 2, 3))
-        conv, depthwise, pointwise = (getattr(self, f"edge{number + 1}_{name}") for name in ("conv", "dw", "pw"))
+    def edge(self, x: Tensor, index: int) -> Tensor:
+        one, two, pool = (self.masks[:, index, operation] for operation in (1, 2, 3))
+        conv, depthwise, pointwise = (getattr(self, f"edge{index + 1}_{name}") for name in ("conv", "dw", "pw"))
         outputs = [
             x,
             self.watched_norm(conv(self.relu(x, one)), one),
             self.watched_norm(pointwise(depthwise(self.relu(x, two))), two),
             self.watched_norm(functional.avg_pool2d(x, 3, 1, 1, count_include_pad=False), pool),
         ]
-        weights = self.masks[:, number].double() / self.masks[:, number].sum(1, keepdim=True)
+        weights = self.masks[:, index].double() / self.masks[:, index].sum(1, keepdim=True)
         stacked = torch.stack(outputs, 1).unflatten(0, (len(self.masks), -1))
         return torch.einsum("co,cno...->cn...", weights, stacked).flatten(0, 1)
 
@@ -112,7 +112,7 @@ class Tiny(nn.Module):
 
 
 class Case:
-    """A fixture's network as `Networks`, for any norm, with its pictures."""
+    """A fixture's network as `Networks`, for any norm, with its images."""
 
     def __init__(self, path: Path, candidates: slice = slice(None)) -> None:
         self.data = dict(np.load(path))
@@ -160,8 +160,8 @@ def cases():
     for path in SUPERNETS:
         yield pytest.param(Case(path), id=f"{path.stem}-together")
         yield pytest.param(Case(path, slice(3, 7)), id=f"{path.stem}-four")
-        for number in range(12):
-            yield pytest.param(Case(path, slice(number, number + 1)), id=f"{path.stem}-{number}")
+        for index in range(12):
+            yield pytest.param(Case(path, slice(index, index + 1)), id=f"{path.stem}-{index}")
 
 
 every_case = pytest.mark.parametrize("case", list(cases()))
@@ -182,9 +182,9 @@ def test_grasp_without_second_derivatives_and_weights_stay(case):
 
 
 @every_case
-def test_criteria_of_single_pictures(case):
-    """Each picture alone has the statistics of a norm per picture and channel."""
-    measured = per_picture.measure_networks(case.networks("group"), case.images, case.labels, ("gradsign", "knas"))
+def test_criteria_of_single_images(case):
+    """Each image alone has the statistics of a norm per image and channel."""
+    measured = per_image.measure_networks(case.networks("group"), case.images, case.labels, ("gradsign", "knas"))
     np.testing.assert_array_equal(measured["gradsign"].values, case.value("gradsign"))
     np.testing.assert_allclose(measured["knas"].values, case.value("knas_mgm_loss"), rtol=1e-8)
 
@@ -207,9 +207,9 @@ def test_synflow_and_its_logarithm(case):
 
 @every_case
 def test_gram_of_the_outputs_gradients(case):
-    """With group norm, where rows are the gradients of single pictures."""
+    """With group norm, where rows are the gradients of single images."""
     if case.norm == "batch":
-        pytest.skip("pictures mix")
+        pytest.skip("images mix")
     networks, grams = case.networks(), torch.zeros(case.count, 12, 12, dtype=torch.float64)
 
     def consume(seen, gradient):

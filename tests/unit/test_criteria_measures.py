@@ -9,24 +9,32 @@ from reference import MixedNetwork, batch_norm, group_norm, kernels_by_loop
 from small_search import SECTIONS, make_plan
 from torch import nn
 
-from metantk import plugins
 from metantk.backbones.counting import count_macs, count_parameters
-from metantk.criteria import chunks, formulas, grasp, jacobian, loss, ntk, per_picture, pictures, synaptic
-from metantk.criteria.base import Bill, Criterion, Draws, Measured, load_criterion, measure_all, options_of
+from metantk.criteria import chunks, formulas, grasp, inputs, jacobian, loss, ntk, per_image, synaptic
+from metantk.criteria.base import (
+    CostMeter,
+    Criterion,
+    Measured,
+    RandomKeys,
+    load_criterion,
+    measure_all,
+    options_of,
+)
 from metantk.criteria.networks import alone
-from metantk.devices import generator
 from metantk.kernels import meta_ntk
 from metantk.options import catalogue
 from metantk.options.base import parse
 from metantk.options.criteria.gradients import GradientsOptions
+from metantk.runtime import plugins
+from metantk.runtime.devices import generator
+from metantk.runtime.files import InputError
 from metantk.space.genotype import CELL_TYPES, SPACES
 from metantk.space.supernet import Supernet, full_masks, initialise
-from metantk.storage import InputError
 
 ALL = list(catalogue.CRITERIA)
 NAMES = [name for name in ALL if name != "short_training"]  # which trains: see test_study.py
 COUNTS = ("parameters", "multiply_accumulates", "layers")
-DRAWS = Draws((3,), (4,))
+DRAWS = RandomKeys((3,), (4,))
 LOSS = ("grad_norm", "snip", "fisher", "zico")
 
 
@@ -45,7 +53,7 @@ def architectures(space, count=3, seed=0):
     for mask in masks.values():
         for one in mask:
             for node in range(2, 2 + space.nodes):
-                edges = [number for number, edge in enumerate(space.edges) if edge.node == node]
+                edges = [index for index, edge in enumerate(space.edges) if edge.node == node]
                 for edge in draws.choice(edges, 2, replace=False):
                     one[edge, draws.integers(len(space.operations))] = True
     return masks
@@ -55,8 +63,8 @@ def measure_by(names, masks, plan=None, draws=DRAWS):
     """`measure_all` of a small setting."""
     plan = plan or make_plan()
     criteria = {name: load_criterion(name) for name in names}
-    settings = {name: options_of(criterion, SECTIONS) for name, criterion in criteria.items()}
-    return measure_all(criteria, plan.setting, settings, draws, masks)
+    criteria_options = {name: options_of(criterion, SECTIONS) for name, criterion in criteria.items()}
+    return measure_all(criteria, plan.context, criteria_options, draws, masks)
 
 
 def identity(channels):
@@ -75,27 +83,27 @@ def record(network, of_type, images, *, inputs):
     return seen
 
 
-def slow_values(plan, masks, number):
+def slow_values(plan, masks, index):
     """All criteria of one candidate, by a plain network with its own ReLUs and norms."""
-    setting, space = plan.setting, plan.space
+    context, space = plan.context, plan.space
     options = {
         section: options_of(load_criterion(name), SECTIONS)
         for name, section in catalogue.CRITERIA.items()
         if name in NAMES
     }
-    own = {kind: mask[number] for kind, mask in masks.items()}
+    own = {kind: mask[index] for kind, mask in masks.items()}
 
     def plain(outputs, norm, kind="kaiming_normal"):
-        network = chunks.build(setting, DRAWS, masks, outputs=outputs, initialisation=kind)
+        network = chunks.build(context, DRAWS, masks, outputs=outputs, initialisation=kind)
         return MixedNetwork(network, space, own, norm=norm).double()
 
-    ways, classes = options["gradients"].ways, setting.classes
-    batches = [pictures.draw_labelled(setting, options["gradients"], (4,), batch) for batch in (0, 1)]
+    ways, classes = options["gradients"].ways, context.classes
+    batches = [inputs.draw_labelled(context, options["gradients"], (4,), batch) for batch in (0, 1)]
     measured = loss.measure_networks(alone(plain(ways, batch_norm)), batches, LOSS)
     measured |= grasp.measure_networks(alone(plain(ways, batch_norm)), *batches[0])
     for module, norm, parts in (
         (jacobian, batch_norm, ("jacob_cov", "epe_nas")),
-        (per_picture, group_norm, ("gradsign", "knas")),
+        (per_image, group_norm, ("gradsign", "knas")),
     ):
         measured |= module.measure_networks(alone(plain(ways, norm)), *batches[0], parts)
     positive = plain(classes, identity)
@@ -105,14 +113,14 @@ def slow_values(plan, masks, number):
     measured |= synaptic.measure_networks(alone(positive), ones, ("synflow", "logsynflow"))
     values = {name: float(one.values[0]) for name, one in measured.items()}
 
-    batch = pictures.draw_batch(setting, options["patterns"].pictures, (4,))
+    batch = inputs.draw_batch(context, options["patterns"].images, (4,))
     relus = record(plain(classes, batch_norm), nn.ReLU, batch, inputs=True)
     patterns = torch.cat([relu.flatten(1) for relu in relus], 1)
     values["naswot"] = formulas.naswot(patterns)
-    values["swap"] = formulas.swap(patterns[: options["patterns"].swap_pictures])
+    values["swap"] = formulas.swap(patterns[: options["patterns"].swap_images])
 
     thick = plain(classes, batch_norm, "normal")
-    noise = torch.randn(2, options["zen"].pictures, 3, 8, 8, generator=generator("noise", 4)).double()
+    noise = torch.randn(2, options["zen"].images, 3, 8, 8, generator=generator("noise", 4)).double()
     moved = noise[0] + options["zen"].step * noise[1]
     variances = [x.var((0, 2, 3), correction=0) for x in record(thick, nn.BatchNorm2d, noise[0], inputs=True)]
     maps = [record(thick, nn.ReLU, x, inputs=False)[-1] for x in (noise[0], moved)]
@@ -122,9 +130,9 @@ def slow_values(plan, masks, number):
     values["parameters"], values["multiply_accumulates"] = count_parameters(network), count_macs(network.float(), 8)
     values["layers"] = len(list(network.parameters()))
 
-    gram, _ = kernels_by_loop(plain(classes, group_norm), pictures.draw_batch(setting, 6, (4,)))
+    gram, _ = kernels_by_loop(plain(classes, group_norm), inputs.draw_batch(context, 6, (4,)))
     tasks = options["meta_ntk"]
-    outer, _ = kernels_by_loop(plain(tasks.ways, group_norm), pictures.draw_tasks(setting, tasks, (4,)))
+    outer, _ = kernels_by_loop(plain(tasks.ways, group_norm), inputs.draw_tasks(context, tasks, (4,)))
     sizes = {"tasks": tasks.tasks, "queries": tasks.ways * tasks.queries, "supports": tasks.ways * tasks.shots}
     adapted = meta_ntk(outer, outer, **sizes, time=math.inf, ridge=tasks.ridge)
     for summary, function in formulas.GRAM_SUMMARIES.items():
@@ -141,15 +149,15 @@ def test_candidates_together_have_the_values_of_plain_networks(space_name, make_
     masks = make_masks(plan.space)
     names = [name for name in NAMES if name != "linear_regions"]
     measured = measure_by(names, masks, plan)
-    number = len(masks["normal"]) - 1
-    slow = slow_values(plan, masks, number)
+    index = len(masks["normal"]) - 1
+    slow = slow_values(plan, masks, index)
     assert set(slow) == set(names)
     # The smallest eigenvalue of a kernel of tasks that are alike loses digits, and so does what it divides.
     loose = {"zico", "grasp", "ntk_condition", "meta_ntk_condition"}
     wrong = {
-        name: (measured[name].values[number], value)
+        name: (measured[name].values[index], value)
         for name, value in slow.items()
-        if measured[name].values[number] != pytest.approx(value, rel=1e-6 if name in loose else 1e-9)
+        if measured[name].values[index] != pytest.approx(value, rel=1e-6 if name in loose else 1e-9)
     }
     assert not wrong
     assert len(np.unique(measured["snip"].values)) == len(masks["normal"])
@@ -190,14 +198,14 @@ def test_chunks_side_by_side_change_nothing(monkeypatch):
 def test_equal_keys_give_equal_values_and_others_do_not(name):
     masks = architectures(SPACES["few-shot"], 2)
     value = lambda draws: measure_by([name], masks, draws=draws)[name].values.tolist()  # noqa: E731
-    assert value(Draws((1,), (2,))) == value(Draws((1,), (2,)))
+    assert value(RandomKeys((1,), (2,))) == value(RandomKeys((1,), (2,)))
     if name in COUNTS:
-        assert value(Draws((1,), (2,))) == value(Draws((5,), (6,)))
+        assert value(RandomKeys((1,), (2,))) == value(RandomKeys((5,), (6,)))
         return
     # A few tiny crops may well have as many regions again.
-    assert name == "linear_regions" or value(Draws((1,), (2,))) != value(Draws((5,), (2,)))
+    assert name == "linear_regions" or value(RandomKeys((1,), (2,))) != value(RandomKeys((5,), (2,)))
     if name not in ("linear_regions", "synflow", "logsynflow"):
-        assert value(Draws((1,), (2,))) != value(Draws((1,), (6,)))
+        assert value(RandomKeys((1,), (2,))) != value(RandomKeys((1,), (6,)))
 
 
 @pytest.fixture(scope="module")
@@ -209,7 +217,7 @@ def together():
 def test_measured_alone_a_criterion_has_the_value_and_the_operations_of_all_together(name, together):
     masks, plan = architectures(SPACES["few-shot"], 2), make_plan()
     criterion = load_criterion(name)
-    single = criterion.measure(plan.setting, options_of(criterion, SECTIONS), DRAWS, masks)
+    single = criterion.measure(plan.context, options_of(criterion, SECTIONS), DRAWS, masks)
     np.testing.assert_array_equal(single.values, together[name].values)
     assert single.operations == together[name].operations
     assert (single.operations > 0) == (name not in COUNTS)
@@ -227,11 +235,13 @@ def test_what_is_expensive_is_computed_once(monkeypatch):
 
 def test_options_that_differ_are_measured_apart(monkeypatch):
     calls, original = [], ntk.draw_batch
-    monkeypatch.setattr(ntk, "draw_batch", lambda setting, *a: calls.append(a[0]) or original(setting, *a))
+    monkeypatch.setattr(ntk, "draw_batch", lambda context, *a: calls.append(a[0]) or original(context, *a))
     names = ("ntk_trace", "ntk_mean", "ntk_condition")
     criteria = {name: load_criterion(name) for name in names}
-    settings = {name: options_of(criteria[name], {"ntk": {"pictures": 5 + (name == "ntk_mean")}}) for name in names}
-    measure_all(criteria, make_plan().setting, settings, DRAWS, architectures(SPACES["few-shot"], 1))
+    criteria_options = {
+        name: options_of(criteria[name], {"ntk": {"images": 5 + (name == "ntk_mean")}}) for name in names
+    }
+    measure_all(criteria, make_plan().context, criteria_options, DRAWS, architectures(SPACES["few-shot"], 1))
     assert sorted(calls) == [5, 6]
 
 
@@ -246,18 +256,18 @@ def test_each_criterion_is_charged_what_it_needs():
 def test_time_within_is_charged_by_that_alone(monkeypatch):
     clock = iter(range(100))
     monkeypatch.setattr("metantk.criteria.base.time.perf_counter", lambda: next(clock))
-    bill = Bill(["a", "b"])
-    with bill.of(), bill.of("a", "not asked for"):  # 0, 1, 2 and 3
+    meter = CostMeter(["a", "b"])
+    with meter.of(), meter.of("a", "not asked for"):  # 0, 1, 2 and 3
         pass
-    bill.count(5, "b")
-    assert bill.seconds == {"a": 3, "b": 2}
-    assert bill.operations == {"a": 0, "b": 5}
+    meter.count(5, "b")
+    assert meter.seconds == {"a": 3, "b": 2}
+    assert meter.operations == {"a": 0, "b": 5}
 
 
 def test_a_strangers_criterion_is_timed():
-    measure = lambda setting, options, draws, masks: Measured(np.array([1.0]), 7)  # noqa: E731
+    measure = lambda context, options, draws, masks: Measured(np.array([1.0]), 7)  # noqa: E731
     own = Criterion(measure, larger_is_better=True, title="x")
-    found = measure_all({"own": own}, make_plan().setting, {}, DRAWS, architectures(SPACES["few-shot"], 1))["own"]
+    found = measure_all({"own": own}, make_plan().context, {}, DRAWS, architectures(SPACES["few-shot"], 1))["own"]
     assert (found.values.tolist(), found.operations) == ([1.0], 7)
     assert found.seconds > 0
 
@@ -295,8 +305,8 @@ def test_grasp_agrees_with_the_hessian(dtype):
     """−Σ w ⊙ (H g), with second derivatives of a plain network."""
     plan, masks = make_plan(), architectures(SPACES["few-shot"], 1)
     options = options_of(load_criterion("grasp"), SECTIONS)
-    images, labels = pictures.draw_labelled(plan.setting, options, (4,))
-    network = chunks.build(plan.setting, DRAWS, masks, outputs=options.ways)
+    images, labels = inputs.draw_labelled(plan.context, options, (4,))
+    network = chunks.build(plan.context, DRAWS, masks, outputs=options.ways)
     own = {kind: mask[0] for kind, mask in masks.items()}
     plain = MixedNetwork(network, plan.space, own, norm=batch_norm)
     value = nn.functional.cross_entropy(plain(images), labels)
@@ -323,27 +333,27 @@ def test_restricted_networks_have_the_outputs_of_the_whole():
     assert count_parameters(smaller) < count_parameters(network) / 2
 
 
-def test_pictures_of_an_episode_and_of_a_batch():
-    setting = make_plan().setting
-    episode = parse(GradientsOptions, {"ways": 3, "pictures": 9}, where="x")
-    images, labels = pictures.draw_labelled(setting, episode, (0,))
+def test_images_of_an_episode_and_of_a_batch():
+    context = make_plan().context
+    episode = parse(GradientsOptions, {"ways": 3, "images": 9}, where="x")
+    images, labels = inputs.draw_labelled(context, episode, (0,))
     assert images.shape == (9, 3, 8, 8)
     assert labels.tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2]
-    assert not torch.equal(images, pictures.draw_labelled(setting, episode, (0,), 1)[0])
-    batch = parse(GradientsOptions, {"draw": "batch", "pictures": 24}, where="x")
-    assert torch.bincount(pictures.draw_labelled(setting, batch, (0,))[1]).tolist() == [6, 6, 6, 6]
-    too_many = batch.model_copy(update={"pictures": 25})
-    with pytest.raises(InputError, match="24 pictures are too few for a batch of 25"):
-        pictures.draw_labelled(setting, too_many, (0,))
-    with pytest.raises(InputError, match="10 pictures are not as many for each of 3 ways"):
-        parse(GradientsOptions, {"ways": 3, "pictures": 10}, where="x")
+    assert not torch.equal(images, inputs.draw_labelled(context, episode, (0,), 1)[0])
+    batch = parse(GradientsOptions, {"sampling": "batch", "images": 24}, where="x")
+    assert torch.bincount(inputs.draw_labelled(context, batch, (0,))[1]).tolist() == [6, 6, 6, 6]
+    too_many = batch.model_copy(update={"images": 25})
+    with pytest.raises(InputError, match="24 images are too few for a batch of 25"):
+        inputs.draw_labelled(context, too_many, (0,))
+    with pytest.raises(InputError, match="10 images are not as many for each of 3 ways"):
+        parse(GradientsOptions, {"ways": 3, "images": 10}, where="x")
 
 
 def test_batches_have_an_output_per_class_and_values_of_their_own():
     masks, plan = architectures(SPACES["few-shot"], 1), make_plan()
     criterion = load_criterion("snip")
     values = [
-        criterion.measure(plan.setting, GradientsOptions(draw=draw, ways=3, pictures=9), DRAWS, masks).values[0]
+        criterion.measure(plan.context, GradientsOptions(sampling=draw, ways=3, images=9), DRAWS, masks).values[0]
         for draw in ("episode", "batch")
     ]
     assert values[0] != values[1]

@@ -7,7 +7,7 @@ from torch import nn
 
 from metantk.backbones.cells import stack
 from metantk.backbones.drop import Drop
-from metantk.devices import generator
+from metantk.runtime.devices import generator
 from metantk.searches.sample import random_genotype
 from metantk.space.channels_last import concatenate, every_second, first_and_second
 from metantk.space.depthwise import AveragePool, Depthwise, MaxPool

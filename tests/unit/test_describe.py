@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from conftest import run_program
 
-from metantk.storage import SCRIPTS
+from metantk.runtime.files import SCRIPTS
 
 PUBLISHED = json.loads((Path(__file__).parents[1] / "fixtures" / "published_genotypes.json").read_text())[
     "architectures"

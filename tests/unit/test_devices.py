@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from metantk import devices
-from metantk.storage import InputError
+from metantk.runtime import devices
+from metantk.runtime.files import InputError
 
 PINNED = ["sm_75", "sm_80", "sm_86", "sm_90", "sm_100", "sm_120"]  # of the pinned PyTorch's wheel
 

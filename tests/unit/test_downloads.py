@@ -16,10 +16,10 @@ import pytest
 from torchvision.datasets import CIFAR100, Omniglot, utils
 
 import download_dataset
-from metantk.datasets import cifar
-from metantk.datasets.sources import fetch_source
+from metantk.data import cifar
+from metantk.data.sources import fetch_source
 from metantk.options.dataset import DatasetOptions
-from metantk.storage import InputError, WriteError, read_json
+from metantk.runtime.files import InputError, WriteError, read_json
 
 FORK = multiprocessing.get_context("fork")  # children find what a test has patched
 HALF_SECONDS = 0.3  # of a fake download, between its two halves
@@ -70,8 +70,8 @@ def server(tmp_path, monkeypatch) -> Server:
     for name, characters in PARTS.items():
         packed = io.BytesIO()
         with zipfile.ZipFile(packed, "w") as archive:
-            for number in range(characters):
-                archive.writestr(f"{name}/Greek/character{number:02}/0.png", b"a drawing")
+            for index in range(characters):
+                archive.writestr(f"{name}/Greek/character{index:02}/0.png", b"a drawing")
         server.archives[f"{Omniglot.download_url_prefix}/{name}.zip"] = packed.getvalue()
         sums[name] = hashlib.md5(packed.getvalue()).hexdigest()
     monkeypatch.setattr(Omniglot, "zips_md5", sums)

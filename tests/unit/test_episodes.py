@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from metantk.episodes import EpisodeSampler
+from metantk.data.episodes import EpisodeSampler
+from metantk.runtime.files import InputError
 from metantk.statistics import confidence_95, deviation, welch_95
-from metantk.storage import InputError
 
 LABELS = np.repeat(np.arange(7), 10)
 
@@ -15,7 +15,7 @@ def sampler(**changes):
     return EpisodeSampler(LABELS, **{"ways": 5, "shots": 2, "queries": 3, "where": "here", **changes})
 
 
-def test_episodes_have_distinct_classes_and_pictures():
+def test_episodes_have_distinct_classes_and_images():
     for episode in sampler().episodes(50, seed=0):
         assert episode.support.shape == (5, 2)
         assert episode.query.shape == (5, 3)
@@ -42,9 +42,9 @@ def test_all_classes_are_drawn_about_equally_often():
 
 
 @pytest.mark.parametrize(
-    ("changes", "message"), [({"ways": 8}, "7 classes are too few"), ({"shots": 8}, "10 pictures")]
+    ("changes", "message"), [({"ways": 8}, "7 classes are too few"), ({"shots": 8}, "10 images")]
 )
-def test_too_few_classes_or_pictures(changes, message):
+def test_too_few_classes_or_images(changes, message):
     with pytest.raises(InputError, match=message):
         sampler(**changes)
 

@@ -8,7 +8,7 @@ from conftest import tiny_configuration
 
 import estimate_campaign
 from estimate_campaign import PROGRESS, Cost, carry_on, schedule
-from metantk.storage import InputError
+from metantk.runtime.files import InputError
 
 
 def test_progress_is_carried_on_to_its_end_without_the_start():

@@ -12,22 +12,23 @@ from pydantic import ValidationError
 from torch import nn
 
 import evaluate_episodes
-from metantk import evaluation, transforms
+from metantk import evaluation
 from metantk.backbones.conv4 import build as build_conv4
-from metantk.checkpoints import CheckpointFile
-from metantk.datasets.store import Source, Split, stream_split, write_dataset
-from metantk.devices import generator, numpy_generator
-from metantk.episodes import Episode, EpisodeSampler
+from metantk.data import transforms
+from metantk.data.episodes import Episode, EpisodeSampler
+from metantk.data.store import Source, Split, stream_split, write_dataset
 from metantk.evaluation import evaluate
 from metantk.learners import linear, rfs
 from metantk.models import Model, load_model, save_model
 from metantk.options.evaluation import EvaluationOptions
 from metantk.options.learners.rfs import RfsOptions
+from metantk.runtime.checkpoints import CheckpointFile
+from metantk.runtime.devices import generator, numpy_generator
+from metantk.runtime.files import InputError, read_json
 from metantk.statistics import confidence_95
-from metantk.storage import InputError, read_json
 
 LABELS = np.repeat(np.arange(7), 10)
-NAMES = [f"class {number}" for number in range(7)]
+NAMES = [f"class {index}" for index in range(7)]
 
 
 class Pixels(nn.Module):
@@ -56,7 +57,7 @@ def colours(noise: float) -> Split:
 
 
 def make_options(**changes) -> EvaluationOptions:
-    values = {"episodes": 30, "queries": 3, "copies": 2, "augmentation": {"padding": 0, "jitter": 0.1}}
+    values = {"episodes": 30, "queries": 3, "support_copies": 2, "augmentation": {"padding": 0, "jitter": 0.1}}
     return EvaluationOptions(**values | changes)
 
 
@@ -90,44 +91,50 @@ def test_more_shots_help():
 
 @pytest.mark.parametrize(("copies", "pool"), [(1, None), (3, None), (1, 4), (3, 4), (3, 2)])
 def test_accuracies_are_those_of_episodes_answered_one_by_one(copies, pool):
-    """Literally: draw, augment, normalise, divide by the norm, fit, compare; picture by picture."""
-    options, split, model = make_options(copies=copies, episodes=12, pool=pool), colours(60), make_model()
+    """Literally: draw, augment, normalise, divide by the norm, fit, compare; image by image."""
+    options, split, model = (
+        make_options(support_copies=copies, episodes=12, support_copy_pool=pool),
+        colours(60),
+        make_model(),
+    )
     sampler = EpisodeSampler(split.labels, ways=5, shots=5, queries=3, where="here")
     got = list(evaluate(model, split, options, where="here"))
-    for number, episode in enumerate(sampler.episodes(12, seed=0)):
+    for index, episode in enumerate(sampler.episodes(12, seed=0)):
         if copies > 1:
-            pictures = copies_of(split, episode, number, options)
+            images = copies_of(split, episode, index, options)
         else:
-            pictures = transforms.to_float(torch.from_numpy(split.images[episode.support.ravel()]))
-        supports = features_of(model, pictures).view(5, 5, copies, -1)
+            images = transforms.to_float(torch.from_numpy(split.images[episode.support.ravel()]))
+        supports = features_of(model, images).view(5, 5, copies, -1)
         queries = features_of(model, transforms.to_float(torch.from_numpy(split.images[episode.query.ravel()])))
         for shots in (1, 5):
             features = supports[:, :shots].flatten(0, 2)
             labels = torch.arange(5).repeat_interleave(shots * copies)
             scores = linear.logistic_regression(features[None], labels, queries[None], ways=5)[0]
-            right = (scores.argmax(1) == torch.arange(5).repeat_interleave(3)).double().mean()
-            assert got[number][shots] == pytest.approx(100 * float(right))
+            correct = (scores.argmax(1) == torch.arange(5).repeat_interleave(3)).double().mean()
+            assert got[index][shots] == pytest.approx(100 * float(correct))
 
 
-def copies_of(split: Split, episode: Episode, number: int, options: EvaluationOptions) -> torch.Tensor:
+def copies_of(split: Split, episode: Episode, index: int, options: EvaluationOptions) -> torch.Tensor:
     """Augmented copies of an episode's supports, one by one: drawn for it, or taken from all that there are."""
-    if options.pool is None:
-        pictures = torch.from_numpy(split.images[np.repeat(episode.support.ravel(), options.copies)])
-        return transforms.augment(pictures, options.augmentation, generator("support augmentation", 0, number))
-    each = max(options.pool, options.copies)
-    draws = transforms.draw(70 * each, options.augmentation, generator("support copies", 0))
-    chosen = numpy_generator("copies of supports", 0, number)
+    if options.support_copy_pool is None:
+        images = torch.from_numpy(split.images[np.repeat(episode.support.ravel(), options.support_copies)])
+        return transforms.augment(images, options.augmentation, generator("support augmentation", 0, index))
+    each = max(options.support_copy_pool, options.support_copies)
+    draws = transforms.sample_parameters(70 * each, options.augmentation, generator("support copies", 0))
+    chosen = numpy_generator("copies of supports", 0, index)
     copies = []
-    for shares, picture in zip(chosen.random((5, 5, each)).reshape(25, each), episode.support.ravel(), strict=True):
-        for copy in shares.argsort()[: options.copies]:
-            drawn = draws.of(torch.tensor([picture * each + copy]))
-            image = torch.from_numpy(split.images[picture][None])
-            copies.append(transforms.augment_as_drawn(image, options.augmentation, drawn))
+    for shares, position in zip(
+        chosen.random((5, 5, each)).reshape(25, each), episode.support.ravel(), strict=True
+    ):
+        for copy in shares.argsort()[: options.support_copies]:
+            drawn = draws.of(torch.tensor([position * each + copy]))
+            image = torch.from_numpy(split.images[position][None])
+            copies.append(transforms.augment_with(image, options.augmentation, drawn))
     return torch.cat(copies)
 
 
-def features_of(model: Model, pictures: torch.Tensor) -> torch.Tensor:
-    features = [model.network.features(transforms.normalise(p[None], model.mean, model.std)) for p in pictures]
+def features_of(model: Model, images: torch.Tensor) -> torch.Tensor:
+    features = [model.network.features(transforms.normalise(p[None], model.mean, model.std)) for p in images]
     return nn.functional.normalize(torch.cat(features), dim=-1)
 
 
@@ -142,7 +149,7 @@ class Recorder:
         return torch.full((len(tasks.query_images()), 5 * 3, 5), self.value)
 
 
-def test_learners_are_asked_for_pictures_and_features_of_the_same_supports_and_queries():
+def test_learners_are_asked_for_images_and_features_of_the_same_supports_and_queries():
     module = Recorder()
     model = make_model(module=module)
     list(evaluate(model, colours(60), make_options(episodes=4), where="here"))
@@ -161,22 +168,22 @@ def test_learners_are_asked_for_pictures_and_features_of_the_same_supports_and_q
     assert labels.tolist() == [label for label in range(5) for _ in range(10)]
 
 
-def test_an_episode_takes_no_copy_twice_and_one_picture_has_its_own_copies(monkeypatch):
+def test_an_episode_takes_no_copy_twice_and_one_image_has_its_own_copies(monkeypatch):
     """Features of all copies are distinct here, so that an equal one is the same copy."""
     asked = []
     module = SimpleNamespace(scores=lambda model, tasks: asked.append(tasks) or rfs.scores(model, tasks))
-    options = make_options(episodes=40, pool=4, copies=3)
+    options = make_options(episodes=40, support_copy_pool=4, support_copies=3)
     list(evaluate(make_model(module=module), colours(60), options, where="here"))
     copies, _ = asked[1].augmented_features()  # 5 shots
-    by_picture: dict[int, set] = {}
+    by_image: dict[int, set] = {}
     for episode, features in zip(asked[1].support_images(), copies.unflatten(1, (25, 3)), strict=True):
-        for picture, own in zip(episode, features, strict=True):
+        for image, own in zip(episode, features, strict=True):
             kinds = {tuple(copy.tolist()) for copy in own}
             assert len(kinds) == 3
-            by_picture.setdefault(tuple(picture.flatten().tolist()), set()).update(kinds)
-    assert len(by_picture) == 70
-    assert {len(kinds) for kinds in by_picture.values()} == {4}
-    assert len(set().union(*by_picture.values())) == 70 * 4
+            by_image.setdefault(tuple(image.flatten().tolist()), set()).update(kinds)
+    assert len(by_image) == 70
+    assert {len(kinds) for kinds in by_image.values()} == {4}
+    assert len(set().union(*by_image.values())) == 70 * 4
 
 
 def test_copies_from_a_pool_and_copies_made_anew_give_the_same_mean_and_interval(monkeypatch):
@@ -186,7 +193,12 @@ def test_copies_from_a_pool_and_copies_made_anew_give_the_same_mean_and_interval
         monkeypatch.setattr(evaluation, "generator", lambda *key, draw=draw: generator(*key, draw))
         monkeypatch.setattr(evaluation, "numpy_generator", lambda *key, draw=draw: numpy_generator(*key, draw))
         for rows, pool in ((fresh, None), (pooled, 10)):
-            changes = {"episodes": 200, "pool": pool, "shots": [1], "augmentation": {"padding": 0, "jitter": 0.2}}
+            changes = {
+                "episodes": 200,
+                "support_copy_pool": pool,
+                "shots": [1],
+                "augmentation": {"padding": 0, "jitter": 0.2},
+            }
             values = np.array([row[1] for row in accuracies(colours(60), **changes)])
             rows.append((values.mean(), confidence_95(values)))
     (fresh_mean, fresh_interval), (pooled_mean, pooled_interval) = np.mean(fresh, 0), np.mean(pooled, 0)
@@ -246,7 +258,7 @@ def test_classifiers_that_do_not_fit_the_shots_are_refused(classifier, message):
 @pytest.mark.parametrize("classifier", ["logistic_regression", "svm"])
 def test_answers_do_not_depend_on_where_an_evaluation_was_interrupted(classifier, copies, pool, monkeypatch):
     monkeypatch.setattr(evaluation, "TOGETHER", 7)
-    changes = {"classifier": classifier, "copies": copies, "pool": pool}
+    changes = {"classifier": classifier, "support_copies": copies, "support_copy_pool": pool}
     whole = accuracies(colours(60), **changes)
     for done in (1, 6, 7, 8, 20, 29, 30):
         assert accuracies(colours(60), **changes, done=done) == whole[done:]
@@ -254,7 +266,7 @@ def test_answers_do_not_depend_on_where_an_evaluation_was_interrupted(classifier
 
 @pytest.mark.parametrize(("copies", "pool"), [(1, 4), (2, 4), (2, None)])
 def test_what_passes_the_network_together_does_not_depend_on_where_it_was_interrupted(copies, pool, monkeypatch):
-    """To the bit: features of a picture differ in the last ones where it passes in a batch of another size."""
+    """To the bit: features of an image differ in the last ones where it passes in a batch of another size."""
     monkeypatch.setattr(evaluation, "TOGETHER", 7)
     network = build_conv4({"channels": 4, "image_size": 16}, 2).eval()
     network.initialise_(generator("weights", 0))
@@ -268,7 +280,7 @@ def test_what_passes_the_network_together_does_not_depend_on_where_it_was_interr
             return rfs.scores(model, tasks)
 
         model = make_model(network, module=SimpleNamespace(scores=scores))
-        options = make_options(copies=copies, pool=pool)
+        options = make_options(support_copies=copies, support_copy_pool=pool)
         assert (
             len(list(evaluate(model, Split(images, LABELS, NAMES), options, where="here", done=done))) == 30 - done
         )
@@ -294,9 +306,9 @@ def test_answers_do_not_depend_on_how_many_episodes_go_together(pool, monkeypatc
 @pytest.fixture
 def data(tmp_path):
     streams = {}
-    for number, part in enumerate(("train", "val", "test")):
+    for index, part in enumerate(("train", "val", "test")):
         images = (
-            np.random.default_rng(number).integers(0, 256, (70, 16, 16, 3)) // 3 + 20 * LABELS[:, None, None, None]
+            np.random.default_rng(index).integers(0, 256, (70, 16, 16, 3)) // 3 + 20 * LABELS[:, None, None, None]
         )
         split = Split(images.astype(np.uint8), LABELS, [f"{part} {name}" for name in NAMES])
         streams[part] = stream_split(split)
@@ -345,12 +357,12 @@ class Killed(BaseException):
 def test_an_evaluation_that_was_killed_goes_on_with_the_same_numbers(kills, run, monkeypatch, tmp_path, caplog):
     whole = run(tmp_path / "whole")
     monkeypatch.setattr(evaluate_episodes, "KEEP_SECONDS", -1)  # a checkpoint after each episode
-    keep = CheckpointFile.keep
-    for number in kills:
-        left = iter(range(number - 1))
+    save = CheckpointFile.save
+    for index in kills:
+        left = iter(range(index - 1))
 
         def keep_and_die(self, state, left=left):
-            keep(self, state)
+            save(self, state)
             if next(left, None) is None:
                 raise Killed
 
@@ -358,7 +370,7 @@ def test_an_evaluation_that_was_killed_goes_on_with_the_same_numbers(kills, run,
         with pytest.raises(Killed):
             run(tmp_path / "killed")
         assert [path.name for path in (tmp_path / "killed").iterdir()] == [".checkpoints"]
-    monkeypatch.setattr(CheckpointFile, "keep", keep)
+    monkeypatch.setattr(CheckpointFile, "keep", save)
     caplog.set_level("INFO")
     assert run(tmp_path / "killed") == whole
     assert f"going on after {sum(kills)} episodes" in caplog.text
@@ -367,16 +379,16 @@ def test_an_evaluation_that_was_killed_goes_on_with_the_same_numbers(kills, run,
 
 def test_a_checkpoint_of_other_options_or_another_model_is_of_no_use(run, monkeypatch, tmp_path, model):
     monkeypatch.setattr(evaluate_episodes, "KEEP_SECONDS", -1)
-    keep = CheckpointFile.keep
+    save = CheckpointFile.save
 
     def keep_and_die(self, state):
-        keep(self, state)
+        save(self, state)
         raise Killed
 
     monkeypatch.setattr(CheckpointFile, "keep", keep_and_die)
     with pytest.raises(Killed):
         run(tmp_path / "out", "--seed", 1)
-    monkeypatch.setattr(CheckpointFile, "keep", keep)
+    monkeypatch.setattr(CheckpointFile, "keep", save)
     assert run(tmp_path / "out") == run(tmp_path / "whole")
 
 

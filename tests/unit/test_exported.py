@@ -15,14 +15,15 @@ from small_graph import means_graph
 from torch.nn import functional
 
 import metantk
-from metantk import backbones, exported
-from metantk.datasets.glyphs import make_glyphs
-from metantk.datasets.store import Source, stream_split, write_dataset
-from metantk.devices import generator
+from metantk import backbones
+from metantk.data.glyphs import make_glyphs
+from metantk.data.store import Source, stream_split, write_dataset
+from metantk.deployment import exported
 from metantk.models import load_model, save_model
 from metantk.options.learners.rfs import RfsOptions
+from metantk.runtime.devices import generator
+from metantk.runtime.files import InputError
 from metantk.space.genotype import read_named
-from metantk.storage import InputError
 
 SIZE = 16
 NAME = "test_resnet.r160_in1k"
@@ -61,14 +62,14 @@ def save(folder, architecture, **facts):
     return folder
 
 
-def pictures(count, size=SIZE):
+def make_images(count, size=SIZE):
     return np.random.default_rng(count).integers(0, 256, (count, size, size, 3), dtype=np.uint8)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ARCHITECTURES)
 def test_a_files_features_are_pytorchs(tmp_path, monkeypatch, kind):
-    """Of other numbers of pictures than it was traced with, too."""
+    """Of other numbers of images than it was traced with, too."""
     monkeypatch.chdir(tmp_path)
     save_file(timm.create_model(NAME).state_dict(), "w.safetensors")
     folder = save(tmp_path / "model", ARCHITECTURES[kind])
@@ -80,23 +81,23 @@ def test_a_files_features_are_pytorchs(tmp_path, monkeypatch, kind):
     assert opened.facts == facts
     assert opened.graph.batch is None
     for count in (1, 2, 7):
-        images = torch.from_numpy(pictures(count))
+        images = torch.from_numpy(make_images(count))
         found = opened.features(opened.prepare(images))
         floats = images.permute(0, 3, 1, 2) / 255
         normal = (floats - torch.tensor(model.mean).view(3, 1, 1)) / torch.tensor(model.std).view(3, 1, 1)
         with torch.no_grad():
             expected = functional.normalize(model.network.features(normal), dim=1)
         torch.testing.assert_close(found, expected, rtol=0, atol=1e-4)
-        assert found.std(0).max() > 1e-3 or count == 1  # not one answer for all pictures
+        assert found.std(0).max() > 1e-3 or count == 1  # not one answer for all images
 
 
-def test_what_has_no_features_of_a_picture_is_refused(tmp_path, monkeypatch):
+def test_what_has_no_features_of_a_image_is_refused(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     mixed = save(tmp_path / "mixed", {"kind": "mixed", "cells": 4, "channels": 4})
     means_graph(tmp_path / "means.onnx")
     options = backbones.plugins.options_class("backbones", "onnx")
     graph = save(tmp_path / "graph", options(file="means.onnx").architecture(SIZE))
-    for folder, message in ((mixed, "mixed: normalises by the pictures"), (graph, "means.onnx: is an ONNX file")):
+    for folder, message in ((mixed, "mixed: normalises by the images"), (graph, "means.onnx: is an ONNX file")):
         with pytest.raises(InputError, match=message):
             exported.to_onnx(load_model(folder, torch.device("cpu")), tmp_path / "out.onnx", {})
     assert not (tmp_path / "out.onnx").exists()
@@ -105,29 +106,29 @@ def test_what_has_no_features_of_a_picture_is_refused(tmp_path, monkeypatch):
 def test_features_in_python(tmp_path):
     folder = save(tmp_path / "model", ARCHITECTURES["conv4"])
     model = metantk.load(folder)
-    features = model.features(pictures(3))
+    features = model.features(make_images(3))
     assert features.shape == (3, model.feature_dim)
     assert model.image_size == SIZE
     np.testing.assert_allclose(np.linalg.norm(features, axis=1), 1, rtol=1e-5)
     direct = load_model(folder, torch.device("cpu"))
-    expected = direct.features(direct.prepare(torch.from_numpy(pictures(3))))
+    expected = direct.features(direct.prepare(torch.from_numpy(make_images(3))))
     np.testing.assert_allclose(features, functional.normalize(expected, dim=1).numpy(), rtol=1e-5)
     exported.to_onnx(direct, tmp_path / "model.onnx", {"image_size": SIZE})
-    np.testing.assert_allclose(metantk.load(tmp_path / "model.onnx").features(pictures(3)), features, atol=1e-4)
-    assert model.features(pictures(2, size=50)).shape == (2, model.feature_dim)
-    assert model.features(pictures(3)[:0]).shape == (0, model.feature_dim)
-    with pytest.raises(InputError, match="pictures are float64"):
-        model.features(pictures(3) / 255)
+    np.testing.assert_allclose(metantk.load(tmp_path / "model.onnx").features(make_images(3)), features, atol=1e-4)
+    assert model.features(make_images(2, size=50)).shape == (2, model.feature_dim)
+    assert model.features(make_images(3)[:0]).shape == (0, model.feature_dim)
+    with pytest.raises(InputError, match="images are float64"):
+        model.features(make_images(3) / 255)
 
 
 @pytest.mark.slow
 def test_the_three_documented_lines(tmp_path, repository):
     """As the docstring of the library has them."""
     folder = save(tmp_path / "model", ARCHITECTURES["conv4"])
-    np.save(tmp_path / "pictures.npy", pictures(2))
+    np.save(tmp_path / "images.npy", make_images(2))
     lines = [line.strip() for line in metantk.__doc__.splitlines() if line.startswith("    ")]
     assert len(lines) == 3
-    program = "\n".join(["import sys, numpy", lines[0], "import metantk", "pictures = numpy.load('pictures.npy')"])
+    program = "\n".join(["import sys, numpy", lines[0], "import metantk", "images = numpy.load('images.npy')"])
     program += "\n" + "\n".join([*lines[1:], "print(features.shape)"])
     program = program.replace("path/of/this/repository", str(repository))
     program = program.replace("results/birds/5cells-8ch/metantk/seed0/rfs", str(folder))

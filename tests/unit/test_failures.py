@@ -1,6 +1,6 @@
 """The lines of failed jobs, from Snakemake's report of a run."""
 
-from metantk.failures import read_failures
+from metantk.runtime.failures import read_failures
 
 REPORT = """
 Error in rule train_network:

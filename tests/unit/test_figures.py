@@ -18,12 +18,12 @@ from small_chain import GENOTYPE, change, write_chain
 
 import draw_results
 import draw_searches
-from metantk import tables
 from metantk.criteria.base import load_criterion
-from metantk.figures import accuracies, cells, palette, search_curves, search_trace, style, training_curves
 from metantk.options import catalogue
-from metantk.records import SearchReport
-from metantk.storage import InputError
+from metantk.results import tables
+from metantk.results.figures import accuracies, cells, palette, search_curves, search_trace, style, training_curves
+from metantk.results.records import SearchReport
+from metantk.runtime.files import InputError
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
 OPERATIONS = [
@@ -70,13 +70,13 @@ def make_trace(seed: int, criteria=(CONDITION, "linear_regions"), nodes: int = 3
     rows, rounds = [], itertools.count()
 
     def score(stage: str, keys: list) -> list[dict]:
-        number = next(rounds)
-        unpruned = {name: 5000 * 0.8**number if name == CONDITION else 1000 * 1.1**number for name in criteria}
-        return [score_one(number, stage, key, operation, unpruned) for key in keys for operation in remaining[key]]
+        index = next(rounds)
+        unpruned = {name: 5000 * 0.8**index if name == CONDITION else 1000 * 1.1**index for name in criteria}
+        return [score_one(index, stage, key, operation, unpruned) for key in keys for operation in remaining[key]]
 
-    def score_one(number: int, stage: str, key: tuple, operation: str, unpruned: dict) -> dict:
+    def score_one(index: int, stage: str, key: tuple, operation: str, unpruned: dict) -> dict:
         source, node = ends[key[1]]
-        row = {"round": number, "stage": stage, "cell": key[0], "edge": key[1], "input": source, "node": node}
+        row = {"round": index, "stage": stage, "cell": key[0], "edge": key[1], "input": source, "node": node}
         row["operation"] = operation
         for name in criteria:
             change = generator.normal(0, 0.03)
@@ -111,7 +111,7 @@ def lead_to(genotype: dict, trace: pd.DataFrame) -> pd.DataFrame:
 def training_table(epochs: int = 20) -> pd.DataFrame:
     epoch = np.arange(1, epochs + 1)
     rate = np.where(epoch > 12, 0.002, 0.02)
-    return pd.DataFrame({"epoch": epoch, "learning_rate": rate, "loss": 4 / epoch, "accuracy": 100 - 80 / epoch})
+    return pd.DataFrame({"epoch": epoch, "lr": rate, "loss": 4 / epoch, "accuracy": 100 - 80 / epoch})
 
 
 def summary_table(offset: float = 0.0) -> pd.DataFrame:
@@ -380,8 +380,8 @@ def test_traces_of_any_number_of_criteria_are_drawn(count, tmp_path):
         assert len(set(colours)) == min(count, len(palette.DECIDER_COLOURS))
         decided = trace.loc[trace["removed"], "decided_by"]
         expected = Counter()
-        for number, name in enumerate(names):
-            expected[colours[number]] += int((decided == name).sum())
+        for index, name in enumerate(names):
+            expected[colours[index]] += int((decided == name).sum())
         assert stripes == +expected
 
 
@@ -452,7 +452,7 @@ def test_training_curves_are_coloured_by_row_and_dashed_by_seed():
 
 
 def test_smooth_schedules_have_no_marks():
-    table = training_table().assign(learning_rate=np.linspace(0.1, 0, 20))
+    table = training_table().assign(lr=np.linspace(0.1, 0, 20))
     assert len(training_curves.draw_training_curves({("MetaNTK-NAS", 0): table}, "training").axes[0].lines) == 1
 
 
@@ -606,7 +606,7 @@ def test_results_beside_older_tables_are_named(finished, tmp_path):
     with pytest.raises(InputError, match=r"summary\.csv: lacks the row of .*te-nas.*run aggregate_tables again"):
         draw_results.draw([*finished, new], tmp_path / "tables")
     (finished[0] / "training.csv").write_text("epoch,loss\n1,2\n")
-    with pytest.raises(InputError, match="lacks the columns learning_rate, accuracy; run train_network again"):
+    with pytest.raises(InputError, match="lacks the columns lr, accuracy; run train_network again"):
         draw_results.draw(finished, tmp_path / "tables")
 
 

@@ -1,4 +1,4 @@
-"""A folder of one's own pictures: both layouts, what becomes of a picture, and every way to get it wrong."""
+"""A folder of one's own images: both layouts, what becomes of an image, and every way to get it wrong."""
 
 import os
 import warnings
@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from metantk.datasets.folder import find_pictures, leave_out_unreadable, stream_pictures
-from metantk.datasets.store import SPLITS, check_splits, gather
-from metantk.storage import InputError
+from metantk.data.folder import find_images, skip_unreadable, stream_images
+from metantk.data.store import SPLITS, check_splits, gather
+from metantk.runtime.files import InputError
 
 SIZE = 16
 
@@ -20,15 +20,15 @@ def save(path, colour="red", size=(20, 20), mode="RGB", **options):
     return path
 
 
-def make_classes(folder, count, pictures=2):
+def make_classes(folder, count, images=2):
     for index in range(count):
-        for picture in range(pictures):
-            save(folder / f"class{index:02d}" / f"{picture}.png", (index, picture, 0))
+        for image in range(images):
+            save(folder / f"class{index:02d}" / f"{image}.png", (index, image, 0))
 
 
-def read(source, ways=1, seed=0, keep_together=False):
-    parts = find_pictures(source, seed=seed, ways=ways, keep_together=keep_together)
-    streams = stream_pictures(source, parts, image_size=SIZE)
+def read(source, ways=1, seed=0, split_by_group=False):
+    parts = find_images(source, seed=seed, ways=ways, split_by_group=split_by_group)
+    streams = stream_images(source, parts, image_size=SIZE)
     check_splits(streams, source="folder")
     return {part: gather(stream) for part, stream in streams.items()}
 
@@ -41,7 +41,7 @@ def source(tmp_path):
 
 
 def read_one(source, name):
-    """The picture `name` of the first class, as it was read."""
+    """The image `name` of the first class, as it was read."""
     for split in read(source).values():
         if "class00" in split.class_names:
             names = sorted(path.name for path in (source / "class00").iterdir())
@@ -74,14 +74,14 @@ def test_given_splits_are_kept_and_sorted(tmp_path):
     ],
 )
 def test_unsplit_classes_are_shared_out(tmp_path, classes, ways, sizes):
-    make_classes(tmp_path, classes, pictures=1)
+    make_classes(tmp_path, classes, images=1)
     splits = read(tmp_path, ways=ways)
     assert [len(split.class_names) for split in splits.values()] == sizes
     assert all(split.class_names == sorted(split.class_names) for split in splits.values())
     assert len({name for split in splits.values() for name in split.class_names}) == classes
 
 
-def test_labels_follow_the_pictures(tmp_path):
+def test_labels_follow_the_images(tmp_path):
     make_classes(tmp_path, 12)
     for split in read(tmp_path, ways=2).values():
         for image, label in zip(split.images, split.labels, strict=True):
@@ -89,7 +89,7 @@ def test_labels_follow_the_pictures(tmp_path):
 
 
 def test_seed_decides_the_split(tmp_path):
-    make_classes(tmp_path, 20, pictures=1)
+    make_classes(tmp_path, 20, images=1)
     names = [read(tmp_path, seed=seed)["test"].class_names for seed in (0, 0, 1)]
     assert names[0] == names[1] != names[2]
 
@@ -111,9 +111,9 @@ def test_a_class_may_be_called_train(source):
 @pytest.mark.parametrize("size", [(64, 32), (32, 64), (300, 32), (1, 40), (16, 16)])
 def test_shorter_side_is_brought_to_size_and_the_middle_kept(source, size):
     pixels = np.random.default_rng(0).integers(256, size=(size[1], size[0], 3), dtype=np.uint8)
-    picture = Image.fromarray(pixels)
-    picture.save(source / "class00" / "oblong.png")
-    whole = np.asarray(picture.resize([length * SIZE // min(size) for length in size], Image.Resampling.BICUBIC))
+    image = Image.fromarray(pixels)
+    image.save(source / "class00" / "oblong.png")
+    whole = np.asarray(image.resize([length * SIZE // min(size) for length in size], Image.Resampling.BICUBIC))
     top, left = (whole.shape[0] - SIZE) // 2, (whole.shape[1] - SIZE) // 2
     expected = whole[top : top + SIZE, left : left + SIZE]
     np.testing.assert_allclose(read_one(source, "oblong.png").astype(int), expected, atol=1)
@@ -200,14 +200,14 @@ def test_part_of_a_split_is_missing(tmp_path):
 
 
 def test_too_few_classes_to_split(tmp_path):
-    make_classes(tmp_path, 14, pictures=1)
+    make_classes(tmp_path, 14, images=1)
     with pytest.raises(InputError, match="has 14 class folders; 15 are needed, 5 ways in each of train, val"):
         read(tmp_path, ways=5)
 
 
 def test_too_few_classes_in_a_given_split(tmp_path):
     for name, count in zip(SPLITS, (5, 5, 4), strict=True):
-        make_classes(tmp_path / name, count, pictures=1)
+        make_classes(tmp_path / name, count, images=1)
     with pytest.raises(InputError, match="test: has 4 class folders; 5 are needed for 5 ways"):
         read(tmp_path, ways=5)
 
@@ -215,13 +215,13 @@ def test_too_few_classes_in_a_given_split(tmp_path):
 def test_empty_class(source):
     (source / "vacant").mkdir()
     (source / "vacant" / ".keep").touch()
-    with pytest.raises(InputError, match="vacant: is empty; expected the pictures of a class"):
+    with pytest.raises(InputError, match="vacant: is empty; expected the images of a class"):
         read(source)
 
 
 def test_folder_in_a_class_folder(source):
     save(source / "class00" / "more" / "one.png")
-    with pytest.raises(InputError, match="more: is a folder in a class folder; expected pictures only"):
+    with pytest.raises(InputError, match="more: is a folder in a class folder; expected images only"):
         read(source)
 
 
@@ -230,7 +230,7 @@ def test_damaged_files_are_named_and_counted(source):
     (source / "class00" / "cut.png").write_bytes(whole[: len(whole) // 2])
     (source / "class00" / "gone.png").symlink_to(source / "nowhere.png")
     for number in range(3):
-        (source / "class01" / f"text{number}.png").write_text("no picture")
+        (source / "class01" / f"text{number}.png").write_text("no image")
     with pytest.raises(InputError) as raised:
         read(source)
     message = str(raised.value)
@@ -241,19 +241,19 @@ def test_damaged_files_are_named_and_counted(source):
 
 
 def test_unreadable_files_are_left_out_and_named_on_demand(source):
-    (source / "class01" / "notes.txt").write_text("no picture")
-    parts, warnings = leave_out_unreadable(find_pictures(source, seed=0, ways=1), image_size=SIZE)
-    assert warnings == ["left out, cannot be read: class01/notes.txt (not a picture)"]
+    (source / "class01" / "notes.txt").write_text("no image")
+    parts, warnings = skip_unreadable(find_images(source, seed=0, ways=1), image_size=SIZE)
+    assert warnings == ["left out, cannot be read: class01/notes.txt (not an image)"]
     assert sum(len(files) for classes in parts.values() for files in classes.values()) == 6
     for file in (source / "class01").iterdir():
-        file.write_text("no picture")
-    with pytest.raises(InputError, match="class class01: none of its files can be read as a picture"):
-        leave_out_unreadable(find_pictures(source, seed=0, ways=1), image_size=SIZE)
+        file.write_text("no image")
+    with pytest.raises(InputError, match="class class01: none of its files can be read as an image"):
+        skip_unreadable(find_images(source, seed=0, ways=1), image_size=SIZE)
 
 
 def test_reasons_are_given(source):
-    (source / "class01" / "notes.txt").write_text("no picture")
-    with pytest.raises(InputError, match=r"1 of 7 files cannot be read: class01/notes.txt \(not a picture\)"):
+    (source / "class01" / "notes.txt").write_text("no image")
+    with pytest.raises(InputError, match=r"1 of 7 files cannot be read: class01/notes.txt \(not an image\)"):
         read(source)
 
 
@@ -290,7 +290,7 @@ def make_alphabets(folder, alphabets, characters=4):
     (folder / "README.txt").write_text("beside the alphabets")
 
 
-def test_classes_of_nested_folders_are_those_that_hold_pictures(tmp_path):
+def test_classes_of_nested_folders_are_those_that_hold_images(tmp_path):
     make_alphabets(tmp_path, ["Greek", "Latin", "N_Ko"])
     save(tmp_path / "plain" / "0.png")
     splits = read(tmp_path)
@@ -303,7 +303,7 @@ def test_classes_of_nested_folders_are_those_that_hold_pictures(tmp_path):
 def test_a_split_keeps_groups_together_if_asked(tmp_path, seed):
     make_alphabets(tmp_path, ["Greek", "Latin", "N_Ko", "Ojibwe", "Tagalog", "Tifinagh"])
     part_of = {}
-    for part, split in read(tmp_path, ways=4, seed=seed, keep_together=True).items():
+    for part, split in read(tmp_path, ways=4, seed=seed, split_by_group=True).items():
         for name in split.class_names:
             part_of.setdefault(name.split("/")[0], set()).add(part)
     assert all(len(parts) == 1 for parts in part_of.values())
@@ -312,10 +312,10 @@ def test_a_split_keeps_groups_together_if_asked(tmp_path, seed):
     assert {len(split.class_names) for split in apart.values()} == {15, 4, 5}
 
 
-def test_too_few_groups_to_keep_together_are_named(tmp_path):
+def test_too_few_groups_to_split_by_group_are_named(tmp_path):
     make_alphabets(tmp_path, ["Greek", "Latin"], characters=10)
     with pytest.raises(InputError, match="its 2 groups of classes leave 0 classes for train; 5 are needed"):
-        read(tmp_path, ways=5, keep_together=True)
+        read(tmp_path, ways=5, split_by_group=True)
 
 
 def test_nested_folders_in_a_split_of_ones_own(tmp_path):

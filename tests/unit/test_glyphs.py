@@ -8,9 +8,9 @@ from fontTools.ttLib import TTFont
 from PIL import Image
 from scipy.ndimage import distance_transform_edt
 
-from metantk.datasets import glyphs
-from metantk.datasets.store import SPLITS, check_splits, stream_split
-from metantk.storage import InputError
+from metantk.data import glyphs
+from metantk.data.store import SPLITS, check_splits, stream_split
+from metantk.runtime.files import InputError
 
 CHARACTERS = [
     character for alphabets in glyphs.ALPHABETS.values() for text in alphabets.values() for character in text
@@ -40,7 +40,7 @@ def test_splits_are_whole_and_share_no_alphabet(splits):
     assert len(set(CHARACTERS)) == len(CHARACTERS) == 100
 
 
-def test_pictures_are_bytes_in_order_of_class(splits):
+def test_images_are_bytes_in_order_of_class(splits):
     for split in splits.values():
         classes = len(split.class_names)
         assert split.images.dtype == np.uint8
@@ -64,7 +64,7 @@ def test_seed_decides_every_byte(splits):
         assert (splits[name].images != other[name].images).mean() > 0.9
 
 
-def test_no_two_pictures_of_a_class_are_equal():
+def test_no_two_images_of_a_class_are_equal():
     images = glyphs.draw_character("A", 50, 28, np.random.default_rng(0))
     assert len(np.unique(images.reshape(50, -1), axis=0)) == 50
 
@@ -80,12 +80,12 @@ def test_every_font_used_draws_the_character():
         with TTFont(glyphs.font_directory() / font, lazy=True) as file:
             table = file.getBestCmap()
             missing = file.getReverseGlyphMap()[".notdef"]
-            numbers = file.getReverseGlyphMap()
+            indices = file.getReverseGlyphMap()
         # A character that no font has is drawn as the font's box.
         box = glyphs.render_character("\U0010fffe", font, 64, 48)
         for character in (one for one in CHARACTERS if font in glyphs.fonts_of(one)):
             ink = glyphs.render_character(character, font, 64, 48)
-            assert numbers[table[ord(character)]] != missing, (font, character)
+            assert indices[table[ord(character)]] != missing, (font, character)
             assert (ink > 127).sum() > 50, (font, character)
             assert not np.array_equal(ink, box), (font, character)
 

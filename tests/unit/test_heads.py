@@ -7,10 +7,10 @@ import pytest
 import torch
 from scipy.optimize import minimize
 
-from metantk import devices
 from metantk.learners import heads
 from metantk.learners.heads import ridge_logits, svm_logits
-from metantk.storage import InputError
+from metantk.runtime import devices
+from metantk.runtime.files import InputError
 
 FIXTURE = np.load(Path(__file__).parents[1] / "fixtures" / "heads_seed0.npz")
 HEADS = {"svm": svm_logits, "ridge": ridge_logits}

@@ -28,19 +28,19 @@ from metantk.options.config import parse_config
 from metantk.options.dataset import DatasetOptions
 from metantk.options.evaluation import EvaluationOptions
 from metantk.options.theory import TheoryOptions
-from metantk.storage import SCRIPTS, InputError, canonical_json, sha256_of, shorten
+from metantk.runtime.files import SCRIPTS, InputError, canonical_json, sha256_of, shorten
 
 DATA, SEARCH, PRUNING = "glyphs/data", "glyphs/cells/random/seed0", "glyphs/cells/pruned/seed0"
 CHAIN = f"{SEARCH}/rfs"
 MOST_SECONDS = 20
 LONGEST = 500 + len("describe_architecture.py: error: ")
-EVALUATION = json.dumps({"episodes": 2, "queries": 1, "copies": 1, "shots": [1, 2], "ways": 2})
+EVALUATION = json.dumps({"episodes": 2, "queries": 1, "support_copies": 1, "shots": [1, 2], "ways": 2})
 LINEAR_REGIONS = {
     "kind": "prune",
     "criteria": ["linear_regions"],
     "image_size": 8,
-    "repeat": 1,
-    "settings": {"linear_regions": {"pictures": 4, "batches": 1}},
+    "repeats": 1,
+    "criteria_options": {"linear_regions": {"images": 4, "batches": 1}},
 }
 
 
@@ -48,7 +48,7 @@ def run(script: str, *arguments: object, capsys, monkeypatch) -> tuple[object, s
     """Exit code and standard error of a script that runs in this process; a pipe that it waits for is a failure."""
     monkeypatch.setenv("METANTK_DEVICE", "cpu")
     monkeypatch.setattr(sys, "argv", [str(part) for part in (SCRIPTS / script, *arguments)])
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGALRM)}
+    handlers = {index: signal.getsignal(index) for index in (signal.SIGTERM, signal.SIGINT, signal.SIGALRM)}
     signal.signal(signal.SIGALRM, _waited_too_long)
     signal.alarm(6 * MOST_SECONDS)  # the machine may have more to do than this test
     capsys.readouterr()
@@ -59,8 +59,8 @@ def run(script: str, *arguments: object, capsys, monkeypatch) -> tuple[object, s
         code = stop.code
     finally:
         signal.alarm(0)
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
+        for index, handler in handlers.items():
+            signal.signal(index, handler)
     assert time.process_time() - began < MOST_SECONDS
     return code, capsys.readouterr().err
 
@@ -168,8 +168,8 @@ def spell(value: object) -> str:
         return [walk(inner) for inner in part] if isinstance(part, list) else part
 
     text = json.dumps(walk(value))
-    for number, literal in enumerate(literals):
-        text = text.replace(f'"<{number}>"', literal)
+    for index, literal in enumerate(literals):
+        text = text.replace(f'"<{index}>"', literal)
     return text
 
 
@@ -204,7 +204,7 @@ JSON_FILES: dict[str, tuple[str, dict[tuple, tuple]]] = {
             ("mean",): ([0.5, 0.5], [2, 0, 0]),
             ("std",): ([0, 0.1, 0.1], [-1, 1, 1]),
             ("splits",): ({"train": {}},),
-            ("splits", "train", "pictures"): (0, -1, 10**7, 10**30, 1.5),
+            ("splits", "train", "images"): (0, -1, 10**7, 10**30, 1.5),
             ("splits", "train", "shape"): ([16, 16], [16, 16, 4], [10**6, 10**6, 3], [0, 16, 3], [8, 8, 3]),
             ("splits", "val", "classes"): (["a", "a"], [""], [1]),
             ("splits", "test", "smallest_class"): (10**6, 0),
@@ -259,11 +259,11 @@ HAVE_DEFAULTS = ("layout", "criteria")
 
 
 def json_mutations(keys: dict[tuple, tuple]) -> Iterator[Mutation]:
-    for number, (path, values) in enumerate(keys.items()):
+    for index, (path, values) in enumerate(keys.items()):
         is_needed = path[-1] not in HAVE_DEFAULTS
         yield Mutation(f"{path} removed", lambda file, path=path: remove_key(file, path), is_needed)
         for value, is_wrong in [(v, True) for v in (*values, *ALWAYS_WRONG)] + [
-            (v, False) for v in WRONG[number % 2 :: 2]
+            (v, False) for v in WRONG[index % 2 :: 2]
         ]:
             yield Mutation(
                 f"{path} is {str(value)[:30]!r}",
@@ -363,8 +363,8 @@ def test_there_are_enough_mutations():
 @pytest.mark.parametrize("file", CASES)
 def test_a_wrong_file_is_refused_in_one_line(whole, tmp_path, capsys, monkeypatch, file):
     reader, mutations = CASES[file]
-    for number, mutation in enumerate(mutations):
-        root = tmp_path / str(number)
+    for index, mutation in enumerate(mutations):
+        root = tmp_path / str(index)
         shutil.copytree(whole, root)
         mutation.make(root / file)
         code, errors = run(
@@ -392,7 +392,7 @@ def assert_refused(errors: str, case: str) -> None:
 LEAST = {
     "cells": {"cells": 3, "channels": 2},
     "prune": {"criteria": ["ntk_condition"]},
-    "fit": {"criteria": ["ntk_condition"]},
+    "bayesian-optimisation": {"criteria": ["ntk_condition"]},
     "timm": {"name": "resnet18"},
     "onnx": {"file": "x.onnx"},
     "given": {"genotypes": ["x"]},
@@ -435,12 +435,12 @@ def attempt(call: Callable[[], object]) -> tuple[object, str]:
 
 
 @pytest.mark.parametrize("number", [10**30, 2**31, 1e38, 1e308])
-def test_numbers_that_nothing_can_be_computed_with_are_refused(number):
+def test_numbers_that_nothing_can_be_computed_with_are_refused(index):
     for name, (options, least) in CLASSES.items():
         for key, value in parse(options, least, where=name).model_dump().items():
-            if type(value) is type(number):
+            if type(value) is type(index):
                 with pytest.raises(InputError):
-                    parse(options, least | {key: number}, where=name)
+                    parse(options, least | {key: index}, where=name)
 
 
 def test_numbers_that_are_not_finite_are_refused_in_every_place_of_an_option():

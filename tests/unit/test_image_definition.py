@@ -3,8 +3,8 @@
 import pytest
 
 import build_container
-from metantk import container
-from metantk.storage import InputError
+from metantk.runtime import container
+from metantk.runtime.files import InputError
 
 DEFINITIONS = ("metantk.def", "metantk-registry.def")
 

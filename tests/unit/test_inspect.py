@@ -5,18 +5,18 @@ import pytest
 from conftest import run_program
 from PIL import Image
 
-from metantk import contact_sheet
-from metantk.datasets.store import SPLITS, Source, Split, stream_split, write_dataset
+from metantk.data import contact_sheet
+from metantk.data.store import SPLITS, Source, Split, stream_split, write_dataset
 
 
 @pytest.fixture
 def data(tmp_path):
-    """Splits of 12, 2 and 3 classes with 5 pictures each, in a colour per split."""
+    """Splits of 12, 2 and 3 classes with 5 images each, in a colour per split."""
     streams = {}
     for part, classes, colour in zip(SPLITS, (12, 2, 3), ([255, 0, 0], [0, 255, 0], [0, 0, 255]), strict=True):
         images = np.zeros((5 * classes, 8, 8, 3), np.uint8) + np.array(colour, np.uint8)
         images[:, 0, 0] = np.arange(5 * classes)[:, None]
-        names = [f"{part} {number}" for number in range(classes)]
+        names = [f"{part} {index}" for index in range(classes)]
         streams[part] = stream_split(Split(images, np.repeat(np.arange(classes), 5), names))
     source = Source(streams, "free", files=[], warnings=["look out"], is_published=False)
     write_dataset(tmp_path / "data", source, name="birds", source="somewhere")
@@ -30,18 +30,18 @@ def test_counts_are_printed_and_the_sheet_is_drawn(data, repository, tmp_path):
     lines = run.stdout.splitlines()
     assert lines[0] == "birds, from somewhere; free"
     assert [line.split() for line in lines[1:4]] == [
-        ["train", "60", "pictures", "of", "8", "×", "8,", "12", "classes", "of", "5", "to", "5"],
-        ["val", "10", "pictures", "of", "8", "×", "8,", "2", "classes", "of", "5", "to", "5"],
-        ["test", "15", "pictures", "of", "8", "×", "8,", "3", "classes", "of", "5", "to", "5"],
+        ["train", "60", "images", "of", "8", "×", "8,", "12", "classes", "of", "5", "to", "5"],
+        ["val", "10", "images", "of", "8", "×", "8,", "2", "classes", "of", "5", "to", "5"],
+        ["test", "15", "images", "of", "8", "×", "8,", "3", "classes", "of", "5", "to", "5"],
     ]
     assert lines[-1] == "warning: look out"
     with Image.open(tmp_path / "sheet" / "contact_sheet.png") as sheet:
         pixels = np.asarray(sheet.convert("RGB")).reshape(-1, 3)
     width = sheet.width
-    for number, colour in enumerate(([255, 0, 0], [0, 255, 0], [0, 0, 255])):
+    for index, colour in enumerate(([255, 0, 0], [0, 255, 0], [0, 0, 255])):
         columns = np.flatnonzero((pixels == colour).all(1)) % width
         assert len(columns) > 1000
-        assert number * width / 3 < columns.mean() < (number + 1) * width / 3
+        assert index * width / 3 < columns.mean() < (index + 1) * width / 3
 
 
 def test_equal_data_give_equal_bytes(data, tmp_path):

@@ -114,11 +114,11 @@ def make_candidates(space, generator, count):
         mask[~mask.any(1), 0] = True
         remaining[kind] = mask
     masks = {kind: remaining[kind].repeat(count, 1, 1) for kind in CELL_TYPES}
-    for number in range(1, count):
-        kind = CELL_TYPES[number % 2]
-        alive = masks[kind][number].nonzero()
+    for index in range(1, count):
+        kind = CELL_TYPES[index % 2]
+        alive = masks[kind][index].nonzero()
         edge, operation = alive[int(torch.randint(len(alive), (), generator=generator))]
-        masks[kind][number, edge, operation] = False
+        masks[kind][index, edge, operation] = False
     masks["normal"][count - 1, 2] = False
     return remaining, masks
 
@@ -132,11 +132,11 @@ def test_fused_supernet_has_the_kernels_of_plain_networks(space_name, cells, dty
     initialise(network, "kaiming_normal", generator)
     images = torch.randn(5, 3, 16, 16, generator=generator).to(dtype)
     ntk, nngp, _ = empirical_kernels(network, images, masks)
-    for number in range(4):
-        plain = MixedNetwork(network, space, {kind: masks[kind][number] for kind in masks}, norm=group_norm)
+    for index in range(4):
+        plain = MixedNetwork(network, space, {kind: masks[kind][index] for kind in masks}, norm=group_norm)
         expected_ntk, expected_nngp = kernels_by_loop(plain, images)
-        assert (ntk[number] - expected_ntk).abs().max() < tolerance * expected_ntk.abs().max()
-        assert (nngp[number] - expected_nngp).abs().max() < tolerance * expected_nngp.abs().max()
+        assert (ntk[index] - expected_ntk).abs().max() < tolerance * expected_ntk.abs().max()
+        assert (nngp[index] - expected_nngp).abs().max() < tolerance * expected_nngp.abs().max()
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-9), (torch.float32, 1e-4)])
@@ -168,9 +168,9 @@ def test_kernel_does_not_depend_on_the_batch_a_candidate_is_in():
     initialise(network, "pytorch", generator)
     images = torch.randn(4, 3, 8, 8, generator=generator).double()
     together, *_ = empirical_kernels(network, images, masks)
-    for number in range(5):
-        alone, *_ = empirical_kernels(network, images, {k: m[number : number + 1] for k, m in masks.items()})
-        torch.testing.assert_close(together[number], alone[0], rtol=1e-11, atol=1e-11)
+    for index in range(5):
+        alone, *_ = empirical_kernels(network, images, {k: m[index : index + 1] for k, m in masks.items()})
+        torch.testing.assert_close(together[index], alone[0], rtol=1e-11, atol=1e-11)
 
 
 def smooth_network(weights, x):
@@ -256,16 +256,16 @@ def test_linearised_flow_of_meta_ntk_agrees_with_many_small_steps():
 @pytest.mark.parametrize("stride", [1, 2])
 @pytest.mark.parametrize(("kernel", "groups"), [((3, 3), 1), ((1, 5), 2), ((5, 1), 4), ((3, 3), 8)])
 def test_both_ways_to_per_sample_gradients_agree(kernel, groups, stride):
-    """The one for CPUs and the one for GPUs, against one backward pass per picture."""
+    """The one for CPUs and the one for GPUs, against one backward pass per image."""
     generator = torch.Generator().manual_seed(0)
     layer = Convolution(8, 16, kernel, stride=stride, groups=groups).double()
     initialise(layer, "pytorch", generator)
     x = torch.randn(3, 8, 9, 9, dtype=torch.float64, generator=generator)
-    settings = {"stride": stride, "padding": layer.padding, "groups": groups}
-    backprops = torch.randn(conv2d(x, layer.weight, **settings).shape, dtype=torch.float64, generator=generator)
+    options = {"stride": stride, "padding": layer.padding, "groups": groups}
+    backprops = torch.randn(conv2d(x, layer.weight, **options).shape, dtype=torch.float64, generator=generator)
     expected = torch.stack(
         [
-            torch.autograd.grad(conv2d(x[i : i + 1], layer.weight, **settings), layer.weight, backprops[i : i + 1])[
+            torch.autograd.grad(conv2d(x[i : i + 1], layer.weight, **options), layer.weight, backprops[i : i + 1])[
                 0
             ]
             for i in range(3)

@@ -6,10 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from metantk import backbones, plugins
-from metantk.checkpoints import freeze, thaw
-from metantk.datasets.store import Split
-from metantk.devices import generator
+from metantk import backbones
+from metantk.data.store import Split
 from metantk.evaluation import evaluate
 from metantk.learners import heads
 from metantk.learners.episodic import TaskSampler
@@ -17,8 +15,11 @@ from metantk.learners.maml import predict
 from metantk.models import load_model, save_model
 from metantk.options.base import parse
 from metantk.options.evaluation import EvaluationOptions
-from metantk.storage import InputError
-from metantk.training import Pictures, Trainer
+from metantk.runtime import plugins
+from metantk.runtime.checkpoints import freeze, thaw
+from metantk.runtime.devices import generator
+from metantk.runtime.files import InputError
+from metantk.training import ImageData, Trainer
 
 SIZE = 16
 MEAN, STD = [0.5, 0.5, 0.5], [0.3, 0.3, 0.3]
@@ -33,7 +34,7 @@ CELLS = {
     "channels": 2,
     "genotype": {"normal": NODES, "reduce": NODES, "normal_concat": [2, 3, 4], "reduce_concat": [2, 3, 4]},
 }
-META = {"ways": 3, "tasks": 2, "steps": 2, "epochs": 2}
+META = {"ways": 3, "meta_batch_size": 2, "steps_per_epoch": 2, "epochs": 2}
 LEARNERS = {
     "rfs": {"epochs": 2, "batch_size": 12},
     "maml": META | {"kind": "maml", "shots": [1, 2], "queries": 2, "inner_steps": 2, "test_steps": 2},
@@ -44,14 +45,14 @@ LEARNERS = {
         "queries": 2,
         "inner_steps": 2,
         "test_steps": 2,
-        "learned_rates": True,
-        "step_norms": True,
-        "multi_step_epochs": 1,
+        "learn_inner_lr": True,
+        "per_step_batch_norm": True,
+        "multi_step_loss_epochs": 1,
         "first_order_epochs": 1,
-        "schedule": "cosine",
+        "lr_schedule": "cosine",
     },
-    "nil": META | {"kind": "maml", "shots": [2], "queries": 2, "adapt": "head", "answer": "nil"},
-    "reptile": META | {"kind": "reptile", "shots": 3, "batch": 4, "inner_steps": 2, "test_steps": 2},
+    "nil": META | {"kind": "maml", "shots": [2], "queries": 2, "adapt": "head", "test_classifier": "nil"},
+    "reptile": META | {"kind": "reptile", "shots": 3, "inner_batch_size": 4, "inner_steps": 2, "test_steps": 2},
     "metaoptnet": META
     | {"kind": "metaoptnet", "shots": 2, "queries": 2}
     | {"validation_episodes": 5, "validation_shots": 1, "validation_queries": 3},
@@ -61,10 +62,10 @@ LEARNERS = {
         "kind": "metanas",
         "warm_up_epochs": 1,
         "shots": 3,
-        "batch": 4,
+        "inner_batch_size": 4,
         "inner_steps": 2,
-        "prune_every": 2,
-        "adaptation": {"steps": 2},
+        "prune_every_steps": 2,
+        "adaptation": {"inner_steps": 2},
     },
 }
 
@@ -73,15 +74,15 @@ def make_split(classes: int = 8, per_class: int = 12, seed: int = 0) -> Split:
     """Stripes of a class's own direction and colour, under noise: quickly learned, not trivial."""
     draws = np.random.default_rng(seed)
     rows, columns = np.mgrid[:SIZE, :SIZE]
-    pictures, labels = [], []
+    data, labels = [], []
     for label in range(classes):
         angle, colour = np.pi * draws.random(), draws.random(3)
         wave = np.sin((rows * np.cos(angle) + columns * np.sin(angle)) * draws.uniform(0.6, 1.6))
         for _ in range(per_class):
-            picture = 0.5 + 0.3 * wave[..., None] * colour + 0.12 * draws.standard_normal((SIZE, SIZE, 3))
-            pictures.append(np.clip(255 * picture, 0, 255).astype(np.uint8))
+            image = 0.5 + 0.3 * wave[..., None] * colour + 0.12 * draws.standard_normal((SIZE, SIZE, 3))
+            data.append(np.clip(255 * image, 0, 255).astype(np.uint8))
             labels.append(label)
-    return Split(np.stack(pictures), np.array(labels), [f"class {label}" for label in range(classes)])
+    return Split(np.stack(data), np.array(labels), [f"class {label}" for label in range(classes)])
 
 
 def architecture_for(name: str) -> dict:
@@ -94,14 +95,14 @@ def make_trainer(options: dict, architecture: dict, split: Split | None = None, 
     parsed = parse(module.Options, options, where="options")
     network = backbones.build(architecture, module.outputs(parsed, len(split.class_names)))
     network.initialise_(generator("initial weights", seed))
-    pictures = pictures_of(split)
-    learner = module.Learner(parsed, network, pictures, seed)
-    validation = pictures_of(make_split(seed=5)) if getattr(learner, "validate", None) else None
-    return Trainer(learner, pictures, seed=seed, validation=validation)
+    data = images_of(split)
+    learner = module.Learner(parsed, network, data, seed)
+    validation = images_of(make_split(seed=5)) if getattr(learner, "validate", None) else None
+    return Trainer(learner, data, seed=seed, validation=validation)
 
 
-def pictures_of(split: Split) -> Pictures:
-    return Pictures(torch.from_numpy(split.images), torch.from_numpy(split.labels), torch.device("cpu"), MEAN, STD)
+def images_of(split: Split) -> ImageData:
+    return ImageData(torch.from_numpy(split.images), torch.from_numpy(split.labels), torch.device("cpu"), MEAN, STD)
 
 
 def train(trainer: Trainer) -> Trainer:
@@ -129,7 +130,7 @@ def model_of(trainer: Trainer, architecture: dict, folder):
 
 def accuracy(model, split: Split, *, ways: int = 3, shots: int = 2, episodes: int = 30) -> np.ndarray:
     options = EvaluationOptions(
-        episodes=episodes, ways=ways, shots=[shots], queries=4, copies=1, augmentation={"padding": 0}
+        episodes=episodes, ways=ways, shots=[shots], queries=4, support_copies=1, augmentation={"padding": 0}
     )
     return np.array([result[shots] for result in evaluate(model, split, options, where="test")])
 
@@ -142,8 +143,8 @@ def assert_same(one: object, other: object, where: str = "state") -> None:
             assert_same(one[key], other[key], f"{where}.{key}")
     elif isinstance(one, list):
         assert len(one) == len(other), where
-        for number, pair in enumerate(zip(one, other, strict=True)):
-            assert_same(*pair, f"{where}[{number}]")
+        for index, pair in enumerate(zip(one, other, strict=True)):
+            assert_same(*pair, f"{where}[{index}]")
     else:
         equal = torch.equal(one, other) if isinstance(one, torch.Tensor) else one == other or one != one
         assert equal, where
@@ -168,9 +169,9 @@ def test_a_training_that_is_ended_after_any_step_ends_with_the_same_bytes(name):
         with pytest.raises(Stopped):  # after every single step: all that goes on stands in the checkpoint
             trainer.train_epoch(stop)
         steps += 1
-        kept = thaw(freeze(trainer.state()))
+        state = thaw(freeze(trainer.state()))
         trainer = make_trainer(options, architecture)
-        trainer.load_state(kept)
+        trainer.load_state(state)
         if trainer.step == trainer.learner.steps:
             trainer.train_epoch(lambda _: None)
     assert steps == trainer.learner.epochs * trainer.learner.steps
@@ -202,24 +203,24 @@ def test_a_learner_answers_as_the_network_in_memory_would_after_it_was_read_back
 
 def test_metaoptnet_is_validated_by_the_classifier_of_each_episode():
     trainer = train(make_trainer(LEARNERS["metaoptnet"], CONV4))
-    learner, pictures = trainer.learner, trainer.validation
-    right = []
-    sampler = TaskSampler(pictures, 0, tasks=1, ways=3, shots=1, queries=3)
-    for number in range(5):
-        images = torch.from_numpy(np.asarray(pictures.images))[sampler.numbers(1, number)]
+    learner, data = trainer.learner, trainer.validation
+    correct = []
+    sampler = TaskSampler(data, 0, tasks=1, ways=3, shots=1, queries=3)
+    for index in range(5):
+        images = torch.from_numpy(np.asarray(data.images))[sampler.indices(1, index)]
         scaled = (images.permute(0, 3, 1, 2).float() / 255 - 0.5) / 0.3
         with torch.no_grad():
             features = learner.network.eval().features(scaled)
             logits = heads.svm_logits(features[:3], torch.arange(3), features[3:], ways=3)
-        right += (logits.argmax(1) == torch.arange(3).repeat_interleave(3)).tolist()
-    assert learner.validate(pictures, 1, lambda: None) == pytest.approx(100 * np.mean(right))
-    assert [row["validation_accuracy"] for row in trainer.curve][1] == pytest.approx(100 * np.mean(right))
-    assert learner.validate(pictures, 0, lambda: None) != learner.validate(pictures, 1, lambda: None)
+        correct += (logits.argmax(1) == torch.arange(3).repeat_interleave(3)).tolist()
+    assert learner.validate(data, 1, lambda: None) == pytest.approx(100 * np.mean(correct))
+    assert [row["validation_accuracy"] for row in trainer.curve][1] == pytest.approx(100 * np.mean(correct))
+    assert learner.validate(data, 0, lambda: None) != learner.validate(data, 1, lambda: None)
 
 
 def test_the_first_epoch_of_the_best_validation_is_kept():
     trainer = make_trainer(LEARNERS["metaoptnet"] | {"epochs": 4}, CONV4)
-    trainer.learner.validate = lambda pictures, epoch, advance: [40.0, 60.0, 50.0, 60.0][epoch]
+    trainer.learner.validate = lambda data, epoch, advance: [40.0, 60.0, 50.0, 60.0][epoch]
     for _ in range(2):
         trainer.train_epoch(lambda _: None)
     after_two = [copy.deepcopy(part.state_dict()) for part in (trainer.learner.network, trainer.learner.extra)]
@@ -238,9 +239,9 @@ def test_without_a_validation_the_last_epoch_stays():
 
 
 META_LEARNERS = {
-    "maml": {"kind": "maml", "shots": [2], "queries": 4, "inner_steps": 3, "test_steps": 3, "learning_rate": 0.01},
-    "anil": {"kind": "maml", "shots": [2], "queries": 4, "adapt": "head", "learning_rate": 0.01},
-    "reptile": {"kind": "reptile", "shots": 6, "inner_rate": 0.01, "test_steps": 10, "schedule": "constant"},
+    "maml": {"kind": "maml", "shots": [2], "queries": 4, "inner_steps": 3, "test_steps": 3, "meta_lr": 0.01},
+    "anil": {"kind": "maml", "shots": [2], "queries": 4, "adapt": "head", "meta_lr": 0.01},
+    "reptile": {"kind": "reptile", "shots": 6, "inner_lr": 0.01, "test_steps": 10, "lr_schedule": "constant"},
     "metaoptnet": {
         "kind": "metaoptnet",
         "validation_episodes": 0,
@@ -261,12 +262,12 @@ def hard_splits() -> tuple[Split, Split]:
 @pytest.mark.parametrize("name", META_LEARNERS)
 def test_a_meta_learner_beats_its_own_untrained_start_by_more_than_the_interval(name, hard_splits, tmp_path):
     seen, unseen = hard_splits
-    options = META_LEARNERS[name] | {"ways": 5, "tasks": 4, "steps": 20}
+    options = META_LEARNERS[name] | {"ways": 5, "meta_batch_size": 4, "steps_per_epoch": 20}
     untrained = make_trainer(options | {"epochs": 0}, CONV4, seen)
     trained = train(make_trainer(options | {"epochs": 3}, CONV4, seen))
     accuracies = [
-        accuracy(model_of(trainer, CONV4, tmp_path / str(number)), unseen, ways=5, episodes=100)
-        for number, trainer in enumerate((untrained, trained))
+        accuracy(model_of(trainer, CONV4, tmp_path / str(index)), unseen, ways=5, episodes=100)
+        for index, trainer in enumerate((untrained, trained))
     ]
     gain = accuracies[1] - accuracies[0]  # on the same episodes
     assert gain.mean() > 2 * gain.std() / np.sqrt(len(gain)), [values.mean() for values in accuracies]
@@ -279,8 +280,8 @@ def test_first_and_second_order_anil_and_metaoptnet_learn_different_networks():
         train(make_trainer(options, CONV4)).learner.network.state_dict()["block2.conv.weight"]
         for options in variants
     ]
-    for number, one in enumerate(weights):
-        assert all(not torch.allclose(one, other, atol=1e-6) for other in weights[:number])
+    for index, one in enumerate(weights):
+        assert all(not torch.allclose(one, other, atol=1e-6) for other in weights[:index])
 
 
 def test_maml_trains_a_network_for_each_number_of_shots_and_answers_with_the_nearest(tmp_path):

@@ -6,13 +6,13 @@ import sys
 
 import pytest
 
-from metantk import devices, leases
-from metantk.storage import InputError
+from metantk.runtime import devices, leases
+from metantk.runtime.files import InputError
 
 # Takes a lease, says which, and keeps it until its standard input closes.
 HOLDER = """
 import logging, sys
-from metantk import leases
+from metantk.runtime import leases
 logging.basicConfig(stream=sys.stdout, format="%(message)s", level=logging.INFO)
 print("leased", leases.take(sys.argv[1:]), flush=True)
 sys.stdin.read()
@@ -45,9 +45,9 @@ def hold(tmp_path, repository):
 
 def leased(process: subprocess.Popen) -> int:
     """Wait for the process to have a device; its number."""
-    word, number = process.stdout.readline().split()
+    word, index = process.stdout.readline().split()
     assert word == "leased"
-    return int(number)
+    return int(index)
 
 
 def test_never_two_on_one_device(hold):

@@ -14,7 +14,7 @@ from torch.nn.functional import normalize, one_hot
 
 from metantk.learners import linear
 from metantk.learners.linear import hinge_loss, logistic_regression
-from metantk.storage import InputError
+from metantk.runtime.files import InputError
 
 FIXTURE = Path(__file__).parents[1] / "fixtures" / "rivals" / "rfs_eval_seed0.npz"
 CLASSIFIERS = [logistic_regression, hinge_loss]
@@ -27,8 +27,8 @@ def draw(
     draws = torch.Generator().manual_seed(seed)
     labels = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts))
     centres = torch.randn(episodes, len(counts), features, generator=draws, dtype=torch.float64)
-    pictures = centres[:, labels] + torch.randn(episodes, len(labels), features, generator=draws)
-    support = pictures.repeat_interleave(copies, dim=1)
+    images = centres[:, labels] + torch.randn(episodes, len(labels), features, generator=draws)
+    support = images.repeat_interleave(copies, dim=1)
     support = support + 0.3 * torch.randn(support.shape, generator=draws)
     asked = centres[:, torch.arange(queries) % len(counts)]
     query = asked + torch.randn(asked.shape, generator=draws)
@@ -131,9 +131,9 @@ def test_duplicates_and_identical_classes(features):
     support[:, labels == 0] = support[:, labels == 0][:, :1]  # one class's supports are all the same
     support[1, :12] = support[1, 12:]  # and supports of several classes are the same
     scores = logistic_regression(support, labels, query, ways=3)
-    for number in range(3):
-        expected = by_scikit_learn(support[number], labels, query[number])
-        torch.testing.assert_close(scores[number], expected, rtol=0, atol=1e-7)
+    for index in range(3):
+        expected = by_scikit_learn(support[index], labels, query[index])
+        torch.testing.assert_close(scores[index], expected, rtol=0, atol=1e-7)
 
 
 @pytest.mark.parametrize("features", [2, 40])
@@ -150,9 +150,9 @@ def test_long_features(scale, features):
     support, labels, query = draw(4, [10, 10, 10], features)
     support, query = scale * support, scale * query
     scores = logistic_regression(support, labels, query, ways=3)
-    for number in range(4):
-        expected = by_scikit_learn(support[number], labels, query[number])
-        torch.testing.assert_close(scores[number], expected, rtol=1e-6, atol=1e-6)
+    for index in range(4):
+        expected = by_scikit_learn(support[index], labels, query[index])
+        torch.testing.assert_close(scores[index], expected, rtol=1e-6, atol=1e-6)
 
 
 @pytest.mark.parametrize("penalty", [1.0, 50.0])
@@ -179,9 +179,9 @@ def test_episodes_do_not_see_each_other(features, copies):
     support, labels, query = draw(9, [3] * 5, features, copies=copies)
     support[4] *= 300
     together = logistic_regression(support, labels, query, ways=5)
-    for number in range(9):
-        alone = logistic_regression(support[number], labels, query[number], ways=5)
-        torch.testing.assert_close(together[number], alone, rtol=1e-9, atol=1e-9)
+    for index in range(9):
+        alone = logistic_regression(support[index], labels, query[index], ways=5)
+        torch.testing.assert_close(together[index], alone, rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.parametrize("classifier", CLASSIFIERS)
@@ -254,7 +254,7 @@ def test_votes_where_all_features_are_equal():
 def test_features_must_be_finite(classifier, value, part):
     support, labels, query = draw(4, [2, 2], 5)
     {"support": support, "query": query}[part][[1, 3], 2, 0] = value
-    with pytest.raises(InputError, match=rf"^linear classifier: 2 {part} pictures have features .* not finite$"):
+    with pytest.raises(InputError, match=rf"^linear classifier: 2 {part} images have features .* not finite$"):
         classifier(support, labels, query, ways=2)
 
 

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from metantk.datasets import folder, listing
-from metantk.datasets.sources import open_source
-from metantk.datasets.store import write_dataset
+from metantk.data import folder, listing
+from metantk.data.sources import open_source
+from metantk.data.store import write_dataset
 from metantk.options.dataset import DatasetOptions
-from metantk.storage import InputError
+from metantk.runtime.files import InputError
 
-LAYOUTS = {"CLASS/picture": "{name}", "part/CLASS/picture": "{part}/{name}"}
+LAYOUTS = {"CLASS/image": "{name}", "part/CLASS/image": "{part}/{name}"}
 # Names that a shell, a rule or a reader of tables might take for something else.
 ODD_NAMES = (
     "a b",
@@ -34,19 +34,19 @@ ODD_NAMES = (
 )
 
 
-def save_picture(path: Path, number: int) -> None:
+def save_image(path: Path, index: int) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    pixels = np.random.default_rng(number).integers(0, 256, (9, 9, 3), dtype=np.uint8)
+    pixels = np.random.default_rng(index).integers(0, 256, (9, 9, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(path, format="PNG")
 
 
 @pytest.fixture(params=LAYOUTS)
 def source(request, tmp_path) -> Path:
-    """A folder of pictures in one of the two layouts, 3 classes in each part."""
-    for number in range(9):
-        place = LAYOUTS[request.param].format(part=("train", "val", "test")[number % 3], name=f"class{number}")
-        for picture in range(2):
-            save_picture(tmp_path / "source" / place / f"{picture}.png", 10 * number + picture)
+    """A folder of images in one of the two layouts, 3 classes in each part."""
+    for index in range(9):
+        place = LAYOUTS[request.param].format(part=("train", "val", "test")[index % 3], name=f"class{index}")
+        for image in range(2):
+            save_image(tmp_path / "source" / place / f"{image}.png", 10 * index + image)
     return tmp_path / "source"
 
 
@@ -114,7 +114,7 @@ def test_what_is_no_file_is_named_and_nobody_waits_for_it(source, tmp_path, make
     assert str(odd) not in listing.watched_files(source)
     with pytest.raises(InputError, match=r"odd\.png \(not a file\)"):
         read_of(source)
-    left_out = DatasetOptions(source=str(source), image_size=8, ways=2, leave_out_unreadable=True)
+    left_out = DatasetOptions(source=str(source), image_size=8, ways=2, skip_unreadable=True)
     found = open_source(left_out)
     assert len(found.warnings) == 1
     assert "odd.png" in found.warnings[0]
@@ -125,7 +125,7 @@ def test_folders_beside_given_parts_are_neither_read_nor_watched(source):
     if not (source / "train").is_dir():
         pytest.skip("has no parts")
     before = read_of(source)
-    save_picture(source / "more" / "0.png", 0)
+    save_image(source / "more" / "0.png", 0)
     (source / os.fsdecode(b"caf\xe9")).mkdir()
     assert listing.watched_files(source) == read_of(source) == before
 
@@ -145,7 +145,7 @@ def test_a_file_without_leave_to_read_it_is_named(source):
 
 
 @pytest.mark.parametrize("name", ODD_NAMES)
-def test_odd_names_of_classes_and_pictures_are_names(source, tmp_path, name):
+def test_odd_names_of_classes_and_images_are_names(source, tmp_path, name):
     renamed = first_class(source).rename(first_class(source).with_name(name))
     (renamed / "0.png").rename(renamed / f"{name}.png")
     assert listing.watched_files(source) == read_of(source)
@@ -172,20 +172,20 @@ def test_a_link_to_nothing_beside_the_classes_is_named(source):
 @pytest.mark.parametrize("name", ["a\nb", "a\tb", "a\x1b[31mb", "a\x7f"])
 def test_names_of_classes_that_no_table_can_hold_are_refused(source, name):
     root = source / "train" if (source / "train").is_dir() else source
-    save_picture(root / name / "0.png", 0)
+    save_image(root / name / "0.png", 0)
     with pytest.raises(InputError, match="another control character"):
         open_source(DatasetOptions(source=str(source)))
 
 
-def test_unreadable_pictures_can_be_left_out_of_supports_and_queries(tmp_path):
+def test_unreadable_images_can_be_left_out_of_supports_and_queries(tmp_path):
     for name in ("a", "b"):
-        save_picture(tmp_path / name / "0.png", 0)
-        (tmp_path / name / "text.png").write_text("no picture")
+        save_image(tmp_path / name / "0.png", 0)
+        (tmp_path / name / "text.png").write_text("no image")
     with pytest.raises(InputError, match=r"2 of 4 files cannot be read: .*text\.png"):
         folder.read_classes(tmp_path, image_size=8)
     split, warnings = folder.read_classes(tmp_path, image_size=8, leave_out=True)
     assert split.images.shape == (2, 8, 8, 3)
     assert len(warnings) == 2
-    files, images, warnings = folder.read_pictures(tmp_path / "a", image_size=8, leave_out=True)
+    files, images, warnings = folder.read_images(tmp_path / "a", image_size=8, leave_out=True)
     assert [file.name for file in files] == ["0.png"]
     assert len(images) == len(warnings) == 1

@@ -23,8 +23,8 @@ from metantk.learners.maml import (
     tasks_loss,
 )
 from metantk.learners.reptile import inner_optimiser, reptile_displacement
+from metantk.runtime.files import InputError
 from metantk.space.genotype import check_genotype
-from metantk.storage import InputError
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
 GENOTYPE = check_genotype(
@@ -55,8 +55,8 @@ class Conv4(nn.Module):
 
     def __init__(self, channels: int, *, side: int, ways: int, epsilon: float = 1e-5) -> None:
         super().__init__()
-        for number in range(1, 5):
-            setattr(self, f"block{number}", Block(3 if number == 1 else channels, channels, epsilon))
+        for index in range(1, 5):
+            setattr(self, f"block{index}", Block(3 if index == 1 else channels, channels, epsilon))
         self.head = nn.Linear(channels * (side // 16) ** 2, ways)
 
     def features(self, images: Tensor) -> Tensor:
@@ -152,8 +152,8 @@ CASES = [
 @pytest.mark.parametrize(("name", "case"), CASES, ids=lambda value: value)
 def test_losses_and_outer_gradients_are_the_published_ones(name, case):
     arrays = {"maml": MAML, "anil": ANIL}[name]
-    variant, setting, order = case.split("/")
-    steps, rate = setting.removeprefix("steps").split("_lr")
+    variant, context, order = case.split("/")
+    steps, rate = context.removeprefix("steps").split("_lr")
     network, task = published(arrays, epsilon=1e-3 if variant == "finn" else 1e-5)
     inner = {
         "affine": {"adapt": "all"},
@@ -253,20 +253,20 @@ def test_tasks_equal_adapted_copies_one_by_one(kind, inner):
     found = gradients(network, losses.mean())
     adapted = adapted_names(network, inner["adapt"])
     total = {name: torch.zeros_like(gradient) for name, gradient in found.items()}
-    for number, task in enumerate(zip(*batch, strict=True)):
+    for index, task in enumerate(zip(*batch, strict=True)):
         support, labels, query, query_labels = task
         own = make(kind)
         joint = "joint_statistics" in inner
         for _ in range(2):
             own.zero_grad()
-            pictures = torch.cat([support, query]) if joint else support
-            functional.cross_entropy(own(pictures)[: len(support)], labels).backward()
+            images = torch.cat([support, query]) if joint else support
+            functional.cross_entropy(own(images)[: len(support)], labels).backward()
             for name, parameter in own.named_parameters():
                 parameter.data -= (name in adapted) * 0.2 * parameter.grad
         answers = own(torch.cat([support, query]) if joint else query)[-len(query) :]
         loss = functional.cross_entropy(answers, query_labels)
-        torch.testing.assert_close(logits[number], answers, rtol=0, atol=1e-10)
-        torch.testing.assert_close(losses[number], loss, rtol=0, atol=1e-10)
+        torch.testing.assert_close(logits[index], answers, rtol=0, atol=1e-10)
+        torch.testing.assert_close(losses[index], loss, rtol=0, atol=1e-10)
         if "first_order" not in inner:  # at first order the outer gradient is the adapted copy's own
             own = make(kind)
             loss = task_loss(own, *task, steps=2, rate=0.2, **inner)
@@ -337,12 +337,12 @@ def test_predictions_are_those_of_a_copy_that_trains(kind, inner, transductive, 
         own = copy.deepcopy(network).train(transductive)
         for _ in range(3):
             own.zero_grad()
-            pictures = torch.cat([support, query]) if "joint_statistics" in inner else support
-            functional.cross_entropy(own(pictures)[: len(support)], labels).backward()
+            images = torch.cat([support, query]) if "joint_statistics" in inner else support
+            functional.cross_entropy(own(images)[: len(support)], labels).backward()
             for name, parameter in own.named_parameters():
                 parameter.data -= (name in adapted) * 0.5 * parameter.grad
-        pictures = torch.cat([support, query]) if "joint_statistics" in inner else query
-        expected.append(own(pictures)[-len(query) :].argmax(1))
+        images = torch.cat([support, query]) if "joint_statistics" in inner else query
+        expected.append(own(images)[-len(query) :].argmax(1))
     given = {"transductive": transductive, **inner}
     had = torch.get_num_threads()
     torch.set_num_threads(threads)
@@ -396,7 +396,7 @@ def test_nil_scores_are_the_published_ones():
     torch.testing.assert_close(many, torch.stack([raw, raw]))
 
 
-def test_learned_rates_equal_one_rate_and_their_gradient_finite_differences():
+def test_learn_inner_lr_equal_one_rate_and_their_gradient_finite_differences():
     network, (task,) = make("conv4"), zip(*draw(1), strict=True)
     rates = initial_rates(network, steps=3, rate=0.2, adapt="all but norms")
     assert set(rates) == set(adapted_names(network, "all but norms"))
@@ -431,7 +431,7 @@ class Normed(nn.Module):
         return self.head(torch.tanh(self.bn(self.conv(images))).mean((2, 3)))
 
 
-def make_step_norms(network: nn.Module, steps: int) -> StepNorms:
+def make_per_step_batch_norm(network: nn.Module, steps: int) -> StepNorms:
     """With a scale, an offset and averages of its own for each step."""
     norms, random = StepNorms(network, steps), torch.Generator().manual_seed(1)
     for tensor in (*norms.learned.values(), *norms.averages.buffers()):
@@ -454,7 +454,7 @@ def test_norms_of_each_step_agree_with_an_obvious_loop(first_order):
     """Step s takes its supports by the norms of number s; so do the queries that are answered after it."""
     torch.manual_seed(3)
     network, batch, steps = Normed(3).double(), draw(2, side=9), 3
-    norms = make_step_norms(network, steps)
+    norms = make_per_step_batch_norm(network, steps)
     scale = torch.tensor([0.1, 0.2, 0.7], dtype=torch.float64)
     start = {name: value for name, value in network.named_parameters() if not name.startswith("bn.")}
     scales, offsets = norms.learned["bn|weight"], norms.learned["bn|bias"]
@@ -491,7 +491,7 @@ def test_norms_of_each_step_agree_with_an_obvious_loop(first_order):
 @pytest.mark.parametrize("transductive", [True, False])
 def test_predictions_take_the_norms_of_each_step(transductive):
     network, batch = make("conv4"), draw(3)
-    norms, inner = make_step_norms(network, 2), {"steps": 2, "rate": 0.4, "adapt": "all but norms"}
+    norms, inner = make_per_step_batch_norm(network, 2), {"steps": 2, "rate": 0.4, "adapt": "all but norms"}
     kept = copy.deepcopy(norms)
     named = predict(network, *batch[:3], **inner, transductive=transductive, norms=norms)
     torch.testing.assert_close(norms.state_dict(), kept.state_dict(), rtol=0, atol=0)
@@ -567,11 +567,11 @@ def test_reptile_moves_to_the_mean_of_the_trained_networks(name):
             optimiser.step()
         trained.append(dict(own.named_parameters()))
     before = copy.deepcopy(network.state_dict())
-    losses, right = reptile_displacement(network, images, labels, inner_optimiser(network, name, rate=0.05))
+    losses, correct = reptile_displacement(network, images, labels, inner_optimiser(network, name, rate=0.05))
     torch.testing.assert_close(network.state_dict(), before, rtol=0, atol=0)
-    assert losses.shape == right.shape == (3, 4)
+    assert losses.shape == correct.shape == (3, 4)
     named = network(images[2, 0]).argmax(1)
-    assert right[2, 0] == (named == labels[2, 0]).sum()
+    assert correct[2, 0] == (named == labels[2, 0]).sum()
     expected = functional.cross_entropy(network(images[2, 0]), labels[2, 0])
     torch.testing.assert_close(losses[2, 0], expected.detach())
     after = outer_step(network)
@@ -588,10 +588,10 @@ def test_reptile_with_one_task_with_alike_tasks_and_without_steps(name):
     optimiser = inner_optimiser(alike, name, rate=0.05)
     reptile_displacement(alike, images.expand(4, *images.shape[1:]), labels.expand(4, -1, -1), optimiser)
     before = copy.deepcopy(still.state_dict())
-    losses, right = reptile_displacement(
+    losses, correct = reptile_displacement(
         still, images[:, :0], labels[:, :0], inner_optimiser(still, name, rate=0.05)
     )
-    assert losses.shape == right.shape == (1, 0)
+    assert losses.shape == correct.shape == (1, 0)
     torch.testing.assert_close(outer_step(one), outer_step(alike))
     torch.testing.assert_close(outer_step(still), before, rtol=0, atol=0)
 
@@ -622,7 +622,7 @@ def test_bad_input_is_refused(inner, message):
         tasks_loss(make("conv4"), *draw(1), **{"steps": 2, "rate": 0.1, **inner})
 
 
-def test_too_few_learned_rates_are_refused():
+def test_too_few_learn_inner_lr_are_refused():
     network = make("conv4")
     rates = initial_rates(network, steps=2, rate=0.1)
     with pytest.raises(InputError, match="has 2 entries for 3 steps"):

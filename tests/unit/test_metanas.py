@@ -12,6 +12,7 @@ from torch.nn import functional
 
 from metantk.options.base import parse
 from metantk.options.searches.metanas import Adaptation
+from metantk.runtime.files import InputError
 from metantk.searches import metanas, pacing
 from metantk.searches.base import Found
 from metantk.searches.decoding import decode_pairs
@@ -21,7 +22,6 @@ from metantk.searches.tasks import TaskSource
 from metantk.space.depthwise import AveragePool
 from metantk.space.genotype import CELL_TYPES, SPACES, check_genotype
 from metantk.space.mixed import METANAS_SPACE
-from metantk.storage import InputError
 
 CASES = json.loads((Path(__file__).parents[1] / "fixtures" / "nas-rivals" / "cases.json").read_text())["metanas"]
 TINY = {
@@ -30,13 +30,14 @@ TINY = {
     "reductions": [1],
     "ways": 3,
     "shots": 4,
-    "meta_epochs": 6,
+    "epochs": 6,
+    "steps_per_epoch": 1,
     "warm_up_epochs": 3,
-    "tasks": 2,
-    "steps": 2,
-    "batch": 6,
-    "alpha_rate": 0.1,
-    "prune_every": 5,
+    "meta_batch_size": 2,
+    "inner_steps": 2,
+    "inner_batch_size": 6,
+    "arch_inner_lr": 0.1,
+    "prune_every_steps": 5,
 }
 
 
@@ -129,9 +130,9 @@ def test_reptile_moves_as_published(case):
     meta = torch.tensor(case["meta"], dtype=torch.float64)
     began = []
 
-    def learn(number: int) -> None:
+    def learn(index: int) -> None:
         began.append(meta.clone())
-        meta.copy_(torch.tensor(case["task_results"][number], dtype=torch.float64))
+        meta.copy_(torch.tensor(case["task_results"][index], dtype=torch.float64))
 
     reptile_step([([meta], case["rate"])], len(case["task_results"]), learn)
     assert meta.tolist() == pytest.approx(case["new_meta"], abs=1e-9)
@@ -140,14 +141,14 @@ def test_reptile_moves_as_published(case):
 
 def test_one_task_at_rate_one_is_where_the_task_led():
     meta, result = torch.tensor([0.25, -3.0]), torch.tensor([1.5, 2.0])
-    reptile_step([([meta], 1.0)], 1, lambda number: meta.copy_(result))
+    reptile_step([([meta], 1.0)], 1, lambda index: meta.copy_(result))
     torch.testing.assert_close(meta, result)
 
 
 def test_identical_tasks_are_one():
     def run(tasks: int) -> torch.Tensor:
         meta = torch.tensor([0.5, -3.0], dtype=torch.float64)
-        reptile_step([([meta], 0.7)], tasks, lambda number: meta.mul_(1.5).add_(0.25))
+        reptile_step([([meta], 0.7)], tasks, lambda index: meta.mul_(1.5).add_(0.25))
         return meta
 
     torch.testing.assert_close(run(1), run(4))
@@ -169,11 +170,11 @@ def test_steps_are_those_of_adam_written_out():
     weight = torch.tensor([1.0, -2.0], dtype=torch.float64, requires_grad=True)
     optimiser = make_adam([weight], 0.01)
     slow, second = weight.detach().clone(), torch.zeros(2, dtype=torch.float64)
-    for number in range(1, 8):
-        gradient = 2 * slow * number
+    for index in range(1, 8):
+        gradient = 2 * slow * index
         second = 0.999 * second + 0.001 * gradient**2
-        slow = slow - 0.01 * gradient / ((second / (1 - 0.999**number)).sqrt() + 1e-8)
-        step_on((weight**2).sum() * number, optimiser)
+        slow = slow - 0.01 * gradient / ((second / (1 - 0.999**index)).sqrt() + 1e-8)
+        step_on((weight**2).sum() * index, optimiser)
     torch.testing.assert_close(weight.detach(), slow)
 
 
@@ -249,7 +250,7 @@ def test_removed_operations_stay_removed():
     assert learner.remove_tiny() == 9  # exp(-1 / 0.1) is below 0.01
     pairs = snapshot([learner.alphas["normal"].pairs])
     alphas = [(learner.alpha_tensors, 0.6)]
-    reptile_step(alphas, 2, lambda number: learn(learner, architecture_steps=2, key=number))
+    reptile_step(alphas, 2, lambda index: learn(learner, architecture_steps=2, key=index))
     assert (learner.alphas["normal"].operations[:, 2] == metanas.REMOVED).all()
     assert (learner.alphas["normal"].operations[:, 3] > -1).all()
     assert not equal(pairs, [learner.alphas["normal"].pairs])  # pairs are not removed
@@ -266,8 +267,8 @@ def test_tensors_are_all_that_is_learned():
 
 
 def test_adaptation_to_a_task_learns_it_and_leaves_no_trace():
-    options = tiny(weight_rate=0.02)
-    adaptation = Adaptation(steps=16, batch=12, threshold=0.05)
+    options = tiny(inner_lr=0.02)
+    adaptation = Adaptation(inner_steps=16, inner_batch_size=12, threshold=0.05)
     problem = make_problem()
     learner = make_learner(options, problem.backbone.cells, problem.backbone.channels, 0, problem.device)
     task = draw_task(7, queries=4)
@@ -311,18 +312,18 @@ def test_search_finds_a_genotype(found):
 
 
 def test_operations_of_a_step_are_those_of_its_layers():
-    """Forward, and as many again for each gradient: of a layer's weights and of its input; pictures have none.
+    """Forward, and as many again for each gradient: of a layer's weights and of its input; images have none.
 
     Average pooling is a convolution with ones.
     """
     learner, task = make_tiny_learner(), draw_task("counting")
-    layers, of_pictures = [], []
+    layers, of_images = [], []
 
     def note(module, images, output):
         weights = 9 * output.shape[1] if isinstance(module, AveragePool) else module.weight.numel()
         places = output[0, 0].numel() if output.ndim == 4 else 1
         gradients = images[0].requires_grad + (not isinstance(module, AveragePool))
-        of_pictures.append(not images[0].requires_grad)
+        of_images.append(not images[0].requires_grad)
         layers.append((1 + gradients) * 2 * len(output) * places * weights)
 
     for module in learner.network.modules():
@@ -335,7 +336,7 @@ def test_operations_of_a_step_are_those_of_its_layers():
 
     counted = pacing.count_operations(lambda: torch.autograd.grad(loss(), learner.weights))
     assert counted == sum(layers)
-    assert any(of_pictures)
+    assert any(of_images)
     assert any(module.groups > 1 for module in learner.network.modules() if isinstance(module, nn.Conv2d))
 
 
@@ -347,22 +348,22 @@ def test_decoded_architecture_is_that_of_the_tensors(found):
 
 def test_search_in_the_other_space_and_the_stack_of_the_backbone():
     changes = {"space": "darts", "layout": "few-shot", "cells": None, "channels": None, "image_size": 8}
-    options = tiny(**changes, meta_epochs=1, warm_up_epochs=0, tasks=1)
+    options = tiny(**changes, epochs=1, warm_up_epochs=0, meta_batch_size=1)
     found = metanas.find(make_problem(), options, 0, Memory())
     assert len(check_genotype(found.genotype)["reduce"]) == 4
     assert found.facts["network"]["channels"] == [8, 16]
 
 
 def test_search_of_a_warm_up_alone_is_reptile_on_the_uniform_mixture():
-    found = metanas.find(make_problem(), tiny(meta_epochs=2, warm_up_epochs=2, drop_path=0.0), 0, Memory())
+    found = metanas.find(make_problem(), tiny(epochs=2, warm_up_epochs=2, drop_path_rate=0.0), 0, Memory())
     slow = make_tiny_learner()
     arch = slow.arch(1.0, 0.01)
     arch = {kind: type(mixture)(*(t.detach() for t in mixture)) for kind, mixture in arch.items()}
     adam = make_adam(slow.weights, 1e-3)
     for epoch in range(2):
         meta, results = snapshot(slow.weights), []
-        for number in range(2):
-            task, draws = draw_task(0, epoch, number), make_draws(torch.device("cpu"), 0, epoch, number)
+        for index in range(2):
+            task, draws = draw_task(0, epoch, index), make_draws(torch.device("cpu"), 0, epoch, index)
             for _ in range(2):
                 chosen = draw_batch(task.support_labels, 6, draws.batches)
                 logits = slow.network(task.support[chosen], arch)
@@ -378,8 +379,8 @@ def test_search_of_a_warm_up_alone_is_reptile_on_the_uniform_mixture():
         torch.testing.assert_close(found.arrays[f"weights.{name}"], weight.detach(), rtol=1e-4, atol=1e-5)
 
 
-def test_meta_rate_zero_leaves_the_architecture():
-    found = metanas.find(make_problem(), tiny(meta_alpha_rate=0.0, meta_epochs=2, warm_up_epochs=1), 0, Memory())
+def test_meta_lr_zero_leaves_the_architecture():
+    found = metanas.find(make_problem(), tiny(arch_meta_lr=0.0, epochs=2, warm_up_epochs=1), 0, Memory())
     start = make_tiny_learner()
     for kind in CELL_TYPES:
         assert torch.equal(found.arrays[f"alphas.{kind}.operations"], start.alphas[kind].operations)
@@ -388,7 +389,7 @@ def test_meta_rate_zero_leaves_the_architecture():
 
 @pytest.mark.slow
 def test_seeds_differ_and_repeat():
-    options = tiny(meta_epochs=2, warm_up_epochs=1)
+    options = tiny(epochs=2, warm_up_epochs=1)
     one, same, other = (metanas.find(make_problem(), options, seed, Memory()) for seed in (0, 0, 1))
     assert one.trace.equals(same.trace)
     assert not one.trace.equals(other.trace)

@@ -12,7 +12,7 @@ from torch.nn import functional
 from metantk.backbones.cells import Network
 from metantk.backbones.counting import count_parameters
 from metantk.backbones.initial import uniform_
-from metantk.devices import generator
+from metantk.runtime.devices import generator
 from metantk.searches.decoding import decode_edges, decode_pairs, to_genotype
 from metantk.space.genotype import CELL_TYPES, SPACES, Space
 from metantk.space.layouts import Layout, few_shot_layout, metanas_layout, t_nas_layout
@@ -71,7 +71,7 @@ def test_mixed_network_of_metanas_has_the_published_parameters(case):
     channels = case["init_channels"]
     layout = metanas_layout(channels, case["cells"], tuple(case["reduction_cells"]))
     network = MixedNetwork(METANAS_SPACE, layout, case["classes"])
-    # Pictures have three channels here; one channel fewer is 3×3 weights less per output of the stem.
+    # Images have three channels here; one channel fewer is 3×3 weights less per output of the stem.
     saved = (3 - case["in_channels"]) * 9 * 3 * channels
     assert count_parameters(network) - saved == case["weight_params"]
     edges, pairs = len(METANAS_SPACE.edges), sum(len(pairs) for pairs in pairs_of(METANAS_SPACE))
@@ -101,7 +101,7 @@ def layout_of(case: dict) -> Layout:
     if (case["stem_multiplier"], case["feature_scale_rate"]) == (3, 1):
         return metanas_layout(channels, case["cells"], reductions)
     layout = few_shot_layout(case["cells"], channels)
-    assert [number for number, kind in enumerate(layout.kinds) if kind == "reduce"] == list(reductions)
+    assert [index for index, kind in enumerate(layout.kinds) if kind == "reduce"] == list(reductions)
     return layout
 
 
@@ -129,9 +129,9 @@ def one_hot(nodes: list, space: Space) -> Mixture:
     operations = torch.zeros(len(space.edges), len(space.operations), dtype=torch.float64)
     operations[:, 0] = 1  # of edges that are left out anyway
     inputs = torch.zeros(len(space.edges), dtype=torch.float64)
-    for number, node in enumerate(nodes, start=2):
+    for index, node in enumerate(nodes, start=2):
         for name, source in node:
-            edge = space.edges.index((source, number))
+            edge = space.edges.index((source, index))
             operations[edge] = 0
             operations[edge, space.operations.index(name)] = 1
             inputs[edge] = 1
@@ -222,17 +222,17 @@ def test_skipped_operations_are_not_computed():
     arch = random_arch(space, 5, threshold=0.05, scale=2)
     calls = []
     for kind, cell in zip(network.layout.kinds, network.cells, strict=True):
-        for number, edge in enumerate(cell.edges):
+        for index, edge in enumerate(cell.edges):
             for name, operation in edge.items():
-                key = (kind, number, name)
+                key = (kind, index, name)
                 operation.register_forward_hook(lambda *_, key=key: calls.append(key))
     network(random_images(), arch, threshold=0.05)
     expected = {
-        (kind, number, space.operations[k])
+        (kind, index, space.operations[k])
         for kind in network.layout.kinds
-        for number in range(len(space.edges))
+        for index in range(len(space.edges))
         for k in range(len(space.operations))
-        if arch[kind].operations[number, k] > 0.05 and arch[kind].inputs[number] > 0
+        if arch[kind].operations[index, k] > 0.05 and arch[kind].inputs[index] > 0
     }
     assert set(calls) == expected
     assert len(expected) < 2 * 9 * 7
@@ -259,16 +259,16 @@ def test_gradient_of_the_architecture_is_that_of_finite_differences(space, name)
 
     tensors = [tensor.requires_grad_() for kind in CELL_TYPES for tensor in alphas[kind]]
     for tensor, gradient in zip(tensors, torch.autograd.grad(loss(), tensors), strict=True):
-        for number in (0, 3, tensor.numel() - 1):
+        for index in (0, 3, tensor.numel() - 1):
             values = []
             for step in (1e-6, -1e-6):
                 with torch.no_grad():
-                    tensor.view(-1)[number] += step
+                    tensor.view(-1)[index] += step
                     values.append(loss().item())
-                    tensor.view(-1)[number] -= step
+                    tensor.view(-1)[index] -= step
             expected = (values[0] - values[1]) / 2e-6
             # Kinks of the ReLUs are left to the tolerance.
-            assert gradient.view(-1)[number].item() == pytest.approx(expected, rel=1e-3, abs=1e-6)
+            assert gradient.view(-1)[index].item() == pytest.approx(expected, rel=1e-3, abs=1e-6)
         if tensor.dim() == 2:
             torch.testing.assert_close(gradient.sum(1), torch.zeros(len(space.edges), dtype=torch.float64))
 
@@ -353,7 +353,7 @@ def test_drop_path_spares_the_identity():
     torch.testing.assert_close(dropped, network.features(images, only_skip))
 
 
-def test_drop_path_draws_for_each_operation_and_picture():
+def test_drop_path_draws_for_each_operation_and_image():
     space, rate = SPACES["few-shot"], 0.4
     cell = make_mixed(space, Layout((4,), ("normal",), (4,))).cells[0]
     mixture = random_arch(space, 0)["normal"]

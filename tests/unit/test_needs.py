@@ -7,8 +7,8 @@ import shutil
 import numpy as np
 import pytest
 
-from metantk.datasets.manifest import Manifest
-from metantk.datasets.needs import (
+from metantk.data.manifest import Manifest
+from metantk.data.needs import (
     check_needs,
     check_prepared,
     counts_of_manifest,
@@ -16,11 +16,11 @@ from metantk.datasets.needs import (
     needs_from_json,
     needs_to_json,
 )
-from metantk.datasets.sources import open_source
-from metantk.datasets.store import write_dataset
+from metantk.data.sources import open_source
+from metantk.data.store import write_dataset
 from metantk.options.config import parse_config
 from metantk.options.dataset import DatasetOptions
-from metantk.storage import InputError
+from metantk.runtime.files import InputError
 
 GLYPHS = {"source": "glyphs", "image_size": 16, "images_per_class": 20}
 
@@ -35,12 +35,15 @@ def row(**parts) -> list[dict]:
 
 
 def fitted(criterion: str) -> dict:
-    return {"rows": row(search="mine"), "searches": {"mine": {"kind": "fit", "criteria": [criterion]}}}
+    return {
+        "rows": row(search="mine"),
+        "searches": {"mine": {"kind": "bayesian-optimisation", "criteria": [criterion]}},
+    }
 
 
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory):
-    """20 pictures of 16 pixels in each of 64, 16 and 20 classes."""
+    """20 images of 16 pixels in each of 64, 16 and 20 classes."""
     options = DatasetOptions(**GLYPHS)
     folder = tmp_path_factory.mktemp("prepared") / "data"
     written = {"name": "glyphs", "source": "glyphs", "options": options.model_dump()}
@@ -58,20 +61,20 @@ def check(manifest: dict, values: dict) -> None:
         ({"evaluation": {"ways": 21}}, "test has 20 classes, 21 are needed by evaluation"),
         (
             {"evaluation": {"queries": 16}},
-            "test has 20 pictures in its smallest class, 21 are needed by evaluation",
+            "test has 20 images in its smallest class, 21 are needed by evaluation",
         ),
-        ({"evaluation": {"shots": [1, 6]}}, "test has 20 pictures in its smallest class, 21"),
+        ({"evaluation": {"shots": [1, 6]}}, "test has 20 images in its smallest class, 21"),
         (
             {"rows": row(search="metantk"), "criteria": {"meta_ntk": {"ways": 65}}},
             "train has 64 classes, 65 are needed by criteria.meta_ntk of searches.metantk",
         ),
         (
-            {"rows": row(search="te-nas"), "criteria": {"ntk": {"pictures": 1281}}},
-            "train has 1280 pictures, 1281 are needed by criteria.ntk of searches.te-nas",
+            {"rows": row(search="te-nas"), "criteria": {"ntk": {"images": 1281}}},
+            "train has 1280 images, 1281 are needed by criteria.ntk of searches.te-nas",
         ),
         (
             {"rows": row(learner="maml"), "learners": {"maml": {"shots": [6], "queries": 15}}},
-            "train has 20 pictures in its smallest class, 21 are needed by learners.maml",
+            "train has 20 images in its smallest class, 21 are needed by learners.maml",
         ),
         (
             {"rows": row(search="t-nas"), "searches": {"t-nas": {"ways": 17}}},
@@ -79,7 +82,7 @@ def check(manifest: dict, values: dict) -> None:
         ),
         (
             {"rows": row(search="autometa"), "searches": {"autometa": {"validation_shots": 6}}},
-            "val has 20 pictures in its smallest class, 21 are needed by searches.autometa",
+            "val has 20 images in its smallest class, 21 are needed by searches.autometa",
         ),
         (
             {"rows": row(learner="reptile"), "learners": {"reptile": {"shots": 21}}},
@@ -92,19 +95,19 @@ def check(manifest: dict, values: dict) -> None:
         ({"rows": row(learner="metaoptnet"), "learners": {"metaoptnet": {"queries": 6}}}, "21 are needed"),
         (
             {"rows": row(learner="metaoptnet"), "learners": {"metaoptnet": {"queries": 5, "validation_shots": 6}}},
-            "val has 20 pictures in its smallest class, 21 are needed by learners.metaoptnet",
+            "val has 20 images in its smallest class, 21 are needed by learners.metaoptnet",
         ),
         (
-            fitted("naswot") | {"criteria": {"patterns": {"pictures": 1281}}},
-            "train has 1280 pictures, 1281 are needed by criteria.patterns of searches.mine",
+            fitted("naswot") | {"criteria": {"patterns": {"images": 1281}}},
+            "train has 1280 images, 1281 are needed by criteria.patterns of searches.mine",
         ),
         (
-            fitted("snip") | {"criteria": {"gradients": {"draw": "batch", "pictures": 1281}}},
-            "train has 1280 pictures, 1281 are needed by criteria.gradients of searches.mine",
+            fitted("snip") | {"criteria": {"gradients": {"sampling": "batch", "images": 1281}}},
+            "train has 1280 images, 1281 are needed by criteria.gradients of searches.mine",
         ),
         (
-            fitted("snip") | {"criteria": {"gradients": {"ways": 2, "pictures": 42}}},
-            "train has 20 pictures in its smallest class, 21 are needed by criteria.gradients of searches.mine",
+            fitted("snip") | {"criteria": {"gradients": {"ways": 2, "images": 42}}},
+            "train has 20 images in its smallest class, 21 are needed by criteria.gradients of searches.mine",
         ),
         (
             fitted("short_training") | {"criteria": {"short_training": {"ways": 17}}},
@@ -125,11 +128,11 @@ def one_less(text: str) -> int:
     return int(text) - 1 if int(text) in (6, 16, 17, 21, 65, 1281) else int(text)
 
 
-def test_pictures_that_are_too_small_for_a_backbone(prepared):
+def test_images_that_are_too_small_for_a_backbone(prepared):
     small = json.loads(json.dumps(prepared[1]))
     for entry in small["splits"].values():
         entry["shape"] = [8, 8, 3]
-    with pytest.raises(InputError, match=r"train has pictures of 8 pixels, 16 are needed by backbones\.conv4"):
+    with pytest.raises(InputError, match=r"train has images of 8 pixels, 16 are needed by backbones\.conv4"):
         check(small, configuration(rows=[{"backbone": "conv4"}]))
 
 
@@ -160,7 +163,7 @@ def test_prepared_data_are_looked_at_unless_a_run_would_prepare_them_anew(prepar
     check_prepared(folder, DatasetOptions(**GLYPHS), needs)
 
 
-def test_counts_are_known_before_pictures_are_read(prepared):
+def test_counts_are_known_before_images_are_read(prepared):
     splits = open_source(DatasetOptions(**GLYPHS)).splits
     assert counts_of_splits(splits) == counts_of_manifest(Manifest.model_validate(prepared[1]))
 

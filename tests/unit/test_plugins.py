@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from metantk import plugins
-from metantk.storage import SCRIPTS, InputError
+from metantk.runtime import plugins
+from metantk.runtime.files import SCRIPTS, InputError
 
 COUNTING = """
 import dataclasses

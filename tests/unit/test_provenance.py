@@ -7,11 +7,11 @@ from collections import Counter
 
 import pytest
 
-from metantk import plugins, provenance
 from metantk.options import catalogue
 from metantk.options.base import parse
-from metantk.provenance import code_hash, local_modules
-from metantk.storage import SCRIPTS
+from metantk.runtime import plugins, provenance
+from metantk.runtime.files import SCRIPTS
+from metantk.runtime.provenance import code_hash, local_modules
 
 PROGRAMS = ["search_architecture.py", "train_network.py", "evaluate_episodes.py", "verify_theory.py"]
 
@@ -51,7 +51,7 @@ def test_modules_of_kinds_are_those_that_were_asked_for():
     assert {name for name in metantk if name.startswith("metantk/criteria/")} == {
         f"metantk/criteria/{name}.py"
         for name in (
-            *("__init__", "base", "chunks", "pictures", "formulas", "networks"),
+            *("__init__", "base", "chunks", "images", "formulas", "networks"),
             *("gram", "meta_ntk", "meta_ntk_condition", "linear_regions"),
         )
     }
@@ -178,7 +178,7 @@ def test_each_module_is_parsed_once_however_many_rules_ask_for_it(monkeypatch):
         for script in PROGRAMS:
             ask(SCRIPTS / script)
         assert set(parsed) == set(texts)
-        assert all(parsed[text] <= number for text, number in texts.items())
+        assert all(parsed[text] <= index for text, index in texts.items())
 
 
 def test_provenance_says_how_an_output_came_about():
@@ -193,7 +193,7 @@ def test_provenance_says_how_an_output_came_about():
 
 def test_asking_for_code_needs_no_torch():
     code = (
-        "import sys; from metantk.provenance import code_hash; from metantk.storage import SCRIPTS;"
+        "import sys; from metantk.runtime.provenance import code_hash; from metantk.runtime.files import SCRIPTS;"
         " code_hash(SCRIPTS / 'train_network.py'); assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], env={"PYTHONPATH": str(SCRIPTS)}, check=True)

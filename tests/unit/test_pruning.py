@@ -10,10 +10,10 @@ import pytest
 import torch
 from small_search import make_plan
 
-from metantk.criteria.base import Criterion, Draws, Measured, load_criterion
-from metantk.criteria.pictures import draw_crops, draw_tasks
-from metantk.devices import generator
+from metantk.criteria.base import Criterion, Measured, RandomKeys, load_criterion
+from metantk.criteria.inputs import draw_crops, draw_tasks
 from metantk.options.searches.sample import SampleOptions
+from metantk.runtime.devices import generator
 from metantk.searches import prune, sample
 from metantk.searches.plan import Plan
 from metantk.searches.prune import Candidate, Cost, Round
@@ -131,22 +131,22 @@ def fake_plan(criteria: list[str], draws: str = "common", repeat: int = 2) -> tu
 
     def measure(name):
         worth = {
-            kind: torch.from_numpy(np.random.default_rng([len(name), number]).uniform(1, 2, size=(9, 7)))
-            for number, kind in enumerate(CELL_TYPES)
+            kind: torch.from_numpy(np.random.default_rng([len(name), index]).uniform(1, 2, size=(9, 7)))
+            for index, kind in enumerate(CELL_TYPES)
         }
 
-        def values(setting, options, keys, masks):
+        def values(context, options, keys, masks):
             calls.append((name, keys, len(masks["normal"])))
-            setting.advance(len(masks["normal"]))
+            context.advance(len(masks["normal"]))
             values = sum((masks[kind] * worth[kind]).sum((1, 2)) for kind in CELL_TYPES).numpy()
             return Measured(values, operations=10 * len(values))
 
         return values
 
     work = []
-    plan = make_plan(criteria=criteria, draws=draws, repeat=repeat)
+    plan = make_plan(criteria=criteria, random_numbers=draws, repeats=repeat)
     made_up = {name: criterion._replace(measure=measure(name)) for name, criterion in plan.criteria.items()}
-    return plan._replace(criteria=made_up, setting=plan.setting._replace(advance=work.append)), calls, work
+    return plan._replace(criteria=made_up, context=plan.context._replace(advance=work.append)), calls, work
 
 
 STYLES = ["common", "independent", "published"]
@@ -162,7 +162,7 @@ def test_search_ends_with_two_inputs_per_node_and_traces_every_candidate(draws):
         for node in genotype[kind]:
             assert len(node) == 2
             assert node[0][1] != node[1][1]
-    counts = [sum(row["round"] == number for row in state.rows) for number in range(state.rounds)]
+    counts = [sum(row["round"] == index for row in state.rows) for index in range(state.rounds)]
     assert counts == [126, 108, 90, 72, 54, 36, 3, 4, 3, 4]
     assert sum(row["removed"] for row in state.rows) == 6 * 18 + 2 * (1 + 2)
     assert len(kept) == state.rounds * (1 + 2 * 2)
@@ -199,7 +199,7 @@ def test_trace_says_by_which_criterion_an_edge_was_decided():
     )
 
 
-def calls_of_draw(draws: str, name: str, repeat: int = 0) -> list[tuple[Draws, int]]:
+def calls_of_draw(draws: str, name: str, repeat: int = 0) -> list[tuple[RandomKeys, int]]:
     """Keys and number of networks of each measurement of two candidates of round 4 of seed 7."""
     plan, calls, _ = fake_plan([name], draws)
     masks = prune.first_state(SPACE).masks
@@ -211,20 +211,20 @@ def calls_of_draw(draws: str, name: str, repeat: int = 0) -> list[tuple[Draws, i
 def test_common_draws_measure_the_unpruned_network_once_per_repeat():
     for repeat in (0, 1):
         key = (7, 4, repeat)
-        assert calls_of_draw("common", "linear_regions", repeat) == [(Draws(key, key), 3)]
+        assert calls_of_draw("common", "linear_regions", repeat) == [(RandomKeys(key, key), 3)]
 
 
 def test_independent_draws_are_a_candidates_own_and_both_networks_of_a_pair_share_them():
     keys = [(7, 4, 1, candidate) for candidate in (0, 1)]
-    assert calls_of_draw("independent", "linear_regions", 1) == [(Draws(key, key), 2) for key in keys]
+    assert calls_of_draw("independent", "linear_regions", 1) == [(RandomKeys(key, key), 2) for key in keys]
 
 
-def test_published_draws_fix_the_body_for_a_round_and_draw_pictures_and_heads_anew():
+def test_published_draws_fix_the_body_for_a_round_and_draw_images_and_heads_anew():
     calls = [calls_of_draw("published", "meta_ntk_condition", repeat) for repeat in (0, 1)]
     keys = [keys for of_repeat in calls for keys, _ in of_repeat]
     assert [count for of_repeat in calls for _, count in of_repeat] == [2] * 4  # repeats × candidates: a pair each
     assert {draws.weights for draws in keys} == {(7, 4)}  # seed and round
-    for part in ("pictures", "head"):  # a pair's own: candidate and repeat
+    for part in ("images", "head"):  # a pair's own: candidate and repeat
         assert len({getattr(draws, part) for draws in keys} - {None}) == 4
 
 
@@ -232,33 +232,33 @@ def test_published_draws_keep_the_weights_of_a_thin_network_for_all_repeats_of_i
     calls = [calls_of_draw("published", "linear_regions", repeat) for repeat in (0, 1)]
     weights = [[draws.weights for draws, _ in of_repeat] for of_repeat in calls]
     assert weights[0] == weights[1] == [(7, 4, 0), (7, 4, 1)]
-    assert len({draws.pictures for of_repeat in calls for draws, _ in of_repeat}) == 4
+    assert len({draws.images for of_repeat in calls for draws, _ in of_repeat}) == 4
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("draws", STYLES)
 def test_values_of_a_draw_are_those_of_plain_networks_one_by_one(draws):
     """Bodies are those of the round's network, cut out; in published draws heads are fresh for each network."""
-    plan = make_plan(draws=draws)
+    plan = make_plan(random_numbers=draws)
     masks = prune.first_state(SPACE).masks
     candidates = prune.next_round(SPACE, masks).candidates[5:30:12]
     got = {name: prune.measure_draw(plan, name, candidates, masks, (3, 1, 0), Cost()) for name in plan.criteria}
-    for number, candidate in enumerate(candidates):
+    for index, candidate in enumerate(candidates):
         wide, thin, drawn = {
             "common": [(3, 1, 0)] * 3,
-            "independent": [(3, 1, 0, number)] * 3,
-            "published": [(3, 1), (3, 1, number), (3, 1, 0, number)],
+            "independent": [(3, 1, 0, index)] * 3,
+            "published": [(3, 1), (3, 1, index), (3, 1, 0, index)],
         }[draws]
         plain, plain_thin = (literal.Networks(plan, key, masks) for key in (wide, thin))
-        pictures = draw_tasks(plan.setting, plan.settings["meta_ntk_condition"], drawn)
-        crops = draw_crops(plan.setting, plan.settings["linear_regions"], drawn)
+        images = draw_tasks(plan.context, plan.criteria_options["meta_ntk_condition"], drawn)
+        crops = draw_crops(plan.context, plan.criteria_options["linear_regions"], drawn)
         pair = prune.batch_masks(masks, [candidate])
         for side, values in enumerate(prune.Draw._fields):
             mask = {kind: of_pair[side] for kind, of_pair in pair.items()}
             if draws == "published":
                 initialise(plain.wide.head, "kaiming_normal", generator("head", *drawn, side))
-            condition = literal.meta_ntk_condition(plan, plain.plain(mask), pictures)
-            found = {name: getattr(draw, values)[number] for name, draw in got.items()}
+            condition = literal.meta_ntk_condition(plan, plain.plain(mask), images)
+            found = {name: getattr(draw, values)[index] for name, draw in got.items()}
             assert found["meta_ntk_condition"] == pytest.approx(condition, rel=1e-6)
             assert found["linear_regions"] == literal.regions(plain_thin.plain_thin(mask), crops)
 
@@ -284,7 +284,7 @@ def _without_seconds(state):
 @pytest.mark.parametrize(("name", "extreme"), [("ntk_condition", max), ("linear_regions", min)])
 def test_what_is_worst_goes_first(name, extreme):
     """With one criterion the removed operations are those whose absence makes it best."""
-    plan, *_ = fake_plan([name], repeat=1)
+    plan, *_ = fake_plan([name], repeats=1)
     state = prune.first_state(SPACE)
     this = prune.next_round(SPACE, state.masks)
     draw = prune.measure_draw(plan, name, this.candidates, state.masks, (0, 0, 0), Cost())

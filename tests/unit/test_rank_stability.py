@@ -11,41 +11,41 @@ from small_search import make_plan
 
 import measure_rank_stability as program
 from metantk.criteria.base import Criterion, Measured
-from metantk.datasets.store import Source, Split, stream_split, write_dataset
-from metantk.devices import numpy_generator
-from metantk.figures.rank_stability import draw_rank_stability
-from metantk.options.searches.fit import FitOptions
-from metantk.rank_stability import (
+from metantk.data.store import Source, Split, stream_split, write_dataset
+from metantk.options.searches.bayesian_optimisation import BayesianOptimisationOptions
+from metantk.results.figures.rank_stability import draw_rank_stability
+from metantk.runtime.devices import numpy_generator
+from metantk.runtime.files import InputError
+from metantk.searches.plan import Plan
+from metantk.searches.rank_stability import (
     COLUMNS,
     common_draws,
     measure_effect_stability,
     measure_rank_stability,
     total_networks,
 )
-from metantk.searches.plan import Plan
 from metantk.space.genotype import CELL_TYPES
-from metantk.storage import InputError
 
 
 def noisy_plan(*, shared: float, private: float) -> tuple[Plan, list[int]]:
     """A criterion with a true worth per operation, noise of a draw that all networks share, and noise of each."""
-    worth = {kind: np.random.default_rng(number).uniform(1, 2, (9, 7)) for number, kind in enumerate(CELL_TYPES)}
+    worth = {kind: np.random.default_rng(index).uniform(1, 2, (9, 7)) for index, kind in enumerate(CELL_TYPES)}
 
-    def measure(setting, options, draws, masks):
+    def measure(context, options, draws, masks):
         count = len(masks["normal"])
-        setting.advance(count)
+        context.advance(count)
         true = 1000 - sum((masks[kind].numpy() * worth[kind]).sum((1, 2)) for kind in CELL_TYPES)
         noise = shared * numpy_generator("shared", *draws.weights).normal()
         places = np.concatenate([masks[kind].numpy().reshape(count, -1) for kind in CELL_TYPES], axis=1)
         keys = [zlib.crc32(place.tobytes()) for place in places]
-        own = [numpy_generator("private", *draws.weights, *draws.pictures, key).normal() for key in keys]
+        own = [numpy_generator("private", *draws.weights, *draws.images, key).normal() for key in keys]
         return Measured(true + noise + private * np.array(own), 0)
 
     networks = []
     plan = make_plan(criteria=["ntk_condition", {"linear_regions": 0.5}])
     made_up = Criterion(measure, larger_is_better=False, title="made up")
-    setting = plan.setting._replace(advance=networks.append)
-    return plan._replace(criteria=dict.fromkeys(plan.criteria, made_up), setting=setting), networks
+    context = plan.context._replace(advance=networks.append)
+    return plan._replace(criteria=dict.fromkeys(plan.criteria, made_up), context=context), networks
 
 
 def test_without_noise_all_repetitions_agree():
@@ -66,9 +66,9 @@ def test_noise_of_each_network_leaves_no_order():
 def test_ranks_that_are_a_bodys_own_repeat_with_that_body_alone():
     """A criterion of the body's weights alone: with one body its ranks repeat, and mean nothing."""
 
-    def measure(setting, options, draws, masks):
+    def measure(context, options, draws, masks):
         own = numpy_generator("body", *draws.weights).normal(size=(2, 9, 7))
-        missing = [(~masks[kind].numpy() * own[number]).sum((1, 2)) for number, kind in enumerate(CELL_TYPES)]
+        missing = [(~masks[kind].numpy() * own[index]).sum((1, 2)) for index, kind in enumerate(CELL_TYPES)]
         return Measured(100 + sum(missing), 0)
 
     plan, _ = noisy_plan(shared=0, private=0)
@@ -83,7 +83,7 @@ def test_effects_of_whole_architectures_agree_as_far_as_noise_lets_them():
     taus = {}
     for private in (0.0, 100.0):
         plan, networks = noisy_plan(shared=1.0, private=private)
-        options = FitOptions(criteria=["ntk_condition"], first_sample=120)
+        options = BayesianOptimisationOptions(criteria=["ntk_condition"], initial_samples=120)
         plan = plan._replace(options=options, criteria={"ntk_condition": plan.criteria["ntk_condition"]})
         table = measure_effect_stability(plan, seed=0)
         assert list(table.columns) == COLUMNS
@@ -121,10 +121,10 @@ def test_figure_shows_a_panel_per_criterion():
 
 @pytest.fixture
 def run(tmp_path, monkeypatch):
-    """The program on 12×12 pictures."""
+    """The program on 12×12 images."""
     streams = {}
-    for number, part in enumerate(("train", "val", "test")):
-        images = np.random.default_rng(number).integers(256, size=(24, 12, 12, 3), dtype=np.uint8)
+    for index, part in enumerate(("train", "val", "test")):
+        images = np.random.default_rng(index).integers(256, size=(24, 12, 12, 3), dtype=np.uint8)
         names = [f"{part} {letter}" for letter in "abcd"]
         streams[part] = stream_split(Split(images, np.repeat(np.arange(4), 6), names))
     write_dataset(tmp_path / "data", Source(streams, "free", [], [], False), name="n", source="s")
@@ -165,9 +165,9 @@ def test_program_refuses_what_cannot_be_compared(run, tmp_path, flags, message):
 
 @pytest.mark.slow
 def test_program_writes_the_table_and_the_figure(run, tmp_path):
-    settings = {"linear_regions": {"pictures": 20, "batches": 1}}
+    criteria_options = {"linear_regions": {"images": 20, "batches": 1}}
     run(
-        "--criteria", '["linear_regions"]', "--settings", json.dumps(settings), "--image-size", 8,
+        "--criteria", '["linear_regions"]', "--settings", json.dumps(criteria_options), "--image-size", 8,
         "--independent-draws", 2,
     )  # fmt: skip
     table = pd.read_csv(tmp_path / "out" / "rank_stability.csv")

@@ -6,8 +6,8 @@ import pandas as pd
 import pytest
 from small_chain import write, write_chain
 
-from metantk import tables
-from metantk.records import (
+from metantk.results import tables
+from metantk.results.records import (
     Architecture,
     Evaluation,
     ModelDescription,
@@ -15,8 +15,8 @@ from metantk.records import (
     read_episodes,
     read_table,
 )
-from metantk.storage import InputError
-from metantk.typed_files import read_record
+from metantk.runtime.files import InputError
+from metantk.runtime.typed_files import read_record
 
 # Each typed file: where it lies beside a chain, its class, its stage, and a value of it that is out of range.
 FILES = {
@@ -115,9 +115,9 @@ def test_values_out_of_range_are_named(record):
 
 
 @pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "1e400"])
-def test_numbers_that_are_not_finite(tmp_path, number):
+def test_numbers_that_are_not_finite(tmp_path, index):
     path = write_chain(tmp_path, "metantk", 0).parent / "search.json"
-    path.write_text(f'{{"seconds": {number}, "device": "cpu", "options": {{}}}}')
+    path.write_text(f'{{"seconds": {index}, "device": "cpu", "options": {{}}}}')
     assert_one_line(lambda: read_record(path, SearchReport, stage="search"), path, "search", "number")
 
 

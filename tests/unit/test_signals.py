@@ -4,21 +4,21 @@ import signal
 
 import pytest
 
-from metantk.command_line import ENDING, Ended, signals_held
+from metantk.runtime.command_line import ENDING, Ended, signals_held
 
 
 @pytest.fixture(autouse=True)
 def handlers():
-    before = {number: signal.getsignal(number) for number in ENDING}
+    before = {index: signal.getsignal(index) for index in ENDING}
     yield
-    for number, handler in before.items():
-        signal.signal(number, handler)
+    for index, handler in before.items():
+        signal.signal(index, handler)
 
 
-def hold(number, reached, *, let_through_after):
+def hold(index, reached, *, let_through_after):
     with signals_held() as let_through:
         let_through()
-        signal.raise_signal(number)
+        signal.raise_signal(index)
         reached.append("after the signal")
         if let_through_after:
             let_through()
@@ -27,19 +27,19 @@ def hold(number, reached, *, let_through_after):
 
 @pytest.mark.parametrize("let_through_after", [True, False])
 @pytest.mark.parametrize("number", ENDING)
-def test_a_signal_waits_until_it_is_let_through_or_for_the_end(number, let_through_after):
+def test_a_signal_waits_until_it_is_let_through_or_for_the_end(index, let_through_after):
     reached = []
     with pytest.raises(Ended) as ended:
-        hold(number, reached, let_through_after=let_through_after)
-    assert ended.value.signal == number
+        hold(index, reached, let_through_after=let_through_after)
+    assert ended.value.signal == index
     assert reached == ["after the signal"]
-    assert {signal.getsignal(number) for number in ENDING} == {signal.SIG_IGN}  # nothing disturbs the cleaning up
+    assert {signal.getsignal(index) for index in ENDING} == {signal.SIG_IGN}  # nothing disturbs the cleaning up
 
 
 def test_handlers_are_as_before_where_no_signal_came():
-    before = [signal.getsignal(number) for number in ENDING]
+    before = [signal.getsignal(index) for index in ENDING]
     with signals_held():
         pass
     with pytest.raises(ValueError, match="made up"), signals_held():
         raise ValueError("made up")
-    assert [signal.getsignal(number) for number in ENDING] == before
+    assert [signal.getsignal(index) for index in ENDING] == before

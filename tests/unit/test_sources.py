@@ -12,11 +12,11 @@ import pytest
 from PIL import Image
 from torchvision.datasets import CIFAR100, Omniglot
 
-from metantk.datasets import cifar, omniglot, published
-from metantk.datasets.sources import open_source
-from metantk.datasets.store import SPLITS, gather, write_dataset
+from metantk.data import cifar, omniglot, published
+from metantk.data.sources import open_source
+from metantk.data.store import SPLITS, gather, write_dataset
 from metantk.options.dataset import DatasetOptions
-from metantk.storage import InputError
+from metantk.runtime.files import InputError
 
 SIDE = 12
 CLASSES = {"train": 4, "val": 2, "test": 3}
@@ -27,18 +27,18 @@ NAMES = ("mini-imagenet", "tiered-imagenet", "cifar-fs", "fc100")
 @pytest.fixture(autouse=True)
 def _small_data_sets(monkeypatch):
     """The published counts, made small; all else is checked as ever."""
-    pictures = {part: PER_CLASS * count for part, count in CLASSES.items()}
+    images = {part: PER_CLASS * count for part, count in CLASSES.items()}
     for name in NAMES:
         # FC100 has another number of training classes than CIFAR-FS: that tells them apart.
         classes = CLASSES | ({"train": 5} if name == "fc100" else {})
-        counts = pictures | {"train": PER_CLASS * classes["train"]}
-        small = published.PUBLISHED[name]._replace(classes=classes, pictures=counts)
+        counts = images | {"train": PER_CLASS * classes["train"]}
+        small = published.PUBLISHED[name]._replace(classes=classes, images=counts)
         small = small._replace(per_class=PER_CLASS if small.per_class else None)
         monkeypatch.setitem(published.PUBLISHED, name, small)
 
 
-def make_pictures(part: str, classes: int, side: int = SIDE) -> np.ndarray:
-    """uint8 `(pictures, side, side, 3)`, other ones in each part."""
+def make_images(part: str, classes: int, side: int = SIDE) -> np.ndarray:
+    """uint8 `(images, side, side, 3)`, other ones in each part."""
     rng = np.random.default_rng([SPLITS.index(part), classes])
     return rng.integers(0, 256, (classes * PER_CLASS, side, side, 3), dtype=np.uint8)
 
@@ -46,7 +46,7 @@ def make_pictures(part: str, classes: int, side: int = SIDE) -> np.ndarray:
 def make_labels(part: str, classes: dict[str, int] = CLASSES) -> list[int]:
     """Labels in a mixed order, numbered through all parts as in the files of RFS."""
     first = {"train": 0, "val": classes["train"], "test": classes["train"] + classes["val"]}[part]
-    return [first + number % classes[part] for number in range(classes[part] * PER_CLASS)]
+    return [first + index % classes[part] for index in range(classes[part] * PER_CLASS)]
 
 
 def python_2(value: object) -> bytes:
@@ -83,7 +83,7 @@ def write(folder, name, content: bytes):
 
 def make_rfs_mini(folder, **changes):
     for part in SPLITS:
-        value = {"data": make_pictures(part, CLASSES[part]), "labels": make_labels(part)}
+        value = {"data": make_images(part, CLASSES[part]), "labels": make_labels(part)}
         value["catname2label"] = {f"n{label:08d}": label for label in sorted(set(value["labels"]))}
         name = "train_phase_train" if part == "train" else part
         write(folder, f"miniImageNet_category_split_{name}.pickle", python_2(value | changes))
@@ -91,7 +91,7 @@ def make_rfs_mini(folder, **changes):
 
 def make_pickles(folder, pattern, classes=CLASSES):
     for part in SPLITS:
-        value = {"data": make_pictures(part, classes[part]), "labels": make_labels(part, classes)}
+        value = {"data": make_images(part, classes[part]), "labels": make_labels(part, classes)}
         write(folder, pattern.format(part), python_2(value))
 
 
@@ -112,7 +112,7 @@ def make_rfs_tiered(folder, *, compressed=False):
         folder.mkdir(exist_ok=True)
         save = np.savez_compressed if compressed else np.savez
         # As OpenCV decodes: blue first.
-        save(folder / f"{part}_images.npz", images=make_pictures(part, CLASSES[part])[..., ::-1])
+        save(folder / f"{part}_images.npz", images=make_images(part, CLASSES[part])[..., ::-1])
         write(folder, f"{part}_labels.pkl", pickle.dumps({"labels": np.array(make_labels(part))}, 2))
 
 
@@ -120,25 +120,25 @@ def make_ren_mini(folder, *, val="val"):
     for part in SPLITS:
         labels = make_labels(part)
         members = {
-            f"n{label:08d}": [number for number, other in enumerate(labels) if other == label]
+            f"n{label:08d}": [index for index, other in enumerate(labels) if other == label]
             for label in set(labels)
         }
-        value = {"image_data": make_pictures(part, CLASSES[part]), "class_dict": members}
+        value = {"image_data": make_images(part, CLASSES[part]), "class_dict": members}
         write(folder, f"mini-imagenet-cache-{val if part == 'val' else part}.pkl", python_2(value))
 
 
-def png(picture: np.ndarray) -> np.ndarray:
+def png(image: np.ndarray) -> np.ndarray:
     buffer = io.BytesIO()
-    Image.fromarray(picture).save(buffer, "png")
+    Image.fromarray(image).save(buffer, "png")
     return np.frombuffer(buffer.getvalue(), np.uint8)
 
 
 def make_ren_tiered(folder):
     for part in SPLITS:
         labels = np.array(make_labels(part)) - min(make_labels(part))
-        names = [f"{part} {number}" for number in range(CLASSES[part])]
+        names = [f"{part} {index}" for index in range(CLASSES[part])]
         value = {"label_specific": labels, "label_specific_str": names, "label_general": labels // 2}
-        files = [png(picture)[:, None] for picture in make_pictures(part, CLASSES[part])]
+        files = [png(image)[:, None] for image in make_images(part, CLASSES[part])]
         write(folder, f"{part}_images_png.pkl", python_2(files))
         write(folder, f"{part}_labels.pkl", python_2(value))
 
@@ -146,12 +146,12 @@ def make_ren_tiered(folder):
 def make_lists(folder, place="images"):
     for part in SPLITS:
         rows = ["filename,label"]
-        for number, label in enumerate(make_labels(part)):
-            name = f"n{label:08d}{number:08d}.png"
+        for index, label in enumerate(make_labels(part)):
+            name = f"n{label:08d}{index:08d}.png"
             rows.append(f"{name},n{label:08d}")
             (folder / place.format(label=f"n{label:08d}")).mkdir(parents=True, exist_ok=True)
-            picture = Image.fromarray(make_pictures(part, CLASSES[part])[number])
-            picture.save(folder / place.format(label=f"n{label:08d}") / name)
+            image = Image.fromarray(make_images(part, CLASSES[part])[index])
+            image.save(folder / place.format(label=f"n{label:08d}") / name)
         (folder / f"{part}.csv").write_text("\n".join(rows) + "\n")
 
 
@@ -191,17 +191,17 @@ def test_every_form_is_found_and_read(source, form):
     for part, stream in opened.splits.items():
         split = gather(stream)
         classes = len(split.class_names)
-        pictures, labels = make_pictures(part, classes), make_labels(part, CLASSES | {part: classes})
+        images, labels = make_images(part, classes), make_labels(part, CLASSES | {part: classes})
         labels = np.array(labels) - min(labels)
         if form.startswith("lists"):  # class by class
-            pictures, labels = pictures[np.argsort(labels, kind="stable")], np.sort(labels)
-        np.testing.assert_array_equal(split.images, pictures)
+            images, labels = images[np.argsort(labels, kind="stable")], np.sort(labels)
+        np.testing.assert_array_equal(split.images, images)
         np.testing.assert_array_equal(split.labels, labels)
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_a_stream_goes_on_at_any_picture(source, form, monkeypatch):
-    monkeypatch.setattr("metantk.datasets.store.BLOCK_BYTES", 2 * SIDE * SIDE * 3)
+def test_a_stream_goes_on_at_any_image(source, form, monkeypatch):
+    monkeypatch.setattr("metantk.data.store.BLOCK_BYTES", 2 * SIDE * SIDE * 3)
     FORMS[form](source)
     stream = open_source(options(source, image_size=SIDE)).splits["train"]
     whole = gather(stream).images
@@ -235,21 +235,21 @@ def test_both_forms_of_tiered_imagenet_have_the_same_colours(tmp_path):
 
 
 @pytest.mark.parametrize("form", ["RFS miniImageNet", "RFS tieredImageNet", "Ren tieredImageNet"])
-def test_pictures_are_resized_on_demand(source, form):
+def test_images_are_resized_on_demand(source, form):
     FORMS[form](source)
     stream = open_source(options(source, image_size=8)).splits["train"]
-    expected = Image.fromarray(make_pictures("train", 4)[0]).resize((8, 8), Image.Resampling.BICUBIC)
+    expected = Image.fromarray(make_images("train", 4)[0]).resize((8, 8), Image.Resampling.BICUBIC)
     np.testing.assert_array_equal(gather(stream).images[0], np.asarray(expected))
 
 
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (make_pictures("val", 2).astype(np.float64), None),
-        (make_pictures("val", 2) / 255, "not whole numbers from 0 to 255"),
-        (make_pictures("val", 2).astype(np.int64) - 1, "not whole numbers from 0 to 255"),
-        (make_pictures("val", 2)[..., 0], r"pictures are uint8 \(6, 12, 12\); expected"),
-        (make_pictures("val", 2)[1:], "5 pictures but 6 labels"),
+        (make_images("val", 2).astype(np.float64), None),
+        (make_images("val", 2) / 255, "not whole numbers from 0 to 255"),
+        (make_images("val", 2).astype(np.int64) - 1, "not whole numbers from 0 to 255"),
+        (make_images("val", 2)[..., 0], r"images are uint8 \(6, 12, 12\); expected"),
+        (make_images("val", 2)[1:], "5 images but 6 labels"),
     ],
 )
 def test_pixels_of_other_types_are_taken_where_they_are_whole_numbers(source, data, message):
@@ -309,11 +309,11 @@ def test_other_counts_than_the_published_ones(source):
         open_source(options(source))
 
 
-def test_a_class_with_another_number_of_pictures(source):
+def test_a_class_with_another_number_of_images(source):
     make_rfs_mini(source)
-    value = {"data": make_pictures("test", 3), "labels": [6, 6, 6, 6, 7, 7, 8, 8, 8]}
+    value = {"data": make_images("test", 3), "labels": [6, 6, 6, 6, 7, 7, 8, 8, 8]}
     write(source, "miniImageNet_category_split_test.pickle", python_2(value))
-    with pytest.raises(InputError, match="split test: class 'test class 6' has 4 pictures, not 3"):
+    with pytest.raises(InputError, match="split test: class 'test class 6' has 4 images, not 3"):
         open_source(options(source))
 
 
@@ -322,11 +322,11 @@ def test_another_known_subset_is_a_warning(source, monkeypatch):
     monkeypatch.setitem(published.OTHER_SUBSETS, "mini-imagenet", counts)
     for part in SPLITS:
         classes = CLASSES | {"val": 1}
-        value = {"data": make_pictures(part, classes[part]), "labels": make_labels(part, classes)}
+        value = {"data": make_images(part, classes[part]), "labels": make_labels(part, classes)}
         name = "train_phase_train" if part == "train" else part
         write(source, f"miniImageNet_category_split_{name}.pickle", python_2(value))
     opened = open_source(options(source))
-    assert opened.warnings == ["these 12/3/9 pictures are another data set than the published miniImageNet"]
+    assert opened.warnings == ["these 12/3/9 images are another data set than the published miniImageNet"]
     assert not opened.is_published
 
 
@@ -336,7 +336,7 @@ def test_another_known_subset_is_a_warning(source, monkeypatch):
         ([1, 2], "holds a list; expected a dictionary with 'labels'"),
         ({"labels": [0, 1]}, "holds 'labels'; expected a dictionary with 'data'"),
         ({"labels": ["a"], "data": 1}, "labels are no list of whole numbers"),
-        ({"labels": [0], "data": "x"}, "pictures are str; expected uint8"),
+        ({"labels": [0], "data": "x"}, "images are str; expected uint8"),
         ({"labels": [2**70], "data": 1}, "labels hold numbers beyond 64 bits"),
     ],
 )
@@ -361,7 +361,7 @@ def npz(array=None, header=None, body=b"", name="images.npy", compressed=False) 
     return buffer.getvalue()
 
 
-GOOD = make_pictures("train", 4)
+GOOD = make_images("train", 4)
 U1 = {"descr": "|u1", "fortran_order": False}
 
 
@@ -374,7 +374,7 @@ U1 = {"descr": "|u1", "fortran_order": False}
         (npz(GOOD.astype(np.float32)), "images are float32; expected uint8"),
         (npz(header={"descr": "|O", "fortran_order": False, "shape": (12,)}, body=b"x"), "images are object"),
         (npz(header=U1 | {"shape": (12, 10**6, 10**6, 3)}, body=b"abc"), "claim to be .* but have 3 bytes"),
-        (npz(GOOD[:5]), r"pictures are \(5, 12, 12, 3\); train_labels.pkl asks for \(12, height"),
+        (npz(GOOD[:5]), r"images are \(5, 12, 12, 3\); train_labels.pkl asks for \(12, height"),
         (npz(np.zeros((12, 999, 999, 3), np.uint8), compressed=True), r"unfolds to \d+ times its size"),
     ],
     ids=["html", "truncated", "name", "float", "object", "huge shape", "count", "bomb"],
@@ -399,24 +399,24 @@ def test_a_damaged_archive_is_found_on_the_way(source):
 @pytest.mark.parametrize(
     ("bad", "message"),
     [
-        (b"no picture", "cannot be read .cannot identify image file"),
+        (b"no image", "cannot be read .cannot identify image file"),
         (bytes(png(GOOD[0]))[:60], r"cannot be read \("),
         (bytes(png(np.zeros((13, 12, 3), np.uint8))), r"are not all \(12, 12\)"),
     ],
 )
-def test_a_damaged_picture_in_a_list(source, bad, message):
+def test_a_damaged_image_in_a_list(source, bad, message):
     make_ren_tiered(source)
-    files = [png(picture) for picture in make_pictures("val", 2)]
+    files = [png(image) for image in make_images("val", 2)]
     files[4] = np.frombuffer(bad, np.uint8)
     write(source, "val_images_png.pkl", python_2(files))
     with pytest.raises(InputError, match=message):
         gather(open_source(options(source)).splits["val"])
 
 
-def test_a_picture_bomb_in_a_list(source, monkeypatch):
+def test_a_image_bomb_in_a_list(source, monkeypatch):
     make_ren_tiered(source)
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
-    with pytest.raises(InputError, match=r"picture 0 cannot be read \(Image size \(144 pixels\) exceeds limit"):
+    with pytest.raises(InputError, match=r"image 0 cannot be read \(Image size \(144 pixels\) exceeds limit"):
         open_source(options(source))
 
 
@@ -426,7 +426,7 @@ def test_a_picture_bomb_in_a_list(source, monkeypatch):
         ("", "has no rows"),
         ("a,b\n1,2\n", "lacks the columns 'filename' and 'label'"),
         ("filename,label\n../../etc/passwd,x\n", "line 2: 'filename' and 'label' must be names"),
-        ("filename,label\nabsent.png,x\n", "its first picture, 'absent.png', is not there; looked for images/"),
+        ("filename,label\nabsent.png,x\n", "its first image, 'absent.png', is not there; looked for images/"),
         ("filename,label\nx\n", "line 2"),
     ],
 )
@@ -437,10 +437,10 @@ def test_damaged_lists(source, text, message):
         open_source(options(source))
 
 
-def test_pictures_of_a_list_that_are_missing(source):
+def test_images_of_a_list_that_are_missing(source):
     make_lists(source)
     sorted((source / "images").iterdir())[-1].unlink()
-    with pytest.raises(InputError, match=r"test.csv: 1 of 9 pictures are missing, the first is n00000008"):
+    with pytest.raises(InputError, match=r"test.csv: 1 of 9 images are missing, the first is n00000008"):
         open_source(options(source))
 
 
@@ -452,13 +452,13 @@ def test_published_lists_of_cifar(repository):
 
 
 def make_cifar100(folder, monkeypatch):
-    """CIFAR-100 in small: 100 classes with 3 pictures, 2 in the training and 1 in the test file."""
+    """CIFAR-100 in small: 100 classes with 3 images, 2 in the training and 1 in the test file."""
     own = folder / CIFAR100.base_folder
     own.mkdir(parents=True)
     chosen = [name for part in cifar.CIFAR_FS.values() for name in part]
-    fine = sorted(chosen + [f"other{number}" for number in range(100 - len(chosen))])
+    fine = sorted(chosen + [f"other{index}" for index in range(100 - len(chosen))])
     listed = [name for part in cifar.FC100.values() for name in part]
-    coarse = sorted(listed + [f"group{number}" for number in range(20 - len(listed))])
+    coarse = sorted(listed + [f"group{index}" for index in range(20 - len(listed))])
     files = {"meta": {"fine_label_names": fine, "coarse_label_names": coarse}}
     for name, repeats in (("train", 2), ("test", 1)):
         labels = list(range(100)) * repeats
@@ -490,8 +490,8 @@ def test_cifar_100_is_split_as_published(tmp_path, monkeypatch, name, classes):
             files["train"]["data"][label + 100],
             files["test"]["data"][label],
         ]
-        for picture, pixels in zip(split.images[split.labels == 1], expected, strict=True):
-            np.testing.assert_array_equal(picture, pixels.reshape(3, 32, 32).transpose(1, 2, 0))
+        for image, pixels in zip(split.images[split.labels == 1], expected, strict=True):
+            np.testing.assert_array_equal(image, pixels.reshape(3, 32, 32).transpose(1, 2, 0))
     if name == "cifar-fs":
         assert opened.splits["val"].class_names == sorted(cifar.CIFAR_FS["val"])
     else:
@@ -528,9 +528,9 @@ def make_omniglot(folder, monkeypatch):
             for character in ("character01", "character02"):
                 own = folder / Omniglot.folder / name / f"{name[7:9]}{alphabet}" / character
                 own.mkdir(parents=True)
-                for number in range(2):
+                for index in range(2):
                     drawing = Image.fromarray(rng.integers(0, 2, (105, 105), dtype=np.uint8) * 255).convert("1")
-                    drawing.save(own / f"{number}.png")
+                    drawing.save(own / f"{index}.png")
     monkeypatch.setattr(omniglot, "CHARACTERS", {"images_background": 14, "images_evaluation": 4})
     monkeypatch.setattr(omniglot, "DRAWINGS", 2)
 
@@ -563,13 +563,13 @@ def test_omniglot_that_cannot_be_fetched_or_is_not_whole(tmp_path, monkeypatch):
         open_source(DatasetOptions(source="omniglot", download_folder=str(tmp_path)))
 
 
-def test_a_published_split_that_shares_pictures_is_refused(source, tmp_path):
+def test_a_published_split_that_shares_images_is_refused(source, tmp_path):
     make_rfs_mini(source)
-    data = make_pictures("test", 3)
-    data[4] = make_pictures("train", 4)[0]
+    data = make_images("test", 3)
+    data[4] = make_images("train", 4)[0]
     value = {"data": data, "labels": make_labels("test")}
     write(source, "miniImageNet_category_split_test.pickle", python_2(value))
-    with pytest.raises(InputError, match=r"1 pictures stand in train and in test; .*not the published splits"):
+    with pytest.raises(InputError, match=r"1 images stand in train and in test; .*not the published splits"):
         write_dataset(tmp_path / "out" / "data", open_source(options(source)), name="n", source=str(source))
     assert list((tmp_path / "out").iterdir()) == []
 
@@ -580,4 +580,4 @@ def test_the_manifest_holds_the_checksums_of_the_sources(source, tmp_path):
     assert len(manifest["files"]) == 6
     expected = hashlib.sha256((source / "val_labels.pkl").read_bytes()).hexdigest()
     assert manifest["files"]["val_labels.pkl"] == expected
-    assert manifest["licence"].startswith("pictures of ImageNet")
+    assert manifest["licence"].startswith("images of ImageNet")

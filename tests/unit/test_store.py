@@ -12,12 +12,12 @@ import pytest
 from bench_preparation import FORMS, measure
 from PIL import Image
 
-from metantk.datasets import store
-from metantk.datasets.store import SPLITS, Source, Split, load_split, read_manifest, stream_split, write_dataset
-from metantk.storage import InputError
+from metantk.data import store
+from metantk.data.store import SPLITS, Source, Split, load_split, read_manifest, stream_split, write_dataset
+from metantk.runtime.files import InputError
 
 SHAPE = (6, 6, 3)
-PICTURES = 40
+IMAGES = 40
 
 
 @pytest.fixture(autouse=True)
@@ -27,11 +27,9 @@ def _small_blocks(monkeypatch):
 
 def make_source(**changes) -> Source:
     streams = {}
-    for number, part in enumerate(SPLITS):
-        images = np.random.default_rng(number).integers(0, 256, (PICTURES, *SHAPE), dtype=np.uint8)
-        streams[part] = stream_split(
-            Split(images, np.arange(PICTURES) % 5, [f"{part} {name}" for name in range(5)])
-        )
+    for index, part in enumerate(SPLITS):
+        images = np.random.default_rng(index).integers(0, 256, (IMAGES, *SHAPE), dtype=np.uint8)
+        streams[part] = stream_split(Split(images, np.arange(IMAGES) % 5, [f"{part} {name}" for name in range(5)]))
     source = Source(streams, licence="l", files=[], warnings=[], is_published=False)
     return source._replace(**changes)
 
@@ -89,7 +87,7 @@ def test_interrupted_work_goes_on_where_it_was_and_ends_with_the_same_bytes(tmp_
             blocks=lambda start, split=split, name=name: (asked.append((name, start)), split.blocks(start))[1]
         )
     write(output, source)
-    expected = dict.fromkeys(SPLITS[: SPLITS.index(part)], PICTURES)
+    expected = dict.fromkeys(SPLITS[: SPLITS.index(part)], IMAGES)
     assert dict(asked) == dict.fromkeys(SPLITS, 0) | expected | {part: 4 * after}
     assert contents(output) == contents(tmp_path / "whole")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["data", "whole"]
@@ -146,10 +144,10 @@ def test_two_processes_do_not_write_the_same(tmp_path):
         os.close(lock)
 
 
-def test_too_few_or_wrong_pictures(tmp_path):
+def test_too_few_or_wrong_images(tmp_path):
     source = make_source()
     short = source.splits["val"]._replace(blocks=lambda start: source.splits["val"].blocks(start + 1))
-    with pytest.raises(InputError, match="split val: 39 pictures but 40 labels"):
+    with pytest.raises(InputError, match="split val: 39 images but 40 labels"):
         write(tmp_path / "data", source._replace(splits=source.splits | {"val": short}))
     wrong = source.splits["val"]._replace(blocks=lambda start: iter([np.zeros((40, 5, 6, 3), np.uint8)]))
     with pytest.raises(InputError, match=r"split val: images are uint8 \(5, 6, 3\), not"):
@@ -158,38 +156,38 @@ def test_too_few_or_wrong_pictures(tmp_path):
 
 
 @pytest.mark.parametrize(("shared", "is_published"), [(1, True), (1, False), (0, True)])
-def test_pictures_in_two_splits(tmp_path, shared, is_published):
+def test_images_in_two_splits(tmp_path, shared, is_published):
     source = make_source(is_published=is_published)
     train, test = (next(source.splits[part].blocks(0)) for part in ("train", "test"))
     test[:shared] = train[:shared]
     if shared and is_published:
-        with pytest.raises(InputError, match="1 pictures stand in train and in test"):
+        with pytest.raises(InputError, match="1 images stand in train and in test"):
             write(tmp_path / "data", source)
     else:
         warnings = write(tmp_path / "data", source)["warnings"]
-        assert [warning.split(";")[0] for warning in warnings] == ["1 pictures stand in train and in test"] * shared
+        assert [warning.split(";")[0] for warning in warnings] == ["1 images stand in train and in test"] * shared
 
 
-def test_a_few_pictures_in_two_splits_are_tolerated(tmp_path, monkeypatch):
-    monkeypatch.setattr(store, "TOLERATED_SHARE", 1 / PICTURES)
+def test_a_few_images_in_two_splits_are_tolerated(tmp_path, monkeypatch):
+    monkeypatch.setattr(store, "TOLERATED_SHARE", 1 / IMAGES)
     source = make_source(is_published=True)
     next(source.splits["test"].blocks(0))[0] = next(source.splits["train"].blocks(0))[0]
     (warning,) = write(tmp_path / "data", source)["warnings"]
-    assert warning.startswith("1 pictures stand in train and in test")
+    assert warning.startswith("1 images stand in train and in test")
 
 
 @pytest.mark.slow
 def test_a_killed_preparation_leaves_nothing_that_looks_finished(tmp_path, repository, environment):
-    for number in range(15):
-        folder = tmp_path / "pictures" / f"class{number:02d}"
+    for index in range(15):
+        folder = tmp_path / "images" / f"class{index:02d}"
         folder.mkdir(parents=True)
-        for picture in range(2):
-            pixels = np.random.default_rng([number, picture]).integers(0, 256, (40, 40, 3), dtype=np.uint8)
-            Image.fromarray(pixels).save(folder / f"{picture}.png")
+        for image in range(2):
+            pixels = np.random.default_rng([index, image]).integers(0, 256, (40, 40, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(folder / f"{image}.png")
 
     def command(output):
         script = repository / "scripts" / "prepare_dataset.py"
-        words = (sys.executable, script, "--name", "mine", "--source", "pictures", "--image-size", 1024)
+        words = (sys.executable, script, "--name", "mine", "--source", "images", "--image-size", 1024)
         return [*map(str, words), "--output", output]
 
     process = subprocess.Popen(command("data"), cwd=tmp_path, env=environment, stderr=subprocess.DEVNULL)
@@ -204,13 +202,13 @@ def test_a_killed_preparation_leaves_nothing_that_looks_finished(tmp_path, repos
     for output in ("data", "whole"):
         subprocess.run(command(output), cwd=tmp_path, env=environment, check=True, capture_output=True)
     assert contents(tmp_path / "data") == contents(tmp_path / "whole")
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["data", "pictures", "whole"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["data", "images", "whole"]
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="peak memory is read from /proc")
 @pytest.mark.parametrize("form", FORMS)
-def test_memory_does_not_grow_with_the_number_of_pictures(form):
-    """100 MB of pictures more; the list of PNG files keeps 2 KB for each, the archive nothing."""
-    few, many = (measure(form, pictures)["peak_mb"] for pictures in (2_500, 7_500))
+def test_memory_does_not_grow_with_the_number_of_images(form):
+    """100 MB of images more; the list of PNG files keeps 2 KB for each, the archive nothing."""
+    few, many = (measure(form, images)["peak_mb"] for images in (2_500, 7_500))
     assert many - few < 30

@@ -12,12 +12,12 @@ from conftest import run_program
 from small_chain import GENOTYPE, write_chain
 from small_meta_search import make_problem
 
-from metantk import study
 from metantk.criteria import short_training
-from metantk.criteria.base import Draws
-from metantk.figures.frontier import draw_frontier
+from metantk.criteria.base import RandomKeys
 from metantk.options.criteria.short_training import ShortTrainingOptions
 from metantk.options.study import StudyOptions
+from metantk.results import study
+from metantk.results.figures.frontier import draw_frontier
 from metantk.searches.plan import plan_of
 from metantk.searches.sample import random_genotype
 from metantk.space import paths
@@ -40,10 +40,10 @@ def made_scores(criteria: dict[str, float], architectures: int = 40, again: int 
     scores = {name: truth + size * draws.normal(size=architectures) for name, size in criteria.items()}
     rows = []
     for seed in range(architectures + again):
-        number = seed % architectures
-        accuracy = 50 + truth[number] + 0.5 * draws.normal()
+        index = seed % architectures
+        accuracy = 50 + truth[index] + 0.5 * draws.normal()
         for name in criteria:
-            value = scores[name][number]
+            value = scores[name][index]
             rows.append(
                 {
                     "dataset": "d",
@@ -51,7 +51,7 @@ def made_scores(criteria: dict[str, float], architectures: int = 40, again: int 
                     "learner": "rfs",
                     "shots": 1,
                     "seed": seed,
-                    "architecture": str(number),
+                    "architecture": str(index),
                     "accuracy": accuracy,
                     "criterion": name,
                     "score": -value if name == "upside_down" else value,
@@ -130,17 +130,19 @@ def test_repeatability_tells_noise_from_signal():
 def test_short_training_learns_and_longer_training_goes_on_from_the_shorter_one():
     problem = make_problem()
     options = StudyOptions(criteria=["parameters"], image_size=12)
-    setting = plan_of(problem, options).setting._replace(advance=lambda networks: None)
-    row = paths.balanced_sample(setting.operations, 1, np.random.default_rng(0))[0]
-    mask = {kind: masks[0] for kind, masks in paths.masks_of(setting.operations, row).items()}
+    context = plan_of(problem, options).context._replace(advance=lambda networks: None)
+    row = paths.balanced_sample(context.operations, 1, np.random.default_rng(0))[0]
+    mask = {kind: masks[0] for kind, masks in paths.masks_of(context.operations, row).items()}
     episodes = {"ways": 3, "shots": 2, "queries": 4, "episodes": 50}
-    own = ShortTrainingOptions(**episodes, batch_size=12, learning_rate=0.05, padding=1)
-    both = short_training.train_and_test(setting, own, Draws.of((0,)), mask, [0.25, 8])
-    (long,) = short_training.train_and_test(setting, own, Draws.of((0,)), mask, [8])
+    own = ShortTrainingOptions(**episodes, batch_size=12, lr=0.05, padding=1)
+    both = short_training.train_and_test(context, own, RandomKeys.of((0,)), mask, [0.25, 8])
+    (long,) = short_training.train_and_test(context, own, RandomKeys.of((0,)), mask, [8])
     assert both[1] == long
     assert long[0] > 100 / 3 + 15
     assert both[0][1] < both[1][1]
-    measured = short_training.measure(setting, own.model_copy(update={"epochs": 8}), Draws.of((0,)), as_masks(mask))
+    measured = short_training.measure(
+        context, own.model_copy(update={"epochs": 8}), RandomKeys.of((0,)), as_masks(mask)
+    )
     assert measured.values.tolist() == [long[0]]
     assert measured.operations == long[1]
 
@@ -152,14 +154,17 @@ def as_masks(mask: dict) -> dict:
 def test_scores_of_an_architecture_hold_every_criterion_and_training():
     options = StudyOptions(
         criteria=["parameters", "ntk_condition", "ntk_trace"],
-        draws=2,
+        repeats=2,
         image_size=8,
         short_training=[0.5, 1],
-        settings={"ntk": {"pictures": 6}, "short_training": {"ways": 2, "shots": 1, "queries": 2, "episodes": 5}},
+        criteria_options={
+            "ntk": {"images": 6},
+            "short_training": {"ways": 2, "shots": 1, "queries": 2, "episodes": 5},
+        },
     )
     problem = make_problem()
     plan = plan_of(problem, options)
-    plan = plan._replace(setting=plan.setting._replace(advance=lambda networks: None))
+    plan = plan._replace(context=plan.context._replace(advance=lambda networks: None))
     done = []
     scores = study.score(plan, options, random_genotype(plan.space, 0), lambda: done.append(1))
     assert list(scores) == ["parameters", "ntk_condition", "ntk_trace", "trained 0.5 epochs", "trained 1 epochs"]

@@ -69,9 +69,9 @@ def test_regions_of_fused_candidates_agree_with_plain_networks(space_name, size)
     network = thin_network(space, remaining, generator)
     batches = [torch.randn(150, 1, size, size, generator=generator) for _ in range(2)]
     got = regions_of_candidates(network, batches, masks)
-    for number in range(4):
-        plain = MixedNetwork(network, space, {kind: masks[kind][number] for kind in masks}, norm=batch_norm)
-        assert got[number] == regions_by_hooks(plain, batches)
+    for index in range(4):
+        plain = MixedNetwork(network, space, {kind: masks[kind][index] for kind in masks}, norm=batch_norm)
+        assert got[index] == regions_by_hooks(plain, batches)
     assert 1 < got.min() <= got.max() <= 300
 
 
@@ -107,9 +107,9 @@ def test_outputs_agree_with_plain_networks_on_odd_sizes():
     images = torch.randn(20, 1, 5, 5, generator=generator).double()
     with torch.no_grad():
         got = network(images, masks).unflatten(0, (3, -1))
-        for number in range(3):
-            plain = MixedNetwork(network, space, {kind: masks[kind][number] for kind in masks}, norm=batch_norm)
-            torch.testing.assert_close(got[number], plain(images), rtol=1e-10, atol=1e-12)
+        for index in range(3):
+            plain = MixedNetwork(network, space, {kind: masks[kind][index] for kind in masks}, norm=batch_norm)
+            torch.testing.assert_close(got[index], plain(images), rtol=1e-10, atol=1e-12)
 
 
 def test_mixing_weights_are_one_over_the_remaining_operations():

@@ -10,6 +10,7 @@ from small_meta_search import Memory, assert_resumes, make_problem, make_split
 from torch.nn import functional
 
 from metantk.options.base import parse
+from metantk.runtime.files import InputError
 from metantk.searches import pacing, t_nas
 from metantk.searches.base import Found
 from metantk.searches.decoding import decode_edges, to_genotype
@@ -19,7 +20,6 @@ from metantk.searches.t_nas import Options, halve, make_learner, validate
 from metantk.searches.tasks import Task, TaskSource
 from metantk.space.genotype import CELL_TYPES, SPACES, check_genotype
 from metantk.space.mixed import NONE, T_NAS_SPACE
-from metantk.storage import InputError
 
 CASES = json.loads((Path(__file__).parents[1] / "fixtures" / "nas-rivals" / "cases.json").read_text())["tnas"]
 TINY = {
@@ -28,11 +28,11 @@ TINY = {
     "shots": 2,
     "queries": 3,
     "epochs": 2,
-    "tasks_per_epoch": 4,
-    "tasks": 2,
-    "steps": 2,
-    "validation_tasks": 3,
-    "validation_steps": 2,
+    "steps_per_epoch": 2,
+    "meta_batch_size": 2,
+    "inner_steps": 2,
+    "validation_episodes": 3,
+    "validation_inner_steps": 2,
 }
 
 
@@ -50,10 +50,10 @@ def make_tiny_learner(**changes) -> t_nas.MetaLearner:
     return make_learner(tiny(**changes), problem.backbone.cells, problem.backbone.channels, 0, problem.device)
 
 
-def make_tasks(numbers: np.ndarray | None = None) -> TaskSource:
+def make_tasks(indices: np.ndarray | None = None) -> TaskSource:
     problem = make_problem()
     return TaskSource(
-        problem, problem.train, ways=3, shots=2, queries=3, image_size=None, where="test", numbers=numbers
+        problem, problem.train, ways=3, shots=2, queries=3, image_size=None, where="test", indices=indices
     )
 
 
@@ -128,8 +128,8 @@ def slow_meta_step(learner: t_nas.MetaLearner, tasks: list[Task], rates: tuple[f
     for task in tasks:
         weights = [w.detach().clone() for w in learner.weights]
         thetas = [t.detach().clone() for t in learner.thetas]
-        for step in range(learner.options.steps + 1):
-            is_last = step == learner.options.steps
+        for step in range(learner.options.inner_steps + 1):
+            is_last = step == learner.options.inner_steps
             images, labels = (task.query, task.query_labels) if is_last else (task.support, task.support_labels)
             for tensor in (*weights, *thetas):
                 tensor.requires_grad_()
@@ -162,21 +162,21 @@ def to_double(learner: t_nas.MetaLearner) -> t_nas.MetaLearner:
     return t_nas.MetaLearner(learner.network.double(), theta, learner.options)
 
 
-@pytest.mark.parametrize("theta_inner_rate", [0.0, 30.0])
-def test_meta_step_is_the_one_written_out(theta_inner_rate):
-    tasks = [make_tasks().draw(number) for number in range(2)]
+@pytest.mark.parametrize("arch_inner_lr", [0.0, 30.0])
+def test_meta_step_is_the_one_written_out(arch_inner_lr):
+    tasks = [make_tasks().draw(index) for index in range(2)]
     tasks = [Task(t.support.double(), t.support_labels, t.query.double(), t.query_labels) for t in tasks]
-    fast, slow = (to_double(make_tiny_learner(theta_inner_rate=theta_inner_rate)) for _ in range(2))
+    fast, slow = (to_double(make_tiny_learner(arch_inner_lr=arch_inner_lr)) for _ in range(2))
     fast.meta_step(tasks, fast.optimisers)
-    slow_meta_step(slow, tasks, (0.1, theta_inner_rate))
+    slow_meta_step(slow, tasks, (0.1, arch_inner_lr))
     for one, other in zip([*fast.weights, *fast.thetas], [*slow.weights, *slow.thetas], strict=True):
         torch.testing.assert_close(one, other, atol=1e-5, rtol=0)  # of steps of 1e-3
 
 
 def test_without_rates_of_the_architecture_it_is_plain_maml():
     """Rates of zero and an architecture that is no parameter at all give the same weights."""
-    tasks = [make_tasks().draw(number) for number in range(2)]
-    joint = make_tiny_learner(theta_inner_rate=0.0, theta_rate=0.0)
+    tasks = [make_tasks().draw(index) for index in range(2)]
+    joint = make_tiny_learner(arch_inner_lr=0.0, arch_meta_lr=0.0)
     plain = make_tiny_learner()
     thetas = snapshot(joint.thetas)
     arch = {kind: t_nas.softmax_mixture(theta.detach(), plain.network.space) for kind, theta in plain.theta.items()}
@@ -236,7 +236,7 @@ def test_auto_maml_moves_the_architecture_between_tasks_only():
 def test_large_steps_of_the_architecture_decode_more_genotypes():
     counts = {}
     for rate in (0.003, 30.0):
-        learner = make_tiny_learner(theta_inner_rate=rate, validation_tasks=6)
+        learner = make_tiny_learner(arch_inner_lr=rate, validation_episodes=6)
         with torch.no_grad():  # as if trained: operations differ by more than rounding
             for theta in learner.thetas:
                 theta.mul_(100)
@@ -244,8 +244,8 @@ def test_large_steps_of_the_architecture_decode_more_genotypes():
     assert counts[0.003] == 1 < counts[30.0] <= 6
 
 
-def test_halves_share_no_picture_and_split_every_class():
-    labels = make_split(0, classes=5, pictures=7).labels
+def test_halves_share_no_image_and_split_every_class():
+    labels = make_split(0, classes=5, images=7).labels
     one, other = halve(labels, 0)
     assert sorted([*one, *other]) == list(range(35))
     assert np.bincount(labels[one]).tolist() == [4] * 5
@@ -253,15 +253,15 @@ def test_halves_share_no_picture_and_split_every_class():
     assert halve(labels, 1)[0].tolist() != one.tolist()
 
 
-def test_tasks_of_a_half_use_only_its_pictures():
+def test_tasks_of_a_half_use_only_its_images():
     split = make_problem().train
     one, _ = halve(split.labels, 0)
     tasks = make_tasks(one)
-    pictures = {split.images[number].tobytes() for number in one}
+    images = {split.images[index].tobytes() for index in one}
     for key in range(5):
         task = tasks.draw(key)
         raw = torch.cat([task.support, task.query]).mul(0.25).add(0.5).mul(255).round().to(torch.uint8)
-        assert all(picture.permute(1, 2, 0).numpy().tobytes() in pictures for picture in raw)
+        assert all(image.permute(1, 2, 0).numpy().tobytes() in images for image in raw)
         # Class by class, and support and query agree on which class is which.
         means = [raw[:6].float().view(3, 2, -1).mean((1, 2)), raw[6:].float().view(3, 3, -1).mean((1, 2))]
         torch.testing.assert_close(means[0], means[1], atol=6, rtol=0)
@@ -300,7 +300,9 @@ def test_killed_search_ends_the_same(found):
 
 @pytest.mark.slow
 def test_auto_maml_shares_one_genotype():
-    options = tiny(variant="auto-maml", space="darts", epochs=1, steps=1, tasks_per_epoch=2, tasks=1)
+    options = tiny(
+        variant="auto-maml", space="darts", epochs=1, inner_steps=1, steps_per_epoch=2, meta_batch_size=1
+    )
     found = t_nas.find(make_problem(), options, 0, Memory())
     assert found.trace["genotypes"].tolist() == [1]
     assert found.costs["training"].evaluations == 2 * 2 * 2  # tasks of theta and of w
@@ -309,7 +311,7 @@ def test_auto_maml_shares_one_genotype():
 
 
 def test_search_in_the_stack_of_the_backbone():
-    options = tiny(layout="few-shot", channels=None, image_size=8, epochs=1, tasks_per_epoch=2)
+    options = tiny(layout="few-shot", channels=None, image_size=8, epochs=1, steps_per_epoch=1)
     found = t_nas.find(make_problem(), options, 0, Memory())
     assert found.facts["network"]["channels"] == [8, 16]
 

@@ -12,10 +12,10 @@ from scipy import stats
 from small_chain import ASKED, change, write_chain
 
 import aggregate_tables
-from metantk import tables
 from metantk.options import catalogue
+from metantk.results import tables
+from metantk.runtime.files import InputError
 from metantk.statistics import confidence_95
-from metantk.storage import InputError
 
 SEARCHES = ("metantk", "te-nas", "linear-regions", "random")
 TITLES = tables.Titles(searches=catalogue.TITLES["searches"], learners=catalogue.TITLES["learners"])
@@ -100,7 +100,7 @@ def test_rows_asked_different_episodes_are_refused(tmp_path, different):
 
 def test_other_data_sets_and_other_answers_may_differ(tmp_path):
     """Episodes are those of a data set; how a task is answered is a row's own."""
-    asked = [ASKED, ASKED | {"copies": 1, "classifier": "svm"}]
+    asked = [ASKED, ASKED | {"support_copies": 1, "classifier": "svm"}]
     folders = [
         write_chain(tmp_path, name, 0, asked=a) for name, a in zip(("metantk", "random"), asked, strict=True)
     ]

@@ -11,11 +11,11 @@ from conftest import tiny_theory
 from scipy import stats
 
 import verify_theory
-from metantk import devices, leases
-from metantk.command_line import run
 from metantk.options.base import parse
 from metantk.options.theory import TheoryNetworkOptions, TheoryOptions
-from metantk.storage import InputError
+from metantk.runtime import devices, leases
+from metantk.runtime.command_line import run
+from metantk.runtime.files import InputError
 from metantk.theory import measurements
 from metantk.theory.judgements import judge_bounds, judge_kernels, judge_learners, judge_regression
 from metantk.theory.kernel_checks import measure_kernels
@@ -99,8 +99,8 @@ def holding(errors, logs, *, cases, choices, as_expected):
     """The rule of `judge_slope` for many data sets at once, `(data sets,)` bool; `choices=1`: uncorrected."""
     held = np.zeros(len(errors), bool)
     for width in WIDTHS[: len(WIDTHS) - FEWEST_WIDTHS + 1]:
-        kept = logs >= np.log(width)
-        x, y = logs[kept] - logs[kept].mean(), errors[:, kept]
+        state = logs >= np.log(width)
+        x, y = logs[state] - logs[state].mean(), errors[:, state]
         slope = y @ x / (x @ x)
         residual = y - y.mean(1, keepdims=True) - slope[:, None] * x
         spread = np.sqrt((residual**2).sum(1) / (len(x) - 2) / (x @ x))
@@ -118,8 +118,8 @@ RULES = [{"cases": cases, "as_expected": as_expected} for cases in (1, 4) for as
 def test_many_slopes_at_once_are_judged_as_one_by_one(exponent, noise, rule):
     errors, logs = simulate(exponent, noise)
     expected = holding(errors[:25], logs, choices=4, **rule)
-    for number, held in enumerate(expected):
-        table = pd.DataFrame({"width": np.repeat(WIDTHS, SEEDS), "error": np.exp(errors[number])})
+    for index, held in enumerate(expected):
+        table = pd.DataFrame({"width": np.repeat(WIDTHS, SEEDS), "error": np.exp(errors[index])})
         assert judge_slope("1", "case", table, "error", **rule).verdict.startswith(HOLDS) == held
 
 
@@ -277,7 +277,7 @@ def test_learners_are_compared_task_by_task(gain, verdict):
         ({"networks": [{"widths": [8, 4, 16]}]}, "widths must ascend"),
         ({"networks": [{"widths": [4, 8]}]}, "at least three widths"),
         ({"networks": [{"trained_widths": []}]}, "none has trained_widths"),
-        ({"rate": 1.0}, "'rate'"),
+        ({"lr": 1.0}, "'lr'"),
         ({"inner_time": 2.0}, "'inner_time'"),
     ],
 )
@@ -315,13 +315,13 @@ def test_a_killed_run_goes_on_after_its_last_part_and_ends_as_one_that_was_not(t
     measured = []
 
     def list_parts(options, stop_at=None):
-        def measure(number, part):
-            if number == stop_at:
+        def measure(index, part):
+            if index == stop_at:
                 raise KeyboardInterrupt
             measured.append(part.name)
             return part.measure()
 
-        return [part._replace(measure=partial(measure, number, part)) for number, part in enumerate(parts)]
+        return [part._replace(measure=partial(measure, index, part)) for index, part in enumerate(parts)]
 
     parts = measurements.list_parts(parse(TheoryOptions, tiny_theory(), where="options"))
     monkeypatch.setattr(measurements, "list_parts", partial(list_parts, stop_at=2))
@@ -343,7 +343,7 @@ def test_no_gpu_is_leased_for_work_of_the_cpu(tmp_path, monkeypatch):
     monkeypatch.setattr(devices, "visible_devices", lambda: ["GPU-a", "GPU-b"])
     monkeypatch.setattr(leases, "is_needed", lambda count: True)
     monkeypatch.setattr(leases, "take", lambda uuids: leased.append(uuids) or 1)
-    monkeypatch.setattr(torch.cuda, "set_device", lambda number: None)
+    monkeypatch.setattr(torch.cuda, "set_device", lambda index: None)
     monkeypatch.setattr(devices, "check_kernels", lambda device: None)
     assert devices.pick_device() == torch.device("cuda", 1)
     assert leased.pop() == ["GPU-a", "GPU-b"]

@@ -7,7 +7,7 @@ import pytest
 import torch
 from scipy.integrate import solve_ivp
 
-from metantk.devices import generator
+from metantk.runtime.devices import generator
 from metantk.theory import maml
 from metantk.theory.kernels import (
     Pair,
@@ -97,8 +97,8 @@ def test_the_formula_approaches_the_definition_and_a_wrong_sign_does_not(inner):
 def test_the_printed_formula_is_not_symmetric_and_the_transposed_one_is():
     network, _, tasks = make(count=3)
     limit = infinite_kernels(network, all_inputs(tasks))
-    right, printed = (form(limit, tasks, FLOW) for form in (meta_ntk_by_formula, meta_ntk_as_printed))
-    torch.testing.assert_close(right, right.T, rtol=1e-12, atol=1e-12)
+    correct, printed = (form(limit, tasks, FLOW) for form in (meta_ntk_by_formula, meta_ntk_as_printed))
+    torch.testing.assert_close(correct, correct.T, rtol=1e-12, atol=1e-12)
     assert relative_distance(printed.T, printed) > 0.01
 
 
@@ -223,9 +223,9 @@ def test_closed_form_of_one_hidden_relu_layer_is_the_arc_cosine_kernel():
     inputs = torch.tensor([[1.0, 0, 0, 0], [math.cos(angle), math.sin(angle), 0, 0]], dtype=torch.float64) * 2
     network = Network("fully_connected", "relu", depth=1, width=1, side=2, outputs=1)
     tangent, nngp = closed_form_kernels(network, inputs)
-    moment = (math.sin(angle) + (math.pi - angle) * math.cos(angle)) / math.pi
-    assert float(nngp[0, 1]) == pytest.approx(moment, rel=1e-12)
-    assert float(tangent[0, 1]) == pytest.approx(moment + math.cos(angle) * (1 - angle / math.pi), rel=1e-12)
+    context = (math.sin(angle) + (math.pi - angle) * math.cos(angle)) / math.pi
+    assert float(nngp[0, 1]) == pytest.approx(context, rel=1e-12)
+    assert float(tangent[0, 1]) == pytest.approx(context + math.cos(angle) * (1 - angle / math.pi), rel=1e-12)
 
 
 def test_centred_training_is_training_of_the_centred_network():

@@ -10,17 +10,17 @@ from PIL import Image
 from scipy.io import savemat
 from torchvision import datasets
 
-from metantk.datasets import published_splits, torchvision_sets
-from metantk.datasets.sources import fetch_source, open_source
-from metantk.datasets.store import check_splits
+from metantk.data import published_splits, torchvision_sets
+from metantk.data.sources import fetch_source, open_source
+from metantk.data.store import check_splits
 from metantk.options.base import parse
 from metantk.options.dataset import TORCHVISION_SETS, DatasetOptions
-from metantk.storage import InputError
+from metantk.runtime.files import InputError
 
 
-def picture(path, number=0):
+def image(path, index=0):
     path.parent.mkdir(parents=True, exist_ok=True)
-    pixels = np.random.default_rng(number).integers(0, 256, (12, 10, 3), dtype=np.uint8)
+    pixels = np.random.default_rng(index).integers(0, 256, (12, 10, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(path)
     return path
 
@@ -32,21 +32,21 @@ def text(path, *lines):
 
 def caltech101(root):
     for name in ("accordion", "BACKGROUND_Google", "yin_yang"):
-        for number in (1, 2):
-            picture(root / "caltech101/101_ObjectCategories" / name / f"image_{number:04d}.jpg")
+        for index in (1, 2):
+            image(root / "caltech101/101_ObjectCategories" / name / f"image_{index:04d}.jpg")
     return {"accordion": 2, "yin_yang": 2}  # torchvision leaves out the background
 
 
 def caltech256(root):
-    for number, name in enumerate(("ak47", "bat"), start=1):
-        picture(root / f"caltech256/256_ObjectCategories/{number:03d}.{name}/{number:03d}_0001.jpg")
+    for index, name in enumerate(("ak47", "bat"), start=1):
+        image(root / f"caltech256/256_ObjectCategories/{index:03d}.{name}/{index:03d}_0001.jpg")
     return {"001.ak47": 1, "002.bat": 1}
 
 
 def country211(root):
     for split in ("train", "valid", "test"):
         for name in ("AD", "ZW"):
-            picture(root / "country211" / split / name / f"{split}.jpg")
+            image(root / "country211" / split / name / f"{split}.jpg")
     return {"AD": 3, "ZW": 3}
 
 
@@ -55,13 +55,13 @@ def dtd(root):
         names = [f"{name}/{name}_{split}.jpg" for name in ("banded", "zigzagged")]
         text(root / f"dtd/dtd/labels/{split}1.txt", *names)
         for name in names:
-            picture(root / "dtd/dtd/images" / name)
+            image(root / "dtd/dtd/images" / name)
     return {"banded": 3, "zigzagged": 3}
 
 
 def eurosat(root):
     for name in ("Forest", "River"):
-        picture(root / "eurosat/2750" / name / f"{name}_1.jpg")
+        image(root / "eurosat/2750" / name / f"{name}_1.jpg")
     return {"Forest": 1, "River": 1}
 
 
@@ -70,20 +70,20 @@ def aircraft(root):
     text(data / "variants.txt", "707-320", "F-16A/B")
     text(data / "images_variant_trainval.txt", "0000001 707-320", "0000002 F-16A/B")
     text(data / "images_variant_test.txt", "0000003 707-320")
-    for number in (1, 2, 3):
-        picture(data / "images" / f"{number:07d}.jpg")
+    for index in (1, 2, 3):
+        image(data / "images" / f"{index:07d}.jpg")
     return {"707-320": 2, "F-16A/B": 1}
 
 
 def flowers(root):
-    """All 102 classes, two pictures each, in three splits."""
+    """All 102 classes, two images each, in three splits."""
     base = root / "flowers-102"
     labels = np.repeat(np.arange(1, 103), 2)
-    for number in range(1, 205):
-        picture(base / "jpg" / f"image_{number:05d}.jpg", number)
+    for index in range(1, 205):
+        image(base / "jpg" / f"image_{index:05d}.jpg", index)
     savemat(base / "imagelabels.mat", {"labels": labels[None]})
-    numbers = np.arange(1, 205)
-    savemat(base / "setid.mat", {"trnid": numbers[:2], "valid": numbers[2:4], "tstid": numbers[4:]})
+    indices = np.arange(1, 205)
+    savemat(base / "setid.mat", {"trnid": indices[:2], "valid": indices[2:4], "tstid": indices[4:]})
     return {f"{k:03d} {name}": 2 for k, name in enumerate(datasets.Flowers102.classes, start=1)}
 
 
@@ -92,15 +92,15 @@ def food(root):
         named = {name: [f"{name}/{split}"] for name in ("apple_pie", "waffles")}
         text(root / f"food-101/meta/{split}.json", json.dumps(named))
         for name in named:
-            picture(root / "food-101/images" / name / f"{split}.jpg")
+            image(root / "food-101/images" / name / f"{split}.jpg")
     return {"apple_pie": 2, "waffles": 2}
 
 
 def gtsrb(root):
     base = root / "gtsrb"
-    for number in (0, 14):
-        picture(base / f"GTSRB/Training/{number:05d}/00000_00000.ppm")
-    picture(base / "GTSRB/Final_Test/Images/00000.ppm")
+    for index in (0, 14):
+        image(base / f"GTSRB/Training/{index:05d}/00000_00000.ppm")
+    image(base / "GTSRB/Final_Test/Images/00000.ppm")
     text(base / "GT-final_test.csv", "Filename;Width;ClassId", "00000.ppm;10;1")
     return {"00": 1, "01": 2}  # torchvision numbers the training folders in their order
 
@@ -110,7 +110,7 @@ def pets(root):
     text(base / "annotations/trainval.txt", "Abyssinian_1 1 1 1", "yorkshire_terrier_1 2 2 25")
     text(base / "annotations/test.txt", "Abyssinian_2 1 1 1", "yorkshire_terrier_2 2 2 25")
     for name in ("Abyssinian_1", "Abyssinian_2", "yorkshire_terrier_1", "yorkshire_terrier_2"):
-        picture(base / "images" / f"{name}.jpg")
+        image(base / "images" / f"{name}.jpg")
     return {"Abyssinian": 2, "Yorkshire Terrier": 2}
 
 
@@ -124,15 +124,15 @@ def cars(root):
     ):
         annotations = np.array([("00001.jpg", 1), ("00002.jpg", 2)], dtype=[("fname", object), ("class", object)])
         savemat(base / path, {"annotations": annotations})
-        for number in (1, 2):
-            picture(base / f"cars_{part}" / f"{number:05d}.jpg")
+        for index in (1, 2):
+            image(base / f"cars_{part}" / f"{index:05d}.jpg")
     return {"AM General Hummer": 2, "Audi R8": 2}
 
 
 def sun(root):
     text(root / "SUN397/ClassName.txt", "/a/abbey", "/a/apse/indoor")
-    picture(root / "SUN397/a/abbey/sun_1.jpg")
-    picture(root / "SUN397/a/apse/indoor/sun_2.jpg")
+    image(root / "SUN397/a/abbey/sun_1.jpg")
+    image(root / "SUN397/a/apse/indoor/sun_2.jpg")
     return {"abbey": 1, "apse/indoor": 1}
 
 

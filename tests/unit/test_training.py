@@ -11,43 +11,44 @@ import torch
 from pydantic import ValidationError
 
 import train_network
-from metantk import devices, transforms
 from metantk.backbones.cells import stack
 from metantk.backbones.counting import count_parameters
 from metantk.backbones.drop import Drop
-from metantk.checkpoints import CheckpointFile
-from metantk.datasets.store import Source, Split, stream_split, write_dataset
-from metantk.devices import generator
-from metantk.learners.base import Moment
+from metantk.data import transforms
+from metantk.data.store import Source, Split, stream_split, write_dataset
+from metantk.learners.base import StepContext
 from metantk.learners.rfs import Learner
 from metantk.options.augmentation import AugmentationOptions
 from metantk.options.learners.rfs import RfsOptions
+from metantk.runtime import devices
+from metantk.runtime.checkpoints import CheckpointFile
+from metantk.runtime.devices import generator
+from metantk.runtime.files import InputError
 from metantk.space.genotype import check_genotype
-from metantk.storage import InputError
-from metantk.training import Pictures, Trainer
+from metantk.training import ImageData, Trainer
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
 PUBLISHED = json.loads((FIXTURES / "published_genotypes.json").read_text())["architectures"]
 GENOTYPE = check_genotype(PUBLISHED[0]["genotype"])
 
 
-def make_pictures(images_on_device: bool = True) -> Pictures:
-    """33 pictures of 8×8 in three classes that differ by brightness."""
+def make_images(images_on_device: bool = True) -> ImageData:
+    """33 images of 8×8 in three classes that differ by brightness."""
     draws = torch.Generator().manual_seed(0)
     labels = torch.arange(3).repeat(11)
     images = torch.randint(0, 60, (33, 8, 8, 3), generator=draws) + 80 * labels.view(-1, 1, 1, 1)
     images = images.to(torch.uint8)
-    return Pictures(
+    return ImageData(
         images if images_on_device else images.numpy(), labels, torch.device("cpu"), [0.5] * 3, [0.25] * 3
     )
 
 
-def make_trainer(seed: int = 0, pictures: Pictures | None = None, **changes) -> Trainer:
-    options = RfsOptions(**{"epochs": 4, "milestones": [2, 3], "batch_size": 8, "learning_rate": 0.05, **changes})
+def make_trainer(seed: int = 0, data: ImageData | None = None, **changes) -> Trainer:
+    options = RfsOptions(**{"epochs": 4, "milestones": [2, 3], "batch_size": 8, "lr": 0.05, **changes})
     network = stack(GENOTYPE, cells=3, channels=4, classes=3)
     network.initialise_(generator("initial weights", seed))
-    pictures = pictures or make_pictures()
-    return Trainer(Learner(options, network, pictures, seed), pictures, seed=seed)
+    data = data or make_images()
+    return Trainer(Learner(options, network, data, seed), data, seed=seed)
 
 
 def train(trainer: Trainer, epochs: int) -> dict[str, torch.Tensor]:
@@ -69,12 +70,12 @@ def test_training_learns_and_follows_the_schedule():
     trainer = make_trainer(
         epochs=8,
         milestones=[5, 7],
-        learning_rate=0.01,
+        lr=0.01,
         drop_rate=0.0,
         augmentation=AugmentationOptions(padding=0, jitter=0.0),
     )
     train(trainer, 8)
-    rates = [row["learning_rate"] for row in trainer.curve]
+    rates = [row["lr"] for row in trainer.curve]
     assert rates == pytest.approx([0.01] * 5 + [0.001] * 2 + [0.0001])
     assert trainer.curve[-1]["loss"] < 0.6 * trainer.curve[0]["loss"]
 
@@ -83,22 +84,22 @@ def test_training_learns_and_follows_the_schedule():
 @pytest.mark.parametrize("name", ["float32", "bfloat16"])
 def test_lower_precision_learns_as_well(name):
     """Within the spread over seeds; weights and what a model keeps stay in float32."""
-    settings = {
+    criteria_options = {
         "epochs": 6,
         "milestones": [5],
-        "learning_rate": 0.01,
+        "lr": 0.01,
         "drop_rate": 0.0,
         "augmentation": AugmentationOptions(padding=0, jitter=0.0),
     }
     losses = []
     for seed in range(3):
-        trainer = make_trainer(seed, precision=name, **settings)
+        trainer = make_trainer(seed, precision=name, **criteria_options)
         weights = train(trainer, 6)
         losses.append(trainer.curve[-1]["loss"])
         assert {tensor.dtype for tensor in weights.values()} == {torch.float32, torch.int64}
     expected = []
     for seed in range(3):
-        trainer = make_trainer(seed, **settings)
+        trainer = make_trainer(seed, **criteria_options)
         train(trainer, 6)
         expected.append(trainer.curve[-1]["loss"])
     assert (losses == expected) == (name == "float32")
@@ -128,8 +129,8 @@ def test_without_milestones_the_rate_falls_after_60_and_80_percent(epochs, falls
 
 def test_the_rate_falls_at_each_milestone_and_not_without_one():
     for milestones, expected in (([1, 3], [0.05, 0.01, 0.01, 0.002]), ([], [0.05] * 4)):
-        learner = make_trainer(milestones=milestones, decay=0.2).learner
-        assert [learner.learning_rate(epoch) for epoch in range(4)] == pytest.approx(expected)
+        learner = make_trainer(milestones=milestones, lr_decay=0.2).learner
+        assert [learner.lr(epoch) for epoch in range(4)] == pytest.approx(expected)
 
 
 @pytest.mark.parametrize(
@@ -149,17 +150,17 @@ def test_milestones_that_cannot_be_are_refused(milestones, message):
 
 def test_incomplete_batches_are_dropped_and_order_changes():
     learner = make_trainer().learner
-    batches = list(learner.numbers(0, 0))
+    batches = list(learner.indices(0, 0))
     assert [len(batch) for batch in batches] == [8] * 4 == [8] * learner.steps
     assert len(torch.cat(batches).unique()) == 32
-    assert not torch.equal(batches[0], next(learner.numbers(1, 0)))
-    assert not torch.equal(batches[0], next(make_trainer(seed=1).learner.numbers(0, 0)))
-    for later, batch in zip(learner.numbers(0, 2), batches[2:], strict=True):
+    assert not torch.equal(batches[0], next(learner.indices(1, 0)))
+    assert not torch.equal(batches[0], next(make_trainer(seed=1).learner.indices(0, 0)))
+    for later, batch in zip(learner.indices(0, 2), batches[2:], strict=True):
         assert torch.equal(later, batch)
 
 
-def test_fewer_pictures_than_a_batch_are_one_batch():
-    assert [len(batch) for batch in make_trainer(batch_size=64).learner.numbers(0, 0)] == [33]
+def test_fewer_images_than_a_batch_are_one_batch():
+    assert [len(batch) for batch in make_trainer(batch_size=64).learner.indices(0, 0)] == [33]
 
 
 def test_sgd_is_the_recipes():
@@ -171,15 +172,15 @@ def test_sgd_is_the_recipes():
 
 def test_a_step_is_the_one_written_out():
     """Augmented, normalised, dropped and compared with the labels as the recipe says, from draws of its own."""
-    trainer, pictures = make_trainer(drop_rate=0.3), make_pictures()
-    network, numbers = trainer.learner.network.train(), torch.arange(5)
-    outcome = trainer.learner.step(pictures.images[numbers], pictures.labels[numbers], Moment(0, 1, 2))
+    trainer, data = make_trainer(drop_rate=0.3), make_images()
+    network, indices = trainer.learner.network.train(), torch.arange(5)
+    outcome = trainer.learner.step(data.images[indices], data.labels[indices], StepContext(0, 1, 2))
     gradients = [parameter.grad.clone() for parameter in network.parameters()]
     network.zero_grad()
-    inputs = transforms.augment(pictures.images[numbers], AugmentationOptions(), generator("augmentation", 0, 1, 2))
+    inputs = transforms.augment(data.images[indices], AugmentationOptions(), generator("augmentation", 0, 1, 2))
     inputs = transforms.normalise(inputs, [0.5] * 3, [0.25] * 3)
     drop = Drop(0.3, progress=2 / 4, step=1 * 4 + 2, generator=generator("drop path", 0, 1, 2))
-    loss = torch.nn.functional.cross_entropy(network(inputs, drop), pictures.labels[numbers])
+    loss = torch.nn.functional.cross_entropy(network(inputs, drop), data.labels[indices])
     loss.backward()
     assert torch.equal(outcome.loss, loss.detach())
     assert outcome.seen == 5
@@ -187,7 +188,7 @@ def test_a_step_is_the_one_written_out():
         assert torch.equal(parameter.grad, expected)
 
 
-def test_the_curve_has_the_means_over_all_pictures_of_an_epoch():
+def test_the_curve_has_the_means_over_all_images_of_an_epoch():
     trainer = make_trainer()
     outcomes, step = [], trainer.learner.step
     trainer.learner.step = lambda *inputs: outcomes.append(step(*inputs)) or outcomes[-1]
@@ -198,8 +199,8 @@ def test_the_curve_has_the_means_over_all_pictures_of_an_epoch():
         assert row["accuracy"] == pytest.approx(100 * sum(int(outcome.correct) for outcome in own) / 32)
 
 
-def test_pictures_on_the_disk_give_the_same_training():
-    mapped = make_trainer(pictures=make_pictures(images_on_device=False))
+def test_images_on_the_disk_give_the_same_training():
+    mapped = make_trainer(data=make_images(images_on_device=False))
     assert_equal(train(mapped, 2), train(make_trainer(), 2))
 
 
@@ -256,23 +257,23 @@ def test_recomputed_activations_change_nothing_but_the_memory():
     network = saving.learner.network
     network.recompute = True
     assert_equal(train(saving, 2), expected)
-    kept = {}
+    state = {}
     for recompute in (False, True):
         network.recompute = recompute
-        kept[recompute] = bytes_kept(network)
-    assert kept[True] < kept[False] / 3
+        state[recompute] = bytes_kept(network)
+    assert state[True] < state[False] / 3
 
 
 def bytes_kept(network) -> int:
     """Of the activations that a forward pass keeps for the backward pass."""
     storages = {}
 
-    def keep(tensor):
+    def save(tensor):
         storages[tensor.data_ptr()] = tensor.untyped_storage().nbytes()
         return tensor
 
     images = torch.rand(2, 3, 16, 16)
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+    with torch.autograd.graph.saved_tensors_hooks(save, lambda tensor: tensor):
         network(images)
     parameters = {parameter.data_ptr() for parameter in network.parameters()}
     return sum(size for pointer, size in storages.items() if pointer not in parameters)
@@ -320,9 +321,9 @@ def test_a_loss_that_is_not_finite_stops_the_training(value, step, tmp_path):
     trainer = make_trainer()
     original = trainer.learner.step
 
-    def broken(images, labels, moment):
-        outcome = original(images, labels, moment)
-        ours = (moment.epoch, moment.step) == (2, step)
+    def broken(images, labels, context):
+        outcome = original(images, labels, context)
+        ours = (context.epoch, context.step) == (2, step)
         return outcome._replace(loss=torch.tensor(value)) if ours else outcome
 
     trainer.learner.step = broken
@@ -331,18 +332,18 @@ def test_a_loss_that_is_not_finite_stops_the_training(value, step, tmp_path):
     assert str(error.value) == (
         "training: the loss is not finite in epoch 3, with a learning rate of 0.005: use a lower one"
     )
-    kept = CheckpointFile(tmp_path, "training", {}).kept  # of the last good epoch
-    assert kept["trainer"]["epoch"] == 2
+    state = CheckpointFile(tmp_path, "training", {}).state  # of the last good epoch
+    assert state["trainer"]["epoch"] == 2
 
 
 @pytest.fixture
 def data(tmp_path):
-    pictures = make_pictures()
+    data = make_images()
     splits = {}
-    for number, part in enumerate(("train", "val", "test")):
+    for index, part in enumerate(("train", "val", "test")):
         names = [f"{part} {letter}" for letter in "abc"]
-        split = Split(pictures.images.numpy(), pictures.labels.numpy(), names)
-        splits[part] = stream_split(split._replace(images=split.images + np.uint8(number)))
+        split = Split(data.images.numpy(), data.labels.numpy(), names)
+        splits[part] = stream_split(split._replace(images=split.images + np.uint8(index)))
     write_dataset(tmp_path / "data", Source(splits, "free", [], [], False), name="n", source="s")
     return tmp_path / "data"
 
@@ -352,7 +353,7 @@ def test_the_program_ends_with_one_line_and_leaves_no_model(data, tmp_path, monk
     (tmp_path / "architecture.json").write_text(json.dumps(architecture))
     words = [
         "train_network.py", "--data", data, "--architecture", tmp_path / "architecture.json",
-        "--epochs", 2, "--batch-size", 8, "--learning-rate", 1e30, "--output", tmp_path / "out",
+        "--epochs", 2, "--batch-size", 8, "--lr", 1e30, "--output", tmp_path / "out",
     ]  # fmt: skip
     monkeypatch.setattr(sys, "argv", [str(word) for word in words])
     monkeypatch.setenv("METANTK_DEVICE", "cpu")

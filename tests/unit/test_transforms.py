@@ -1,10 +1,10 @@
-"""Batched augmentation against torchvision's functions on single pictures."""
+"""Batched augmentation against torchvision's functions on single images."""
 
 import pytest
 import torch
 from torchvision.transforms.v2 import functional as reference
 
-from metantk import transforms
+from metantk.data import transforms
 from metantk.options.augmentation import AugmentationOptions
 
 
@@ -29,9 +29,9 @@ def test_colour_changes_agree_with_torchvision(images, name, side):
         "saturation": transforms.adjust_saturation,
     }[name]
     got = adjust(images.contiguous(memory_format=torch.channels_last).clone(), factors)
-    for number, factor in enumerate(factors.flatten().tolist()):
-        expected = getattr(reference, f"adjust_{name}")(images[number], factor)
-        torch.testing.assert_close(got[number], expected, rtol=1e-4, atol=2e-4)
+    for index, factor in enumerate(factors.flatten().tolist()):
+        expected = getattr(reference, f"adjust_{name}")(images[index], factor)
+        torch.testing.assert_close(got[index], expected, rtol=1e-4, atol=2e-4)
 
 
 def test_resize_agrees_with_torchvision(images):
@@ -41,20 +41,20 @@ def test_resize_agrees_with_torchvision(images):
 
 
 @pytest.mark.parametrize("padding", [0, 3])
-def test_each_crop_is_a_part_of_its_own_padded_picture(images, padding):
+def test_each_crop_is_a_part_of_its_own_padded_image(images, padding):
     size = 5
     crops = transforms.random_crop(images, size, padding, torch.Generator().manual_seed(1))
     padded = torch.nn.functional.pad(images, [padding] * 4)
     places = set()
-    for picture, crop in zip(padded, crops, strict=True):
-        parts = picture.unfold(1, size, 1).unfold(2, size, 1).permute(1, 2, 0, 3, 4)
+    for image, crop in zip(padded, crops, strict=True):
+        parts = image.unfold(1, size, 1).unfold(2, size, 1).permute(1, 2, 0, 3, 4)
         matches = (parts == crop).flatten(2).all(2).nonzero().tolist()
         assert matches
         places.add(tuple(matches[0]))
-    assert len(places) > 3  # pictures have draws of their own
+    assert len(places) > 3  # images have draws of their own
 
 
-def test_flip_mirrors_some_pictures_and_leaves_the_others(images):
+def test_flip_mirrors_some_images_and_leaves_the_others(images):
     flipped = transforms.random_crop(images, 9, 0, torch.Generator().manual_seed(0), flip=True)
     mirrored = [torch.equal(a, b.flip(2)) for a, b in zip(flipped, images, strict=True)]
     same = [torch.equal(a, b) for a, b in zip(flipped, images, strict=True)]
@@ -79,7 +79,7 @@ def test_no_augmentation_changes_nothing(pixels):
     assert torch.equal(transforms.augment(pixels, options, torch.Generator()), transforms.to_float(pixels))
 
 
-def test_normalised_pictures_have_mean_zero_and_deviation_one():
+def test_normalised_images_have_mean_zero_and_deviation_one():
     pixels = torch.randint(0, 256, (50, 6, 6, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     scaled = transforms.to_float(pixels)
     assert scaled.shape == (50, 3, 6, 6)
@@ -92,36 +92,40 @@ def test_normalised_pictures_have_mean_zero_and_deviation_one():
 @pytest.mark.parametrize("flip", [False, True])
 def test_drawn_changes_agree_with_torchvision(pixels, flip):
     options = AugmentationOptions(padding=2, jitter=0.4, flip=flip)
-    draws = transforms.draw(12, options, torch.Generator().manual_seed(5))
-    got = transforms.augment_as_drawn(pixels, options, draws)
+    parameters = transforms.sample_parameters(12, options, torch.Generator().manual_seed(5))
+    got = transforms.augment_with(pixels, options, parameters)
     adjust = (reference.adjust_brightness, reference.adjust_contrast, reference.adjust_saturation)
-    for number, picture in enumerate(pixels.permute(0, 3, 1, 2)):
-        picture = reference.pad(picture, [2] * 4)
-        if draws.mirrored[number]:
-            picture = reference.horizontal_flip(picture)
-        picture = reference.crop(picture, int(draws.top[number]), int(draws.left[number]), 9, 9).float() / 255
-        for change in transforms.ORDERS[draws.order[number]]:
-            picture = adjust[change](picture, float(draws.factors[change, number]))
-        torch.testing.assert_close(got[number], picture, rtol=1e-4, atol=2e-4)
+    for index, image in enumerate(pixels.permute(0, 3, 1, 2)):
+        image = reference.pad(image, [2] * 4)
+        if parameters.mirrored[index]:
+            image = reference.horizontal_flip(image)
+        image = reference.crop(image, int(parameters.top[index]), int(parameters.left[index]), 9, 9).float() / 255
+        for change in transforms.ORDERS[parameters.order[index]]:
+            image = adjust[change](image, float(parameters.factors[change, index]))
+        torch.testing.assert_close(got[index], image, rtol=1e-4, atol=2e-4)
 
 
 def test_drawn_changes_are_the_same_alone_and_together(pixels):
     options = AugmentationOptions(padding=2, jitter=0.4)
-    draws = transforms.draw(12, options, torch.Generator().manual_seed(5))
-    together = transforms.augment_as_drawn(pixels, options, draws)
-    for number in range(12):
-        alone = transforms.augment_as_drawn(pixels[number][None], options, draws.of(torch.tensor([number])))
-        torch.testing.assert_close(alone[0], together[number], rtol=1e-5, atol=1e-6)
+    parameters = transforms.sample_parameters(12, options, torch.Generator().manual_seed(5))
+    together = transforms.augment_with(pixels, options, parameters)
+    for index in range(12):
+        alone = transforms.augment_with(pixels[index][None], options, parameters.of(torch.tensor([index])))
+        torch.testing.assert_close(alone[0], together[index], rtol=1e-5, atol=1e-6)
 
 
 def test_draws_take_all_values_and_no_others():
-    draws = transforms.draw(3000, AugmentationOptions(padding=2, jitter=0.4), torch.Generator().manual_seed(0))
-    assert draws.mirrored.unique().tolist() == [0, 1]
-    assert draws.top.unique().tolist() == draws.left.unique().tolist() == [0, 1, 2, 3, 4]
-    assert draws.order.unique().tolist() == list(range(6))
-    assert 0.6 <= draws.factors.min() < 0.61
-    assert 1.39 < draws.factors.max() <= 1.4
-    still = transforms.draw(9, AugmentationOptions(padding=0, jitter=0.0, flip=False), torch.Generator())
+    parameters = transforms.sample_parameters(
+        3000, AugmentationOptions(padding=2, jitter=0.4), torch.Generator().manual_seed(0)
+    )
+    assert parameters.mirrored.unique().tolist() == [0, 1]
+    assert parameters.top.unique().tolist() == parameters.left.unique().tolist() == [0, 1, 2, 3, 4]
+    assert parameters.order.unique().tolist() == list(range(6))
+    assert 0.6 <= parameters.factors.min() < 0.61
+    assert 1.39 < parameters.factors.max() <= 1.4
+    still = transforms.sample_parameters(
+        9, AugmentationOptions(padding=0, jitter=0.0, flip=False), torch.Generator()
+    )
     assert not still.mirrored.any()
     assert not still.top.any()
     assert torch.equal(still.factors, torch.ones(3, 9))

@@ -10,9 +10,9 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from metantk.datasets import unpickle
-from metantk.datasets.unpickle import MAPPED_BYTES, PickleFile
-from metantk.storage import InputError
+from metantk.data import unpickle
+from metantk.data.unpickle import MAPPED_BYTES, PickleFile
+from metantk.runtime.files import InputError
 
 RNG = np.random.default_rng(0)
 VALUES = {

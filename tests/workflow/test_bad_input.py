@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 from conftest import run_program
 
-from metantk.storage import SCRIPTS
+from metantk.runtime.files import SCRIPTS
 
 SEARCHED = "glyphs/3cells-2ch/random/seed0"
-EVALUATION = ("--options", json.dumps({"episodes": 2, "queries": 3, "copies": 1}))
+EVALUATION = ("--options", json.dumps({"episodes": 2, "queries": 3, "support_copies": 1}))
 CELLS = ("--backbone", "cells", "--cells", 3, "--channels", 2)
 SEARCH = (*CELLS, "--search", "sample")
 # What may stand before the complaint: nothing, lines of the log, a progress bar.
@@ -51,13 +51,13 @@ def assert_one_line(stderr: str, *named: object) -> None:
     [
         ("learners.rfs.epoch", 3, ["learners.rfs: unknown key 'epoch'"]),
         ("tuna", 3, ["unknown key 'tuna'"]),
-        ("learners.rfs.learning_rate", "1e-3", ["learners.rfs", "'learning_rate'", "number", "'1e-3'"]),
+        ("learners.rfs.lr", "1e-3", ["learners.rfs", "'lr'", "number", "'1e-3'"]),
         ("seeds", [0, "1"], ["'seeds.1'", "integer", "'1'"]),
         ("learners.rfs.drop_rate", 1.5, ["learners.rfs", "'drop_rate'", "less than 1", "1.5"]),
         (
             "rows",
             [row("nasnet")],
-            ["unknown searches name 'nasnet'", "metantk, te-nas, linear-regions, metantk-fit"],
+            ["unknown searches name 'nasnet'", "metantk, te-nas, linear-regions, metantk-bo"],
         ),
         ("rows", [row("random", learner="sgd")], ["unknown learners name 'sgd'", "choose from rfs"]),
         ("rows", [row("random", backbone="vgg")], ["unknown backbones name 'vgg'", "conv4, resnet12"]),
@@ -77,12 +77,16 @@ def assert_one_line(stderr: str, *named: object) -> None:
             {"kind": "prune", "criteria": ["nosuch"]},
             ["unknown criterion 'nosuch'", "linear_regions"],
         ),
-        ("criteria.nosuch", {"pictures": 3}, ["criteria: unknown key 'nosuch'"]),
+        ("criteria.nosuch", {"images": 3}, ["criteria: unknown key 'nosuch'"]),
         ("seeds", "9" * 5000, ["'seeds'", "..."]),
         ("learners.unused", {"kind": "rfs", "epochs": -3}, ["learners.unused", "'epochs'", "-3"]),
         ("searches.given", {"genotypes": 3}, ["searches.given", "'genotypes'"]),
         ("backbones.unused", {"kind": "cells", "cells": 3}, ["backbones.unused", "'channels' is missing"]),
-        ("study", {"settings": {"ntk": {}}}, ["study: options of criteria stand in the section `criteria`"]),
+        (
+            "study",
+            {"criteria_options": {"ntk": {}}},
+            ["study: options of criteria stand in the section `criteria`"],
+        ),
         ("datasets.glyphs.image_size", 8, ["datasets.glyphs: image_size 8", "backbones.conv4-2 needs 16 pixels"]),
         ("datasets.glyphs.rotations", True, ["rotations: does nothing for source 'glyphs'"]),
         ("datasets", {"a": {"source": "cifar-fs", "images_per_class": 30}}, ["images_per_class: does nothing"]),
@@ -110,7 +114,7 @@ def test_a_key_that_stands_twice(tiny_house):
     assert_one_line(run.stderr, "config.yaml", "'seeds' stands there twice")
 
 
-def test_results_among_the_pictures(tiny_house):
+def test_results_among_the_images(tiny_house):
     (tiny_house.path / "mine" / "class").mkdir(parents=True)
     tiny_house.configure(
         tiny_house.configuration | {"datasets": {"mine": {"source": "mine"}}, "results": "mine/out"}
@@ -219,17 +223,23 @@ def test_bad_options(refuse, tmp_path, search, named):
     ("criterion", "settings", "named"),
     [
         ("nosuch", {}, ["criteria: unknown kind 'nosuch'", "linear_regions, logsynflow, meta_ntk_condition"]),
-        ("pictures", {}, ["criteria: pictures", "CRITERION"]),
+        ("images", {}, ["criteria: images", "CRITERION"]),
         ("linear_regions", {"linear_regions": {"tuna": 20}}, ["criteria.linear_regions", "unknown key 'tuna'"]),
         ("linear_regions", {"linear_regions": {"crop_size": 20}}, ["crop_size"]),
-        ("linear_regions", {"linear_regions": {"pictures": 3, "batches": 5}}, ["batches"]),
-        ("ntk_condition", {"ntk": {"pictures": 100_000}}, ["pictures"]),
+        ("linear_regions", {"linear_regions": {"images": 3, "batches": 5}}, ["batches"]),
+        ("ntk_condition", {"ntk": {"images": 100_000}}, ["images"]),
         ("meta_ntk_condition", {"meta_ntk": {"ways": 65}}, ["64 classes", "65-way"]),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_a_search_that_asks_for_more_than_there_is(refuse, tmp_path, data, criterion, settings, named):
-    search = {"kind": "prune", "criteria": [criterion], "image_size": 8, "repeat": 1, "settings": settings}
+def test_a_search_that_asks_for_more_than_there_is(refuse, tmp_path, data, criterion, criteria_options, named):
+    search = {
+        "kind": "prune",
+        "criteria": [criterion],
+        "image_size": 8,
+        "repeats": 1,
+        "criteria_options": criteria_options,
+    }
     arguments = ("--data", data, *CELLS, "--search", json.dumps(search))
     refuse("search_architecture.py", *arguments, named=named, output=tmp_path / "output")
 
@@ -256,7 +266,7 @@ def test_cells_without_a_search(refuse, tmp_path, data):
     refuse("search_architecture.py", *arguments, named=["cells", "genotype"], output=tmp_path / "output")
 
 
-def test_pictures_that_are_too_small_for_a_backbone(refuse, tmp_path):
+def test_images_that_are_too_small_for_a_backbone(refuse, tmp_path):
     small = tmp_path / "small"
     command = ("--name", "small", "--source", "glyphs", "--image-size", 8, "--images-per-class", 2)
     run = run_program("python", SCRIPTS / "prepare_dataset.py", *command, "--output", small)
@@ -307,7 +317,7 @@ def test_names_that_are_none(refuse, tmp_path, data, searched, name):
     )
 
 
-def test_an_output_among_the_pictures(refuse, tmp_path):
+def test_an_output_among_the_images(refuse, tmp_path):
     arguments = ("--name", "mine", "--source", tmp_path)
     refuse("prepare_dataset.py", *arguments, named=["lies in"], output=tmp_path / "output")
 
@@ -373,7 +383,7 @@ def test_a_bad_architecture(refuse, tmp_path, data, searched, damage, named):
     ("options", "named"),
     [
         ({"ways": 21}, ["20 classes", "21-way"]),
-        ({"queries": 100}, ["25 pictures", "100 to query"]),
+        ({"queries": 100}, ["25 images", "100 to query"]),
     ],
 )
 def test_too_little_data_for_the_episodes(refuse, tmp_path, data, chain, options, named):
@@ -547,7 +557,7 @@ def test_a_model_that_contradicts_itself(refuse, tmp_path, data, chain):
     ],
     ids=["mean", "smallest class", "shared classes"],
 )
-def test_a_manifest_that_is_not_its_pictures(refuse, tmp_path, data, edit, named):
+def test_a_manifest_that_is_not_its_images(refuse, tmp_path, data, edit, named):
     path = data / "manifest.json"
     manifest = json.loads(path.read_text())
     edit(manifest)

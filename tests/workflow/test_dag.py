@@ -119,21 +119,21 @@ def test_the_papers_settings(repository, name):
         learner.batch_size,
         learner.drop_rate,
         learner.epochs,
-        learner.learning_rate,
+        learner.lr,
         learner.milestones,
     )
     assert (backbone.channels, config.seeds) == (48, [0, 1, 2])
     assert (kernel.tasks, kernel.ways, kernel.shots, kernel.queries) == (3, 5, 1, 1)
-    assert config.criteria.ntk.pictures == 30
+    assert config.criteria.ntk.images == 30
     regions = config.criteria.linear_regions
-    assert (regions.pictures, regions.batches, regions.crop_size) == (3000, 3, 3)
+    assert (regions.images, regions.batches, regions.crop_size) == (3000, 3, 3)
     for pruned in ("metantk", "te-nas", "linear-regions"):
         search = config.search(pruned)
         assert (search.space, search.repeat, search.draws) == ("few-shot", 3, "common")
         assert (search.initialisation, search.image_size) == ("kaiming_normal", 32)
     assert (learner.momentum, learner.weight_decay, learner.decay) == (0.9, 5e-4, 0.1)
     resnet = config.learner("rfs-resnet12")
-    assert (resnet.learning_rate, resnet.batch_size, resnet.drop_rate) == (0.05, 64, 0.1)
+    assert (resnet.lr, resnet.batch_size, resnet.drop_rate) == (0.05, 64, 0.1)
     assert (resnet.epochs, resnet.milestones) == (learner.epochs, learner.milestones)
     for augmentation in (learner.augmentation, resnet.augmentation, config.evaluation.augmentation):
         assert (augmentation.padding, augmentation.jitter, augmentation.flip) == (8, 0.4, True)
@@ -145,7 +145,7 @@ def test_the_papers_settings(repository, name):
 def test_rfs_has_its_own_schedule_on_cifar_fs(repository):
     config = parse_config(read_configuration(repository, "cifar-fs"))
     resnet = config.learner("rfs-resnet12")
-    assert (resnet.epochs, resnet.milestones, resnet.learning_rate) == (90, [45, 60, 75], 0.05)
+    assert (resnet.epochs, resnet.milestones, resnet.lr) == (90, [45, 60, 75], 0.05)
     assert (resnet.augmentation.padding, config.learner("rfs").epochs) == (4, 100)
 
 
@@ -173,7 +173,7 @@ def test_the_papers_configurations_make_these_jobs(copy_of_house, name):
     configuration = read_configuration(copy_of_house.path, name)
     ((dataset, options),) = configuration["datasets"].items()
     if dataset != "cifar-fs":
-        # A stand-in for the pictures: a dry run asks for their names only.
+        # A stand-in for the images: a dry run asks for their names only.
         (copy_of_house.path / options["source"]).mkdir(parents=True)
         (copy_of_house.path / options["source"] / "train_images.npz").touch()
     path = next((copy_of_house.path / "config").rglob(f"{name}.yaml"))
@@ -239,9 +239,9 @@ def test_a_search_that_computes_nothing_takes_no_gpu(tiny_house, search, gpus):
 
 
 def test_memory_and_time_grow_with_the_data_set_and_yield_to_the_command_line(tiny_house):
-    pictures = tiny_house.path / "results" / "glyphs" / "data" / "train" / "images.npy"
-    pictures.parent.mkdir(parents=True)
-    with pictures.open("wb") as file:
+    images = tiny_house.path / "results" / "glyphs" / "data" / "train" / "images.npy"
+    images.parent.mkdir(parents=True)
+    with images.open("wb") as file:
         file.truncate(2 * 10**9)  # a hole of 2 GB: only its size is looked at
     resources = planned_resources(tiny_house, "--set-resources", "search_architecture:mem_mb=123")
     assert {"mem_mb=6400", "runtime=420"} <= set(resources["train_network"])
@@ -249,7 +249,7 @@ def test_memory_and_time_grow_with_the_data_set_and_yield_to_the_command_line(ti
     assert {"mem_mb=123", "runtime=240"} <= set(resources["search_architecture"])
 
 
-def test_the_theory_is_a_target_of_its_own_that_needs_no_pictures(copy_of_house):
+def test_the_theory_is_a_target_of_its_own_that_needs_no_images(copy_of_house):
     configuration = copy_of_house.configuration
     configuration["datasets"] = {"mine": {"source": "no/such/folder"}}
     copy_of_house.configure(configuration)

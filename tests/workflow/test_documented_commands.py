@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from conftest import REPOSITORY, House, copy_house
 
-from metantk.container import image_name
+from metantk.runtime.container import image_name
 
 GUIDES = ("README.md", "config/README.md", "workflow/README.md", "tests/README.md", "tests/benchmarks/README.md")
 PROGRAMS = ("make", "snakemake", "python")

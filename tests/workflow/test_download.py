@@ -11,14 +11,14 @@ DATASETS = {
     "coarse": {"source": "fc100", "download_folder": "given"},
     "letters": {"source": "omniglot"},
     "drawn": {"source": "glyphs"},
-    "mine": {"source": "pictures"},
+    "mine": {"source": "images"},
 }
 
 
 @pytest.fixture
 def house(copy_of_house) -> House:
-    (copy_of_house.path / "pictures" / "a").mkdir(parents=True)
-    (copy_of_house.path / "pictures" / "a" / "1.png").touch()  # a dry run asks for its name only
+    (copy_of_house.path / "images" / "a").mkdir(parents=True)
+    (copy_of_house.path / "images" / "a" / "1.png").touch()  # a dry run asks for its name only
     configuration = {
         "datasets": DATASETS,
         "rows": [{"backbone": "small", "learner": "rfs"}],
@@ -67,7 +67,7 @@ def test_downloads_run_where_snakemake_does_and_preparations_on_the_nodes(house)
 
 
 def test_a_download_that_is_done_again_prepares_nothing_again(house):
-    """Prepared pictures depend on what the files hold, which a second download does not change."""
+    """Prepared images depend on what the files hold, which a second download does not change."""
     for name in DATASETS:
         folder = house.path / "results" / name
         for path in [
@@ -76,7 +76,7 @@ def test_a_download_that_is_done_again_prepares_nothing_again(house):
             (folder / path).parent.mkdir(parents=True, exist_ok=True)
             (folder / path).touch()
         (folder / "data" / "manifest.json").touch()
-        if DATASETS[name]["source"] not in ("glyphs", "pictures"):
+        if DATASETS[name]["source"] not in ("glyphs", "images"):
             (folder / "download").mkdir()
             (folder / "download" / "files.json").touch()  # later than what was prepared from it
     assert "Nothing to be done" in dry_run(house, "--rerun-triggers", "mtime", "--", *manifests())

@@ -55,7 +55,7 @@ def assert_it_runs(project: House) -> None:
     assert run.returncode == 0, "\n".join([run.stderr, *logs])
     manifest = json.loads((project.path / "shots/letters/data/manifest.json").read_text())
     assert manifest["name"] == "letters"
-    assert manifest["splits"]["train"]["pictures"] == 64 * 20
+    assert manifest["splits"]["train"]["images"] == 64 * 20
     assert (project.path / "name.txt").read_text().strip() == '"name": "letters",'
     again = project.snakemake("--cores", 1, "--dry-run")
     assert "Nothing to be done" in again.stdout + again.stderr

@@ -7,10 +7,10 @@ import pytest
 from conftest import tiny_configuration
 
 from metantk.options.config import parse_config
-from metantk.storage import InputError
+from metantk.runtime.files import InputError
 
 BACKBONE = '''
-"""One convolution and a mean over the picture."""
+"""One convolution and a mean over the image."""
 
 from typing import ClassVar
 
@@ -102,7 +102,7 @@ def find(problem, options, seed, checkpoint):
     cell = [[[options.operation, 0], [options.operation, 1]] for _ in range(3)]
     concat = [2, 3, 4]
     genotype = {"normal": cell, "normal_concat": concat, "reduce": cell, "reduce_concat": concat}
-    return Found(genotype, facts={"pictures_seen": len(problem.train.labels)})
+    return Found(genotype, facts={"images_seen": len(problem.train.labels)})
 '''
 LEARNER = '''
 """Trained as RFS; a query belongs to the class with the nearest mean of supports."""
@@ -148,7 +148,7 @@ def own_configuration(folder="own") -> dict:
         "backbones": {"net": {"kind": f"{folder}/net.py", "width": 5}},
         "searches": {
             "same": {"kind": f"{folder}/same.py", "operation": "avg_pool_3x3"},
-            "cheapest": {"kind": "prune", "criteria": [f"{folder}/cheap.py"], "repeat": 1, "image_size": 8},
+            "cheapest": {"kind": "prune", "criteria": [f"{folder}/cheap.py"], "repeats": 1, "image_size": 8},
         },
         "criteria": {"cheap": {"weight": 2.0}},
         "learners": {"centroids": {"kind": f"{folder}/centroids.py", "epochs": 1}, "rfs": {"epochs": 1}},
@@ -274,7 +274,7 @@ def test_each_kind_of_file_is_checked(files, name, text, message):
 def test_the_files_as_they_are_make_a_configuration(files):
     config = parse_config(own_configuration())
     assert config.backbone("net").width == 5
-    assert config.search("cheapest").settings == {"cheap": {"weight": 2.0}}
+    assert config.search("cheapest").criteria_options == {"cheap": {"weight": 2.0}}
 
 
 @pytest.mark.parametrize(

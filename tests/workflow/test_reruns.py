@@ -9,9 +9,9 @@ import pytest
 from conftest import tiny_configuration
 from PIL import Image
 
-from metantk import plugins
 from metantk.options.config import parse_config
-from metantk.provenance import local_modules
+from metantk.runtime import plugins
+from metantk.runtime.provenance import local_modules
 
 CELLS, CONV4 = "glyphs/3cells-2ch", "glyphs/conv4-2"
 PRUNED, SEARCHED = ("metantk", "linear-regions"), ("metantk", "linear-regions", "random")
@@ -61,30 +61,31 @@ EVERYTHING = (*READERS, "aggregate", *FIGURES)
 # listed stands behind none. Searches are called by their names, trainings and evaluations by the backbone.
 BEHIND = {
     EVERYTHING: """
-        metantk/__init__.py metantk/command_line.py metantk/options/__init__.py metantk/options/base.py
-        metantk/plugins.py metantk/storage.py metantk/typed_files.py
+        metantk/__init__.py metantk/runtime/command_line.py metantk/options/__init__.py metantk/options/base.py
+        metantk/runtime/__init__.py metantk/runtime/plugins.py metantk/runtime/files.py
+        metantk/runtime/typed_files.py
     """,
-    READERS: "metantk/datasets/__init__.py metantk/datasets/manifest.py metantk/datasets/store.py",
+    READERS: "metantk/data/__init__.py metantk/data/manifest.py metantk/data/store.py",
     ("prepare",): """
-        prepare_dataset.py metantk/options/dataset.py metantk/datasets/arrays.py metantk/datasets/listing.py
-        metantk/datasets/needs.py metantk/datasets/cifar.py
-        metantk/datasets/folder.py metantk/datasets/omniglot.py metantk/datasets/published.py
-        metantk/datasets/ren.py metantk/datasets/rfs.py metantk/datasets/sources.py
-        metantk/datasets/split_lists.py metantk/datasets/unpickle.py metantk/datasets/downloads.py
-        metantk/datasets/published_splits.py metantk/datasets/torchvision_sets.py
+        prepare_dataset.py metantk/options/dataset.py metantk/data/arrays.py metantk/data/listing.py
+        metantk/data/needs.py metantk/data/cifar.py
+        metantk/data/folder.py metantk/data/omniglot.py metantk/data/published.py
+        metantk/data/ren.py metantk/data/rfs.py metantk/data/sources.py
+        metantk/data/split_lists.py metantk/data/unpickle.py metantk/data/downloads.py
+        metantk/data/published_splits.py metantk/data/torchvision_sets.py
     """,
-    ("prepare", "theory"): "metantk/datasets/glyphs.py",
-    ("prepare", *SEARCHES, *LEARNED, "theory"): "metantk/provenance.py",
-    ("inspect",): "inspect_dataset.py metantk/contact_sheet.py",
-    (*SEARCHES, *LEARNED): "metantk/checkpoints.py",
-    (*SEARCHES, *LEARNED, "theory"): "metantk/devices.py metantk/leases.py",
+    ("prepare", "theory"): "metantk/data/glyphs.py",
+    ("prepare", *SEARCHES, *LEARNED, "theory"): "metantk/runtime/provenance.py",
+    ("inspect",): "inspect_dataset.py metantk/data/contact_sheet.py",
+    (*SEARCHES, *LEARNED): "metantk/runtime/checkpoints.py",
+    (*SEARCHES, *LEARNED, "theory"): "metantk/runtime/devices.py metantk/runtime/leases.py",
     SEARCHES: """
         search_architecture.py metantk/searches/__init__.py metantk/searches/base.py
     """,
     PRUNED: """
         metantk/searches/prune.py metantk/criteria/__init__.py
         metantk/criteria/base.py metantk/criteria/chunks.py metantk/criteria/linear_regions.py
-        metantk/criteria/pictures.py metantk/options/criteria/__init__.py
+        metantk/criteria/inputs.py metantk/options/criteria/__init__.py
         metantk/options/criteria/linear_regions.py metantk/searches/plan.py
         metantk/criteria/formulas.py metantk/criteria/networks.py
     """,
@@ -92,7 +93,10 @@ BEHIND = {
     (*PRUNED, "aggregate", *FIGURES): """
         metantk/options/searches/measuring.py metantk/options/searches/prune.py
     """,
-    ("aggregate", *FIGURES): "metantk/options/searches/fit.py metantk/records.py metantk/tables.py",
+    (
+        "aggregate",
+        *FIGURES,
+    ): "metantk/options/searches/bayesian_optimisation.py metantk/results/records.py metantk/results/tables.py",
     (*SEARCHES, "aggregate", *FIGURES): "metantk/options/searches/__init__.py",
     ("metantk",): """
         metantk/criteria/gram.py metantk/criteria/meta_ntk.py metantk/criteria/meta_ntk_condition.py
@@ -101,8 +105,8 @@ BEHIND = {
     ("random",): "metantk/searches/sample.py metantk/options/searches/sample.py",
     ("fixed",): "metantk/searches/fixed.py metantk/options/searches/fixed.py",
     (*PRUNED, "theory"): "metantk/kernels.py metantk/space/supernet.py",
-    (*PRUNED, *EVALUATED, "theory"): "metantk/episodes.py",
-    (*PRUNED, *LEARNED): "metantk/transforms.py",
+    (*PRUNED, *EVALUATED, "theory"): "metantk/data/episodes.py",
+    (*PRUNED, *LEARNED): "metantk/data/transforms.py",
     (*PRUNED, *LEARNED, "aggregate", *FIGURES): "metantk/options/augmentation.py",
     (*SEARCHED, *OF_CELLS): "metantk/options/backbones/cells.py",
     ("fixed", *OF_CONV4): "metantk/options/backbones/conv4.py",
@@ -116,22 +120,26 @@ BEHIND = {
         metantk/training.py
     """,
     OF_CELLS: """
-        metantk/backbones/cells.py metantk/backbones/initial.py metantk/space/channels_last.py
-        metantk/space/depthwise.py metantk/space/layouts.py metantk/space/operations.py
+        metantk/backbones/cells.py metantk/space/channels_last.py metantk/space/depthwise.py
+        metantk/space/layouts.py metantk/space/operations.py
     """,
     OF_CONV4: "metantk/backbones/conv4.py",
+    (*OF_CELLS, *OF_CONV4): "metantk/backbones/initial.py",
     TRAINED: "train_network.py",
     EVALUATED: "evaluate_episodes.py metantk/evaluation.py",
     (*EVALUATED, "aggregate", *FIGURES): "metantk/options/evaluation.py",
     (*EVALUATED, "aggregate", *FIGURES, "theory"): "metantk/statistics.py",
-    ("aggregate",): "aggregate_tables.py metantk/costs.py",
+    ("aggregate",): "aggregate_tables.py metantk/results/costs.py",
     ("draw_searches",): """
-        draw_searches.py metantk/figures/cells.py metantk/figures/effects.py metantk/figures/search_curves.py
-        metantk/figures/search_trace.py
+        draw_searches.py metantk/results/figures/cells.py metantk/results/figures/effects.py
+        metantk/results/figures/search_curves.py metantk/results/figures/search_trace.py
     """,
-    ("draw_results",): "draw_results.py metantk/figures/accuracies.py metantk/figures/training_curves.py",
-    FIGURES: "metantk/figures/palette.py",
-    (*FIGURES, "theory"): "metantk/figures/__init__.py metantk/figures/style.py",
+    (
+        "draw_results",
+    ): "draw_results.py metantk/results/figures/accuracies.py metantk/results/figures/training_curves.py",
+    ("aggregate", *FIGURES, "theory"): "metantk/results/__init__.py",
+    FIGURES: "metantk/results/figures/palette.py",
+    (*FIGURES, "theory"): "metantk/results/figures/__init__.py metantk/results/figures/style.py",
     ("theory",): """
         verify_theory.py metantk/options/theory.py metantk/theory/__init__.py metantk/theory/figures.py
         metantk/theory/judgements.py metantk/theory/kernel_checks.py metantk/theory/kernels.py
@@ -198,16 +206,16 @@ ONLY_PRUNED = chains(PRUNED, conv4=False)
     [
         ("datasets.glyphs.images_per_class", 26, jobs_from("prepare_dataset")),
         ("searches.prune.repeat", 2, jobs_from("search_architecture", ONLY_PRUNED)),
-        ("searches.metantk", {"repeat": 2}, jobs_from("search_architecture", ONLY_METANTK)),
+        ("searches.metantk", {"repeats": 2}, jobs_from("search_architecture", ONLY_METANTK)),
         ("searches.unused", {"kind": "prune", "criteria": ["ntk_condition"]}, set()),
-        ("criteria.linear_regions.pictures", 61, jobs_from("search_architecture", ONLY_PRUNED)),
+        ("criteria.linear_regions.images", 61, jobs_from("search_architecture", ONLY_PRUNED)),
         ("criteria.meta_ntk.ridge", 0.01, jobs_from("search_architecture", ONLY_METANTK)),
-        ("criteria.ntk.pictures", 7, set()),
+        ("criteria.ntk.images", 7, set()),
         ("backbones.conv4-2.channels", 3, jobs_from("search_architecture", chains([]))),
         ("backbones.unused", {"kind": "resnet12"}, set()),
-        ("learners.rfs.learning_rate", 0.5, jobs_from("train_network")),
+        ("learners.rfs.lr", 0.5, jobs_from("train_network")),
         ("learners.rfs.augmentation.flip", False, jobs_from("train_network")),
-        ("learners.rfs-resnet12", {"learning_rate": 0.1}, set()),
+        ("learners.rfs-resnet12", {"lr": 0.1}, set()),
         ("evaluation.episodes", 5, jobs_from("evaluate_episodes")),
         ("evaluation.seed", 1, jobs_from("evaluate_episodes")),
         # More classes per episode than any other stage asks for.
@@ -252,9 +260,9 @@ def edit_code(house, *files):
 @pytest.mark.parametrize(
     ("module", "expected"),
     [
-        ("metantk/storage.py", ALL),
-        ("metantk/datasets/store.py", ALL),
-        ("metantk/datasets/omniglot.py", jobs_from("prepare_dataset")),
+        ("metantk/runtime/files.py", ALL),
+        ("metantk/data/store.py", ALL),
+        ("metantk/data/omniglot.py", jobs_from("prepare_dataset")),
         ("metantk/searches/base.py", jobs_from("search_architecture")),
         ("metantk/searches/prune.py", jobs_from("search_architecture", ONLY_PRUNED)),
         ("metantk/searches/sample.py", jobs_from("search_architecture", chains(["random"], conv4=False))),
@@ -267,11 +275,11 @@ def edit_code(house, *files):
         ("metantk/training.py", jobs_from("train_network")),
         ("metantk/evaluation.py", jobs_from("evaluate_episodes")),
         ("metantk/statistics.py", jobs_from("evaluate_episodes") | DRAWN | THEORY),
-        ("metantk/contact_sheet.py", INSPECTED),
-        ("metantk/tables.py", TABLES | DRAWN),
-        ("metantk/figures/cells.py", DRAWN),
-        ("metantk/figures/accuracies.py", RESULTS),
-        ("metantk/figures/style.py", DRAWN | RESULTS | THEORY),
+        ("metantk/data/contact_sheet.py", INSPECTED),
+        ("metantk/results/tables.py", TABLES | DRAWN),
+        ("metantk/results/figures/cells.py", DRAWN),
+        ("metantk/results/figures/accuracies.py", RESULTS),
+        ("metantk/results/figures/style.py", DRAWN | RESULTS | THEORY),
         ("metantk/theory/report.py", THEORY),
     ],
 )
@@ -383,7 +391,7 @@ def test_comments_and_the_order_of_keys_rerun_nothing(finished):
 def test_a_default_that_is_written_out_reruns_nothing(finished):
     configuration = finished.configuration
     set_key(configuration, "learners.rfs.momentum", 0.9)
-    set_key(configuration, "searches.metantk", {"kind": "prune", "draws": "common"})
+    set_key(configuration, "searches.metantk", {"kind": "prune", "random_numbers": "common"})
     finished.configure(configuration)
     assert finished.planned("all", "theory") == set()
 
@@ -414,11 +422,11 @@ def test_a_run_after_a_change_runs_those_jobs_and_then_nothing(finished):
     configuration = finished.configuration
     set_key(configuration, "evaluation.episodes", 5)
     finished.configure(configuration)
-    kept = [*finished.path.glob("results/**/architecture.json"), *finished.path.glob("results/**/model.*")]
-    before = [(path.read_bytes(), path.stat().st_mtime_ns) for path in kept]
-    assert len(kept) == 3 * len(chains())
+    state = [*finished.path.glob("results/**/architecture.json"), *finished.path.glob("results/**/model.*")]
+    before = [(path.read_bytes(), path.stat().st_mtime_ns) for path in state]
+    assert len(state) == 3 * len(chains())
     assert finished.jobs("--cores", 2) == jobs_from("evaluate_episodes")
-    assert [(path.read_bytes(), path.stat().st_mtime_ns) for path in kept] == before
+    assert [(path.read_bytes(), path.stat().st_mtime_ns) for path in state] == before
     episodes = (finished.path / f"results/{CELLS}/random/seed0/rfs/episodes.csv").read_text()
     assert len(episodes.splitlines()) == 1 + 5 * 2  # one header; five episodes of 1 and of 5 shots
     assert finished.planned() == set()
@@ -429,12 +437,12 @@ MANIFEST = "results/photos/data/manifest.json"
 
 @pytest.fixture
 def photos(tiny_house):
-    """A folder of pictures, prepared by the workflow; the folder."""
+    """A folder of images, prepared by the workflow; the folder."""
     folder = tiny_house.path / "photos"
     for part in ("train", "val", "test"):
-        for number in range(5):
-            for picture in range(2):
-                save_picture(folder / part / f"{part}{number}" / f"{picture}.png", value=10 * number + picture)
+        for index in range(5):
+            for image in range(2):
+                save_image(folder / part / f"{part}{index}" / f"{image}.png", value=10 * index + image)
     configuration = tiny_house.configuration
     configuration["datasets"] = {"photos": {"source": "photos", "image_size": 16}}
     configuration["evaluation"] |= {"shots": [1], "queries": 1}
@@ -454,17 +462,17 @@ def many_photos(tiny_house, request):
     return request.getfixturevalue("photos")
 
 
-def save_picture(path: Path, value: int) -> None:
+def save_image(path: Path, value: int) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(np.full((12, 12, 3), value, dtype=np.uint8)).save(path)
 
 
 def edit(folder):
-    save_picture(folder / "train" / "train0" / "0.png", value=200)
+    save_image(folder / "train" / "train0" / "0.png", value=200)
 
 
 def add(folder):
-    save_picture(folder / "train" / "train0" / "new.png", value=200)
+    save_image(folder / "train" / "train0" / "new.png", value=200)
 
 
 def remove(folder):
@@ -483,13 +491,13 @@ def test_a_changed_source_folder_of_many_files_is_prepared_again(many_photos, ti
     assert tiny_house.planned(MANIFEST) == {"prepare_dataset photos/data"}
 
 
-def test_touched_source_pictures_of_many_rerun_nothing(many_photos, tiny_house):
+def test_touched_source_images_of_many_rerun_nothing(many_photos, tiny_house):
     for path in many_photos.rglob("*.png"):
         os.utime(path)
     assert tiny_house.planned(MANIFEST) == set()
 
 
-def test_touched_source_pictures_rerun_nothing(photos, tiny_house):
+def test_touched_source_images_rerun_nothing(photos, tiny_house):
     for path in photos.rglob("*.png"):
         os.utime(path)
     assert tiny_house.planned(MANIFEST) == set()

@@ -17,7 +17,7 @@ TINY = {
     "datasets": {"glyphs": {"source": "glyphs", "image_size": 16, "images_per_class": 4}},
     "rows": [ROW],
     "seeds": [0],
-    "evaluation": {"episodes": 2, "shots": [1], "queries": 1, "copies": 1, "ways": 2},
+    "evaluation": {"episodes": 2, "shots": [1], "queries": 1, "support_copies": 1, "ways": 2},
 }
 MANIFEST = "results/glyphs/data/manifest.json"
 
@@ -56,19 +56,19 @@ def test_a_results_folder_with_spaces_and_a_shell_in_its_name(house):
     assert house.snakemake("--cores", 1).returncode == 0
 
 
-def test_pictures_with_odd_names_are_watched(house):
-    for number in range(6):
-        folder = house.path / "my pictures" / f"class {{{number}}} ü $(touch executed)"
+def test_images_with_odd_names_are_watched(house):
+    for index in range(6):
+        folder = house.path / "my images" / f"class {{{index}}} ü $(touch executed)"
         folder.mkdir(parents=True)
-        for picture in range(3):
-            pixels = np.random.default_rng(10 * number + picture).integers(0, 256, (9, 9, 3), dtype=np.uint8)
-            Image.fromarray(pixels).save(folder / f"it's {picture}.png")
-    dataset = {"source": "my pictures", "image_size": 16, "ways": 2}
+        for image in range(3):
+            pixels = np.random.default_rng(10 * index + image).integers(0, 256, (9, 9, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(folder / f"it's {image}.png")
+    dataset = {"source": "my images", "image_size": 16, "ways": 2}
     house.configure(TINY | {"datasets": {"glyphs": dataset}})
-    (house.path / "my pictures" / ".DS_Store").touch()
+    (house.path / "my images" / ".DS_Store").touch()
     assert house.snakemake("--cores", 1, MANIFEST).returncode == 0
-    (house.path / "my pictures" / ".DS_Store").write_text("changed")
-    (house.path / "my pictures" / "Thumbs.db").touch()
+    (house.path / "my images" / ".DS_Store").write_text("changed")
+    (house.path / "my images" / "Thumbs.db").touch()
     assert house.planned(MANIFEST) == set()
     (folder / "it's 2.png").unlink()
     assert house.planned(MANIFEST) == {"prepare_dataset glyphs/data"}
@@ -76,7 +76,7 @@ def test_pictures_with_odd_names_are_watched(house):
 
 
 def test_a_failed_stage_says_its_own_line_last(house):
-    learners = {"wild": {"kind": "rfs", "epochs": 1, "learning_rate": 1e30}}
+    learners = {"wild": {"kind": "rfs", "epochs": 1, "lr": 1e30}}
     house.configure(TINY | {"rows": [ROW | {"learner": "wild"}], "learners": learners})
     run = house.snakemake("--cores", 1)
     assert run.returncode == 1
@@ -91,7 +91,7 @@ def test_a_failed_stage_says_its_own_line_last(house):
 
 def test_too_little_data_is_said_before_anything_costs(house):
     greedy = TINY | {"evaluation": TINY["evaluation"] | {"queries": 4}}
-    message = "test has 4 pictures in its smallest class, 5 are needed by evaluation"
+    message = "test has 4 images in its smallest class, 5 are needed by evaluation"
     house.configure(greedy)
     run = house.snakemake("--cores", 1)
     assert run.returncode == 1
@@ -107,7 +107,7 @@ def test_too_little_data_is_said_before_anything_costs(house):
         assert again.stderr.splitlines() == [f"error: results/glyphs/data: too little data: {message}"]
 
 
-def test_other_pictures_than_the_manifest_says_stop_the_run(house):
+def test_other_images_than_the_manifest_says_stop_the_run(house):
     assert house.snakemake("--cores", 1, MANIFEST).returncode == 0
     train, test = (house.path / "results/glyphs/data" / part / "images.npy" for part in ("train", "test"))
     train.write_bytes(test.read_bytes())

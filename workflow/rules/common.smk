@@ -54,34 +54,34 @@ SCRIPTS = REPOSITORY / "scripts"
 sys.path.insert(0, str(SCRIPTS.resolve()))
 
 # By module: Snakemake's own names, such as `config` and `parse`, share this namespace.
-import metantk.container
-import metantk.datasets.listing
-import metantk.datasets.needs
-import metantk.failures
+import metantk.runtime.container
+import metantk.data.listing
+import metantk.data.needs
+import metantk.runtime.failures
 import metantk.options.config
 import metantk.options.dataset
-import metantk.plugins
-import metantk.provenance
-import metantk.storage
-from metantk.storage import canonical_json
+import metantk.runtime.plugins
+import metantk.runtime.provenance
+import metantk.runtime.files
+from metantk.runtime.files import canonical_json
 from snakemake.exceptions import WorkflowError
 from snakemake.settings.types import DeploymentMethod
 
 # For --sdm apptainer; `make container` makes it.
-IMAGE = str(REPOSITORY / metantk.container.image_name())
+IMAGE = str(REPOSITORY / metantk.runtime.container.image_name())
 
 
 def stop(error):
     """One line for each problem and exit code 2, as every script does it, instead of a traceback."""
     for line in str(error).split("\nerror: "):
-        print(f"error: {metantk.storage.shorten(line)}", file=sys.stderr)
+        print(f"error: {metantk.runtime.files.shorten(line)}", file=sys.stderr)
     sys.exit(2)
 
 
 def plan():
     """The checked configuration; data that are prepared already are compared with what it takes of them.
 
-    Others are when they are prepared, before their pictures are read.
+    Others are when they are prepared, before their images are read.
     """
     if not IS_MODULE:
         # Snakemake has read them, but takes the last of two equal keys.
@@ -90,7 +90,7 @@ def plan():
     values = metantk.options.config.retype(dict(config), workflow.config_settings.config)
     planned = metantk.options.config.parse_config(values)
     for name, options in planned.datasets.items():
-        metantk.datasets.needs.check_prepared(Path(planned.results, name, "data"), options, planned.needs())
+        metantk.data.needs.check_prepared(Path(planned.results, name, "data"), options, planned.needs())
     return planned
 
 
@@ -98,12 +98,12 @@ try:
     CONFIG = plan()
     metantk.options.config.check_sources(CONFIG)
     if DeploymentMethod.APPTAINER in workflow.deployment_settings.deployment_method:
-        metantk.container.check_image(IMAGE)
+        metantk.runtime.container.check_image(IMAGE)
     if workflow.modifier.path_modifier.replace_prefix(f"{CONFIG.results}/", None) != f"{CONFIG.results}/":
-        raise metantk.storage.InputError(
+        raise metantk.runtime.files.InputError(
             "module: leave out prefix and replace_prefix, name `results` in its config"
         )
-except metantk.storage.InputError as error:
+except metantk.runtime.files.InputError as error:
     stop(error)
 
 RESULTS = CONFIG.results
@@ -153,9 +153,9 @@ SCORES = f"{SEARCH}/scores.json"
 
 
 class Needs(NamedTuple):
-    """What a stage asks a cluster for: on a small data set, and more for each GB of pictures that it reads.
+    """What a stage asks a cluster for: on a small data set, and more for each GB of images that it reads.
 
-    Pictures are mapped from the disk; a cluster that samples memory counts what is mapped in.
+    Images are mapped from the disk; a cluster that samples memory counts what is mapped in.
     """
 
     mb: int
@@ -204,15 +204,15 @@ def minutes(rule):
 
 
 def gigabytes(files):
-    """The pictures among a job's inputs, as far as they are there: when the job is submitted, all are."""
-    paths = files.get("arrays") or files.get("pictures") or []
+    """The images among a job's inputs, as far as they are there: when the job is submitted, all are."""
+    paths = files.get("arrays") or files.get("images") or []
     return sum(os.path.getsize(path) for path in paths if os.path.exists(path)) / 1e9
 
 
 @functools.cache
 def code_of(*files):
     """A hash of the syntax trees of these files and of all local modules behind them."""
-    return metantk.provenance.code_hash(*files)
+    return metantk.runtime.provenance.code_hash(*files)
 
 
 def code(script, shape_of=None, **families):
@@ -227,10 +227,10 @@ def code(script, shape_of=None, **families):
         files = [path]
         for wildcard, family in families.items():
             options = options_of(family, wildcards[wildcard])
-            files += metantk.plugins.module_files(family, options)
+            files += metantk.runtime.plugins.module_files(family, options)
         if shape_of:
             kind = CONFIG.backbone(wildcards[shape_of]).kind
-            files.append(metantk.plugins.options_file("backbones", kind))
+            files.append(metantk.runtime.plugins.options_file("backbones", kind))
         return code_of(*files)
 
     return needed
@@ -265,8 +265,8 @@ def files_of(source):
     if source in metantk.options.dataset.NAMED_SOURCES:
         return []
     try:
-        return metantk.datasets.listing.watched_files(Path(source))
-    except metantk.storage.InputError as error:
+        return metantk.data.listing.watched_files(Path(source))
+    except metantk.runtime.files.InputError as error:
         stop(error)
 
 
@@ -286,7 +286,7 @@ def begin_half_done_again():
 
 
 def source_files(wildcards):
-    """The files of a data set's folder: an edited, added or removed picture prepares it again."""
+    """The files of a data set's folder: an edited, added or removed image prepares it again."""
     begin_half_done_again()
     files = files_of(CONFIG.datasets[wildcards.dataset].source)
     return [] if are_listed(files) else files
@@ -361,7 +361,7 @@ def dataset_options(wildcards):
 
 def needs_of_rows(wildcards):
     """What all rows take of a data set: what the preparation refuses to go below."""
-    return metantk.datasets.needs.needs_to_json(CONFIG.needs())
+    return metantk.data.needs.needs_to_json(CONFIG.needs())
 
 
 def evaluation_options(wildcards):
@@ -378,7 +378,7 @@ def study_options(wildcards):
 
 def code_of_scores(wildcards):
     kinds = CONFIG.whole_study.kinds.values()
-    files = [metantk.plugins.module_file("criteria", kind) for kind in kinds]
+    files = [metantk.runtime.plugins.module_file("criteria", kind) for kind in kinds]
     return code_of(SCRIPTS / "score_architecture.py", *files)
 
 

@@ -22,7 +22,7 @@ rule draw_searches:
             )
             for seed, path in by_seed(f"{FIGURES}/{{backbone}}/search_{{search}}_seed{{seed}}.svg")
         ],
-        pictures=each_seed(
+        images=each_seed(
             [
                 f"{FIGURES}/{{backbone}}/cells_{{search}}_seed{{seed}}.png",
                 f"{FIGURES}/{{backbone}}/search_{{search}}_seed{{seed}}.png",
@@ -78,7 +78,7 @@ rule draw_results:
             labels={"data set": "{dataset}", "figure": "accuracy and cost"},
             caption="../report/cost.rst",
         ),
-        pictures=expand(f"{FIGURES}/{{name}}.png", name=["training", "accuracies", "cost"], allow_missing=True),
+        images=expand(f"{FIGURES}/{{name}}.png", name=["training", "accuracies", "cost"], allow_missing=True),
     log:
         f"{RESULTS}/logs/draw_results/{{dataset}}.log",
     benchmark:

@@ -13,7 +13,7 @@ rule inspect_dataset:
         sheet=report(
             f"{FIGURES}/contact_sheet.png",
             category="Data",
-            labels={"data set": "{dataset}", "figure": "pictures"},
+            labels={"data set": "{dataset}", "figure": "images"},
             caption="../report/contact_sheet.rst",
         ),
     log:
@@ -33,7 +33,7 @@ rule inspect_dataset:
         script=SCRIPTS / "inspect_dataset.py",
         code=code("inspect_dataset.py"),
     message:
-        "Draw pictures of {wildcards.dataset}"
+        "Draw images of {wildcards.dataset}"
     shell:
         'python {params.script:q} "$(dirname -- {input.manifest:q})"'
         ' --output "$(dirname -- {output.sheet:q})" > {log:q} 2>&1'

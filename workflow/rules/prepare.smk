@@ -27,7 +27,7 @@ rule download_dataset:
 
 rule prepare_dataset:
     input:
-        pictures=source_files,
+        images=source_files,
         # What was fetched is checked by its checksums, or its counts, when it is read.
         download=ancient(downloaded),
     output:

@@ -50,7 +50,7 @@ rule measure_rank_stability:
     output:
         table=f"{STABILITY}/rank_stability.csv",
         figure=f"{STABILITY}/rank_stability.svg",
-        picture=f"{STABILITY}/rank_stability.png",
+        image=f"{STABILITY}/rank_stability.png",
     log:
         f"{RESULTS}/logs/measure_rank_stability/{{dataset}}/{{backbone}}/{{search}}.log",
     benchmark:

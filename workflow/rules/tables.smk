@@ -77,7 +77,7 @@ rule tabulate_finished:
         chains=all_chains(CHAIN),
         results=results_folder,
         titles=titles,
-        tables=f"{RESULTS}/tables_so_far",
+        tables=f"{RESULTS}/tables_partial",
     message:
         "Tabulate what is finished"
     shell:

@@ -37,7 +37,7 @@ rule verify_theory:
             labels={"figure": "learners"},
             caption="../report/learners.rst",
         ),
-        pictures=expand(f"{THEORY}/{{name}}.png", name=THEORY_FIGURES),
+        images=expand(f"{THEORY}/{{name}}.png", name=THEORY_FIGURES),
         tables=expand(f"{THEORY}/{{name}}.csv", name=THEORY_TABLES),
         description=f"{THEORY}/theory.json",
     log:
@@ -62,7 +62,7 @@ rule verify_theory:
         'python {params.script:q} --options {params.options:q} --output "$(dirname -- {output.report:q})" 2> {log:q}'
 
 
-# A target of its own, not a part of `all`: it reads no pictures, and minutes go into it.
+# A target of its own, not a part of `all`: it reads no images, and minutes go into it.
 rule theory:
     input:
         rules.verify_theory.output,

@@ -1,4 +1,4 @@
-"""Networks that turn pictures into features, each kind in a module of its own.
+"""Networks that turn images into features, each kind in a module of its own.
 
 Each is an `nn.Module` with `features(images, drop=None)`, a linear `head`, `forward` = the head's outputs on the
 features, `feature_dim`, `recompute` (keep no activations for the backward pass, compute them again), and
@@ -11,9 +11,9 @@ from types import ModuleType
 import torch
 from torch import nn
 
-from metantk import plugins
 from metantk.options.base import parse
-from metantk.storage import InputError
+from metantk.runtime import plugins
+from metantk.runtime.files import InputError
 
 PARTS = ("build", "Architecture", "Options")
 MOST_PARAMETERS = 10**9  # 4 GB; the paper's largest network has 12.6 million

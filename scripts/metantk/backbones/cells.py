@@ -55,9 +55,9 @@ class Cell(nn.Module):
         )
 
     def remove_norms_of_pools(self) -> None:
-        for number, operation in enumerate(self.operations):
+        for index, operation in enumerate(self.operations):
             if isinstance(operation, nn.Sequential) and isinstance(operation[0], nn.AvgPool2d | nn.MaxPool2d):
-                self.operations[number] = operation[0]
+                self.operations[index] = operation[0]
 
     def forward(self, before: Tensor, last: Tensor, rate: float = 0.0, draws: Tensor | None = None) -> Tensor:
         """The cell's output.
@@ -65,7 +65,7 @@ class Cell(nn.Module):
         Args:
             before, last: outputs of the last cell but one, and of the last cell, after their ReLU: each is read by
                 two cells.
-            draws: uniform `(operations, pictures)`, say what drop path drops.
+            draws: uniform `(operations, images)`, say what drop path drops.
         """
         inputs = zip(self.preprocess, (before, last), strict=True)
         states = [State(answer_activated(align, x, lambda x=x: x)) for align, x in inputs]
@@ -73,12 +73,12 @@ class Cell(nn.Module):
             states.append(State(sum(self._output(k, states, rate, draws) for k in (first, first + 1))))
         return concatenate([state.x for state in states[2:]])
 
-    def _output(self, number: int, states: list["State"], rate: float, draws: Tensor | None) -> Tensor:
-        operation, state = self.operations[number], states[self.inputs[number]]
+    def _output(self, index: int, states: list["State"], rate: float, draws: Tensor | None) -> Tensor:
+        operation, state = self.operations[index], states[self.inputs[index]]
         output = answer_activated(operation, state.x, state.activated)
         if draws is None or isinstance(operation, nn.Identity):
             return output
-        return drop_path(output, rate, draws[number])
+        return drop_path(output, rate, draws[index])
 
 
 class State:
@@ -133,7 +133,7 @@ class Network(nn.Module):
         self.recompute = False
 
     def features(self, images: Tensor, drop: Drop | None = None) -> Tensor:
-        """`(pictures, 3, height, width)` to `(pictures, feature_dim)`; drop path follows the epochs."""
+        """`(images, 3, height, width)` to `(images, feature_dim)`; drop path follows the epochs."""
         dropping = drop is not None and self.training and drop.rate > 0
         rate = drop.rate * drop.progress if dropping else 0.0
         output = self.stem(images)
@@ -149,7 +149,7 @@ class Network(nn.Module):
         return output.mean((2, 3))
 
     def forward(self, images: Tensor, drop: Drop | None = None) -> Tensor:
-        """The head's outputs, `(pictures, classes)`."""
+        """The head's outputs, `(images, classes)`."""
         return self.head(self.features(images, drop))
 
     def initialise_(self, generator: torch.Generator) -> None:

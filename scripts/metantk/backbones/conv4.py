@@ -1,8 +1,8 @@
 """Conv4: four convolutions, each with BatchNorm, ReLU and, in most forms, max pooling.
 
 The defaults are those of the code published with MAML: 32 filters, four poolings, all pixels of the last map;
-BatchNorm has a scale, as in later code (learn2learn). RFS's Conv4 has 64 filters, three poolings and a global average
-pool: `channels=64, poolings=3, pool="average", initialisation="kaiming_normal"`.
+BatchNorm has a scale, as in later code (learn2learn). RFS's Conv4 has 64 filters, three poolings and a global
+average pool: `channels=64, poolings=3, pool="average", initialisation="kaiming_normal"`.
 """
 
 import torch

@@ -10,7 +10,7 @@ def count_parameters(module: nn.Module) -> int:
 
 
 def count_macs(network: nn.Module, image_size: int) -> int:
-    """Multiply-accumulates of the convolutions and linear layers for one picture; none of an ONNX file's."""
+    """Multiply-accumulates of the convolutions and linear layers for one image; none of an ONNX file's."""
     total = 0
 
     def count(module: nn.Module, inputs: tuple[Tensor], output: Tensor) -> None:

@@ -13,7 +13,7 @@ from metantk.space.mixed import Arch, MixedNetwork, pairs_of, pairwise_mixture
 
 
 class Network(nn.Module):
-    """The mixed network behind the interface of all backbones; `mixed` takes an architecture besides pictures."""
+    """The mixed network behind the interface of all backbones; `mixed` takes an architecture besides images."""
 
     def __init__(self, mixed: MixedNetwork) -> None:
         super().__init__()
@@ -26,7 +26,7 @@ class Network(nn.Module):
         return self.mixed.head
 
     def features(self, images: Tensor, drop: Drop | None = None) -> Tensor:
-        """`(pictures, 3, height, width)` to `(pictures, feature_dim)`, all operations mixed alike."""
+        """`(images, 3, height, width)` to `(images, feature_dim)`, all operations mixed alike."""
         dropping = drop is not None and self.training
         rate = drop.rate * drop.progress if dropping else 0.0
         generator = drop.generator if dropping else None

@@ -1,6 +1,6 @@
 """Features of an ONNX file, computed by onnxruntime on the CPU: networks of any framework, frozen.
 
-Pictures of the prepared size are resized (bilinear, with antialiasing) where the file takes another one, and
+Images of the prepared size are resized (bilinear, with antialiasing) where the file takes another one, and
 normalised by the option's mean and deviation; the defaults leave them in 0..1, as files of `export_backbone.py`
 take them. The file's bytes are kept with the model's weights: a trained model needs the file no longer.
 
@@ -13,12 +13,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from metantk import transforms
 from metantk.backbones.drop import Drop
-from metantk.onnx_files import Graph, count_numbers, read_onnx
+from metantk.data import transforms
 from metantk.options.backbones.onnx import Architecture as Architecture
 from metantk.options.backbones.onnx import Options as Options
-from metantk.storage import InputError
+from metantk.runtime.files import InputError
+from metantk.runtime.onnx_files import Graph, count_numbers, read_onnx
 
 
 class Network(nn.Module):
@@ -42,7 +42,7 @@ class Network(nn.Module):
         self._graph: Graph | None = None
 
     def features(self, images: Tensor, drop: Drop | None = None) -> Tensor:
-        """Normalised `(pictures, 3, height, width)` to `(pictures, feature_dim)`."""
+        """Normalised `(images, 3, height, width)` to `(images, feature_dim)`."""
         if self._graph is None:
             content = self.file.cpu().numpy().tobytes()
             self._graph = Graph(content, where=self.path, image_size=self.image_size)
@@ -52,7 +52,7 @@ class Network(nn.Module):
         return torch.from_numpy(features).to(images.device)
 
     def forward(self, images: Tensor, drop: Drop | None = None) -> Tensor:
-        """The head's outputs, `(pictures, outputs)`."""
+        """The head's outputs, `(images, outputs)`."""
         return self.head(self.features(images, drop))
 
     def initialise_(self, generator: torch.Generator) -> None:

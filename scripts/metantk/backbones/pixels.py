@@ -1,4 +1,4 @@
-"""No network: a picture's features are its normalised pixels. What every network should be better than."""
+"""No network: an image's features are its normalised pixels. What every network should be better than."""
 
 import torch
 from torch import Tensor, nn
@@ -19,11 +19,11 @@ class Network(nn.Module):
         self.recompute = False
 
     def features(self, images: Tensor, drop: Drop | None = None) -> Tensor:
-        """`(pictures, 3, height, width)` to `(pictures, feature_dim)`."""
+        """`(images, 3, height, width)` to `(images, feature_dim)`."""
         return images.flatten(1)
 
     def forward(self, images: Tensor, drop: Drop | None = None) -> Tensor:
-        """The head's outputs, `(pictures, outputs)`."""
+        """The head's outputs, `(images, outputs)`."""
         return self.head(self.features(images, drop))
 
     def initialise_(self, generator: torch.Generator) -> None:

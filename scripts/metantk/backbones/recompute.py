@@ -27,11 +27,11 @@ def apply(block: nn.Module, *inputs: Tensor | float | None, recompute: bool) -> 
 def _statistics_kept(module: nn.Module) -> Iterator[None]:
     """Within, running statistics of batches stay as they are: what passes has been counted before."""
     norms = [norm for norm in module.modules() if isinstance(norm, nn.BatchNorm2d)]
-    kept = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
+    state = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
     for norm in norms:
         norm.momentum, norm.num_batches_tracked = 0.0, None
     try:
         yield
     finally:
-        for norm, (momentum, count) in zip(norms, kept, strict=True):
+        for norm, (momentum, count) in zip(norms, state, strict=True):
             norm.momentum, norm.num_batches_tracked = momentum, count

@@ -23,7 +23,7 @@ RAMP_STEPS = 40_000  # until DropBlock drops at its full rate
 class Block(nn.Module):
     """Three convolutions and a shortcut, then max pooling.
 
-    `(pictures, channels_in, height, width)` to `(pictures, channels, height // 2, width // 2)`.
+    `(images, channels_in, height, width)` to `(images, channels, height // 2, width // 2)`.
     """
 
     def __init__(self, channels_in: int, channels: int) -> None:
@@ -51,7 +51,7 @@ class Network(nn.Module):
     Args:
         widths: channels of the four blocks.
         pool: "average", over the last map (RFS), or "none": features are all of its pixels (MetaOptNet).
-        image_size: height and width of the pictures, in pixels.
+        image_size: height and width of the images, in pixels.
         block_size: side of the squares that DropBlock zeroes, in pixels of the map.
         outputs: of the head.
     """
@@ -68,24 +68,24 @@ class Network(nn.Module):
         self.recompute = False
 
     def features(self, images: Tensor, drop: Drop | None = None) -> Tensor:
-        """`(pictures, 3, height, width)` to `(pictures, feature_dim)`.
+        """`(images, 3, height, width)` to `(images, feature_dim)`.
 
         Dropping follows steps: activations of the first two blocks at the full rate from the first one on, blocks
         of pixels of the last two at a rate that grows for `RAMP_STEPS`.
         """
         x = images
-        for number, block in enumerate((self.block1, self.block2, self.block3, self.block4)):
+        for index, block in enumerate((self.block1, self.block2, self.block3, self.block4)):
             x = recompute.apply(block, x, recompute=self.recompute)
             if drop is None or not drop.rate or not self.training:
                 continue
-            if number < 2:
+            if index < 2:
                 x = dropout(x, drop.rate, drop.generator)
             else:
                 x = drop_block(x, keep_share(drop.rate, drop.step + 1), self.block_size, drop.generator)
         return x.mean((2, 3)) if self.pool == "average" else x.flatten(1)
 
     def forward(self, images: Tensor, drop: Drop | None = None) -> Tensor:
-        """The head's outputs, `(pictures, outputs)`."""
+        """The head's outputs, `(images, outputs)`."""
         return self.head(self.features(images, drop))
 
     @torch.no_grad()
@@ -121,10 +121,10 @@ def keep_mask(seeds: Tensor, block_size: int) -> Tensor:
     """Zero the block whose upper left corner is a seed.
 
     Args:
-        seeds: 0 or 1, `(pictures, channels, height - block_size + 1, width - block_size + 1)`.
+        seeds: 0 or 1, `(images, channels, height - block_size + 1, width - block_size + 1)`.
 
     Returns:
-        0 or 1, `(pictures, channels, height, width)`.
+        0 or 1, `(images, channels, height, width)`.
     """
     around = functional.pad(seeds, [block_size - 1] * 4)
     return 1 - functional.max_pool2d(around, block_size, stride=1)
@@ -139,13 +139,13 @@ def scale_of(mask: Tensor) -> Tensor:
 
 
 def drop_block(x: Tensor, keep: float, block_size: int, generator: torch.Generator) -> Tensor:
-    """DropBlock on square maps, `(pictures, channels, side, side)`.
+    """DropBlock on square maps, `(images, channels, side, side)`.
 
     A block is never larger than the map; where it is as large, a seed drops the channel's whole map.
     """
-    pictures, channels, _, side = x.shape
+    images, channels, _, side = x.shape
     block_size = min(block_size, side)
-    places = (pictures, channels, side - block_size + 1, side - block_size + 1)
+    places = (images, channels, side - block_size + 1, side - block_size + 1)
     draws = torch.rand(places, generator=generator, device=x.device)
     mask = keep_mask((draws < seed_probability(keep, block_size, side)).to(x.dtype), block_size)
     return x * mask * scale_of(mask)

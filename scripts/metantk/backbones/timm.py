@@ -1,6 +1,6 @@
 """Any network of timm with weights that were trained elsewhere: what a network of one's own has to beat.
 
-Pictures of the prepared size, whole and square, are resized to the network's own input size (timm's way of
+Images of the prepared size, whole and square, are resized to the network's own input size (timm's way of
 interpolation, with antialiasing; no margin is cut off, so timm's `crop_pct` has no part in it) and normalised by
 the network's own mean and deviation. Features are what the network hands to its classifier.
 
@@ -22,7 +22,7 @@ from torch.nn import functional
 from metantk.backbones.drop import Drop
 from metantk.options.backbones.timm import Architecture as Architecture
 from metantk.options.backbones.timm import Options as Options
-from metantk.storage import InputError, sha256_of
+from metantk.runtime.files import InputError, sha256_of
 
 CACHED = ("model.safetensors", "pytorch_model.bin")  # names on Hugging Face
 WRAPPED = ("state_dict_ema", "model_ema", "state_dict", "model")  # where training programs keep the weights
@@ -32,7 +32,7 @@ class Network(nn.Module):
     """A network of timm without its classifier, and a linear head of our own.
 
     Attributes:
-        statistics: mean and deviation per channel of the pictures that it was trained on, in 0..1.
+        statistics: mean and deviation per channel of the images that it was trained on, in 0..1.
         initial_weights: file and checksum, once they are read.
     """
 
@@ -43,9 +43,7 @@ class Network(nn.Module):
         about = self.body.pretrained_cfg
         own_size = about["input_size"][-1]
         if input_size not in (None, own_size) and about.get("fixed_input_size"):
-            raise InputError(
-                f"backbone timm: {name} takes pictures of {own_size} pixels only; leave out input_size"
-            )
+            raise InputError(f"backbone timm: {name} takes images of {own_size} pixels only; leave out input_size")
         self.input_size = input_size or own_size
         self.interpolation = "bicubic" if about["interpolation"] == "bicubic" else "bilinear"
         self.statistics = {"mean": list(about["mean"]), "std": list(about["std"])}
@@ -55,14 +53,14 @@ class Network(nn.Module):
         self.initial_weights: dict | None = None
 
     def features(self, images: Tensor, drop: Drop | None = None) -> Tensor:
-        """Normalised `(pictures, 3, height, width)` to `(pictures, feature_dim)`."""
+        """Normalised `(images, 3, height, width)` to `(images, feature_dim)`."""
         size = (self.input_size, self.input_size)
         if images.shape[-2:] != size:
             images = functional.interpolate(images, size, mode=self.interpolation, antialias=True)
         return self.body(images)
 
     def forward(self, images: Tensor, drop: Drop | None = None) -> Tensor:
-        """The head's outputs, `(pictures, outputs)`."""
+        """The head's outputs, `(images, outputs)`."""
         return self.head(self.features(images, drop))
 
     def initialise_(self, generator: torch.Generator) -> None:

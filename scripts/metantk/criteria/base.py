@@ -2,7 +2,7 @@
 
 Each criterion is a module of this package, named as the criterion, or a .py file of one's own, that holds
 `CRITERION`. It measures the masks of many candidates at once and returns one value per candidate. Equal draws give
-equal weights and pictures.
+equal weights and images.
 """
 
 import math
@@ -16,24 +16,24 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from metantk import plugins
-from metantk.datasets.store import Split
+from metantk.data.store import Split
 from metantk.options.base import Options, parse
+from metantk.runtime import plugins
+from metantk.runtime.files import InputError
 from metantk.space.genotype import SPACES, Space
-from metantk.storage import InputError
 
 Key = tuple[int, ...]
 Masks = dict[str, Tensor]
 
 
-class Setting(NamedTuple):
+class MeasurementContext(NamedTuple):
     """What candidates are and where they are measured.
 
     Attributes:
         space: name of the space.
         cells: cells in the stack.
         channels: after the stem.
-        image_size: height and width of the pictures, in pixels.
+        image_size: height and width of the images, in pixels.
         initialisation: of the weights, "kaiming_normal" or "pytorch".
         precision: "float32", "tf32" or "float64".
         train: the training split.
@@ -66,21 +66,21 @@ class Setting(NamedTuple):
         return torch.float64 if self.precision == "float64" else torch.float32
 
 
-class Draws(NamedTuple):
+class RandomKeys(NamedTuple):
     """Keys of the random draws of a measurement.
 
     Attributes:
         weights: of the network's weights.
-        pictures: of the pictures and their augmentation.
+        images: of the images and their augmentation.
         head: of the heads' weights, where each candidate has a head of its own, drawn apart from the body.
     """
 
     weights: Key
-    pictures: Key
+    images: Key
     head: Key | None = None
 
     @classmethod
-    def of(cls, key: Key) -> "Draws":
+    def of(cls, key: Key) -> "RandomKeys":
         """Everything drawn anew for a key."""
         return cls(key, key)
 
@@ -99,7 +99,7 @@ class Measured(NamedTuple):
     seconds: float = 0.0
 
 
-class Bill:
+class CostMeter:
     """What each of several criteria that are computed together would have cost alone."""
 
     def __init__(self, parts: Sequence[str]) -> None:
@@ -146,7 +146,7 @@ class Bill:
 
 
 # Measures several criteria that share their expensive part: `(setting, options, draws, masks, parts)`.
-Family = Callable[[Setting, Options | None, Draws, Masks, Sequence[str]], dict[str, Measured]]
+Family = Callable[[MeasurementContext, Options | None, RandomKeys, Masks, Sequence[str]], dict[str, Measured]]
 
 
 class Criterion(NamedTuple):
@@ -166,7 +166,7 @@ class Criterion(NamedTuple):
         family: what measures it together with others (see `measure_all`), and which of them it is.
     """
 
-    measure: Callable[[Setting, Options | None, Draws, Masks], Measured]
+    measure: Callable[[MeasurementContext, Options | None, RandomKeys, Masks], Measured]
     larger_is_better: bool
     title: str
     change: Literal["relative", "difference", "logarithm"] = "relative"
@@ -185,18 +185,18 @@ class Criterion(NamedTuple):
         values = np.asarray(measured.values, np.float64)
         return measured._replace(values=np.where(np.isfinite(values), values, self.worst))
 
-    def published_draws(self, key: Key) -> Draws:
+    def published_draws(self, key: Key) -> RandomKeys:
         """Of the two networks of a pair, as the authors' program draws them.
 
-        Weights are the same for all repeats of a round (thin networks: of a candidate), pictures are a pair's own,
+        Weights are the same for all repeats of a round (thin networks: of a candidate), images are a pair's own,
         and each of its two networks has a fresh head.
 
         Args:
             key: (seed, round, repeat, candidate).
         """
-        seed, number, _, candidate = key
-        weights = (seed, number, candidate) if self.weights_per_candidate else (seed, number)
-        return Draws(weights, key, head=key)
+        seed, index, _, candidate = key
+        weights = (seed, index, candidate) if self.weights_per_candidate else (seed, index)
+        return RandomKeys(weights, key, head=key)
 
     @property
     def facts(self) -> dict:
@@ -211,8 +211,8 @@ class Criterion(NamedTuple):
 def criterion_of(family: Family, part: str, **facts) -> Criterion:
     """A criterion that a family measures; `facts` are the other attributes of `Criterion`."""
 
-    def measure(setting: Setting, options: Options | None, draws: Draws, masks: Masks) -> Measured:
-        return criterion.settled(family(setting, options, draws, masks, [part])[part])
+    def measure(context: MeasurementContext, options: Options | None, draws: RandomKeys, masks: Masks) -> Measured:
+        return criterion.settled(family(context, options, draws, masks, [part])[part])
 
     criterion = Criterion(measure, family=(family, part), **facts)
     return criterion
@@ -220,9 +220,9 @@ def criterion_of(family: Family, part: str, **facts) -> Criterion:
 
 def measure_all(
     criteria: dict[str, Criterion],
-    setting: Setting,
-    settings: dict[str, Options | None],
-    draws: Draws,
+    context: MeasurementContext,
+    criteria_options: dict[str, Options | None],
+    draws: RandomKeys,
     masks: Masks,
 ) -> dict[str, Measured]:
     """Measure candidates by many criteria; those of a family, with equal options, at once.
@@ -237,19 +237,19 @@ def measure_all(
     groups: dict[tuple, list[str]] = {}
     for name, criterion in criteria.items():
         alone = criterion.family is None
-        key = (name,) if alone else (criterion.family[0], repr(settings.get(name)))
+        key = (name,) if alone else (criterion.family[0], repr(criteria_options.get(name)))
         groups.setdefault(key, []).append(name)
     found: dict[str, Measured] = {}
     for names in groups.values():
-        first, options = criteria[names[0]], settings.get(names[0])
+        first, options = criteria[names[0]], criteria_options.get(names[0])
         if first.family is None:
             began = time.perf_counter()
-            measured = first.measure(setting, options, draws, masks)
+            measured = first.measure(context, options, draws, masks)
             seconds = measured.seconds or time.perf_counter() - began
             found[names[0]] = measured._replace(seconds=seconds)
             continue
         parts = list(dict.fromkeys(criteria[name].family[1] for name in names))
-        together = first.family[0](setting, options, draws, masks, parts)
+        together = first.family[0](context, options, draws, masks, parts)
         found |= {name: criteria[name].settled(together[criteria[name].family[1]]) for name in names}
     return {name: found[name] for name in criteria}
 
@@ -267,8 +267,10 @@ def load_criterion(name: str) -> Criterion:
     return criterion._replace(section=criterion.section or own_section)
 
 
-def options_of(criterion: Criterion, settings: dict[str, dict]) -> Options | None:
+def options_of(criterion: Criterion, criteria_options: dict[str, dict]) -> Options | None:
     """A criterion's own options among those of all, by section; defaults where it has none there."""
     if criterion.options is None:
         return None
-    return parse(criterion.options, settings.get(criterion.section, {}), where=f"criteria.{criterion.section}")
+    return parse(
+        criterion.options, criteria_options.get(criterion.section, {}), where=f"criteria.{criterion.section}"
+    )

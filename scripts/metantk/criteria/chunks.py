@@ -16,47 +16,47 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from metantk import devices
-from metantk.criteria.base import Bill, Draws, Masks, Measured, Setting
-from metantk.devices import generator
+from metantk.criteria.base import CostMeter, Masks, Measured, MeasurementContext, RandomKeys
 from metantk.kernels import Kernels, empirical_kernels
+from metantk.runtime import devices
+from metantk.runtime.devices import generator
+from metantk.runtime.files import InputError
 from metantk.space.genotype import cell_types
 from metantk.space.supernet import Supernet, initialise
-from metantk.storage import InputError
 
 log = logging.getLogger("metantk")
 T = TypeVar("T")
 
-# The pictures of a chunk of candidates, as numbers after the stem, stay near a CPU's caches.
+# The images of a chunk of candidates, as numbers after the stem, stay near a CPU's caches.
 CHUNK_NUMBERS = 2**19
 # On a GPU a chunk fills this share of the free memory, by an estimate of what the backward pass keeps: so many
-# pictures' worth per remaining operation of a cell.
+# images' worth per remaining operation of a cell.
 MEMORY_SHARE, KEPT_PER_OPERATION = 0.8, 8
 SPARSE_SHARE = 0.5  # of the operations: candidates that have at most so many go through networks of their own
 CPU_MEMORY_SHARE = 0.5  # of all there is, for the chunks that go side by side
 
 
 def kernels_of_candidates(
-    setting: Setting, draws: Draws, masks: Masks, pictures: Tensor, *, outputs: int
+    context: MeasurementContext, draws: RandomKeys, masks: Masks, images: Tensor, *, outputs: int
 ) -> Kernels:
     """Build one supernet, draw its weights, and compute the kernels of all candidates; the result on the CPU.
 
     Candidates that have heads of their own (`draws.head`) go through one by one.
     """
-    network = build(setting, draws, masks, outputs=outputs)
+    network = build(context, draws, masks, outputs=outputs)
 
     def measure(own: Supernet, chunk: Masks) -> Kernels:
-        chunk = {kind: mask.to(setting.device) for kind, mask in chunk.items()}
-        return empirical_kernels(own, pictures, chunk)
+        chunk = {kind: mask.to(context.device) for kind, mask in chunk.items()}
+        return empirical_kernels(own, images, chunk)
 
-    chunks = over_candidates(setting, draws, network, masks, pictures, measure)
+    chunks = over_candidates(context, draws, network, masks, images, measure)
     ntk, nngp = (torch.cat([getattr(chunk, name) for chunk in chunks]).cpu() for name in ("ntk", "nngp"))
     return Kernels(ntk, nngp, sum(chunk.operations for chunk in chunks))
 
 
 def build(
-    setting: Setting,
-    draws: Draws,
+    context: MeasurementContext,
+    draws: RandomKeys,
     masks: Masks,
     *,
     outputs: int | None,
@@ -71,18 +71,18 @@ def build(
         norm: see `metantk.space.supernet.Norms`.
         dtype, initialisation: those of the setting if left out.
     """
-    kinds = cell_types(setting.cells)
-    network = Supernet(setting.operations, union(masks), kinds, setting.channels, outputs=outputs, norm=norm)
-    initialise(network, initialisation or setting.initialisation, generator("weights", *draws.weights))
-    return network.to(setting.device, dtype or setting.dtype)
+    kinds = cell_types(context.cells)
+    network = Supernet(context.operations, union(masks), kinds, context.channels, outputs=outputs, norm=norm)
+    initialise(network, initialisation or context.initialisation, generator("weights", *draws.weights))
+    return network.to(context.device, dtype or context.dtype)
 
 
 def over_candidates(
-    setting: Setting,
-    draws: Draws,
+    context: MeasurementContext,
+    draws: RandomKeys,
     network: Supernet,
     masks: Masks,
-    pictures: Tensor,
+    images: Tensor,
     measure: Callable[[Supernet, Masks], T],
 ) -> list[T]:
     """Measure all candidates in chunks that fit the device.
@@ -91,61 +91,61 @@ def over_candidates(
     one through networks of their operations alone: the others would cost as much and add nothing.
 
     Args:
-        pictures: that go through at once, for the size of the chunks.
+        images: that go through at once, for the size of the chunks.
         measure: of a network and the masks of some candidates, on the CPU.
     """
     operations = sum(int(mask.sum()) for mask in union(masks).values())
     most = int(sum(mask.sum((1, 2)) for mask in masks.values()).max())
     are_sparse = most <= SPARSE_SHARE * operations
-    numbers = pictures[:, 0].numel() * setting.channels
-    bytes_each = KEPT_PER_OPERATION * max(1, most if are_sparse else operations) * numbers * pictures.element_size()
-    size = 1 if are_sparse else _chunk_size(setting, numbers=numbers, bytes_each=bytes_each)
-    workers = _workers(setting, size * bytes_each)
+    numbers = images[:, 0].numel() * context.channels
+    bytes_each = KEPT_PER_OPERATION * max(1, most if are_sparse else operations) * numbers * images.element_size()
+    size = 1 if are_sparse else _chunk_size(context, numbers=numbers, bytes_each=bytes_each)
+    workers = _workers(context, size * bytes_each)
 
     def on_own_network(own: Supernet, chunk: Masks) -> T:
         return measure(own.restricted(union(chunk)) if are_sparse else own, chunk)
 
     if draws.head is None or network.head is None:
-        return over_chunks(setting, network, masks, size, workers, on_own_network)
+        return over_chunks(context, network, masks, size, workers, on_own_network)
     results = []
     for number in range(len(masks["normal"])):
-        initialise(network.head, setting.initialisation, generator("head", *draws.head, number))
+        initialise(network.head, context.initialisation, generator("head", *draws.head, number))
         alone = {kind: mask[number : number + 1] for kind, mask in masks.items()}
-        results += over_chunks(setting, network, alone, 1, 1, on_own_network)
+        results += over_chunks(context, network, alone, 1, 1, on_own_network)
     return results
 
 
-def join(bill: Bill, chunks: list[dict[str, Measured]]) -> dict[str, Measured]:
+def join(meter: CostMeter, chunks: list[dict[str, Measured]]) -> dict[str, Measured]:
     """Values of all chunks one after the other, costs added up, with what `bill` says for all of them."""
     return {
         part: Measured(
             np.concatenate([chunk[part].values for chunk in chunks]),
-            bill.operations[part] + sum(chunk[part].operations for chunk in chunks),
-            bill.seconds[part] + sum(chunk[part].seconds for chunk in chunks),
+            meter.operations[part] + sum(chunk[part].operations for chunk in chunks),
+            meter.seconds[part] + sum(chunk[part].seconds for chunk in chunks),
         )
-        for part in bill.seconds
+        for part in meter.seconds
     }
 
 
-def _chunk_size(setting: Setting, *, numbers: int, bytes_each: int) -> int:
-    """Candidates that go through at once; `numbers`: of one candidate's pictures after the stem."""
-    if setting.device.type != "cuda":
+def _chunk_size(context: MeasurementContext, *, numbers: int, bytes_each: int) -> int:
+    """Candidates that go through at once; `numbers`: of one candidate's images after the stem."""
+    if context.device.type != "cuda":
         return max(1, CHUNK_NUMBERS // numbers)
-    free, _ = torch.cuda.mem_get_info(setting.device)
-    free += torch.cuda.memory_reserved(setting.device) - torch.cuda.memory_allocated(setting.device)
+    free, _ = torch.cuda.mem_get_info(context.device)
+    free += torch.cuda.memory_reserved(context.device) - torch.cuda.memory_allocated(context.device)
     return max(1, int(MEMORY_SHARE * free) // bytes_each)
 
 
-def _workers(setting: Setting, bytes_each: int) -> int:
+def _workers(context: MeasurementContext, bytes_each: int) -> int:
     """Chunks that go side by side: on a CPU as many as there are threads and room."""
-    if setting.device.type != "cpu":
+    if context.device.type != "cpu":
         return 1
     room = int(CPU_MEMORY_SHARE * devices.physical_memory())
     return max(1, min(torch.get_num_threads(), room // bytes_each))
 
 
 def over_chunks(
-    setting: Setting,
+    context: MeasurementContext,
     network: Supernet,
     masks: Masks,
     size: int,
@@ -160,7 +160,7 @@ def over_chunks(
             {kind: mask[start : start + size] for kind, mask in masks.items()} for start in range(0, count, size)
         ]
         networks = [copy.deepcopy(network) for _ in range(min(workers, len(chunks)))]
-        return _side_by_side(setting, networks, chunks, measure)
+        return _side_by_side(context, networks, chunks, measure)
     results: list[T] = []
     start = 0
     while start < count:
@@ -172,12 +172,15 @@ def over_chunks(
             continue
         results.append(result)
         start += size
-        setting.advance(len(chunk["normal"]))
+        context.advance(len(chunk["normal"]))
     return results
 
 
 def _side_by_side(
-    setting: Setting, networks: list[Supernet], chunks: list[Masks], measure: Callable[[Supernet, Masks], T]
+    context: MeasurementContext,
+    networks: list[Supernet],
+    chunks: list[Masks],
+    measure: Callable[[Supernet, Masks], T],
 ) -> list[T]:
     """Measure each chunk in a thread of its own, among which PyTorch's threads are divided.
 
@@ -202,7 +205,7 @@ def _side_by_side(
     try:
         for chunk, future in zip(chunks, [pool.submit(work, chunk) for chunk in chunks], strict=True):
             results.append(future.result())
-            setting.advance(len(chunk["normal"]))
+            context.advance(len(chunk["normal"]))
     finally:
         pool.shutdown(cancel_futures=True)
         torch.set_num_threads(threads)
@@ -216,7 +219,7 @@ def _within_memory(measure: Callable[[Masks], T], chunk: Masks, *, can_shrink: b
     except torch.OutOfMemoryError:
         if not can_shrink:
             raise InputError(
-                "out of memory with a single candidate: use fewer channels or pictures, or a larger GPU"
+                "out of memory with a single candidate: use fewer channels or images, or a larger GPU"
             ) from None
     torch.cuda.empty_cache()
     return None

@@ -1,4 +1,4 @@
-"""Baselines that no picture is passed for: parameters, multiply-accumulates, layers.
+"""Baselines that no image is passed for: parameters, multiply-accumulates, layers.
 
 Convolutions and the head, with an output per training class; no biases, and no affine terms of norms. A constant
 and a cost per operation: exact for all candidates at once, the same for every draw.
@@ -8,7 +8,15 @@ from collections.abc import Sequence
 
 import torch
 
-from metantk.criteria.base import Bill, Criterion, Draws, Masks, Measured, Setting, criterion_of
+from metantk.criteria.base import (
+    CostMeter,
+    Criterion,
+    Masks,
+    Measured,
+    MeasurementContext,
+    RandomKeys,
+    criterion_of,
+)
 from metantk.criteria.chunks import union
 from metantk.space.genotype import cell_types
 from metantk.space.supernet import Layer, Supernet, full_masks
@@ -20,28 +28,28 @@ def count_criterion(part: str, **facts) -> Criterion:
 
 
 def measure(
-    setting: Setting, options: None, draws: Draws, masks: Masks, parts: Sequence[str]
+    context: MeasurementContext, options: None, draws: RandomKeys, masks: Masks, parts: Sequence[str]
 ) -> dict[str, Measured]:
-    bill = Bill(parts)
-    with bill.of():
-        kinds = cell_types(setting.cells)
-        network = Supernet(setting.operations, union(masks), kinds, setting.channels, outputs=setting.classes)
+    meter = CostMeter(parts)
+    with meter.of():
+        kinds = cell_types(context.cells)
+        network = Supernet(context.operations, union(masks), kinds, context.channels, outputs=context.classes)
         layers = list(network.layers().values())
     costs = {"parameters": lambda: [layer.module.weight.numel() / layer.copies for layer in layers]}
-    costs["multiply_accumulates"] = lambda: multiply_accumulates(network, layers, setting.image_size)
+    costs["multiply_accumulates"] = lambda: multiply_accumulates(network, layers, context.image_size)
     costs["layers"] = lambda: [1.0] * len(layers)
     values = {}
     for part in parts:
-        with bill.of(part):
+        with meter.of(part):
             each = zip(layers, costs[part](), strict=True)
             values[part] = sum(layer.used(masks).sum(1).double() * cost for layer, cost in each)
-    setting.advance(len(masks["normal"]))
-    return bill.measured(values)
+    context.advance(len(masks["normal"]))
+    return meter.measured(values)
 
 
 @torch.no_grad()
 def multiply_accumulates(network: Supernet, layers: list[Layer], image_size: int) -> list[float]:
-    """Of one operation of each layer, for one picture."""
+    """Of one operation of each layer, for one image."""
     pixels: dict[torch.nn.Module, int] = {}
     hooks = [
         layer.shown.register_forward_hook(lambda shown, _, output: pixels.update({shown: output[0, 0].numel()}))

@@ -1,4 +1,4 @@
-"""How little the gradients of pictures of a class resemble one another (EPE-NAS); higher is better.
+"""How little the gradients of images of a class resemble one another (EPE-NAS); higher is better.
 
 It grows with the size of the classes: episodes, whose classes are of one size, suit it.
 """

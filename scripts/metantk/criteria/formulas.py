@@ -46,13 +46,13 @@ def linear_regions(patterns: Array) -> int:
     """Number of distinct rows of on/off patterns (TE-NAS); exact.
 
     Args:
-        patterns: `(pictures, units)`; a unit is on where its value is positive.
+        patterns: `(images, units)`; a unit is on where its value is positive.
     """
     return _distinct_rows(np.asarray(patterns))
 
 
 def swap(patterns: Array) -> int:
-    """Number of distinct columns of the same patterns (SWAP): how many units see the pictures differently."""
+    """Number of distinct columns of the same patterns (SWAP): how many units see the images differently."""
     return _distinct_rows(np.asarray(patterns).T)
 
 
@@ -62,15 +62,15 @@ def swap_regularised(patterns: Array, parameters: float, centre: float, width: f
 
 
 def naswot(patterns: Array) -> float:
-    """ln |det K| with K_ij the number of units in which pictures i and j agree (nas-without-training)."""
+    """ln |det K| with K_ij the number of units in which images i and j agree (nas-without-training)."""
     on = double(np.asarray(patterns) > 0)
     return float(log_determinants(on @ on.T + (1 - on) @ (1 - on).T))
 
 
 def log_determinants(agreements: Array) -> Tensor:
-    """ln |det K| of `(..., n, n)` agreements, minus infinity where two pictures agree in every unit.
+    """ln |det K| of `(..., n, n)` agreements, minus infinity where two images agree in every unit.
 
-    Two such pictures make K singular, which rounding would hide.
+    Two such images make K singular, which rounding would hide.
     """
     kernel = double(agreements)
     count = kernel.shape[-1]
@@ -80,7 +80,7 @@ def log_determinants(agreements: Array) -> Tensor:
 
 
 def correlations(jacobian: Array) -> Tensor:
-    """Pearson's correlations of the rows of `(pictures, inputs)`; NaN for a row that is constant."""
+    """Pearson's correlations of the rows of `(images, inputs)`; NaN for a row that is constant."""
     rows = double(jacobian).flatten(1)
     rows = rows - rows.mean(1, keepdim=True)
     norms = rows.norm(dim=1, keepdim=True)
@@ -92,7 +92,7 @@ def jacob_cov(jacobian: Array) -> float:
     """−Σ (ln(v + k) + 1 / (v + k)) over the eigenvalues v of the rows' correlations (nas-without-training, v1).
 
     Args:
-        jacobian: ∂(Σ of all outputs) / ∂pictures, `(pictures, inputs)`.
+        jacobian: ∂(Σ of all outputs) / ∂images, `(images, inputs)`.
     """
     matrix = correlations(jacobian)
     if not torch.isfinite(matrix).all():
@@ -103,19 +103,19 @@ def jacob_cov(jacobian: Array) -> float:
 
 
 def epe_nas(jacobian: Array, labels: Array, outputs: int = 0) -> float:
-    """Correlations within each class, by the sum of ln(|corr| + k) over all pairs of its pictures (EPE-NAS).
+    """Correlations within each class, by the sum of ln(|corr| + k) over all pairs of its images (EPE-NAS).
 
     Args:
         jacobian: as of `jacob_cov`.
-        labels: `(pictures,)`.
+        labels: `(images,)`.
         outputs: of the head. Up to 100 the classes' sums are added up, each without its sign; of more, the mean
-            over classes of the differences between the classes' means per picture.
+            over classes of the differences between the classes' means per image.
     """
-    numbers = np.asarray(labels)
+    indices = np.asarray(labels)
     rows = double(jacobian).flatten(1)
     sums, sizes = [], []
-    for label in np.unique(numbers):
-        members = correlations(rows[torch.from_numpy(numbers == label).to(rows.device)])
+    for label in np.unique(indices):
+        members = correlations(rows[torch.from_numpy(indices == label).to(rows.device)])
         sums.append(float((members.abs() + CORRELATION_OFFSET).log().sum()))
         sizes.append(len(members))
     if outputs <= MANY_CLASSES:
@@ -167,27 +167,27 @@ def sum_of_logs(logs: Tensor) -> Tensor:
 
 
 def gradsign(gradients: Array) -> float:
-    """Σ over weights of |Σ over pictures of the sign of the picture's own gradient| (GradSign).
+    """Σ over weights of |Σ over images of the sign of the image's own gradient| (GradSign).
 
     Args:
-        gradients: `(pictures, weights)`, of each picture's own loss.
+        gradients: `(images, weights)`, of each image's own loss.
     """
     return float(double(gradients).sign().sum(0).abs().sum())
 
 
 def knas(gradients: Array) -> float:
-    """Mean of the Gram matrix of the pictures' gradients, the squared norm of their mean (KNAS as meant).
+    """Mean of the Gram matrix of the images' gradients, the squared norm of their mean (KNAS as meant).
 
-    The published program adds up products of unrelated pictures, whose expectation is 0.
+    The published program adds up products of unrelated images, whose expectation is 0.
     """
     return float(double(gradients).mean(0).square().sum())
 
 
 def fisher(output: Array, gradient: Array, weights_per_channel: int) -> float:
-    """½ mean over pictures of (Σ over pixels of z ∂L/∂z)² of each channel, times its weights (zero-cost-nas).
+    """½ mean over images of (Σ over pixels of z ∂L/∂z)² of each channel, times its weights (zero-cost-nas).
 
     Args:
-        output, gradient: z, a layer's output, and ∂L/∂z; `(pictures, channels, ...)`.
+        output, gradient: z, a layer's output, and ∂L/∂z; `(images, channels, ...)`.
         weights_per_channel: of the layer.
     """
     taps = torch.einsum("nc...,nc...->nc", double(output), double(gradient))
@@ -208,8 +208,8 @@ def zen(features: Array, moved: Array, variances: Sequence[Array]) -> float:
     """ln of the mean change of the features, plus Σ over norms of ½ ln of the channels' mean variance (Zen-NAS).
 
     Args:
-        features: of the pictures, before pooling, `(pictures, ...)`.
-        moved: of the pictures with a little noise.
+        features: of the images, before pooling, `(images, ...)`.
+        moved: of the images with a little noise.
         variances: of the inputs of each batch norm, `(channels,)`. The published program reads running variances
             instead, which a few passes hardly move from 1.
     """

@@ -1,5 +1,5 @@
-"""GradSign: Σ over weights of |Σ of the signs of the pictures' own gradients|; higher is better."""
+"""GradSign: Σ over weights of |Σ of the signs of the images' own gradients|; higher is better."""
 
-from metantk.criteria.per_picture import per_picture_criterion
+from metantk.criteria.per_image import per_image_criterion
 
-CRITERION = per_picture_criterion("gradsign", title="GradSign")
+CRITERION = per_image_criterion("gradsign", title="GradSign")

@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from metantk.criteria.base import Bill, Criterion, Family, Measured, criterion_of
+from metantk.criteria.base import CostMeter, Criterion, Family, Measured, criterion_of
 from metantk.criteria.formulas import GRAM_SUMMARIES
 from metantk.options.base import Options
 
@@ -16,13 +16,13 @@ SUMMARIES = {
 }
 
 
-def summarise(bill: Bill, grams: Tensor) -> dict[str, Measured]:
+def summarise(meter: CostMeter, grams: Tensor) -> dict[str, Measured]:
     """The summaries that a bill has parts for, of `(candidates, n, n)` Grams."""
     values = {}
-    for part in bill.seconds:
-        with bill.of(part):
+    for part in meter.seconds:
+        with meter.of(part):
             values[part] = GRAM_SUMMARIES[part](grams)
-    return bill.measured(values)
+    return meter.measured(values)
 
 
 def summary_criterion(

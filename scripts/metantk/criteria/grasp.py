@@ -10,11 +10,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from metantk.criteria.base import Bill, Draws, Masks, Measured, Setting, criterion_of
+from metantk.criteria.base import CostMeter, Masks, Measured, MeasurementContext, RandomKeys, criterion_of
 from metantk.criteria.chunks import build, join, over_candidates
+from metantk.criteria.inputs import draw_labelled
 from metantk.criteria.loss import mean_losses
 from metantk.criteria.networks import Networks, Seen, backward, candidates_of, forward, weight_gradients
-from metantk.criteria.pictures import draw_labelled
 from metantk.options.criteria.gradients import GradientsOptions
 
 # Of the scale. The difference's error goes with its square, that of rounding with its inverse.
@@ -22,28 +22,28 @@ STEPS = {torch.float32: 5e-3, torch.float64: 1e-5}
 
 
 def measure(
-    setting: Setting, options: GradientsOptions, draws: Draws, masks: Masks, parts: Sequence[str]
+    context: MeasurementContext, options: GradientsOptions, draws: RandomKeys, masks: Masks, parts: Sequence[str]
 ) -> dict[str, Measured]:
-    bill = Bill(parts)
-    with bill.of():
-        outputs = options.ways if options.draw == "episode" else setting.classes
-        network = build(setting, draws, masks, outputs=outputs, norm="batch")
-        images, labels = draw_labelled(setting, options, draws.pictures)
+    meter = CostMeter(parts)
+    with meter.of():
+        outputs = options.ways if options.sampling == "episode" else context.classes
+        network = build(context, draws, masks, outputs=outputs, norm="batch")
+        images, labels = draw_labelled(context, options, draws.images)
     chunks = over_candidates(
-        setting,
+        context,
         draws,
         network,
         masks,
         images,
         lambda own, chunk: measure_networks(candidates_of(own, chunk), images, labels),
     )
-    return join(bill, chunks)
+    return join(meter, chunks)
 
 
 def measure_networks(networks: Networks, images: Tensor, labels: Tensor) -> dict[str, Measured]:
     """`grasp` of each candidate."""
-    bill, step = Bill(["grasp"]), STEPS[images.dtype]
-    with bill.of():
+    meter, step = CostMeter(["grasp"]), STEPS[images.dtype]
+    with meter.of():
         weights = [layer.module.weight for layer in networks.layers]
         originals = [weight.detach().clone() for weight in weights]
         squares = []
@@ -52,17 +52,17 @@ def measure_networks(networks: Networks, images: Tensor, labels: Tensor) -> dict
                 with torch.no_grad():
                     for weight, original in zip(weights, originals, strict=True):
                         weight.copy_(scale * original)
-                squares.append(_squared_norms(networks, images, labels, bill))
+                squares.append(_squared_norms(networks, images, labels, meter))
         finally:
             with torch.no_grad():
                 for weight, original in zip(weights, originals, strict=True):
                     weight.copy_(original)
         values = -(squares[0] - squares[1]) / (4 * step)
         values[squares[0] == 0] = math.nan  # a network without any gradient: 0 would be better than most
-    return bill.measured({"grasp": values})
+    return meter.measured({"grasp": values})
 
 
-def _squared_norms(networks: Networks, images: Tensor, labels: Tensor, bill: Bill) -> Tensor:
+def _squared_norms(networks: Networks, images: Tensor, labels: Tensor, meter: CostMeter) -> Tensor:
     """Squared norm of the gradient of each candidate's loss, `(candidates,)`."""
     total = torch.zeros(networks.count, dtype=torch.float64)
 
@@ -72,7 +72,7 @@ def _squared_norms(networks: Networks, images: Tensor, labels: Tensor, bill: Bil
 
     done = forward(networks, images)
     backward(done, mean_losses(done.answers, labels).sum(), consume)
-    bill.count(3 * done.operations)
+    meter.count(3 * done.operations)
     return total
 
 

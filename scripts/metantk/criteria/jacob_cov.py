@@ -1,6 +1,6 @@
-"""How little the pictures' gradients resemble one another (nas-without-training, version 1); higher is better.
+"""How little the images' gradients resemble one another (nas-without-training, version 1); higher is better.
 
-Never above minus the number of pictures.
+Never above minus the number of images.
 """
 
 from metantk.criteria.jacobian import jacobian_criterion

@@ -8,35 +8,37 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from metantk.criteria.base import Criterion, Draws, Masks, Measured, Setting
+from metantk.criteria.base import Criterion, Masks, Measured, MeasurementContext, RandomKeys
 from metantk.criteria.chunks import over_chunks, union
 from metantk.criteria.formulas import as_bytes
+from metantk.criteria.inputs import draw_crops
 from metantk.criteria.networks import operations_of
-from metantk.criteria.pictures import draw_crops
-from metantk.devices import generator
 from metantk.options.criteria.linear_regions import LinearRegionsOptions
+from metantk.runtime.devices import generator
 from metantk.space.genotype import CELL_TYPES
 from metantk.space.supernet import Supernet, initialise
 
-PATTERN_CHUNK = {"cpu": 16, "cuda": 128}  # candidates of a thin network, whose pictures are tiny
+PATTERN_CHUNK = {"cpu": 16, "cuda": 128}  # candidates of a thin network, whose images are tiny
 
 
-def measure(setting: Setting, options: LinearRegionsOptions, draws: Draws, masks: Masks) -> Measured:
+def measure(
+    context: MeasurementContext, options: LinearRegionsOptions, draws: RandomKeys, masks: Masks
+) -> Measured:
     network = Supernet(
-        setting.operations, union(masks), list(CELL_TYPES), 1, outputs=None, norm="batch", inputs=1, stem=False
+        context.operations, union(masks), list(CELL_TYPES), 1, outputs=None, norm="batch", inputs=1, stem=False
     )
-    initialise(network, setting.initialisation, generator("thin weights", *draws.weights))
-    network.to(setting.device, setting.dtype)
-    batches = draw_crops(setting, options, draws.pictures)
-    size = PATTERN_CHUNK[setting.device.type]
-    workers = torch.get_num_threads() if setting.device.type == "cpu" else 1
+    initialise(network, context.initialisation, generator("thin weights", *draws.weights))
+    network.to(context.device, context.dtype)
+    batches = draw_crops(context, options, draws.images)
+    size = PATTERN_CHUNK[context.device.type]
+    workers = torch.get_num_threads() if context.device.type == "cpu" else 1
 
     def measure_chunk(own: Supernet, chunk: Masks) -> tuple[np.ndarray, int]:
         with operations_of(list(own.layers().values())) as operations:
             counts = regions_of_candidates(own, batches, chunk)
         return counts, sum(operations)
 
-    counts, operations = zip(*over_chunks(setting, network, masks, size, workers, measure_chunk), strict=True)
+    counts, operations = zip(*over_chunks(context, network, masks, size, workers, measure_chunk), strict=True)
     return Measured(np.concatenate(counts).astype(np.float64), sum(operations))
 
 
@@ -47,13 +49,13 @@ class PatternRecorder:
         self.parts: list[Tensor] = []
 
     def __call__(self, x: Tensor, used: Tensor) -> None:
-        """Args: `x`, `(candidates * pictures, copies, ...)`; `used`, `(candidates, copies)`."""
+        """Args: `x`, `(candidates * images, copies, ...)`; `used`, `(candidates, copies)`."""
         on = (x > 0).flatten(2).unflatten(0, (len(used), -1))
         # A copy that a candidate does not have is off for all its inputs: it distinguishes nothing.
         self.parts.append((on & (used > 0)[:, None, :, None]).flatten(2))
 
     def packed(self) -> np.ndarray:
-        """`(candidates, pictures, bytes)`; what one candidate showed for all is repeated."""
+        """`(candidates, images, bytes)`; what one candidate showed for all is repeated."""
         candidates = max(map(len, self.parts))
         parts = [part.expand(candidates, -1, -1) for part in self.parts]
         return np.packbits(torch.cat(parts, dim=2).cpu().numpy(), axis=2)
@@ -65,7 +67,7 @@ def regions_of_candidates(network: Supernet, batches: list[Tensor], masks: dict[
 
     Args:
         network: a thin supernet (batch norm, no stem, no head).
-        batches: each `(pictures, 1, height, width)`; batch normalisation sees one of them.
+        batches: each `(images, 1, height, width)`; batch normalisation sees one of them.
         masks: for each cell type, `(candidates, edges, operations)` bool.
 
     Returns:

@@ -1,4 +1,4 @@
-"""Multiply-accumulates of the convolutions and the head for one picture; higher is better: a baseline."""
+"""Multiply-accumulates of the convolutions and the head for one image; higher is better: a baseline."""
 
 from metantk.criteria.counts import count_criterion
 

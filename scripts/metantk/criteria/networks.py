@@ -1,7 +1,7 @@
 """Networks as the criteria of gradients see them: a forward pass, layers with weights, gradients layer by layer.
 
 One plain network, or the candidates of a chunk that a supernet computes side by side: a criterion is written once
-for both, as a function of `Networks`. Tensors are `(candidates * pictures, ...)`, candidate by candidate.
+for both, as a function of `Networks`. Tensors are `(candidates * images, ...)`, candidate by candidate.
 """
 
 from collections.abc import Callable, Iterator
@@ -20,8 +20,8 @@ class Networks(NamedTuple):
     """Candidates that go through one forward pass.
 
     Attributes:
-        forward: `(pictures, channels, height, width)`, the same for all, to `(candidates * pictures, outputs)`.
-        layers: with weights, each called once in a pass; the first alone reads the pictures.
+        forward: `(images, channels, height, width)`, the same for all, to `(candidates * images, outputs)`.
+        layers: with weights, each called once in a pass; the first alone reads the images.
         count: of the candidates.
     """
 
@@ -47,7 +47,7 @@ def candidates_of(network: Supernet, masks: dict[str, Tensor]) -> Networks:
 
 
 class Seen(NamedTuple):
-    """What a layer saw in a forward pass: `(candidates * pictures, channels, ...)`, before any norm."""
+    """What a layer saw in a forward pass: `(candidates * images, channels, ...)`, before any norm."""
 
     layer: Layer
     input: Tensor
@@ -59,19 +59,19 @@ class Pass(NamedTuple):
 
     Attributes:
         layers: what they saw; gone, layer by layer, as the backward pass goes.
-        pictures: as the first layer got them: each candidate's own.
-        answers: `(candidates, pictures, outputs)`.
+        images: as the first layer got them: each candidate's own.
+        answers: `(candidates, images, outputs)`.
         operations: floating-point operations of the layers; each gradient, of inputs or of weights, costs as many.
     """
 
     layers: list[Seen | None]
-    pictures: Tensor
+    images: Tensor
     answers: Tensor
     operations: int
 
 
 def forward(networks: Networks, images: Tensor) -> Pass:
-    """Pass pictures through all candidates and keep what their layers saw."""
+    """Pass images through all candidates and keep what their layers saw."""
     seen: dict[nn.Module, tuple[Tensor, Tensor]] = {}
 
     def keep(module: nn.Module, inputs: tuple[Tensor], output: Tensor) -> None:
@@ -79,7 +79,7 @@ def forward(networks: Networks, images: Tensor) -> Pass:
 
     hooks = [layer.module.register_forward_hook(keep) for layer in networks.layers]
     try:
-        # Convolutions of supernets use their weights detached: the pictures keep the graph alive down to the stem.
+        # Convolutions of supernets use their weights detached: the images keep the graph alive down to the stem.
         answers = networks.forward(images.detach().requires_grad_())
     finally:
         for hook in hooks:
@@ -98,13 +98,13 @@ def backward(done: Pass, total: Tensor, consume: Callable[[Seen, Tensor], None])
             that is known; then both are dropped.
     """
 
-    def meet(number: int, gradient: Tensor) -> None:
-        one, done.layers[number] = done.layers[number], None
+    def meet(index: int, gradient: Tensor) -> None:
+        one, done.layers[index] = done.layers[index], None
         consume(Seen(one.layer, one.input.detach(), one.output.detach()), gradient)
 
-    for number, one in enumerate(done.layers):
-        one.output.register_hook(lambda gradient, number=number: meet(number, gradient))
-    torch.autograd.grad(total, done.pictures, allow_unused=True)
+    for index, one in enumerate(done.layers):
+        one.output.register_hook(lambda gradient, index=index: meet(index, gradient))
+    torch.autograd.grad(total, done.images, allow_unused=True)
 
 
 @contextmanager
@@ -132,7 +132,7 @@ def weight_gradients(layer: Layer, x: Tensor, backprops: Tensor, parts: int) -> 
     Args:
         x: the layer's input, `(batch, channels, ...)`.
         backprops: the gradient of its output.
-        parts: candidates, or candidates * pictures for the gradient of each picture.
+        parts: candidates, or candidates * images for the gradient of each image.
 
     Returns:
         `(parts, *weight's shape)`.

@@ -1,14 +1,14 @@
 """Criteria of the NTK of the supervised network (TE-NAS, Section 3.1.1).
 
-An output per class, pictures of any class. Norms are group norms, so that pictures do not mix.
+An output per class, images of any class. Norms are group norms, so that images do not mix.
 """
 
 from collections.abc import Sequence
 
-from metantk.criteria.base import Bill, Criterion, Draws, Masks, Measured, Setting
+from metantk.criteria.base import CostMeter, Criterion, Masks, Measured, MeasurementContext, RandomKeys
 from metantk.criteria.chunks import kernels_of_candidates
 from metantk.criteria.gram import summarise, summary_criterion
-from metantk.criteria.pictures import draw_batch
+from metantk.criteria.inputs import draw_batch
 from metantk.options.criteria.ntk import NtkOptions
 
 
@@ -18,11 +18,11 @@ def ntk_criterion(summary: str) -> Criterion:
 
 
 def measure(
-    setting: Setting, options: NtkOptions, draws: Draws, masks: Masks, parts: Sequence[str]
+    context: MeasurementContext, options: NtkOptions, draws: RandomKeys, masks: Masks, parts: Sequence[str]
 ) -> dict[str, Measured]:
-    bill = Bill(parts)
-    with bill.of():
-        pictures = draw_batch(setting, options.pictures, draws.pictures)
-        kernels = kernels_of_candidates(setting, draws, masks, pictures, outputs=setting.classes)
-    bill.count(kernels.operations)
-    return summarise(bill, kernels.ntk)
+    meter = CostMeter(parts)
+    with meter.of():
+        images = draw_batch(context, options.images, draws.images)
+        kernels = kernels_of_candidates(context, draws, masks, images, outputs=context.classes)
+    meter.count(kernels.operations)
+    return summarise(meter, kernels.ntk)

@@ -9,11 +9,19 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from metantk.criteria.base import Bill, Criterion, Draws, Masks, Measured, Setting, criterion_of
+from metantk.criteria.base import (
+    CostMeter,
+    Criterion,
+    Masks,
+    Measured,
+    MeasurementContext,
+    RandomKeys,
+    criterion_of,
+)
 from metantk.criteria.chunks import build, join, over_candidates
 from metantk.criteria.formulas import log_determinants
+from metantk.criteria.inputs import draw_batch
 from metantk.criteria.networks import operations_of
-from metantk.criteria.pictures import draw_batch
 from metantk.options.criteria.patterns import PatternsOptions
 from metantk.space.supernet import Supernet
 
@@ -24,18 +32,18 @@ def patterns_criterion(part: str, **facts) -> Criterion:
 
 
 class Agreements:
-    """Adds up, over units, in how many two pictures agree; to be shown each ReLU's input.
+    """Adds up, over units, in how many two images agree; to be shown each ReLU's input.
 
     Attributes:
-        kernel: `(candidates, pictures, pictures)` float64; of one candidate as long as all are alike.
+        kernel: `(candidates, images, images)` float64; of one candidate as long as all are alike.
     """
 
     def __init__(self) -> None:
         self.kernel: Tensor | float = 0.0
 
     def __call__(self, x: Tensor, used: Tensor) -> None:
-        """Args: `x`, `(candidates * pictures, copies, ...)`; `used`, `(candidates, copies)` counts."""
-        # 1 or -1 by unit: a product of two pictures is units that agree minus units that do not. Counts of 2^24 or
+        """Args: `x`, `(candidates * images, copies, ...)`; `used`, `(candidates, copies)` counts."""
+        # 1 or -1 by unit: a product of two images is units that agree minus units that do not. Counts of 2^24 or
         # more would lose units in float32; one state is never so large.
         signs = torch.where(x > 0, 1.0, -1.0).flatten(2).unflatten(0, (len(used), -1))
         weighed = signs * used[:, None, :, None]
@@ -45,22 +53,22 @@ class Agreements:
 
 
 class Columns:
-    """Collects each unit's pattern over the first pictures, as a number of so many bits.
+    """Collects each unit's pattern over the first images, as a number of so many bits.
 
     Args:
-        pictures: at most 62.
+        images: at most 62.
     """
 
-    def __init__(self, pictures: int) -> None:
-        self.pictures = pictures
+    def __init__(self, images: int) -> None:
+        self.images = images
         self.parts: list[Tensor] = []
 
     def __call__(self, x: Tensor, used: Tensor) -> None:
         """Args: as of `Agreements`."""
-        on = (x > 0).flatten(2).unflatten(0, (len(used), -1))[:, : self.pictures]
+        on = (x > 0).flatten(2).unflatten(0, (len(used), -1))[:, : self.images]
         codes = torch.zeros_like(on[:, 0], dtype=torch.int64)
-        for picture in range(on.shape[1]):
-            codes += on[:, picture].long() << picture
+        for image in range(on.shape[1]):
+            codes += on[:, image].long() << image
         codes[(used == 0)[:, :, None].expand_as(codes)] = -1
         self.parts.append(codes.flatten(1).cpu())
 
@@ -71,48 +79,48 @@ class Columns:
 
 
 def measure(
-    setting: Setting, options: PatternsOptions, draws: Draws, masks: Masks, parts: Sequence[str]
+    context: MeasurementContext, options: PatternsOptions, draws: RandomKeys, masks: Masks, parts: Sequence[str]
 ) -> dict[str, Measured]:
-    bill = Bill(parts)
-    with bill.of():
-        network = build(setting, draws, masks, outputs=None, norm="batch")
-        pictures = draw_batch(setting, options.pictures, draws.pictures, "patterns")
+    meter = CostMeter(parts)
+    with meter.of():
+        network = build(context, draws, masks, outputs=None, norm="batch")
+        images = draw_batch(context, options.images, draws.images, "patterns")
     chunks = over_candidates(
-        setting,
+        context,
         draws,
         network,
         masks,
-        pictures,
-        lambda own, chunk: measure_chunk(own, pictures, chunk, parts, options.swap_pictures),
+        images,
+        lambda own, chunk: measure_chunk(own, images, chunk, parts, options.swap_images),
     )
-    return join(bill, chunks)
+    return join(meter, chunks)
 
 
 @torch.no_grad()
 def measure_chunk(
-    network: Supernet, pictures: Tensor, masks: Masks, parts: Sequence[str], swap_pictures: int
+    network: Supernet, images: Tensor, masks: Masks, parts: Sequence[str], swap_images: int
 ) -> dict[str, Measured]:
-    """Those of naswot and swap that `parts` name; swap of the first `swap_pictures`."""
-    bill = Bill(parts)
-    agreements, columns = Agreements(), Columns(swap_pictures)
+    """Those of naswot and swap that `parts` name; swap of the first `swap_images`."""
+    meter = CostMeter(parts)
+    agreements, columns = Agreements(), Columns(swap_images)
 
     def watch(x: Tensor, used: Tensor) -> None:
         if "naswot" in parts:
-            with bill.of("naswot"):
+            with meter.of("naswot"):
                 agreements(x, used)
         if "swap" in parts:
-            with bill.of("swap"):
+            with meter.of("swap"):
                 columns(x, used)
 
     count = len(masks["normal"])
-    with bill.of(), operations_of(list(network.layers().values())) as operations:
-        network.features(pictures, masks, watch)
-    bill.count(sum(operations))
+    with meter.of(), operations_of(list(network.layers().values())) as operations:
+        network.features(images, masks, watch)
+    meter.count(sum(operations))
     values = {}
     if "naswot" in parts:
-        with bill.of("naswot"):
+        with meter.of("naswot"):
             values["naswot"] = log_determinants(agreements.kernel).expand(count)
     if "swap" in parts:
-        with bill.of("swap"):
+        with meter.of("swap"):
             values["swap"] = columns.count(count)
-    return bill.measured(values)
+    return meter.measured(values)

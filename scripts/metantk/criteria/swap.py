@@ -1,4 +1,4 @@
-"""SWAP: number of different patterns of single ReLUs over a few pictures (SWAP); higher is better.
+"""SWAP: number of different patterns of single ReLUs over a few images (SWAP); higher is better.
 
 The published program takes the mean of 32 draws of weights.
 """

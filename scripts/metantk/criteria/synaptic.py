@@ -1,4 +1,4 @@
-"""Synflow and logsynflow: gradients of a network of absolute weights, without norms, for one picture of ones.
+"""Synflow and logsynflow: gradients of a network of absolute weights, without norms, for one image of ones.
 
 In float64 always: values exceed what float32 can hold.
 """
@@ -8,7 +8,15 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from metantk.criteria.base import Bill, Criterion, Draws, Masks, Measured, Setting, criterion_of
+from metantk.criteria.base import (
+    CostMeter,
+    Criterion,
+    Masks,
+    Measured,
+    MeasurementContext,
+    RandomKeys,
+    criterion_of,
+)
 from metantk.criteria.chunks import build, join, over_candidates
 from metantk.criteria.networks import Networks, Seen, backward, candidates_of, forward, weight_gradients
 
@@ -19,13 +27,13 @@ def synaptic_criterion(part: str, **facts) -> Criterion:
 
 
 def measure(
-    setting: Setting, options: None, draws: Draws, masks: Masks, parts: Sequence[str]
+    context: MeasurementContext, options: None, draws: RandomKeys, masks: Masks, parts: Sequence[str]
 ) -> dict[str, Measured]:
-    bill = Bill(parts)
-    with bill.of():
-        network = build(setting, draws, masks, outputs=setting.classes, norm="none", dtype=torch.float64)
-        size = setting.image_size
-        ones = torch.ones(1, 3, size, size, dtype=torch.float64, device=setting.device)
+    meter = CostMeter(parts)
+    with meter.of():
+        network = build(context, draws, masks, outputs=context.classes, norm="none", dtype=torch.float64)
+        size = context.image_size
+        ones = torch.ones(1, 3, size, size, dtype=torch.float64, device=context.device)
 
     def measure_chunk(own, chunk: Masks) -> dict[str, Measured]:
         with torch.no_grad():  # here, since a head of the candidate's own is drawn just before
@@ -33,7 +41,7 @@ def measure(
                 weight.abs_()
         return measure_networks(candidates_of(own, chunk), ones, parts)
 
-    return join(bill, over_candidates(setting, draws, network, masks, ones, measure_chunk))
+    return join(meter, over_candidates(context, draws, network, masks, ones, measure_chunk))
 
 
 def measure_networks(networks: Networks, ones: Tensor, parts: Sequence[str]) -> dict[str, Measured]:
@@ -41,9 +49,9 @@ def measure_networks(networks: Networks, ones: Tensor, parts: Sequence[str]) -> 
 
     Args:
         networks: without norms; all parameters, biases too, are 0 or larger.
-        ones: one picture, `(1, channels, height, width)`.
+        ones: one image, `(1, channels, height, width)`.
     """
-    bill = Bill(parts)
+    meter = CostMeter(parts)
     sums = {part: torch.zeros(networks.count, dtype=torch.float64) for part in ("synflow", "logsynflow")}
 
     def consume(seen: Seen, gradient: Tensor) -> None:
@@ -54,8 +62,8 @@ def measure_networks(networks: Networks, ones: Tensor, parts: Sequence[str]) -> 
         if "logsynflow" in parts:
             sums["logsynflow"] += (weight * flow.log1p()).abs().flatten(1).sum(1).cpu()
 
-    with bill.of():
+    with meter.of():
         done = forward(networks, ones)
         backward(done, done.answers.sum(), consume)
-    bill.count(3 * done.operations)
-    return bill.measured(sums)
+    meter.count(3 * done.operations)
+    return meter.measured(sums)

@@ -1,6 +1,6 @@
 """Zen score (Zen-NAS): how far the features of a network with N(0, 1) weights move with noise; higher is better.
 
-Pictures are noise, norms batch norm. The variance of the batch is taken, where the published program reads running
+Images are noise, norms batch norm. The variance of the batch is taken, where the published program reads running
 ones that hardly move, and skip connections stay, which it removes. In the DARTS space it correlates 0.98 with the
 parameters.
 """
@@ -10,11 +10,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from metantk.criteria.base import Bill, Draws, Masks, Measured, Setting, criterion_of
+from metantk.criteria.base import CostMeter, Masks, Measured, MeasurementContext, RandomKeys, criterion_of
 from metantk.criteria.chunks import build, join, over_candidates
 from metantk.criteria.networks import operations_of
-from metantk.devices import generator
 from metantk.options.criteria.zen import ZenOptions
+from metantk.runtime.devices import generator
 from metantk.space.supernet import Supernet
 
 
@@ -29,39 +29,39 @@ class Variances:
         self.total: Tensor | float = 0.0
 
     def __call__(self, x: Tensor, used: Tensor) -> None:
-        """Args: `x`, `(candidates * pictures, copies, channels, ...)`; `used`, `(candidates, copies)` counts."""
-        x = x.unflatten(0, (len(used), -1)).flatten(4)  # candidates, pictures, copies, channels, pixels
+        """Args: `x`, `(candidates * images, copies, channels, ...)`; `used`, `(candidates, copies)` counts."""
+        x = x.unflatten(0, (len(used), -1)).flatten(4)  # candidates, images, copies, channels, pixels
         logs = x.var((1, 4), correction=0).double().mean(2).log() / 2
         self.total = self.total + torch.where(used > 0, used * logs, 0.0).sum(1)
 
 
 def measure(
-    setting: Setting, options: ZenOptions, draws: Draws, masks: Masks, parts: Sequence[str]
+    context: MeasurementContext, options: ZenOptions, draws: RandomKeys, masks: Masks, parts: Sequence[str]
 ) -> dict[str, Measured]:
-    bill = Bill(parts)
-    with bill.of():
-        network = build(setting, draws, masks, outputs=None, norm="batch", initialisation="normal")
-        shape = (2, options.pictures, 3, setting.image_size, setting.image_size)
-        noise = torch.randn(shape, generator=generator("noise", *draws.pictures))
-        pictures, second = noise.to(setting.device, setting.dtype)
-        moved = pictures + options.step * second
+    meter = CostMeter(parts)
+    with meter.of():
+        network = build(context, draws, masks, outputs=None, norm="batch", initialisation="normal")
+        shape = (2, options.images, 3, context.image_size, context.image_size)
+        noise = torch.randn(shape, generator=generator("noise", *draws.images))
+        images, second = noise.to(context.device, context.dtype)
+        moved = images + options.noise_scale * second
     chunks = over_candidates(
-        setting, draws, network, masks, pictures, lambda own, chunk: measure_chunk(own, pictures, moved, chunk)
+        context, draws, network, masks, images, lambda own, chunk: measure_chunk(own, images, moved, chunk)
     )
-    return join(bill, chunks)
+    return join(meter, chunks)
 
 
 @torch.no_grad()
-def measure_chunk(network: Supernet, pictures: Tensor, moved: Tensor, masks: Masks) -> dict[str, Measured]:
+def measure_chunk(network: Supernet, images: Tensor, moved: Tensor, masks: Masks) -> dict[str, Measured]:
     """The score of each candidate; arguments as of `metantk.criteria.formulas.zen`."""
-    bill, variances, count = Bill(["zen"]), Variances(), len(masks["normal"])
-    with bill.of(), operations_of(list(network.layers().values())) as operations:
-        features = network.features(pictures, masks, watch_norms=variances)
+    meter, variances, count = CostMeter(["zen"]), Variances(), len(masks["normal"])
+    with meter.of(), operations_of(list(network.layers().values())) as operations:
+        features = network.features(images, masks, watch_norms=variances)
         change = (features - network.features(moved, masks)).abs().flatten(1).double().sum(1)
-        logs = change.unflatten(0, (-1, len(pictures))).mean(1).log()
+        logs = change.unflatten(0, (-1, len(images))).mean(1).log()
         values = (logs + variances.total).expand(count)
-    bill.count(sum(operations))
-    return bill.measured({"zen": values})
+    meter.count(sum(operations))
+    return meter.measured({"zen": values})
 
 
 CRITERION = criterion_of(

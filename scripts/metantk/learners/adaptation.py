@@ -13,7 +13,7 @@ from torch.func import functional_call
 from torch.nn import functional
 from torch.nn.modules.batchnorm import _NormBase
 
-from metantk.storage import InputError
+from metantk.runtime.files import InputError
 
 Adapt = Literal["all", "all but norms", "head"]
 Weights = dict[str, Tensor]
@@ -170,19 +170,19 @@ class Stateless:
         self.step_buffers = [] if norms is None else [norms.buffers_of(step) for step in range(norms.steps)]
 
     def logits(self, weights: Weights, images: Tensor, step: int) -> Tensor:
-        """`(pictures, 3, height, width)` to `(pictures, ways)`, by the norms of a step."""
+        """`(images, 3, height, width)` to `(images, ways)`, by the norms of a step."""
         state = weights | self.buffers
         if self.norms is not None:
             state |= self.norms.weights(step) | self.step_buffers[step]
         return functional_call(self.network, state, (images,))
 
     def features(self, weights: Weights, images: Tensor) -> Tensor:
-        """`(pictures, 3, height, width)` to `(pictures, feature_dim)`."""
+        """`(images, 3, height, width)` to `(images, feature_dim)`."""
         state = {f"network.{name}": value for name, value in (weights | self.buffers).items()}
         return functional_call(_Features(self.network), state, (images,))
 
     def head(self, weights: Weights, features: Tensor, step: int) -> Tensor:
-        """`(pictures, feature_dim)` to `(pictures, ways)`, the same in all steps."""
+        """`(images, feature_dim)` to `(images, ways)`, the same in all steps."""
         return functional.linear(features, weights["head.weight"], weights["head.bias"])
 
 
@@ -202,7 +202,7 @@ def descend(
             else:
                 moving = {name: weights[name].detach().requires_grad_() for name in adapted}
             # A cell need not use both of its inputs: what stands before an unused one has no gradient.
-            slopes = torch.autograd.grad(
+            gradients = torch.autograd.grad(
                 loss(weights | moving, step),
                 list(moving.values()),
                 create_graph=second_order,
@@ -210,8 +210,8 @@ def descend(
                 materialize_grads=True,
             )
         moved = {
-            name: weights[name] - _rate(inner.rate, name, step) * slope
-            for name, slope in zip(adapted, slopes, strict=True)
+            name: weights[name] - _rate(inner.rate, name, step) * gradient
+            for name, gradient in zip(adapted, gradients, strict=True)
         }
         weights = weights | moved
         yield weights
@@ -249,4 +249,4 @@ def adapt_and_answer(
         return functional.cross_entropy(answer(weights, support, step), labels)
 
     steps = descend(loss, network.weights, network.adapted, inner)
-    return [answer(weights, query, max(number - 1, 0)) for number, weights in enumerate(steps) if number in after]
+    return [answer(weights, query, max(index - 1, 0)) for index, weights in enumerate(steps) if index in after]

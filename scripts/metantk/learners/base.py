@@ -4,7 +4,7 @@ Each learner is a module of this package, or a .py file of one's own, that holds
 `metantk.options.base.Options`), how many outputs its network has, how it trains, and how a trained model answers:
 
     def outputs(options: Options, classes: int) -> int
-    class Learner: as the protocol below; made by Learner(options, network, pictures, seed)
+    class Learner: as the protocol below; made by Learner(options, network, images, seed)
     def scores(model: Model, tasks: Tasks) -> Tensor
 """
 
@@ -14,10 +14,10 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor, nn
 
-from metantk.devices import generator
+from metantk.runtime.devices import generator
 
 
-class Moment(NamedTuple):
+class StepContext(NamedTuple):
     """A step of a training. Its draws come from generators that it names: a resumed training draws the same."""
 
     seed: int
@@ -46,8 +46,8 @@ class Outcome(NamedTuple):
 class Learner(Protocol):
     """How a network learns.
 
-    A learner may have `validate(pictures, epoch, advance) -> float` (and then says by None whether it is not to be
-    used): accuracy in percent on pictures of the validation classes after an epoch, counted from 0. The epoch where
+    A learner may have `validate(images, epoch, advance) -> float` (and then says by None whether it is not to be
+    used): accuracy in percent on images of the validation classes after an epoch, counted from 0. The epoch where
     it is largest is then kept, else the last. It calls `advance()`, which may raise, after each share of its work.
 
     Attributes:
@@ -64,16 +64,16 @@ class Learner(Protocol):
     epochs: int
     steps: int
 
-    def learning_rate(self, epoch: int) -> float:
+    def lr(self, epoch: int) -> float:
         """Of the optimiser in an epoch, counted from 0."""
 
-    def numbers(self, epoch: int, first: int) -> Iterator[Tensor]:
-        """Numbers of the pictures of each step of an epoch, from step `first` on; on the CPU."""
+    def indices(self, epoch: int, first: int) -> Iterator[Tensor]:
+        """Numbers of the images of each step of an epoch, from step `first` on; on the CPU."""
 
-    def step(self, images: Tensor, labels: Tensor, moment: Moment) -> Outcome:
+    def step(self, images: Tensor, labels: Tensor, context: StepContext) -> Outcome:
         """Leave the gradients of a step in the parameters.
 
         Args:
-            images: uint8 `(pictures, height, width, 3)`, on the device.
-            labels: int64 `(pictures,)`, on the device.
+            images: uint8 `(images, height, width, 3)`, on the device.
+            labels: int64 `(images,)`, on the device.
         """

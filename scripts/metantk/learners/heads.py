@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from metantk.storage import InputError
+from metantk.runtime.files import InputError
 
 # Steps of the interior point method before each attempt to guess which bounds hold, from the first start and then
 # from the second. The first attempt is enough for nearly every episode with more features than supports.

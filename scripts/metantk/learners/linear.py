@@ -2,7 +2,7 @@
 
 They are fitted to features and answer queries with scores; nothing here is differentiated. `support` is
 `(..., supports, features)`, `query` `(..., queries, features)` and `labels`, numbers from 0 to ways - 1, either
-`(..., supports)` or `(supports,)` for all episodes alike. Copies of a picture count as supports of their own.
+`(..., supports)` or `(supports,)` for all episodes alike. Copies of an image count as supports of their own.
 """
 
 import contextlib
@@ -17,7 +17,7 @@ from sklearn.svm import SVC
 from torch import Tensor
 from torch.nn import functional
 
-from metantk.storage import InputError
+from metantk.runtime.files import InputError
 
 TOLERANCE = 1e-10  # of the gradient's norm, relative to that at zero, or to 1 where that is less
 NEWTON_STEPS = 100  # at most; features of length 1 need 5 or 6
@@ -76,7 +76,7 @@ def hinge_loss(support: Tensor, labels: Tensor, query: Tensor, *, ways: int, pen
     batch_shape, episodes = _flatten(support, labels, query, ways)
     votes = torch.zeros(*episodes.query.shape[:-1], ways, dtype=torch.float64)
     each = zip(*(part.numpy(force=True) for part in episodes), strict=True)
-    for number, (features, classes, asked) in enumerate(each):
+    for index, (features, classes, asked) in enumerate(each):
         scaler = StandardScaler().fit(features)
         machine = SVC(kernel="linear", C=penalty, decision_function_shape="ovo")
         machine.fit(scaler.transform(features), classes)
@@ -84,8 +84,8 @@ def hinge_loss(support: Tensor, labels: Tensor, query: Tensor, *, ways: int, pen
         if ways == 2:
             decisions = -decisions[:, None]  # with two classes, scikit-learn turns libsvm's sign
         for (first, second), decision in zip(combinations(range(ways), 2), decisions.unbind(1), strict=True):
-            votes[number, :, first] += decision > 0
-            votes[number, :, second] += decision <= 0
+            votes[index, :, first] += decision > 0
+            votes[index, :, second] += decision <= 0
     return votes.view(*batch_shape, *votes.shape[1:]).to(episodes.support.device)
 
 
@@ -301,7 +301,7 @@ def _flatten(support: Tensor, labels: Tensor, query: Tensor, ways: int) -> tuple
         # The sum, which takes far less time, tells nearly always: it is finite only if all are.
         if not features.sum().isfinite() and not features.isfinite().all():
             wrong = int((~features.isfinite()).any(dim=-1).sum())
-            raise InputError(f"linear classifier: {wrong} {name} pictures have features that are not finite")
+            raise InputError(f"linear classifier: {wrong} {name} images have features that are not finite")
     if support.device.type == "mps":
         support, labels, query = support.cpu(), labels.cpu(), query.cpu()
     count = math.prod(batch_shape)

@@ -19,7 +19,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from metantk import devices
 from metantk.learners.adaptation import (
     Adapt,
     InnerLoop,
@@ -33,12 +32,13 @@ from metantk.learners.adaptation import (
     key_of,
     name_of,
 )
-from metantk.learners.base import Moment, Outcome
+from metantk.learners.base import Outcome, StepContext
 from metantk.learners.episodic import TaskSampler, prepare, require_ways, steps_of_epoch
 from metantk.models import Model, Tasks
 from metantk.options.learners.maml import Options
-from metantk.storage import InputError
-from metantk.training import Pictures
+from metantk.runtime import devices
+from metantk.runtime.files import InputError
+from metantk.training import ImageData
 
 
 def outputs(options: Options, classes: int) -> int:
@@ -58,14 +58,14 @@ class Networks(nn.Module):
         super().__init__()
         self.networks = nn.ModuleDict({str(shots): copy.deepcopy(network) for shots in options.shots[1:]})
         self.rates = nn.ModuleDict()
-        if options.learned_rates:
+        if options.learn_inner_lr:
             for shots in options.shots:
                 rates = initial_rates(
-                    network, steps=options.inner_steps, rate=options.inner_rate, adapt=options.adapt
+                    network, steps=options.inner_steps, rate=options.inner_lr, adapt=options.adapt
                 )
                 self.rates[str(shots)] = nn.ParameterDict({key_of(name): rate for name, rate in rates.items()})
         self.norms = nn.ModuleDict()
-        if options.step_norms:
+        if options.per_step_batch_norm:
             self.norms.update({str(shots): StepNorms(network, options.inner_steps) for shots in options.shots})
 
     def rate_of(self, shots: int, otherwise: float) -> Rate:
@@ -80,50 +80,52 @@ class Networks(nn.Module):
 class Learner:
     """Adam on the loss of adapted networks; one network for each number of shots, all trained side by side."""
 
-    def __init__(self, options: Options, network: nn.Module, pictures: Pictures, seed: int) -> None:
+    def __init__(self, options: Options, network: nn.Module, data: ImageData, seed: int) -> None:
         devices.set_precision(options.precision)
-        self.options, self.network, self.pictures = options, network, pictures
-        self.epochs, self.steps = options.epochs, options.steps
+        self.options, self.network, self.data = options, network, data
+        self.epochs, self.steps = options.epochs, options.steps_per_epoch
         self.samplers = [
             TaskSampler(
-                pictures, seed, tasks=options.tasks, ways=options.ways, shots=shots, queries=options.queries
+                data, seed, tasks=options.meta_batch_size, ways=options.ways, shots=shots, queries=options.queries
             )
             for shots in options.shots
         ]
         self.extra = Networks(network, options)
         self.networks = [network, *self.extra.networks.values()]
         self.parameters = [*network.parameters(), *self.extra.parameters()]
-        self.optimiser = torch.optim.Adam(self.parameters, lr=options.learning_rate)
+        self.optimiser = torch.optim.Adam(self.parameters, lr=options.meta_lr)
 
-    def learning_rate(self, epoch: int) -> float:
-        if self.options.schedule == "constant":
-            return self.options.learning_rate
-        return cosine_rate(epoch, epochs=self.epochs, rate=self.options.learning_rate)
+    def lr(self, epoch: int) -> float:
+        if self.options.lr_schedule == "constant":
+            return self.options.meta_lr
+        return cosine_rate(epoch, epochs=self.epochs, rate=self.options.meta_lr)
 
-    def numbers(self, epoch: int, first: int) -> Iterator[Tensor]:
+    def indices(self, epoch: int, first: int) -> Iterator[Tensor]:
         return steps_of_epoch(self.samplers, epoch, first, self.steps)
 
-    def step(self, images: Tensor, labels: Tensor, moment: Moment) -> Outcome:
+    def step(self, images: Tensor, labels: Tensor, context: StepContext) -> Outcome:
         """Tasks go backward one by one, so that memory holds the graph of a single one."""
-        pictures = prepare(images, self.pictures, self.options.augmentation, moment)
-        parts = pictures.split([sampler.size for sampler in self.samplers])
+        inputs = prepare(images, self.data, self.options.augmentation, context)
+        parts = inputs.split([sampler.size for sampler in self.samplers])
         outcomes = [
-            self._learn(*each, moment.epoch) for each in zip(self.networks, self.samplers, parts, strict=True)
+            self._learn(*each, context.epoch) for each in zip(self.networks, self.samplers, parts, strict=True)
         ]
-        nn.utils.clip_grad_value_(self.parameters, self.options.clip)
+        nn.utils.clip_grad_value_(self.parameters, self.options.clip_grad_value)
         losses, correct, seen = zip(*outcomes, strict=True)
         return Outcome(torch.stack(losses).mean(), torch.stack(correct).sum(), sum(seen))
 
-    def _learn(self, network: nn.Module, sampler: TaskSampler, pictures: Tensor, epoch: int) -> Outcome:
+    def _learn(self, network: nn.Module, sampler: TaskSampler, inputs: Tensor, epoch: int) -> Outcome:
         """Leave the mean gradient over the tasks of one number of shots in its network."""
         options = self.options
-        support, query = sampler.split(pictures)
-        support_labels = sampler.labels(sampler.shots, pictures.device)
-        query_labels = sampler.labels(sampler.queries, pictures.device)
+        support, query = sampler.split(inputs)
+        support_labels = sampler.labels(sampler.shots, inputs.device)
+        query_labels = sampler.labels(sampler.queries, inputs.device)
         network.train()
         step_weights = None
-        if epoch < options.multi_step_epochs:
-            step_weights = multi_step_weights(epoch, steps=options.inner_steps, epochs=options.multi_step_epochs)
+        if epoch < options.multi_step_loss_epochs:
+            step_weights = multi_step_weights(
+                epoch, steps=options.inner_steps, epochs=options.multi_step_loss_epochs
+            )
         losses, correct = [], []
         for task in range(sampler.tasks):
             one = slice(task, task + 1)
@@ -134,7 +136,7 @@ class Learner:
                 query[one],
                 query_labels[one],
                 steps=options.inner_steps,
-                rate=self.extra.rate_of(sampler.shots, options.inner_rate),
+                rate=self.extra.rate_of(sampler.shots, options.inner_lr),
                 first_order=options.first_order or epoch < options.first_order_epochs,
                 adapt=options.adapt,
                 joint_statistics=options.joint_statistics,
@@ -158,7 +160,7 @@ def scores(model: Model, tasks: Tasks) -> Tensor:
     network, rate, norms = _network_for(model, len(tasks.labels) // tasks.ways)
     support, query = tasks.support_images(), tasks.query_images()
     labels = tasks.labels.expand(len(support), -1)
-    if options.answer == "nil":
+    if options.test_classifier == "nil":
         return _nil(network, support, labels, query, options)
     named = predict(
         network,
@@ -182,7 +184,7 @@ def _network_for(model: Model, shots: int) -> tuple[nn.Module, Rate, StepNorms |
     extra = Networks(model.network, options).to(model.device)
     extra.load_state_dict(model.extra)
     network = model.network if nearest == options.shots[0] else extra.networks[str(nearest)]
-    return network, extra.rate_of(nearest, options.inner_rate), extra.norms_of(nearest)
+    return network, extra.rate_of(nearest, options.inner_lr), extra.norms_of(nearest)
 
 
 @torch.no_grad()
@@ -252,7 +254,7 @@ def tasks_loss(
 
     Tasks run in turn: as one pass over stacked weights (vmap, which makes grouped convolutions) they took as long
     with 8 channels, and a quarter longer with 32 (Conv4, 4 tasks of 5 ways and 5 shots, 32×32 pixels, CPU). On a
-    CPU, channels-last pictures and weights take two thirds of the time at first order, and no less at second.
+    CPU, channels-last images and weights take two thirds of the time at first order, and no less at second.
 
     The backward pass of the losses gives the outer gradient on `network.parameters()`, and on rates that want one.
     In training mode the running averages of batch normalisation move too: to the mean over tasks of what a task's
@@ -302,7 +304,7 @@ def _weights_of_steps(step_weights: Tensor | None, steps: int) -> dict[int, floa
         return {steps: 1.0}
     if len(step_weights) != steps or steps == 0:
         raise InputError(f"step_weights has {len(step_weights)} entries for {steps} steps")
-    return {number: weight for number, weight in enumerate(step_weights, 1) if weight or number == steps}
+    return {index: weight for index, weight in enumerate(step_weights, 1) if weight or index == steps}
 
 
 @torch.no_grad()

@@ -11,15 +11,15 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-from metantk import devices
-from metantk.learners.base import Moment, Outcome
+from metantk.learners.base import Outcome, StepContext
 from metantk.learners.episodic import TaskSampler, prepare, require_ways, steps_of_epoch
 from metantk.models import Model, Tasks
 from metantk.options.learners.metanas import Options
-from metantk.searches.metanas import Draws, TaskLearner, adapt_to_task, draw_alphas, make_draws
+from metantk.runtime import devices
+from metantk.runtime.files import InputError
+from metantk.searches.metanas import TaskGenerators, TaskLearner, adapt_to_task, draw_alphas, make_generators
 from metantk.searches.reptile import mean_displacements
-from metantk.storage import InputError
-from metantk.training import Pictures
+from metantk.training import ImageData
 
 WEIGHTS = "weights."
 
@@ -46,56 +46,56 @@ class MetaState:
 class Learner:
     """Reptile on weights and architecture: minus the mean displacement of the tasks is the outer gradient."""
 
-    def __init__(self, options: Options, network: nn.Module, pictures: Pictures, seed: int) -> None:
+    def __init__(self, options: Options, network: nn.Module, data: ImageData, seed: int) -> None:
         devices.set_precision(options.precision)
-        self.options, self.network, self.pictures = options, network, pictures
-        self.epochs, self.steps = options.epochs, options.steps
+        self.options, self.network, self.data = options, network, data
+        self.epochs, self.steps = options.epochs, options.steps_per_epoch
         self.sampler = TaskSampler(
-            pictures, seed, tasks=options.tasks, ways=options.ways, shots=options.shots, queries=0
+            data, seed, tasks=options.meta_batch_size, ways=options.ways, shots=options.shots, queries=0
         )
-        self.tasks = task_learner(network, options, seed, pictures.device)
+        self.tasks = task_learner(network, options, seed, data.device)
         self.extra = MetaState(self.tasks)
         self.moving = [*self.tasks.weights, *self.tasks.alpha_tensors]
         self.optimiser = torch.optim.SGD(self.moving, lr=1.0)
 
-    def learning_rate(self, epoch: int) -> float:
+    def lr(self, epoch: int) -> float:
         return 1.0  # the meta-rates, which differ, are in the gradients
 
-    def numbers(self, epoch: int, first: int) -> Iterator[Tensor]:
+    def indices(self, epoch: int, first: int) -> Iterator[Tensor]:
         return steps_of_epoch([self.sampler], epoch, first, self.steps)
 
-    def step(self, images: Tensor, labels: Tensor, moment: Moment) -> Outcome:
+    def step(self, images: Tensor, labels: Tensor, context: StepContext) -> Outcome:
         """The loss is the mean of the tasks' last ones; it is of batches, so nothing is counted as right."""
         options, sampler, device = self.options, self.sampler, images.device
-        pictures, _ = sampler.split(prepare(images, self.pictures, None, moment))
+        inputs, _ = sampler.split(prepare(images, self.data, None, context))
         own = torch.arange(options.ways, device=device).repeat_interleave(options.shots)
-        warm = moment.epoch < options.warm_up_epochs
-        done = moment.epoch * self.steps + moment.step
-        if done and done % options.prune_every == 0:
+        warm = context.epoch < options.warm_up_epochs
+        done = context.epoch * self.steps + context.step
+        if done and done % options.prune_every_steps == 0:
             self.tasks.remove_tiny()
         losses = []
 
-        def learn(number: int) -> None:
+        def learn(index: int) -> None:
             losses.append(
                 self.tasks.learn(
-                    pictures[number],
+                    inputs[index],
                     own,
-                    make_draws(device, *moment, number),
+                    make_generators(device, *context, index),
                     steps=options.inner_steps,
                     architecture_steps=None if warm else options.inner_steps,
-                    batch=options.batch,
+                    batch=options.inner_batch_size,
                     threshold=options.threshold,
-                    drop_path=options.drop_path,
+                    drop_path=options.drop_path_rate,
                 )
             )
 
-        moves = mean_displacements(self.moving, options.tasks, learn)
+        moves = mean_displacements(self.moving, options.meta_batch_size, learn)
         count = len(self.tasks.weights)
-        rates = [options.meta_weight_rate] * count + [options.meta_alpha_rate] * (len(self.moving) - count)
+        rates = [options.meta_lr] * count + [options.arch_meta_lr] * (len(self.moving) - count)
         for tensor, move, rate in zip(self.moving, moves, rates, strict=True):
             tensor.grad = -rate * move
         loss = torch.tensor(sum(losses) / len(losses), device=device)
-        return Outcome(loss, None, options.tasks * options.batch)
+        return Outcome(loss, None, options.meta_batch_size * options.inner_batch_size)
 
 
 def task_learner(network: nn.Module, options: Options, seed: int, device: torch.device) -> TaskLearner:
@@ -122,10 +122,10 @@ def scores(model: Model, tasks: Tasks) -> Tensor:
     MetaState(learner).load_state_dict(model.extra)
     model.network.train()
     each = zip(tasks.support_images(), tasks.query_images(), strict=True)
-    draws: Draws = make_draws(model.device, "test", len(tasks.labels))
+    generators: TaskGenerators = make_generators(model.device, "test", len(tasks.labels))
     with torch.enable_grad():
         answers = [
-            adapt_to_task(learner, support, tasks.labels, query, options.adaptation, draws).logits
+            adapt_to_task(learner, support, tasks.labels, query, options.adaptation, generators).logits
             for support, query in each
         ]
     model.network.eval()

@@ -9,14 +9,15 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor, nn
 
-from metantk import devices, transforms
 from metantk.backbones.drop import Drop
+from metantk.data import transforms
 from metantk.learners import heads
-from metantk.learners.base import Moment, Outcome
+from metantk.learners.base import Outcome, StepContext
 from metantk.learners.episodic import TaskSampler, prepare, steps_of_epoch
 from metantk.models import Model, Tasks
 from metantk.options.learners.metaoptnet import Options
-from metantk.training import Pictures
+from metantk.runtime import devices
+from metantk.training import ImageData
 
 
 def outputs(options: Options, classes: int) -> int:
@@ -35,45 +36,50 @@ class Scale(nn.Module):
 class Learner:
     """Stochastic gradient descent with Nesterov momentum on the loss of tasks' queries."""
 
-    def __init__(self, options: Options, network: nn.Module, pictures: Pictures, seed: int) -> None:
+    def __init__(self, options: Options, network: nn.Module, data: ImageData, seed: int) -> None:
         devices.set_precision(options.precision)
-        devices.lowered(options.precision, pictures.device)  # refuses what the device cannot do
-        self.options, self.network, self.pictures, self.seed = options, network, pictures, seed
-        self.epochs, self.steps = options.epochs, options.steps
+        devices.lowered(options.precision, data.device)  # refuses what the device cannot do
+        self.options, self.network, self.data, self.seed = options, network, data, seed
+        self.epochs, self.steps = options.epochs, options.steps_per_epoch
         self.validate = self._validate if options.validation_episodes else None
         self.sampler = TaskSampler(
-            pictures, seed, tasks=options.tasks, ways=options.ways, shots=options.shots, queries=options.queries
+            data,
+            seed,
+            tasks=options.meta_batch_size,
+            ways=options.ways,
+            shots=options.shots,
+            queries=options.queries,
         )
-        self.extra = Scale().to(pictures.device)
+        self.extra = Scale().to(data.device)
         self.parameters = [*network.parameters(), *self.extra.parameters()]
         self.optimiser = torch.optim.SGD(
             self.parameters,
-            lr=options.learning_rate,
+            lr=options.lr,
             momentum=options.momentum,
             nesterov=True,
             weight_decay=options.weight_decay,
         )
 
-    def learning_rate(self, epoch: int) -> float:
-        return self.options.learning_rate * self.options.factor(epoch)
+    def lr(self, epoch: int) -> float:
+        return self.options.lr * self.options.factor(epoch)
 
-    def numbers(self, epoch: int, first: int) -> Iterator[Tensor]:
+    def indices(self, epoch: int, first: int) -> Iterator[Tensor]:
         return steps_of_epoch([self.sampler], epoch, first, self.steps)
 
-    def step(self, images: Tensor, labels: Tensor, moment: Moment) -> Outcome:
+    def step(self, images: Tensor, labels: Tensor, context: StepContext) -> Outcome:
         """Supports and queries pass the network apart, each with statistics of their own (published code)."""
         sampler, device = self.sampler, images.device
         drop = Drop(
             self.options.drop_rate,
-            progress=(moment.epoch + 1) / self.epochs,
-            step=moment.epoch * self.steps + moment.step,
-            generator=moment.generator("drop", device),
+            progress=(context.epoch + 1) / self.epochs,
+            step=context.epoch * self.steps + context.step,
+            generator=context.generator("drop", device),
         )
-        pictures = prepare(images, self.pictures, self.options.augmentation, moment)
+        inputs = prepare(images, self.data, self.options.augmentation, context)
         with devices.lowered(self.options.precision, device):
             support, query = (
                 self.network.features(part.flatten(0, 1), drop).float().unflatten(0, part.shape[:2])
-                for part in sampler.split(pictures)
+                for part in sampler.split(inputs)
             )
         logits = self.extra.scale * task_logits(
             self.options, support, sampler.labels(sampler.shots, device), query, ways=sampler.ways
@@ -85,33 +91,33 @@ class Learner:
         return Outcome(loss.detach(), correct, len(targets))
 
     @torch.no_grad()
-    def _validate(self, pictures: Pictures, epoch: int, advance: Callable[[], None]) -> float:
-        """Episodes of an epoch's own; the network is in evaluation mode, and pictures are not augmented."""
+    def _validate(self, data: ImageData, epoch: int, advance: Callable[[], None]) -> float:
+        """Episodes of an epoch's own; the network is in evaluation mode, and images are not augmented."""
         options, shots, queries = self.options, self.options.validation_shots, self.options.validation_queries
         sampler = TaskSampler(
-            pictures, self.seed, tasks=1, ways=options.ways, shots=shots, queries=queries, where="validation split"
+            data, self.seed, tasks=1, ways=options.ways, shots=shots, queries=queries, where="validation split"
         )
-        numbers = range(options.validation_episodes)
-        chunks = [numbers[first : first + options.tasks] for first in numbers[:: options.tasks]]
-        orders = (torch.cat([sampler.numbers(epoch, number) for number in chunk]) for chunk in chunks)
-        labels = sampler.labels(shots, pictures.device)
-        targets = sampler.labels(queries, pictures.device)
+        indices = range(options.validation_episodes)
+        chunks = [indices[first : first + options.meta_batch_size] for first in indices[:: options.meta_batch_size]]
+        orders = (torch.cat([sampler.indices(epoch, index) for index in chunk]) for chunk in chunks)
+        labels = sampler.labels(shots, data.device)
+        targets = sampler.labels(queries, data.device)
         self.network.eval()
-        right = torch.zeros((), dtype=torch.int64, device=pictures.device)
-        for images, _ in pictures.batches(orders):
-            prepared = transforms.normalise(transforms.to_float(images), pictures.mean, pictures.std)
+        correct = torch.zeros((), dtype=torch.int64, device=data.device)
+        for images, _ in data.batches(orders):
+            prepared = transforms.normalise(transforms.to_float(images), data.mean, data.std)
             features = self.network.features(prepared).unflatten(0, (-1, sampler.size))
             support, query = features.split([options.ways * shots, options.ways * queries], dim=1)
             logits = task_logits(options, support, labels.expand(len(support), -1), query, ways=options.ways)
-            right += (logits.argmax(-1) == targets).sum()
+            correct += (logits.argmax(-1) == targets).sum()
             advance()
-        return 100 * right.item() / (options.validation_episodes * targets.numel())
+        return 100 * correct.item() / (options.validation_episodes * targets.numel())
 
 
 def task_logits(options: Options, support: Tensor, labels: Tensor, query: Tensor, *, ways: int) -> Tensor:
     """Of the classifier of each task, `(tasks, queries, ways)`, without the scale."""
     if options.head == "svm":
-        return heads.svm_logits(support, labels, query, ways=ways, penalty=options.penalty)
+        return heads.svm_logits(support, labels, query, ways=ways, penalty=options.svm_c)
     return heads.ridge_logits(support, labels, query, ways=ways, ridge=options.ridge)
 
 

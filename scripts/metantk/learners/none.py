@@ -5,10 +5,10 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-from metantk.learners.base import Moment, Outcome
+from metantk.learners.base import Outcome, StepContext
 from metantk.learners.rfs import scores as scores
 from metantk.options.learners.none import Options
-from metantk.training import Pictures
+from metantk.training import ImageData
 
 
 def outputs(options: Options, classes: int) -> int:
@@ -21,15 +21,15 @@ class Learner:
     extra = None
     epochs = steps = 0
 
-    def __init__(self, options: Options, network: nn.Module, pictures: Pictures, seed: int) -> None:
+    def __init__(self, options: Options, network: nn.Module, data: ImageData, seed: int) -> None:
         self.network = network
         self.optimiser = torch.optim.SGD(network.parameters(), lr=0.0)
 
-    def learning_rate(self, epoch: int) -> float:
+    def lr(self, epoch: int) -> float:
         return 0.0
 
-    def numbers(self, epoch: int, first: int) -> Iterator[Tensor]:
+    def indices(self, epoch: int, first: int) -> Iterator[Tensor]:
         return iter(())
 
-    def step(self, images: Tensor, labels: Tensor, moment: Moment) -> Outcome:
+    def step(self, images: Tensor, labels: Tensor, context: StepContext) -> Outcome:
         raise NotImplementedError("a learner without epochs takes no step")

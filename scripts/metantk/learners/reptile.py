@@ -9,16 +9,16 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.optim import SGD, Adam, Optimizer
 
-from metantk import devices
-from metantk.devices import generator
-from metantk.learners.base import Moment, Outcome
+from metantk.learners.base import Outcome, StepContext
 from metantk.learners.episodic import TaskSampler, prepare, require_ways, steps_of_epoch
 from metantk.learners.maml import cosine_rate
 from metantk.models import Model, Tasks
 from metantk.options.learners.reptile import Options
+from metantk.runtime import devices
+from metantk.runtime.devices import generator
+from metantk.runtime.files import InputError
 from metantk.searches.reptile import mean_displacements
-from metantk.storage import InputError
-from metantk.training import Pictures
+from metantk.training import ImageData
 
 
 def outputs(options: Options, classes: int) -> int:
@@ -30,44 +30,44 @@ class Learner:
 
     extra = None
 
-    def __init__(self, options: Options, network: nn.Module, pictures: Pictures, seed: int) -> None:
+    def __init__(self, options: Options, network: nn.Module, data: ImageData, seed: int) -> None:
         devices.set_precision(options.precision)
-        self.options, self.network, self.pictures = options, network, pictures
-        self.epochs, self.steps = options.epochs, options.steps
+        self.options, self.network, self.data = options, network, data
+        self.epochs, self.steps = options.epochs, options.steps_per_epoch
         self.sampler = TaskSampler(
-            pictures, seed, tasks=options.tasks, ways=options.ways, shots=options.shots, queries=0
+            data, seed, tasks=options.meta_batch_size, ways=options.ways, shots=options.shots, queries=0
         )
-        self.optimiser = torch.optim.SGD(network.parameters(), lr=options.learning_rate)
+        self.optimiser = torch.optim.SGD(network.parameters(), lr=options.meta_lr)
         self.inner = inner_optimiser(
-            network, options.inner_optimiser, rate=options.inner_rate, weight_decay=options.weight_decay
+            network, options.inner_optimiser, rate=options.inner_lr, weight_decay=options.weight_decay
         )
 
-    def learning_rate(self, epoch: int) -> float:
-        if self.options.schedule == "constant":
-            return self.options.learning_rate
-        return cosine_rate(epoch, epochs=self.epochs, rate=self.options.learning_rate)
+    def lr(self, epoch: int) -> float:
+        if self.options.lr_schedule == "constant":
+            return self.options.meta_lr
+        return cosine_rate(epoch, epochs=self.epochs, rate=self.options.meta_lr)
 
-    def numbers(self, epoch: int, first: int) -> Iterator[Tensor]:
+    def indices(self, epoch: int, first: int) -> Iterator[Tensor]:
         return steps_of_epoch([self.sampler], epoch, first, self.steps)
 
-    def step(self, images: Tensor, labels: Tensor, moment: Moment) -> Outcome:
-        """Each task takes batches of its pictures, drawn with replacement; the loss is that of its last batches.
+    def step(self, images: Tensor, labels: Tensor, context: StepContext) -> Outcome:
+        """Each task takes batches of its images, drawn with replacement; the loss is that of its last batches.
 
         Its optimiser begins anew, so that a resumed training needs no state of it.
         """
         options, sampler = self.options, self.sampler
-        pictures, _ = sampler.split(prepare(images, self.pictures, None, moment))
+        inputs, _ = sampler.split(prepare(images, self.data, None, context))
         own = sampler.labels(sampler.shots, images.device)
-        shape = (sampler.tasks, options.inner_steps * options.batch)
-        chosen = torch.randint(pictures.shape[1], shape, generator=moment.generator("reptile batches"))
+        shape = (sampler.tasks, options.inner_steps * options.inner_batch_size)
+        chosen = torch.randint(inputs.shape[1], shape, generator=context.generator("reptile batches"))
         chosen = devices.upload(chosen, images.device)
         tasks = torch.arange(sampler.tasks, device=images.device)[:, None]
         batches = [
-            part.unflatten(1, (options.inner_steps, options.batch))
-            for part in (pictures[tasks, chosen], own[tasks, chosen])
+            part.unflatten(1, (options.inner_steps, options.inner_batch_size))
+            for part in (inputs[tasks, chosen], own[tasks, chosen])
         ]
-        losses, right = reptile_displacement(self.network, *batches, self.inner)
-        return Outcome(losses[:, -1].mean(), right[:, -1].sum(), sampler.tasks * options.batch)
+        losses, correct = reptile_displacement(self.network, *batches, self.inner)
+        return Outcome(losses[:, -1].mean(), correct[:, -1].sum(), sampler.tasks * options.inner_batch_size)
 
 
 def scores(model: Model, tasks: Tasks) -> Tensor:
@@ -89,11 +89,13 @@ def _adapted(model: Model, support: Tensor, labels: Tensor, query: Tensor) -> Te
     options = model.learner
     network = copy.deepcopy(model.network).train(options.transductive)
     optimiser = inner_optimiser(
-        network, options.inner_optimiser, rate=options.inner_rate, weight_decay=options.weight_decay
+        network, options.inner_optimiser, rate=options.inner_lr, weight_decay=options.weight_decay
     )
     draws = generator("reptile test", len(labels))
     for _ in range(options.test_steps):
-        chosen = torch.randint(len(labels), (min(options.batch, len(labels)),), generator=draws).to(labels.device)
+        chosen = torch.randint(len(labels), (min(options.inner_batch_size, len(labels)),), generator=draws).to(
+            labels.device
+        )
         optimiser.zero_grad()
         functional.cross_entropy(network(support[chosen]), labels[chosen]).backward()
         optimiser.step()
@@ -138,7 +140,7 @@ def reptile_displacement(
     parameters = list(network.parameters())
     state = [*parameters, *network.buffers()]
     losses = torch.zeros(labels.shape[:2], dtype=parameters[0].dtype, device=labels.device)
-    right = torch.zeros(labels.shape[:2], dtype=torch.int64, device=labels.device)
+    correct = torch.zeros(labels.shape[:2], dtype=torch.int64, device=labels.device)
 
     def learn(task: int) -> None:
         if not keep_moments:
@@ -150,9 +152,9 @@ def reptile_displacement(
             loss.backward()
             optimiser.step()
             losses[task, step] = loss.detach()
-            right[task, step] = (logits.detach().argmax(1) == labels[task, step]).sum()
+            correct[task, step] = (logits.detach().argmax(1) == labels[task, step]).sum()
 
     moves = mean_displacements(state, len(images), learn)
     for parameter, move in zip(parameters, moves, strict=False):
         parameter.grad = -move
-    return losses, right
+    return losses, correct

@@ -8,14 +8,15 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-from metantk import devices, transforms
 from metantk.backbones.drop import Drop
-from metantk.devices import generator
+from metantk.data import transforms
 from metantk.learners import linear
-from metantk.learners.base import Moment, Outcome
+from metantk.learners.base import Outcome, StepContext
 from metantk.models import Model, Tasks
 from metantk.options.learners.rfs import Options
-from metantk.training import Pictures
+from metantk.runtime import devices
+from metantk.runtime.devices import generator
+from metantk.training import ImageData
 
 CLASSIFIERS = {"logistic_regression": linear.logistic_regression, "svm": linear.hinge_loss}
 
@@ -29,41 +30,41 @@ class Learner:
 
     extra = None
 
-    def __init__(self, options: Options, network: nn.Module, pictures: Pictures, seed: int) -> None:
+    def __init__(self, options: Options, network: nn.Module, data: ImageData, seed: int) -> None:
         devices.set_precision(options.precision)
-        devices.lowered(options.precision, pictures.device)  # refuses what the device cannot do
-        self.options, self.network, self.pictures, self.seed = options, network, pictures, seed
+        devices.lowered(options.precision, data.device)  # refuses what the device cannot do
+        self.options, self.network, self.data, self.seed = options, network, data, seed
         self.optimiser = torch.optim.SGD(
             network.parameters(),
-            lr=options.learning_rate,
+            lr=options.lr,
             momentum=options.momentum,
             weight_decay=options.weight_decay,
         )
         self.epochs = options.epochs
-        self.batch_size = min(options.batch_size, len(pictures.labels))
-        self.steps = len(pictures.labels) // self.batch_size
+        self.batch_size = min(options.batch_size, len(data.labels))
+        self.steps = len(data.labels) // self.batch_size
 
-    def learning_rate(self, epoch: int) -> float:
+    def lr(self, epoch: int) -> float:
         passed = sum(epoch >= milestone for milestone in self.options.falls)
-        return self.options.learning_rate * self.options.decay**passed
+        return self.options.lr * self.options.lr_decay**passed
 
-    def numbers(self, epoch: int, first: int) -> Iterator[Tensor]:
+    def indices(self, epoch: int, first: int) -> Iterator[Tensor]:
         """Shuffled; an incomplete last batch is dropped."""
-        order = torch.randperm(len(self.pictures.labels), generator=generator("order", self.seed, epoch))
+        order = torch.randperm(len(self.data.labels), generator=generator("order", self.seed, epoch))
         for step in range(first, self.steps):
             yield order[step * self.batch_size : (step + 1) * self.batch_size]
 
-    def step(self, images: Tensor, labels: Tensor, moment: Moment) -> Outcome:
-        pictures = transforms.augment(images, self.options.augmentation, moment.generator("augmentation"))
-        pictures = transforms.normalise(pictures, self.pictures.mean, self.pictures.std)
+    def step(self, images: Tensor, labels: Tensor, context: StepContext) -> Outcome:
+        inputs = transforms.augment(images, self.options.augmentation, context.generator("augmentation"))
+        inputs = transforms.normalise(inputs, self.data.mean, self.data.std)
         drop = Drop(
             self.options.drop_rate,
-            progress=(moment.epoch + 1) / self.epochs,
-            step=moment.epoch * self.steps + moment.step,
-            generator=moment.generator("drop path", images.device),
+            progress=(context.epoch + 1) / self.epochs,
+            step=context.epoch * self.steps + context.step,
+            generator=context.generator("drop path", images.device),
         )
         with devices.lowered(self.options.precision, images.device):
-            logits = self.network(pictures, drop)
+            logits = self.network(inputs, drop)
         loss = nn.functional.cross_entropy(logits.float(), labels)
         devices.backward(loss, self.network.parameters(), self.options.precision)
         return Outcome(loss.detach(), (logits.detach().argmax(1) == labels).sum(), len(labels))

@@ -5,7 +5,7 @@ from typing import Annotated, ClassVar, NamedTuple, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from metantk.storage import LONGEST_LINE, InputError, shorten
+from metantk.runtime.files import LONGEST_LINE, InputError, shorten
 
 NAME = r"^[a-z0-9][a-z0-9_-]*$"
 NAME_RULE = "names are small letters, digits, `-` and `_`, and begin with a letter or digit"
@@ -20,15 +20,15 @@ class Need(NamedTuple):
     Attributes:
         part: train, val or test.
         classes: at least so many.
-        each: pictures of each class.
-        pictures: of all classes together.
-        side: height and width of a picture, in pixels.
+        each: images of each class.
+        images: of all classes together.
+        side: height and width of an image, in pixels.
     """
 
-    part: str
+    split: str
     classes: int = 1
     each: int = 1
-    pictures: int = 1
+    images: int = 1
     side: int = 1
 
 
@@ -53,7 +53,7 @@ class Options(BaseModel):
         return self
 
     @property
-    def parts(self) -> list[tuple[str, str]]:
+    def splits(self) -> list[tuple[str, str]]:
         """Other kinds that these options name, as (family, kind): their modules are part of the stage's code."""
         return []
 
@@ -116,7 +116,7 @@ def explain_all(problems: list[dict]) -> str:
 
 
 def explain(problem: dict) -> str:
-    place = ".".join(shorten(str(part), LONGEST_VALUE) for part in problem["loc"])
+    place = ".".join(shorten(str(split), LONGEST_VALUE) for split in problem["loc"])
     if problem["type"] == "extra_forbidden":
         return f"unknown key '{place}'"
     if problem["type"] == "missing":

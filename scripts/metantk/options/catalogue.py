@@ -29,7 +29,7 @@ from metantk.options.learners.none import NoneOptions
 from metantk.options.learners.reptile import ReptileOptions
 from metantk.options.learners.rfs import RfsOptions
 from metantk.options.searches.autometa import AutoMetaOptions
-from metantk.options.searches.fit import FitOptions
+from metantk.options.searches.bayesian_optimisation import BayesianOptimisationOptions
 from metantk.options.searches.fixed import FixedOptions
 from metantk.options.searches.given import GivenOptions
 from metantk.options.searches.metanas import MetaNasOptions
@@ -49,7 +49,7 @@ KINDS: dict[str, dict[str, type[Options]]] = {
     },
     "searches": {
         "prune": PruneOptions,
-        "fit": FitOptions,
+        "bayesian-optimisation": BayesianOptimisationOptions,
         "sample": SampleOptions,
         "given": GivenOptions,
         "fixed": FixedOptions,
@@ -129,16 +129,16 @@ NAMED: dict[str, dict[str, dict]] = {
         "te-nas": {"kind": "prune", "criteria": ["ntk_condition", "linear_regions"]},
         "linear-regions": {"kind": "prune", "criteria": ["linear_regions"]},
         # The same questions, asked of whole architectures.
-        "metantk-fit": {"kind": "fit", "criteria": ["meta_ntk_condition"]},
-        "ntk-fit": {"kind": "fit", "criteria": ["ntk_condition"]},
+        "metantk-bo": {"kind": "bayesian-optimisation", "criteria": ["meta_ntk_condition"]},
+        "ntk-bo": {"kind": "bayesian-optimisation", "criteria": ["ntk_condition"]},
         # Not without training: a measurement costs a short one, so there are few.
-        "trained-fit": {
-            "kind": "fit",
+        "short-training-bo": {
+            "kind": "bayesian-optimisation",
             "criteria": ["short_training"],
-            "first_sample": 24,
-            "block": 8,
-            "measurements": 48,
-            "certificate": 12,
+            "initial_samples": 24,
+            "samples_per_round": 8,
+            "max_evaluations": 48,
+            "random_comparisons": 12,
         },
         "random": {"kind": "sample"},
         "fixed": {"kind": "fixed"},
@@ -159,20 +159,20 @@ NAMED: dict[str, dict[str, dict]] = {
     "learners": {
         "rfs": {"kind": "rfs"},
         # RFS's own recipe for ResNet-12; the paper trains its cells with smaller rates.
-        "rfs-resnet12": {"kind": "rfs", "learning_rate": 0.05, "drop_rate": 0.1},
+        "rfs-resnet12": {"kind": "rfs", "lr": 0.05, "drop_rate": 0.1},
         "maml": {"kind": "maml"},
         "maml-first-order": {"kind": "maml", "first_order": True},
         "maml-plus-plus": {
             "kind": "maml",
             "test_steps": 5,
-            "multi_step_epochs": 15,
-            "learned_rates": True,
-            "step_norms": True,
-            "schedule": "cosine",
+            "multi_step_loss_epochs": 15,
+            "learn_inner_lr": True,
+            "per_step_batch_norm": True,
+            "lr_schedule": "cosine",
         },
         "anil": {"kind": "maml", "adapt": "head"},
         # Trained as ANIL, tested without a head: the paper's row ANIL.
-        "nil": {"kind": "maml", "adapt": "head", "answer": "nil"},
+        "nil": {"kind": "maml", "adapt": "head", "test_classifier": "nil"},
         "reptile": {"kind": "reptile"},
         "metaoptnet": {"kind": "metaoptnet"},
         "metaoptnet-ridge": {"kind": "metaoptnet", "head": "ridge"},
@@ -186,9 +186,9 @@ TITLES: dict[str, dict[str, str]] = {
         "metantk": "MetaNTK-NAS",
         "te-nas": "TE-NAS",
         "linear-regions": "Linear Region",
-        "metantk-fit": "MetaNTK-NAS (fit)",
-        "ntk-fit": "NTK (fit)",
-        "trained-fit": "Short training (fit)",
+        "metantk-bo": "MetaNTK (Bayesian optimisation)",
+        "ntk-bo": "NTK (Bayesian optimisation)",
+        "short-training-bo": "Short training (Bayesian optimisation)",
         "random": "Random Cell",
         **dict.fromkeys(
             [f"metantk-cells-{dataset}-{cells}" for dataset in ("mini", "tiered") for cells in (5, 8)],

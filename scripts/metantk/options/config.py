@@ -13,7 +13,6 @@ from typing import Annotated, NamedTuple
 import yaml
 from pydantic import AfterValidator, BeforeValidator, Field, PrivateAttr, model_validator
 
-from metantk import plugins
 from metantk.options import catalogue
 from metantk.options.base import Name, Need, Options, Seed, glance, parse, parse_part
 from metantk.options.criteria.gradients import GradientsOptions
@@ -27,7 +26,8 @@ from metantk.options.dataset import DatasetOptions, check_outside, unknown_word
 from metantk.options.evaluation import EvaluationOptions
 from metantk.options.study import StudyOptions
 from metantk.options.theory import TheoryOptions
-from metantk.storage import SCRIPTS, InputError, parse_json, read_text
+from metantk.runtime import plugins
+from metantk.runtime.files import SCRIPTS, InputError, parse_json, read_text
 
 NameList = Annotated[list[Name], Field(min_length=1)]
 Names = Annotated[
@@ -55,7 +55,7 @@ FORMER = {
 
 
 # What lies in the folder of results beside the data sets.
-FOLDERS = {"benchmarks", "criteria", "figures", "logs", "tables", "tables_so_far", "theory"}
+FOLDERS = {"benchmarks", "criteria", "figures", "logs", "tables", "tables_partial", "theory"}
 
 
 # Folders of the repository that no results may mix with.
@@ -191,7 +191,7 @@ class Config(Options):
                 )
             options = self._options_class(family, kind)
             for key in entry:
-                if key == "settings":
+                if key in ("settings", "criteria_options"):
                     raise InputError(f"{family}.{name}: options of criteria stand in the section `criteria`")
                 if key not in options.model_fields:
                     raise InputError(f"{family}.{name}: unknown key '{key}'")
@@ -223,7 +223,7 @@ class Config(Options):
             raise InputError(f"{where} has nothing to find: leave out its search ({chain.search})")
 
     def _check_sizes(self) -> None:
-        """Pictures that are brought to a size have one that every row can take."""
+        """Images that are brought to a size have one that every row can take."""
         of, side = max(((of, need.side) for of, need in self.needs()), key=lambda each: each[1])
         for name, options in self.datasets.items():
             if options.image_size is not None and options.image_size < side:
@@ -233,12 +233,14 @@ class Config(Options):
 
     def _check_criteria(self) -> None:
         """Each section of `criteria` belongs to a criterion: a built-in one, or one that a search names."""
-        if self.study.settings:
+        if self.study.criteria_options:
             raise InputError("study: options of criteria stand in the section `criteria`")
         defaults = catalogue.KINDS["searches"].keys()  # entries of these names need be no whole searches
         names = self.searches.keys() - defaults | {chain.search for chain in self.chains}
-        sections = {section for name in sorted(names) for section in getattr(self.search(name), "settings", {})}
-        sections |= self.whole_study.settings.keys()
+        sections = {
+            section for name in sorted(names) for section in getattr(self.search(name), "criteria_options", {})
+        }
+        sections |= self.whole_study.criteria_options.keys()
         if unknown := sorted((self.criteria.model_extra or {}).keys() - sections):
             known = ", ".join([*catalogue.SECTIONS, *sorted(sections - catalogue.SECTIONS.keys())])
             raise InputError(f"criteria: unknown key '{unknown[0]}'; no search uses it (there are {known})")
@@ -255,9 +257,9 @@ class Config(Options):
         Options of criteria that it does not use are left out: changing them leaves its searches valid.
         """
         options = self._resolve("searches", name)
-        if "settings" not in type(options).model_fields:
+        if "criteria_options" not in type(options).model_fields:
             return options
-        return options.model_copy(update={"settings": self._settings(self._kinds(options))})
+        return options.model_copy(update={"criteria_options": self._settings(self._kinds(options))})
 
     @property
     def whole_study(self) -> StudyOptions:
@@ -265,12 +267,12 @@ class Config(Options):
         free = [name for name in catalogue.CRITERIA if name != "short_training"]
         study = self.study.model_copy(update={"criteria": self.study.criteria or free})
         with_training = [*study.kinds.values(), "short_training"]
-        return study.model_copy(update={"settings": self._settings(with_training)})
+        return study.model_copy(update={"criteria_options": self._settings(with_training)})
 
     @staticmethod
     def _kinds(options: Options) -> Iterable[str]:
         """The criteria of a search; none of one that measures none."""
-        return options.kinds.values() if "settings" in type(options).model_fields else []
+        return options.kinds.values() if "criteria_options" in type(options).model_fields else []
 
     def _settings(self, kinds: Iterable[str]) -> dict[str, dict]:
         """The sections of `criteria` that these criteria use, in full."""

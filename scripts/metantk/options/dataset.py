@@ -7,7 +7,7 @@ from typing import Annotated
 from pydantic import Field, field_validator, model_validator
 
 from metantk.options.base import Count, Options, Seed
-from metantk.storage import InputError
+from metantk.runtime.files import InputError
 
 # Sources that are fetched where they are missing; besides them `glyphs` is drawn, and every other is a folder.
 TORCHVISION = "torchvision:"
@@ -29,34 +29,34 @@ FETCHED_SOURCES = ("cifar-fs", "fc100", "omniglot", *(f"{TORCHVISION}{name}" for
 NAMED_SOURCES = ("glyphs", *FETCHED_SOURCES)
 # Options that not every source has.
 ONLY_GLYPHS, ONLY_OMNIGLOT = ("images_per_class",), ("rotations",)
-ONLY_TORCHVISION, ONLY_FOLDERS = ("published_split",), ("keep_together", "leave_out_unreadable")
+ONLY_TORCHVISION, ONLY_FOLDERS = ("published_split",), ("split_by_group", "skip_unreadable")
 
 
 class DatasetOptions(Options):
-    """Where the pictures come from and how large they are kept (stage prepare_dataset)."""
+    """Where the images come from and how large they are kept (stage prepare_dataset)."""
 
     source: str = Field(
         min_length=1,
         description="`glyphs` (drawn from fonts, needs nothing), `cifar-fs`, `fc100`, `omniglot` or one of "
         "torchvision's, such as `torchvision:Caltech101` (fetched where they are missing), or a folder: of "
-        "pictures, or of the files of miniImageNet, tieredImageNet, CIFAR-FS or FC100 as they circulate",
+        "images, or of the files of miniImageNet, tieredImageNet, CIFAR-FS or FC100 as they circulate",
     )
     image_size: Annotated[int, Field(ge=8, le=1024)] | None = Field(
         None,
-        description="height and width of the kept pictures, in pixels; null: the source's own, 28 for `glyphs` and "
-        "`omniglot`, 84 for a folder of pictures",
+        description="height and width of the kept images, in pixels; null: the source's own, 28 for `glyphs` and "
+        "`omniglot`, 84 for a folder of images",
     )
     images_per_class: int = Field(
         60,
         ge=2,
         le=10_000,
-        description="pictures drawn per class, for `glyphs` only; all others give all they have",
+        description="images drawn per class, for `glyphs` only; all others give all they have",
     )
-    ways: Count = Field(5, description="classes that each part must have at least; for a folder of pictures")
+    ways: Count = Field(5, description="classes that each part must have at least; for a folder of images")
     seed: Seed = Field(
         0, description="of the drawing (`glyphs`) or of the split by class (an unsplit folder, torchvision's)"
     )
-    keep_together: bool = Field(
+    split_by_group: bool = Field(
         False,
         description="of an unsplit folder of nested folders: classes of the same parent folder go to the same part",
     )
@@ -65,9 +65,9 @@ class DatasetOptions(Options):
         description="`torchvision:` DTD, Flowers102 and FGVCAircraft have the class split of Meta-Dataset; false, "
         "and all others: split by `seed`",
     )
-    leave_out_unreadable: bool = Field(
+    skip_unreadable: bool = Field(
         False,
-        description="leave out files of a folder that are no readable pictures, and name them in manifest.json, "
+        description="leave out files of a folder that are no readable images, and name them in manifest.json, "
         "instead of stopping",
     )
     rotations: bool = Field(
@@ -97,7 +97,7 @@ class DatasetOptions(Options):
 
 
 def check_outside(folder: Path, source: str) -> None:
-    """Refuse to write among the pictures of a source.
+    """Refuse to write among the images of a source.
 
     Raises:
         InputError: the folder, or that of a split in it, is or lies in that of the source.
@@ -106,7 +106,7 @@ def check_outside(folder: Path, source: str) -> None:
         return
     for place in (folder, *(folder / part for part in ("train", "val", "test"))):
         if Path(source).resolve() in (place.resolve(), *place.resolve().parents):
-            raise InputError(f"{place}: is or lies in {source}, whose files are pictures; name another place")
+            raise InputError(f"{place}: is or lies in {source}, whose files are images; name another place")
 
 
 def unknown_word(source: str) -> str | None:

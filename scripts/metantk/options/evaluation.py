@@ -15,15 +15,13 @@ class EvaluationOptions(Options):
 
     episodes: int = Field(1000, ge=2, description="episodes per number of shots")
     ways: int = Field(5, ge=2, description="classes per episode")
-    shots: list[Count] = Field(
-        [1, 5], min_length=1, description="support pictures per class, one table column each"
-    )
-    queries: Count = Field(15, description="query pictures per class (published code: 50)")
-    copies: Count = Field(5, description="augmented copies of each support picture")
-    pool: Count | None = Field(
+    shots: list[Count] = Field([1, 5], min_length=1, description="support images per class, one table column each")
+    queries: Count = Field(15, description="query images per class (published code: 50)")
+    support_copies: Count = Field(5, description="augmented copies of each support image")
+    support_copy_pool: Count | None = Field(
         10,
-        description="copies that are made of a picture in all (`copies` of them, if that is more): each episode "
-        "draws its own among them, which saves most of the time; null: made anew for each episode, as published",
+        description="Number of augmented copies made of each image in all, at least `support_copies`; each episode "
+        "samples its own among them, which saves most of the time. null: made anew for each episode, as published",
     )
     classifier: Annotated[
         Annotated[Classifier, Tag("name")] | Annotated[dict[str, Classifier], Tag("by_shots")],

@@ -16,7 +16,7 @@ class StudyOptions(MeasuringOptions):
     criteria: Criteria | None = Field(
         None, description="what is compared, as of `prune`; null: all built-in ones that train nothing"
     )
-    draws: Count = Field(3, description="of weights and pictures, the same for all architectures; scores are means")
+    repeats: Count = Field(3, description="of weights and images, the same for all architectures; scores are means")
     short_training: list[Epochs] = Field(
         [0.25, 1.0, 2.0, 4.0],
         description="epochs of one short training after which its validation accuracy is a criterion, too",

@@ -47,8 +47,8 @@ class TheoryLearnerOptions(Options):
     train_tasks: Count = Field(8, description="training tasks")
     test_tasks: int = Field(32, ge=2, description="test tasks, of test classes")
     ways: int = Field(3, ge=2, description="classes per task")
-    shots: Count = Field(1, description="support pictures per class")
-    queries: Count = Field(2, description="query pictures per class")
+    shots: Count = Field(1, description="support images per class")
+    queries: Count = Field(2, description="query images per class")
     steps: Count = Field(40, description="meta-training steps of the trained network")
 
 
@@ -67,10 +67,10 @@ class TheoryOptions(Options):
     sources: list[Literal["glyphs", "gaussian"]] = Field(
         ["glyphs", "gaussian"], min_length=1, description="tasks: pooled glyphs, clouds around random means"
     )
-    side: int = Field(6, ge=3, le=24, description="height and width of the grey inputs, in pixels")
+    image_size: int = Field(6, ge=3, le=24, description="height and width of the grey inputs, in pixels")
     ways: int = Field(2, ge=2, description="classes per task, and outputs of the networks")
     shots: Count = Field(
-        2, description="support pictures per class, and as many queries: else the printed Eq. 11 has no shape"
+        2, description="support images per class, and as many queries: else the printed Eq. 11 has no shape"
     )
     train_tasks: int = Field(2, ge=2, description="tasks between which kernels stand and on which networks train")
     test_tasks: Count = Field(2, description="tasks on which trained networks are compared with Eq. 12")
@@ -80,7 +80,7 @@ class TheoryOptions(Options):
     inner_steps: Count = Field(2, description="Runge-Kutta steps of the inner gradient flow")
     seeds: int = Field(4, ge=2, description="draws of the weights per width")
     steps: Count = Field(40, description="meta-training steps of Theorem 1")
-    rate: float = Field(0.9, gt=0, lt=1, description="η of Theorem 1 and of Theorem 2's finite rates, in η₀")
+    lr: float = Field(0.9, gt=0, lt=1, description="η of Theorem 1 and of Theorem 2's finite rates, in η₀")
     times: list[Count] = Field(
         [1, 4], min_length=1, description="t of Theorem 2, in steps of rate η₀ (the flow runs as long)"
     )

@@ -23,8 +23,8 @@ from torch.nn import functional
 from metantk.backbones.cells import Network, stack
 from metantk.backbones.counting import count_parameters
 from metantk.backbones.initial import uniform_
-from metantk.devices import generator, numpy_generator
 from metantk.options.searches.autometa import FILLED, AutoMetaOptions
+from metantk.runtime.devices import generator, numpy_generator
 from metantk.searches.base import Checkpoint, Cost, Found, Problem
 from metantk.searches.pacing import Pacer, count_operations
 from metantk.searches.predictor import Ensemble
@@ -37,7 +37,7 @@ from metantk.space.mixed import batch_norm
 Options = AutoMetaOptions
 
 
-def meta_rate_at(iteration: int, iterations: int, rate: float) -> float:
+def meta_lr_at(iteration: int, iterations: int, rate: float) -> float:
     """A cosine from `rate` towards 0 after the last iteration."""
     return rate * (1 + math.cos(math.pi * iteration / iterations)) / 2
 
@@ -48,18 +48,20 @@ class Trainee:
     def __init__(self, network: Network, options: AutoMetaOptions, seed: int) -> None:
         self.network, self.options, self.seed = network, options, seed
         self.weights = list(network.parameters())
-        self.optimiser = make_adam(self.weights, options.weight_rate, options.weight_decay)
+        self.optimiser = make_adam(self.weights, options.inner_lr, options.weight_decay)
         self.iteration = 0
 
     def train_step(self, tasks: TaskSource) -> None:
         """One step of Reptile. All candidates see the same tasks and batches."""
 
-        def learn(number: int) -> None:
-            task = tasks.draw(self.seed, self.iteration, number)
-            self._learn(task.support, task.support_labels, self.options.steps, "training", self.iteration, number)
+        def learn(index: int) -> None:
+            task = tasks.draw(self.seed, self.iteration, index)
+            self._learn(
+                task.support, task.support_labels, self.options.inner_steps, "training", self.iteration, index
+            )
 
-        rate = meta_rate_at(self.iteration, self.options.iterations, self.options.meta_rate)
-        reptile_step([(self.weights, rate)], self.options.tasks, learn)
+        rate = meta_lr_at(self.iteration, self.options.meta_steps, self.options.meta_lr)
+        reptile_step([(self.weights, rate)], self.options.meta_batch_size, learn)
         self.iteration += 1
 
     def _learn(self, images: Tensor, labels: Tensor, steps: int, *key: str | int) -> None:
@@ -69,7 +71,7 @@ class Trainee:
             images,
             labels,
             steps=steps,
-            batch=self.options.batch,
+            batch=self.options.inner_batch_size,
             generator=generator("autometa batches", self.seed, *key),
         )
 
@@ -80,12 +82,12 @@ class Trainee:
         """
         weights, moments = snapshot(self.weights), copy.deepcopy(self.optimiser.state_dict())
         accuracies = []
-        for number in range(self.options.validation_tasks):
-            task = tasks.draw("validation", self.seed, number)
-            self._learn(task.support, task.support_labels, self.options.validation_steps, "validation", number)
+        for index in range(self.options.validation_episodes):
+            task = tasks.draw("validation", self.seed, index)
+            self._learn(task.support, task.support_labels, self.options.validation_inner_steps, "validation", index)
             with torch.no_grad():
-                right = self.network(task.query).argmax(1) == task.query_labels
-            accuracies.append(right.double().mean().item())
+                correct = self.network(task.query).argmax(1) == task.query_labels
+            accuracies.append(correct.double().mean().item())
             restore(self.weights, weights)
             self.optimiser.load_state_dict(copy.deepcopy(moments))
         return sum(accuracies) / len(accuracies)
@@ -117,9 +119,9 @@ class _Scorer:
         self.rows: list[dict] = []
         self.costs = {"training": Cost(), "validation": Cost()}
         self.unfinished: dict | None = None  # the state of a candidate that is being trained
-        if checkpoint.kept:
-            self.rows, self.unfinished = checkpoint.kept["rows"], checkpoint.kept["unfinished"]
-            self.costs = {name: Cost(**cost) for name, cost in checkpoint.kept["costs"].items()}
+        if checkpoint.state:
+            self.rows, self.unfinished = checkpoint.state["rows"], checkpoint.state["unfinished"]
+            self.costs = {name: Cost(**cost) for name, cost in checkpoint.state["costs"].items()}
         self.known = {row["cell"]: row["score"] for row in self.rows}
 
     def _tasks(self, name: str, shots: int, queries: int) -> TaskSource:
@@ -136,7 +138,7 @@ class _Scorer:
     def measure(self, cell: Cell, predicted: float | None) -> float:
         name = json.dumps(cell)
         if name in self.known:
-            self.problem.bar.update(self.options.iterations)
+            self.problem.bar.update(self.options.meta_steps)
             return self.known[name]
         genotype = genotype_of(cell, self.space)
         network = stack(
@@ -162,34 +164,34 @@ class _Scorer:
             }
         )
         self.unfinished = None
-        self.checkpoint.keep(self._state())
+        self.checkpoint.save(self._state())
         return score
 
     def _train(self, trainee: Trainee, operations: int) -> None:
-        steps, cost = self.options.tasks * self.options.steps, self.costs["training"]
-        while trainee.iteration < self.options.iterations:
+        steps, cost = self.options.meta_batch_size * self.options.inner_steps, self.costs["training"]
+        while trainee.iteration < self.options.meta_steps:
             began = time.perf_counter()
             trainee.train_step(self.training)
             cost.seconds += time.perf_counter() - began
             cost.evaluations += steps
             cost.operations += steps * operations
             self.problem.bar.update(1)
-            self.pacer.keep(lambda: self._state() | {"unfinished": trainee.state()})
+            self.pacer.save(lambda: self._state() | {"unfinished": trainee.state()})
 
     def _validate(self, trainee: Trainee, operations: int, query_operations: int) -> float:
         began, cost = time.perf_counter(), self.costs["validation"]
         score = trainee.score(self.validation)
         cost.seconds += time.perf_counter() - began
-        cost.evaluations += self.options.validation_tasks * (self.options.validation_steps + 1)
-        cost.operations += self.options.validation_tasks * (
-            self.options.validation_steps * operations + query_operations
+        cost.evaluations += self.options.validation_episodes * (self.options.validation_inner_steps + 1)
+        cost.operations += self.options.validation_episodes * (
+            self.options.validation_inner_steps * operations + query_operations
         )
         return score
 
     def _operations(self, trainee: Trainee) -> tuple[int, int]:
         """Of a step on a batch, and of answering a task's queries."""
         support, labels, _, _ = self.training.draw("counting")
-        chosen = torch.arange(self.options.batch, device=labels.device) % len(labels)
+        chosen = torch.arange(self.options.inner_batch_size, device=labels.device) % len(labels)
         query = self.validation.draw("counting").query
 
         def step() -> None:
@@ -213,7 +215,7 @@ def first_cells(operations: int, count: int | None, seed: int) -> list[Cell]:
     if count is None or count >= len(cells):
         return cells
     chosen = numpy_generator("autometa first level", seed).choice(len(cells), count, replace=False)
-    return [cells[number] for number in np.sort(chosen)]
+    return [cells[index] for index in np.sort(chosen)]
 
 
 def find(problem: Problem, options: AutoMetaOptions, seed: int, checkpoint: Checkpoint) -> Found:
@@ -229,13 +231,13 @@ def find(problem: Problem, options: AutoMetaOptions, seed: int, checkpoint: Chec
     scorer = _Scorer(problem, options, seed, checkpoint)
     operations, blocks = len(scorer.space.operations), scorer.space.nodes
     first = first_cells(operations, options.first_level, seed)
-    problem.bar.reset(total=(len(first) + (blocks - 1) * options.beam) * options.iterations)
+    problem.bar.reset(total=(len(first) + (blocks - 1) * options.beam) * options.meta_steps)
     predictor = _Timed(
         Ensemble(
             blocks=blocks,
             operations=operations,
             members=options.ensemble,
-            epochs=options.predictor_epochs,
+            epochs=options.predictor_steps,
             seed=seed,
         )
     )

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from metantk.datasets.store import Split
+from metantk.data.store import Split
 from metantk.options.base import Options
 
 
@@ -25,7 +25,7 @@ class Problem(NamedTuple):
         backbone: options of the backbone that is searched for (`cells`, `channels`).
         train: the training split.
         val: the validation split, with classes of its own.
-        mean, std: per channel, of pictures in 0..1.
+        mean, std: per channel, of images in 0..1.
         device: where networks are evaluated.
         bar: a progress bar; a search sets its `total` by `reset(total=...)` and calls `update`.
     """
@@ -42,9 +42,9 @@ class Problem(NamedTuple):
 class Checkpoint(Protocol):
     """Unfinished work: `kept` is what an earlier run that was ended has kept last (plain values and tensors)."""
 
-    kept: dict | None
+    state: dict | None
 
-    def keep(self, state: dict) -> None:
+    def save(self, state: dict) -> None:
         """Replace what is kept."""
 
 

@@ -39,9 +39,9 @@ def decode_edges(weights: np.ndarray, space: Space, *, excluded: str | None = No
     best = weights.argmax(1)
     nodes = []
     for node in range(2, 2 + space.nodes):
-        edges = [number for number, edge in enumerate(space.edges) if edge.node == node]
-        edges = sorted(edges, key=lambda number: weights[number].max(), reverse=True)[:2]
-        nodes.append([[space.operations[best[number]], space.edges[number].input] for number in edges])
+        edges = [index for index, edge in enumerate(space.edges) if edge.node == node]
+        edges = sorted(edges, key=lambda index: weights[index].max(), reverse=True)[:2]
+        nodes.append([[space.operations[best[index]], space.edges[index].input] for index in edges])
     return nodes
 
 

@@ -19,8 +19,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from metantk.backbones.initial import uniform_
-from metantk.devices import generator
 from metantk.options.searches.metanas import Adaptation, MetaNasOptions, TaskLearning
+from metantk.runtime.devices import generator
+from metantk.runtime.files import InputError
 from metantk.searches.base import Checkpoint, Cost, Found, Problem
 from metantk.searches.decoding import decode_pairs, entropy, to_genotype
 from metantk.searches.pacing import Pacer, count_operations
@@ -29,22 +30,21 @@ from metantk.searches.tasks import TaskSource
 from metantk.space.genotype import CELL_TYPES, SPACES, Space
 from metantk.space.layouts import few_shot_layout, metanas_layout
 from metantk.space.mixed import Arch, MixedNetwork, pairs_of, pairwise_mixture
-from metantk.storage import InputError
 
 Options = MetaNasOptions
 REMOVED = -1e9  # logit of an operation that is removed for good: no step of a float32 moves it
 ROWS = 200  # of the trace, about
 
 
-class Draws(NamedTuple):
-    """Generators of a task: of its batches, on the CPU, and of drop path, on the pictures' device."""
+class TaskGenerators(NamedTuple):
+    """Generators of a task: of its batches, on the CPU, and of drop path, on the images' device."""
 
     batches: torch.Generator
     paths: torch.Generator
 
 
-def make_draws(device: torch.device, *key: int | str) -> Draws:
-    return Draws(generator("metanas batches", *key), generator("metanas paths", *key, device=device))
+def make_generators(device: torch.device, *key: int | str) -> TaskGenerators:
+    return TaskGenerators(generator("metanas batches", *key), generator("metanas paths", *key, device=device))
 
 
 class Alphas(NamedTuple):
@@ -70,8 +70,8 @@ class TaskLearner:
     def __init__(self, network: MixedNetwork, alphas: dict[str, Alphas], options: TaskLearning) -> None:
         self.network, self.alphas, self.options = network, alphas, options
         self.weights = list(network.parameters())
-        self.weight_optimiser = make_adam(self.weights, options.weight_rate)
-        self.alpha_optimiser = make_adam(self.alpha_tensors, options.alpha_rate, options.alpha_decay)
+        self.weight_optimiser = make_adam(self.weights, options.inner_lr)
+        self.alpha_optimiser = make_adam(self.alpha_tensors, options.arch_inner_lr, options.arch_weight_decay)
 
     @property
     def alpha_tensors(self) -> list[Tensor]:
@@ -86,16 +86,16 @@ class TaskLearner:
         }
 
     def loss(
-        self, images: Tensor, labels: Tensor, arch: Arch, threshold: float, rate: float, draws: Draws
+        self, images: Tensor, labels: Tensor, arch: Arch, threshold: float, rate: float, generators: TaskGenerators
     ) -> Tensor:
-        logits = self.network(images, arch, threshold=threshold, rate=rate, generator=draws.paths)
+        logits = self.network(images, arch, threshold=threshold, rate=rate, generator=generators.paths)
         return functional.cross_entropy(logits, labels)
 
     def learn(
         self,
         images: Tensor,
         labels: Tensor,
-        draws: Draws,
+        generators: TaskGenerators,
         *,
         steps: int,
         architecture_steps: int | None,
@@ -109,7 +109,7 @@ class TaskLearner:
             steps: of the weights.
             architecture_steps: the first steps, that learn the architecture too while the temperature falls; None
                 is warm-up, where neither happens.
-            batch: pictures of a step.
+            batch: images of a step.
             threshold: of what is skipped.
             drop_path: probability.
 
@@ -120,16 +120,16 @@ class TaskLearner:
         for step in range(steps):
             temperature = 1.0
             if architecture_steps is not None:
-                temperature = temperature_at(step, architecture_steps, self.options.minimum_temperature)
+                temperature = temperature_at(step, architecture_steps, self.options.min_temperature)
             if step < (architecture_steps or 0):
-                chosen = draw_batch(labels, batch, draws.batches)
+                chosen = draw_batch(labels, batch, generators.batches)
                 arch = self.arch(temperature, threshold)
-                loss = self.loss(images[chosen], labels[chosen], arch, threshold, drop_path, draws)
+                loss = self.loss(images[chosen], labels[chosen], arch, threshold, drop_path, generators)
                 step_on(loss, self.alpha_optimiser)
-            chosen = draw_batch(labels, batch, draws.batches)
+            chosen = draw_batch(labels, batch, generators.batches)
             with torch.no_grad():
                 arch = self.arch(temperature, threshold)
-            loss = self.loss(images[chosen], labels[chosen], arch, threshold, drop_path, draws)
+            loss = self.loss(images[chosen], labels[chosen], arch, threshold, drop_path, generators)
             step_on(loss, self.weight_optimiser)
         return loss.item()
 
@@ -145,7 +145,7 @@ class TaskLearner:
     @torch.no_grad()
     def final_weights(self) -> dict[str, Tensor]:
         """Weights of the operations at the lowest temperature, by type of cell."""
-        arch = self.arch(self.options.minimum_temperature, 0.0)
+        arch = self.arch(self.options.min_temperature, 0.0)
         return {kind: mixture.operations for kind, mixture in arch.items()}
 
     def genotype(self) -> dict:
@@ -161,29 +161,29 @@ class TaskLearner:
         named = {f"weights.{name}": value for name, value in self.network.named_parameters()}
         for kind, alphas in self.alphas.items():
             named |= {f"alphas.{kind}.{name}": value for name, value in alphas._asdict().items()}
-        kept = {name: value.detach().cpu().clone() for name, value in named.items()}
+        tensors = {name: value.detach().cpu().clone() for name, value in named.items()}
         for name, value in named.items():
             state = self._optimiser_of(name).state.get(value)
             if state:
-                kept[f"moments.{name}"] = state["exp_avg_sq"].cpu().clone()
-                kept[f"steps.{name}"] = state["step"].cpu().clone()
-        return kept
+                tensors[f"moments.{name}"] = state["exp_avg_sq"].cpu().clone()
+                tensors[f"steps.{name}"] = state["step"].cpu().clone()
+        return tensors
 
-    def load_tensors(self, kept: dict[str, Tensor]) -> None:
+    def load_tensors(self, tensors: dict[str, Tensor]) -> None:
         """As `tensors()` gave them."""
         named = {f"weights.{name}": value for name, value in self.network.named_parameters()}
         for kind, alphas in self.alphas.items():
             named |= {f"alphas.{kind}.{name}": value for name, value in alphas._asdict().items()}
         for name, value in named.items():
             with torch.no_grad():
-                value.copy_(kept[name])
+                value.copy_(tensors[name])
             states = self._optimiser_of(name).state
             states.pop(value, None)
-            if f"moments.{name}" in kept:
+            if f"moments.{name}" in tensors:
                 states[value] = {
-                    "step": kept[f"steps.{name}"].clone(),
+                    "step": tensors[f"steps.{name}"].clone(),
                     "exp_avg": torch.zeros_like(value),  # of no weight: it is overwritten by the next gradient
-                    "exp_avg_sq": kept[f"moments.{name}"].to(value.device, copy=True),
+                    "exp_avg_sq": tensors[f"moments.{name}"].to(value.device, copy=True),
                 }
 
     def _optimiser_of(self, name: str) -> torch.optim.Adam:
@@ -214,10 +214,10 @@ def make_learner(
 
 def draw_alphas(space: Space, seed: int, device: torch.device) -> dict[str, Alphas]:
     """Logits of an architecture that mixes all nearly alike: normal, of deviation 0.001 (published code)."""
-    draws = generator("metanas alphas", seed)
+    generators = generator("metanas alphas", seed)
     shapes = [(len(space.edges), len(space.operations)), (sum(len(pairs) for pairs in pairs_of(space)),)]
     return {
-        kind: Alphas(*((1e-3 * torch.randn(s, generator=draws)).to(device).requires_grad_() for s in shapes))
+        kind: Alphas(*((1e-3 * torch.randn(s, generator=generators)).to(device).requires_grad_() for s in shapes))
         for kind in CELL_TYPES
     }
 
@@ -244,33 +244,33 @@ def find(problem: Problem, options: MetaNasOptions, seed: int, checkpoint: Check
     learner = make_learner(options, problem.backbone.cells, problem.backbone.channels, seed, problem.device)
     first, rows = 0, []
     costs = {"warm-up": Cost(), "search": Cost()}
-    if checkpoint.kept:
-        first, rows = checkpoint.kept["epoch"], checkpoint.kept["rows"]
-        costs = {name: Cost(**cost) for name, cost in checkpoint.kept["costs"].items()}
-        learner.load_tensors(checkpoint.kept["tensors"])
-    problem.bar.reset(total=options.meta_epochs)
+    if checkpoint.state:
+        first, rows = checkpoint.state["epoch"], checkpoint.kept["rows"]
+        costs = {name: Cost(**cost) for name, cost in checkpoint.state["costs"].items()}
+        learner.load_tensors(checkpoint.state["tensors"])
+    problem.bar.reset(total=options.meta_steps)
     problem.bar.update(first)
     weight_operations, alpha_operations = _operations_of_steps(learner, tasks, problem.device)
     pacer = Pacer(checkpoint)
-    for epoch in range(first, options.meta_epochs):
+    for epoch in range(first, options.meta_steps):
         began = time.perf_counter()
-        warm = epoch < options.warm_up_epochs
+        warm = epoch < options.warm_up_steps
         losses = _meta_step(learner, tasks, problem.device, seed, epoch, architecture=not warm)
         finished = epoch + 1
-        if finished % max(1, options.meta_epochs // ROWS) == 0 or finished == options.meta_epochs:
+        if finished % max(1, options.meta_steps // ROWS) == 0 or finished == options.meta_steps:
             loss = sum(losses) / len(losses)
             check_loss(loss, finished)
             rows.append({"event": "epoch", "epoch": finished, "loss": loss} | _entropies(learner))
-        if finished % options.prune_every == 0:
+        if finished % options.prune_every_steps == 0:
             removed = learner.remove_tiny()
             rows.append({"event": "removal", "epoch": finished, "removed": removed} | _entropies(learner))
-        cost, steps = costs["warm-up" if warm else "search"], options.tasks * options.steps
+        cost, steps = costs["warm-up" if warm else "search"], options.meta_batch_size * options.inner_steps
         cost.evaluations += steps * (1 if warm else 2)
         cost.operations += steps * (weight_operations + (0 if warm else alpha_operations))
         cost.seconds += time.perf_counter() - began
         problem.bar.update(1)
         state = {"epoch": finished, "rows": rows, "costs": {name: asdict(cost) for name, cost in costs.items()}}
-        pacer.keep(lambda state=state: state | {"tensors": learner.tensors()})
+        pacer.save(lambda state=state: state | {"tensors": learner.tensors()})
     return Found(learner.genotype(), pd.DataFrame(rows), costs, _facts(learner), learner.tensors())
 
 
@@ -280,35 +280,35 @@ def _meta_step(
     """One step of Reptile on weights and, unless warming up, on the architecture; the tasks' last losses."""
     options, losses = learner.options, []
 
-    def learn(number: int) -> None:
-        task = tasks.draw(seed, epoch, number)
+    def learn(index: int) -> None:
+        task = tasks.draw(seed, epoch, index)
         losses.append(
             learner.learn(
                 task.support,
                 task.support_labels,
-                make_draws(device, seed, epoch, number),
-                steps=options.steps,
-                architecture_steps=options.steps if architecture else None,
-                batch=options.batch,
+                make_generators(device, seed, epoch, index),
+                steps=options.inner_steps,
+                architecture_steps=options.inner_steps if architecture else None,
+                batch=options.inner_batch_size,
                 threshold=options.threshold,
-                drop_path=options.drop_path,
+                drop_path=options.drop_path_rate,
             )
         )
 
-    groups = [(learner.weights, options.meta_weight_rate), (learner.alpha_tensors, options.meta_alpha_rate)]
-    reptile_step(groups, options.tasks, learn)
+    groups = [(learner.weights, options.meta_lr), (learner.alpha_tensors, options.arch_meta_lr)]
+    reptile_step(groups, options.meta_batch_size, learn)
     return losses
 
 
 def _operations_of_steps(learner: TaskLearner, tasks: TaskSource, device: torch.device) -> tuple[int, int]:
     """Of a step of the weights and of one of the architecture."""
     task = tasks.draw("counting")
-    draws = make_draws(device, "counting")
-    chosen = draw_batch(task.support_labels, learner.options.batch, draws.batches)
+    generators = make_generators(device, "counting")
+    chosen = draw_batch(task.support_labels, learner.options.inner_batch_size, generators.batches)
 
     def backward(tensors: list[Tensor]) -> None:
         arch = learner.arch(1.0, 0.0)
-        loss = learner.loss(task.support[chosen], task.support_labels[chosen], arch, 0.0, 0.0, draws)
+        loss = learner.loss(task.support[chosen], task.support_labels[chosen], arch, 0.0, 0.0, generators)
         torch.autograd.grad(loss, tensors, allow_unused=True)
 
     return count_operations(lambda: backward(learner.weights)), count_operations(
@@ -322,9 +322,9 @@ def _entropies(learner: TaskLearner) -> dict[str, float]:
 
 
 def _facts(learner: TaskLearner) -> dict:
-    arch = learner.arch(learner.options.minimum_temperature, learner.options.threshold)
+    arch = learner.arch(learner.options.min_temperature, learner.options.threshold)
     return {
-        "warm_up_epochs": learner.options.warm_up_epochs,
+        "warm_up_steps": learner.options.warm_up_steps,
         "network": learner.network.layout.describe(),
         "network_parameters": sum(weight.numel() for weight in learner.weights),
         "surviving_parameters": learner.network.count_surviving(arch, learner.options.threshold),
@@ -349,7 +349,12 @@ class Adapted(NamedTuple):
 
 
 def adapt_to_task(
-    learner: TaskLearner, support: Tensor, labels: Tensor, query: Tensor, options: Adaptation, draws: Draws
+    learner: TaskLearner,
+    support: Tensor,
+    labels: Tensor,
+    query: Tensor,
+    options: Adaptation,
+    generators: TaskGenerators,
 ) -> Adapted:
     """Learn a task from its support, weights and architecture, and answer its queries all at once.
 
@@ -357,23 +362,23 @@ def adapt_to_task(
     transductive protocol (one query per class). Afterwards the learner is as it was before, moments included.
 
     Args:
-        support, query: normalised pictures, `(pictures, 3, height, width)`.
+        support, query: normalised images, `(images, 3, height, width)`.
         labels: of the support, in 0..ways - 1.
     """
-    kept = learner.tensors()
+    before = learner.tensors()
     learner.learn(
         support,
         labels,
-        draws,
-        steps=options.steps,
-        architecture_steps=round(options.steps * options.architecture_share),
-        batch=options.batch,
+        generators,
+        steps=options.inner_steps,
+        architecture_steps=round(options.inner_steps * options.architecture_share),
+        batch=options.inner_batch_size,
         threshold=options.threshold,
         drop_path=0.0,
     )
     with torch.no_grad():
-        arch = learner.arch(learner.options.minimum_temperature, options.threshold)
+        arch = learner.arch(learner.options.min_temperature, options.threshold)
         logits = learner.network(query, arch, threshold=options.threshold)
         parameters = learner.network.count_surviving(arch, options.threshold)
-    learner.load_tensors(kept)
+    learner.load_tensors(before)
     return Adapted(logits, parameters)

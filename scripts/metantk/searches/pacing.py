@@ -18,9 +18,9 @@ class Pacer:
         self.checkpoint = checkpoint
         self.last = time.perf_counter()
 
-    def keep(self, make_state: Callable[[], dict]) -> None:
+    def save(self, make_state: Callable[[], dict]) -> None:
         if time.perf_counter() - self.last >= SECONDS_BETWEEN:
-            self.checkpoint.keep(make_state())
+            self.checkpoint.save(make_state())
             self.last = time.perf_counter()
 
 
@@ -38,7 +38,7 @@ def count_operations(step: Callable[[], object]) -> int:
 
 
 def _convolution_backward(
-    output: torch.Size, images: torch.Size, weight: torch.Size, *settings: object, **_: object
+    output: torch.Size, images: torch.Size, weight: torch.Size, *criteria_options: object, **_: object
 ) -> int:
     """As many for each gradient that is asked for as the forward pass takes.
 
@@ -49,5 +49,5 @@ def _convolution_backward(
         output, images, weight: shapes.
         settings: bias, stride, padding, dilation, transposed, output padding, groups, which gradients are wanted.
     """
-    transposed, wanted = settings[4], settings[7]
+    transposed, wanted = criteria_options[4], criteria_options[7]
     return conv_flop_count(images, weight, output, transposed) * sum(wanted[:2])

@@ -2,10 +2,10 @@
 
 from typing import NamedTuple
 
-from metantk import devices
-from metantk.criteria.base import Criterion, Setting, load_criterion, options_of
+from metantk.criteria.base import Criterion, MeasurementContext, load_criterion, options_of
 from metantk.options.base import Options
 from metantk.options.searches.measuring import MeasuringOptions
+from metantk.runtime import devices
 from metantk.searches.base import Problem
 from metantk.space.genotype import Space
 
@@ -20,20 +20,20 @@ class Plan(NamedTuple):
         settings: each criterion's own options.
     """
 
-    setting: Setting
+    context: MeasurementContext
     options: MeasuringOptions
     criteria: dict[str, Criterion]
-    settings: dict[str, Options | None]
+    criteria_options: dict[str, Options | None]
 
     @property
     def space(self) -> Space:
-        return self.setting.operations
+        return self.context.operations
 
 
 def plan_of(problem: Problem, options: MeasuringOptions) -> Plan:
     """What a search of this problem measures; sets the precision of the device."""
     devices.set_precision(options.precision)
-    setting = Setting(
+    context = MeasurementContext(
         options.space,
         problem.backbone.cells,
         problem.backbone.channels,
@@ -45,15 +45,17 @@ def plan_of(problem: Problem, options: MeasuringOptions) -> Plan:
         problem.device,
         problem.bar.update,
     )
-    return make_plan(setting, options)
+    return make_plan(context, options)
 
 
-def make_plan(setting: Setting, options: MeasuringOptions) -> Plan:
+def make_plan(context: MeasurementContext, options: MeasuringOptions) -> Plan:
     """Load the criteria and check their options.
 
     Raises:
         InputError: an unknown criterion, or options that are not its own.
     """
     criteria = {name: load_criterion(kind) for name, kind in options.kinds.items()}
-    settings = {name: options_of(criterion, options.settings) for name, criterion in criteria.items()}
-    return Plan(setting, options, criteria, settings)
+    criteria_options = {
+        name: options_of(criterion, options.criteria_options) for name, criterion in criteria.items()
+    }
+    return Plan(context, options, criteria, criteria_options)

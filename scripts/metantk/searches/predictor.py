@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from metantk.devices import generator, numpy_generator
+from metantk.runtime.devices import generator, numpy_generator
 from metantk.searches.progressive import Cell
 
 HIDDEN = 100
@@ -45,15 +45,15 @@ class Ensemble:
 
     def __init__(self, *, blocks: int, operations: int, members: int, epochs: int, seed: int) -> None:
         self.members = [
-            CellReader(blocks + 1, operations, generator("predictor", seed, number)) for number in range(members)
+            CellReader(blocks + 1, operations, generator("predictor", seed, index)) for index in range(members)
         ]
         self.epochs, self.seed, self.fits = epochs, seed, 0
 
     def fit(self, cells: list[Cell], scores: list[float]) -> None:
         order = numpy_generator("predictor folds", self.seed, self.fits).permutation(len(cells))
         data, targets = _to_tensor(cells), torch.tensor(scores, dtype=torch.float32)
-        for number, member in enumerate(self.members):
-            kept = order[np.arange(len(order)) % len(self.members) != number]
+        for index, member in enumerate(self.members):
+            kept = order[np.arange(len(order)) % len(self.members) != index]
             kept = torch.from_numpy(kept if len(kept) else order)
             optimiser = torch.optim.Adam(member.parameters(), lr=RATES[min(self.fits, 1)])
             for _ in range(self.epochs):

@@ -55,8 +55,8 @@ def _is_possible(cell: Cell, order: tuple[int, ...]) -> bool:
 
 
 def _reordered(cell: Cell, order: tuple[int, ...]) -> Cell:
-    number = {0: 0, 1: 1} | {old + 2: new + 2 for new, old in enumerate(order)}
-    return tuple(tuple(sorted((number[source], operation) for source, operation in cell[old])) for old in order)
+    index = {0: 0, 1: 1} | {old + 2: new + 2 for new, old in enumerate(order)}
+    return tuple(tuple(sorted((index[source], operation) for source, operation in cell[old])) for old in order)
 
 
 def expand(cells: list[Cell], operations: int) -> list[Cell]:
@@ -95,8 +95,8 @@ def grow(
         predictor.fit(cells, [candidate.score for candidate in level])
         children = expand(cells, operations)
         guesses = predictor.predict(children)
-        chosen = sorted(range(len(children)), key=lambda number: -guesses[number])[:beam]
-        cells, predicted = [children[number] for number in chosen], [guesses[number] for number in chosen]
+        chosen = sorted(range(len(children)), key=lambda index: -guesses[index])[:beam]
+        cells, predicted = [children[index] for index in chosen], [guesses[index] for index in chosen]
 
 
 def genotype_of(cell: Cell, space: Space) -> dict:

@@ -17,13 +17,13 @@ import numpy as np
 import pandas as pd
 import torch
 
-from metantk.criteria.base import Criterion, Draws, Key, Masks
+from metantk.criteria.base import Criterion, Key, Masks, RandomKeys
 from metantk.options.searches.prune import Options
+from metantk.runtime.files import DivergedError
 from metantk.searches.base import Checkpoint, Cost, Found, Problem
 from metantk.searches.plan import Plan, plan_of
 from metantk.space.genotype import CELL_TYPES, KEPT_EDGES, Space, to_genotype
 from metantk.space.supernet import full_masks
-from metantk.storage import DivergedError
 
 log = logging.getLogger("metantk")
 
@@ -32,8 +32,8 @@ def find(problem: Problem, options: Options, seed: int, checkpoint: Checkpoint) 
     """Prune until a genotype is left."""
     plan = plan_of(problem, options)
     problem.bar.reset(total=total_work(plan.space, options))
-    state = first_state(plan.space) if checkpoint.kept is None else State.from_json(checkpoint.kept)
-    state = search(plan, seed, state, lambda state: checkpoint.keep(state.to_json()))
+    state = first_state(plan.space) if checkpoint.state is None else State.from_json(checkpoint.state)
+    state = search(plan, seed, state, lambda state: checkpoint.save(state.to_json()))
     facts = {
         "rounds": state.rounds,
         "criteria": {name: criterion.facts for name, criterion in plan.criteria.items()},
@@ -109,9 +109,9 @@ def choose_removed(this: Round, order: list[int]) -> list[int]:
     if this.stage == "edges":
         return order[: len(order) - KEPT_EDGES]
     first: dict[tuple[str, int], int] = {}
-    for number in order:
-        candidate = this.candidates[number]
-        first.setdefault((candidate.cell, candidate.edge), number)
+    for index in order:
+        candidate = this.candidates[index]
+        first.setdefault((candidate.cell, candidate.edge), index)
     return list(first.values())
 
 
@@ -139,7 +139,7 @@ def total_work(space: Space, options: Options) -> int:
     work = sum(
         evaluations_of_draw(options, candidates) * operations for candidates, operations in _round_sizes(space)
     )
-    return work * options.repeat * len(options.weights)
+    return work * options.repeats * len(options.weights)
 
 
 def _round_sizes(space: Space) -> Iterator[tuple[int, int]]:
@@ -155,7 +155,7 @@ def _round_sizes(space: Space) -> Iterator[tuple[int, int]]:
 
 def evaluations_of_draw(options: Options, candidates: int) -> int:
     """Networks evaluated for a draw of a criterion: the unpruned one once, or once per candidate."""
-    return 1 + candidates if options.draws == "common" else 2 * candidates
+    return 1 + candidates if options.random_numbers == "common" else 2 * candidates
 
 
 class Draw(NamedTuple):
@@ -185,22 +185,24 @@ def measure_draw(plan: Plan, name: str, candidates: list[Candidate], masks: Mask
         key: (seed, round, repeat); common draws are keyed by it, independent ones by it and the candidate.
     """
     began = time.perf_counter()
-    if plan.options.draws == "common":
-        values = _measure(plan, name, Draws.of(key), batch_masks(masks, candidates), cost)
+    if plan.options.random_numbers == "common":
+        values = _measure(plan, name, RandomKeys.of(key), batch_masks(masks, candidates), cost)
         draw = Draw([values[0]] * len(candidates), values[1:])
     else:
-        draws_of = Draws.of if plan.options.draws == "independent" else plan.criteria[name].published_draws
+        draws_of = (
+            RandomKeys.of if plan.options.random_numbers == "independent" else plan.criteria[name].published_draws
+        )
         pairs = [
-            _measure(plan, name, draws_of((*key, number)), batch_masks(masks, [candidate]), cost)
-            for number, candidate in enumerate(candidates)
+            _measure(plan, name, draws_of((*key, index)), batch_masks(masks, [candidate]), cost)
+            for index, candidate in enumerate(candidates)
         ]
         draw = Draw(*(list(column) for column in zip(*pairs, strict=True)))
     cost.seconds += time.perf_counter() - began
     return draw
 
 
-def _measure(plan: Plan, name: str, draws: Draws, masks: Masks, cost: Cost) -> list[float]:
-    measured = plan.criteria[name].measure(plan.setting, plan.settings[name], draws, masks)
+def _measure(plan: Plan, name: str, draws: RandomKeys, masks: Masks, cost: Cost) -> list[float]:
+    measured = plan.criteria[name].measure(plan.context, plan.criteria_options[name], draws, masks)
     cost.evaluations += len(measured.values)
     cost.operations += measured.operations
     return measured.values.tolist()
@@ -210,15 +212,15 @@ def score(criterion: Criterion, draws: list[Draw], *, where: str) -> Score:
     """Compare the networks with and without each candidate; `where` names round and criterion in the log."""
     unpruned, pruned = (np.array([getattr(draw, side) for draw in draws], np.float64) for side in Draw._fields)
     if len(np.unique(pruned)) == 1 < pruned.shape[1]:
-        log.warning("%s: all candidates are alike, so it decides nothing; give it more pictures", where)
+        log.warning("%s: all candidates are alike, so it decides nothing; give it more images", where)
     return Score(unpruned, pruned, compare(criterion, unpruned, pruned, where=where))
 
 
 def batch_masks(masks: Masks, candidates: list[Candidate]) -> Masks:
     """The unpruned network, then the network without each candidate: `(1 + candidates, edges, operations)`."""
     batch = {cell: mask.repeat(1 + len(candidates), 1, 1) for cell, mask in masks.items()}
-    for number, candidate in enumerate(candidates, start=1):
-        batch[candidate.cell][number, candidate.edge, candidate.operation] = False
+    for index, candidate in enumerate(candidates, start=1):
+        batch[candidate.cell][index, candidate.edge, candidate.operation] = False
     return batch
 
 
@@ -300,11 +302,11 @@ def first_state(space: Space) -> State:
     return State(full_masks(space), [], 0, {}, {})
 
 
-def search(plan: Plan, seed: int, state: State, keep: Callable[[State], None]) -> State:
+def search(plan: Plan, seed: int, state: State, save: Callable[[State], None]) -> State:
     """Do what is left of a search; `keep` is handed the state after each draw of a criterion and each round."""
-    plan.setting.advance(_work_done(plan, state))
+    plan.context.advance(_work_done(plan, state))
     while (this := next_round(plan.space, state.masks)) is not None:
-        state = _measure_round(plan, this, seed, state, keep)
+        state = _measure_round(plan, this, seed, state, save)
         scores = {
             name: score(plan.criteria[name], draws, where=f"round {state.rounds}, {name}")
             for name, draws in state.draws.items()
@@ -312,7 +314,7 @@ def search(plan: Plan, seed: int, state: State, keep: Callable[[State], None]) -
         if state.rounds == 0:
             _check_values(scores)
         state = prune(plan, this, scores, state)
-        keep(state)
+        save(state)
     return state
 
 
@@ -326,24 +328,24 @@ def _check_values(scores: dict[str, Score]) -> None:
         if not np.isfinite(values.pruned).any():
             raise DivergedError(
                 f"search: criterion {name} has no value for any of {values.pruned.shape[1]} candidates (all kernels"
-                " are singular or not finite): give it other pictures or options, or leave it out"
+                " are singular or not finite): give it other images or options, or leave it out"
             )
 
 
-def _measure_round(plan: Plan, this: Round, seed: int, state: State, keep: Callable[[State], None]) -> State:
+def _measure_round(plan: Plan, this: Round, seed: int, state: State, save: Callable[[State], None]) -> State:
     """Take the draws of the round that are still missing."""
     operations = sum(int(mask.sum()) for mask in state.masks.values())
-    advance = plan.setting.advance
-    setting = plan.setting._replace(advance=lambda networks: advance(networks * operations))
-    counting = plan._replace(setting=setting)
+    advance = plan.context.advance
+    context = plan.context._replace(advance=lambda networks: advance(networks * operations))
+    counting = plan._replace(context=context)
     for name in plan.criteria:
-        for repeat in range(len(state.draws.get(name, [])), plan.options.repeat):
+        for repeat in range(len(state.draws.get(name, [])), plan.options.repeats):
             key = (seed, state.rounds, repeat)
             cost = replace(state.costs.get(name, Cost()))
             draw = measure_draw(counting, name, this.candidates, state.masks, key, cost)
             draws = state.draws | {name: [*state.draws.get(name, []), draw]}
             state = state._replace(draws=draws, costs=state.costs | {name: cost})
-            keep(state)
+            save(state)
     return state
 
 
@@ -352,7 +354,7 @@ def _work_done(plan: Plan, state: State) -> int:
     sizes = list(_round_sizes(plan.space))
     works = [evaluations_of_draw(plan.options, candidates) * operations for candidates, operations in sizes]
     draws = sum(len(draws) for draws in state.draws.values())
-    whole = plan.options.repeat * len(plan.criteria)
+    whole = plan.options.repeats * len(plan.criteria)
     return whole * sum(works[: state.rounds]) + (draws * works[state.rounds] if draws else 0)
 
 
@@ -362,19 +364,19 @@ def prune(plan: Plan, this: Round, scores: dict[str, Score], state: State) -> St
     order, ranks = removal_order(means, plan.options.weights, larger_is_better(plan))
     removed = choose_removed(this, order)
     masks = {cell: mask.clone() for cell, mask in state.masks.items()}
-    for number in removed:
-        candidate = this.candidates[number]
+    for index in removed:
+        candidate = this.candidates[index]
         masks[candidate.cell][candidate.edge, candidate.operation] = False
     rows = list(_rows(plan, this, scores, means, ranks, set(removed), state.rounds))
     return state._replace(masks=masks, rows=state.rows + rows, rounds=state.rounds + 1, draws={})
 
 
-def _rows(plan: Plan, this: Round, scores, means, ranks, removed: set[int], number: int) -> Iterator[dict]:
+def _rows(plan: Plan, this: Round, scores, means, ranks, removed: set[int], index: int) -> Iterator[dict]:
     sums = rank_sums(ranks, plan.options.weights)
     for i, candidate in enumerate(this.candidates):
         edge = plan.space.edges[candidate.edge]
         row = {
-            "round": number,
+            "round": index,
             "stage": this.stage,
             "cell": candidate.cell,
             "edge": candidate.edge,

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from metantk.storage import DivergedError
+from metantk.runtime.files import DivergedError
 
 
 def snapshot(tensors: Iterable[Tensor]) -> list[Tensor]:
@@ -75,7 +75,7 @@ def check_loss(loss: float, epoch: int) -> None:
 
 
 def draw_batch(labels: Tensor, size: int, generator: torch.Generator) -> Tensor:
-    """Numbers of `size` pictures, drawn with replacement; `generator` is on the CPU."""
+    """Numbers of `size` images, drawn with replacement; `generator` is on the CPU."""
     return torch.randint(len(labels), (size,), generator=generator).to(labels.device)
 
 
@@ -92,7 +92,7 @@ def learn_weights(
     """Learn a task: `steps` steps, each on a batch of its own.
 
     Args:
-        network: pictures to logits.
+        network: images to logits.
     """
     for _ in range(steps):
         chosen = draw_batch(labels, batch, generator)

@@ -2,15 +2,15 @@
 
 import torch
 
-from metantk.devices import numpy_generator
 from metantk.options.searches.sample import Options
+from metantk.runtime.devices import numpy_generator
 from metantk.searches.base import Checkpoint, Found, Problem
 from metantk.space.genotype import CELL_TYPES, KEPT_EDGES, SPACES, Space, to_genotype
 
 
 def find(problem: Problem, options: Options, seed: int, checkpoint: Checkpoint) -> Found:
-    number = seed % options.distinct if options.distinct else seed
-    return Found(random_genotype(SPACES[options.space], number))
+    index = seed % options.distinct if options.distinct else seed
+    return Found(random_genotype(SPACES[options.space], index))
 
 
 def random_genotype(space: Space, seed: int) -> dict:

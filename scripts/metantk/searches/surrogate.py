@@ -113,11 +113,11 @@ def _most_likely(parts: list[np.ndarray], values: np.ndarray) -> Variances:
         inverse = linalg.inv(_covariance(parts, variances, scale))
         weights = inverse @ values
         _, determinant = np.linalg.slogdet(inverse)
-        slopes = [
+        gradients = [
             variance * ((inverse * part).sum() - weights @ part @ weights) / 2
             for variance, part in zip(variances, parts, strict=True)
         ]
-        return (values @ weights - determinant) / 2, np.array(slopes)
+        return (values @ weights - determinant) / 2, np.array(gradients)
 
     low, high = np.log(RANGE)
     start = np.log([0.3, 0.1, 0.3, 0.3])

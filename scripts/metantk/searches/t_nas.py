@@ -4,7 +4,7 @@ Within a task w and theta take plain steps together, theta at a far larger rate 
 between tasks Adam follows the queries' gradient at where those steps led. Each task then decodes a genotype of its
 own; the result of the search is that of the shared theta, and the trace counts how many different ones the
 validation tasks decode. Auto-MAML, the paper's baseline, does not adapt theta: each meta-step first moves theta by
-tasks of one half of the pictures, then w by tasks of the other.
+tasks of one half of the images, then w by tasks of the other.
 
 Batch normalisation uses the statistics of the batch, always (transductive, as published).
 """
@@ -22,9 +22,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from metantk.backbones.initial import uniform_
-from metantk.datasets.store import Split
-from metantk.devices import generator, numpy_generator
+from metantk.data.store import Split
 from metantk.options.searches.t_nas import TNasOptions
+from metantk.runtime.devices import generator, numpy_generator
 from metantk.searches.base import Checkpoint, Cost, Found, Problem
 from metantk.searches.decoding import decode_edges, entropy, to_genotype
 from metantk.searches.fomaml import Group, add_meta_gradient, descend, gradients_of
@@ -51,19 +51,19 @@ class MetaLearner:
         self.network, self.theta, self.options = network, theta, options
         self.weights = list(network.parameters())
         self.thetas = [theta[kind] for kind in CELL_TYPES]
-        self.weight_optimiser = torch.optim.Adam(self.weights, lr=options.weight_rate)
-        rate = THETA_RATES[options.variant] if options.theta_rate is None else options.theta_rate
+        self.weight_optimiser = torch.optim.Adam(self.weights, lr=options.meta_lr)
+        rate = THETA_RATES[options.variant] if options.arch_meta_lr is None else options.arch_meta_lr
         self.theta_optimiser = torch.optim.Adam(
-            self.thetas, lr=rate, betas=(0.5, 0.999), weight_decay=options.theta_decay
+            self.thetas, lr=rate, betas=(0.5, 0.999), weight_decay=options.arch_weight_decay
         )
 
     @property
     def inner(self) -> list[Group]:
         """What a task moves, and its rates."""
-        weights = (self.weights, self.options.weight_inner_rate)
+        weights = (self.weights, self.options.inner_lr)
         if self.options.variant == "auto-maml":
             return [weights]
-        return [weights, (self.thetas, self.options.theta_inner_rate)]
+        return [weights, (self.thetas, self.options.arch_inner_lr)]
 
     def logits(self, images: Tensor) -> Tensor:
         arch = {kind: softmax_mixture(theta, self.network.space) for kind, theta in self.theta.items()}
@@ -83,7 +83,7 @@ class MetaLearner:
                 self.support_loss(task),
                 self.query_loss(task),
                 self.inner,
-                self.options.steps,
+                self.options.inner_steps,
                 outer,
                 share=1 / len(tasks),
             )
@@ -121,11 +121,11 @@ class MetaLearner:
         return {name: value.detach().cpu().clone() for name, value in named.items()}
 
     @torch.no_grad()
-    def load_tensors(self, kept: dict[str, Tensor]) -> None:
+    def load_tensors(self, tensors: dict[str, Tensor]) -> None:
         for name, value in self.network.named_parameters():
-            value.copy_(kept[f"weights.{name}"])
+            value.copy_(tensors[f"weights.{name}"])
         for kind, value in self.theta.items():
-            value.copy_(kept[f"theta.{kind}"])
+            value.copy_(tensors[f"theta.{kind}"])
 
     @property
     def optimisers(self) -> list[torch.optim.Optimizer]:
@@ -146,14 +146,14 @@ def make_learner(options: TNasOptions, cells: int, channels: int, seed: int, dev
 
 
 def halve(labels: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Numbers of the pictures of two halves of every class: for w, and for theta (auto-MAML)."""
+    """Numbers of the images of two halves of every class: for w, and for theta (auto-MAML)."""
     draws = numpy_generator("auto-maml halves", seed)
     halves: tuple[list, list] = ([], [])
     for label in np.unique(labels):
-        pictures = draws.permutation(np.flatnonzero(labels == label))
-        middle = (len(pictures) + 1) // 2
-        halves[0].append(pictures[:middle])
-        halves[1].append(pictures[middle:])
+        images = draws.permutation(np.flatnonzero(labels == label))
+        middle = (len(images) + 1) // 2
+        halves[0].append(images[:middle])
+        halves[1].append(images[middle:])
     return tuple(np.sort(np.concatenate(half)) for half in halves)
 
 
@@ -163,24 +163,24 @@ def find(problem: Problem, options: TNasOptions, seed: int, checkpoint: Checkpoi
     Costs are of the parts "training" and "validation"; an evaluation is a gradient of a task, on support or query.
 
     Trace: a row per epoch: `loss` of the training queries after the adaptation, in nats; `accuracy` of the
-    validation queries after theirs, in percent; `genotypes`, how many different ones the `validation_tasks` decode
+    validation queries after theirs, in percent; `genotypes`, how many different ones the validation tasks decode
     each for itself (1 where theta is shared); `entropy` of the operations' weights by type of cell, in nats; and
     whether it is the `best` epoch so far.
     """
     learner = make_learner(options, problem.backbone.cells, problem.backbone.channels, seed, problem.device)
     progress = _Progress()
-    if checkpoint.kept:
-        progress = _Progress.load(checkpoint.kept, learner)
+    if checkpoint.state:
+        progress = _Progress.load(checkpoint.state, learner)
     training, of_theta = _training_tasks(problem, options, seed)
     validation = _tasks_of(problem, problem.val, options, "validation")
-    meta_steps = options.tasks_per_epoch // options.tasks
+    meta_steps = options.steps_per_epoch
     problem.bar.reset(total=options.epochs * meta_steps)
     problem.bar.update(progress.epoch * meta_steps + progress.step)
     operations = _operations_of_gradients(learner, training.draw("counting"))
     pacer = Pacer(checkpoint)
 
     def keep() -> None:
-        pacer.keep(lambda: progress.save(learner))
+        pacer.save(lambda: progress.save(learner))
 
     while progress.epoch < options.epochs:
         while progress.step < meta_steps:
@@ -188,12 +188,20 @@ def find(problem: Problem, options: TNasOptions, seed: int, checkpoint: Checkpoi
             progress.loss += _train(learner, training, of_theta, seed, progress.epoch, progress.step) / meta_steps
             progress.step += 1
             passes = 1 if of_theta is None else 2
-            _charge(progress.costs["training"], began, passes * options.tasks, options.steps, operations)
+            _charge(
+                progress.costs["training"], began, passes * options.meta_batch_size, options.inner_steps, operations
+            )
             problem.bar.update(1)
             keep()
         began = time.perf_counter()
         accuracy, genotypes = validate(learner, validation, seed)
-        _charge(progress.costs["validation"], began, options.validation_tasks, options.validation_steps, operations)
+        _charge(
+            progress.costs["validation"],
+            began,
+            options.validation_episodes,
+            options.validation_inner_steps,
+            operations,
+        )
         progress.end_epoch(accuracy, genotypes, learner)
         keep()
     learner.load_tensors(progress.best)
@@ -201,7 +209,7 @@ def find(problem: Problem, options: TNasOptions, seed: int, checkpoint: Checkpoi
 
 
 def _tasks_of(
-    problem: Problem, split: Split, options: TNasOptions, name: str, numbers: np.ndarray | None = None
+    problem: Problem, split: Split, options: TNasOptions, name: str, indices: np.ndarray | None = None
 ) -> TaskSource:
     return TaskSource(
         problem,
@@ -211,17 +219,17 @@ def _tasks_of(
         queries=options.queries,
         image_size=options.image_size,
         where=f"search t-nas, {name} classes",
-        numbers=numbers,
+        indices=indices,
     )
 
 
 def _training_tasks(problem: Problem, options: TNasOptions, seed: int) -> tuple[TaskSource, TaskSource | None]:
-    """Tasks of w, and, if they have pictures of their own, those of theta."""
+    """Tasks of w, and, if they have images of their own, those of theta."""
     if options.variant == "t-nas":
         return _tasks_of(problem, problem.train, options, "training"), None
     of_weights, of_theta = (
-        _tasks_of(problem, problem.train, options, "half of the pictures of the training", numbers)
-        for numbers in halve(problem.train.labels, seed)
+        _tasks_of(problem, problem.train, options, "half of the images of the training", indices)
+        for indices in halve(problem.train.labels, seed)
     )
     return of_weights, of_theta
 
@@ -230,11 +238,11 @@ def _train(
     learner: MetaLearner, training: TaskSource, of_theta: TaskSource | None, seed: int, epoch: int, step: int
 ) -> float:
     """One meta-step; the loss of the queries that moved the weights."""
-    numbers = range(learner.options.tasks)
-    tasks = [training.draw(seed, epoch, step, number) for number in numbers]
+    indices = range(learner.options.meta_batch_size)
+    tasks = [training.draw(seed, epoch, step, index) for index in indices]
     if of_theta is None:
         return learner.meta_step(tasks, learner.optimisers)
-    others = [of_theta.draw("theta", seed, epoch, step, number) for number in numbers]
+    others = [of_theta.draw("theta", seed, epoch, step, index) for index in indices]
     learner.meta_step(others, [learner.theta_optimiser])
     return learner.meta_step(tasks, [learner.weight_optimiser])
 
@@ -242,11 +250,11 @@ def _train(
 def validate(learner: MetaLearner, tasks: TaskSource, seed: int) -> tuple[float, int]:
     """Accuracy in percent over the validation tasks, the same after each epoch, and their distinct genotypes."""
     accuracies, genotypes = [], set()
-    for number in range(learner.options.validation_tasks):
-        task = tasks.draw("validation", seed, number)
-        with learner.adapted(task, learner.options.validation_steps), torch.no_grad():
-            right = learner.logits(task.query).argmax(1) == task.query_labels
-            accuracies.append(right.double().mean().item())
+    for index in range(learner.options.validation_episodes):
+        task = tasks.draw("validation", seed, index)
+        with learner.adapted(task, learner.options.validation_inner_steps), torch.no_grad():
+            correct = learner.logits(task.query).argmax(1) == task.query_labels
+            accuracies.append(correct.double().mean().item())
             genotypes.add(json.dumps(learner.genotype()))
     return 100 * sum(accuracies) / len(accuracies), len(genotypes)
 
@@ -270,7 +278,7 @@ class _Progress:
             self.best_accuracy, self.best = accuracy, learner.tensors()
         self.epoch += 1
         row = {"epoch": self.epoch, "loss": self.loss, "accuracy": accuracy, "genotypes": genotypes}
-        self.rows.append(row | {"validation_tasks": learner.options.validation_tasks})
+        self.rows.append(row | {"validation_episodes": learner.options.validation_episodes})
         self.rows[-1] |= _entropies(learner) | {"best": is_best}
         self.step, self.loss = 0, 0.0
 
@@ -282,15 +290,15 @@ class _Progress:
         }
 
     @classmethod
-    def load(cls, kept: dict, learner: MetaLearner) -> "_Progress":
+    def load(cls, tensors: dict, learner: MetaLearner) -> "_Progress":
         """As `save` gave it; the learner goes on from there, too."""
-        learner.load_tensors(kept["tensors"])
-        for optimiser, state in zip(learner.optimisers, kept["optimisers"], strict=True):
+        learner.load_tensors(tensors["tensors"])
+        for optimiser, state in zip(learner.optimisers, tensors["optimisers"], strict=True):
             optimiser.load_state_dict(state)
         progress = cls()
         for name in vars(progress):
-            setattr(progress, name, kept[name])
-        progress.costs = {name: Cost(**cost) for name, cost in kept["costs"].items()}
+            setattr(progress, name, tensors[name])
+        progress.costs = {name: Cost(**cost) for name, cost in tensors["costs"].items()}
         return progress
 
 

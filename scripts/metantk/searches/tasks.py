@@ -6,15 +6,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from metantk.datasets.store import Split
-from metantk.devices import numpy_generator
-from metantk.episodes import EpisodeSampler
+from metantk.data.episodes import EpisodeSampler
+from metantk.data.store import Split
+from metantk.data.transforms import normalise, resize, to_float
+from metantk.runtime.devices import numpy_generator
 from metantk.searches.base import Problem
-from metantk.transforms import normalise, resize, to_float
 
 
 class Task(NamedTuple):
-    """A task's pictures, normalised, `(ways * shots, 3, height, width)`, and labels in 0..ways - 1, class by class.
+    """A task's images, normalised, `(ways * shots, 3, height, width)`, and labels in 0..ways - 1, class by class.
 
     The queries are `(ways * queries, ...)`.
     """
@@ -29,12 +29,12 @@ class TaskSource:
     """Draws tasks from a split.
 
     Args:
-        image_size: to which pictures are resized on the device; None leaves them.
+        image_size: to which images are resized on the device; None leaves them.
         where: names the split in errors.
-        numbers: of the pictures that are used, `(pictures,)`; None uses all.
+        numbers: of the images that are used, `(images,)`; None uses all.
 
     Raises:
-        InputError: too few classes, or too few pictures in a class.
+        InputError: too few classes, or too few images in a class.
     """
 
     def __init__(
@@ -47,10 +47,10 @@ class TaskSource:
         queries: int,
         image_size: int | None,
         where: str,
-        numbers: np.ndarray | None = None,
+        indices: np.ndarray | None = None,
     ) -> None:
-        self.numbers = np.arange(len(split.labels)) if numbers is None else numbers
-        labels = split.labels[self.numbers]
+        self.indices = np.arange(len(split.labels)) if indices is None else indices
+        labels = split.labels[self.indices]
         self.sampler = EpisodeSampler(labels, ways=ways, shots=shots, queries=queries, where=where)
         self.images, self.image_size = split.images, image_size
         self.mean, self.std, self.device = problem.mean, problem.std, problem.device
@@ -60,11 +60,11 @@ class TaskSource:
         episode = self.sampler.draw(numpy_generator("search task", *key))
         return Task(*self._read(episode.support), *self._read(episode.query))
 
-    def _read(self, numbers: np.ndarray) -> tuple[Tensor, Tensor]:
-        """Pictures and labels of `(ways, n)` numbers, which may be none."""
-        raw = torch.from_numpy(np.ascontiguousarray(self.images[self.numbers[numbers.ravel()]]))
+    def _read(self, indices: np.ndarray) -> tuple[Tensor, Tensor]:
+        """Images and labels of `(ways, n)` numbers, which may be none."""
+        raw = torch.from_numpy(np.ascontiguousarray(self.images[self.indices[indices.ravel()]]))
         images = to_float(raw.to(self.device))
         if self.image_size is not None:
             images = resize(images, self.image_size)
-        labels = torch.arange(len(numbers), device=self.device).repeat_interleave(numbers.shape[1])
+        labels = torch.arange(len(indices), device=self.device).repeat_interleave(indices.shape[1])
         return normalise(images, self.mean, self.std).contiguous(), labels

@@ -1,4 +1,4 @@
-"""Slices and concatenations whose gradients lie in memory as pictures do: channels last.
+"""Slices and concatenations whose gradients lie in memory as images do: channels last.
 
 PyTorch's own give gradients in other orders, or as parts of larger tensors; what follows in the backward pass,
 batch normalisation above all, is then some five times as slow on a CPU. Values and gradients are the same, can be
@@ -16,12 +16,12 @@ def concatenate(parts: list[Tensor]) -> Tensor:
 
 
 def every_second(x: Tensor) -> Tensor:
-    """The first of every two pixels of the first of every two rows, `(pictures, channels, ⌈h / 2⌉, ⌈w / 2⌉)`."""
+    """The first of every two pixels of the first of every two rows, `(images, channels, ⌈h / 2⌉, ⌈w / 2⌉)`."""
     return _phases(x, 1)[0]
 
 
 def first_and_second(x: Tensor) -> tuple[Tensor, Tensor]:
-    """`every_second` of the pictures, and of them shifted by a pixel, which end in zeros where sizes are odd."""
+    """`every_second` of the images, and of them shifted by a pixel, which end in zeros where sizes are odd."""
     return _phases(x, 2)
 
 
@@ -54,8 +54,8 @@ class _Concatenation(torch.autograd.Function):
         ctx.channels = [part.shape[1] for part in inputs]
 
     @staticmethod
-    def backward(ctx, slope: Tensor) -> tuple[Tensor, ...]:
-        return tuple(last(part) for part in slope.split(ctx.channels, dim=1))
+    def backward(ctx, grad_output: Tensor) -> tuple[Tensor, ...]:
+        return tuple(last(part) for part in grad_output.split(ctx.channels, dim=1))
 
 
 class _Phases(torch.autograd.Function):
@@ -70,8 +70,8 @@ class _Phases(torch.autograd.Function):
         ctx.size = inputs[0].shape[2:]
 
     @staticmethod
-    def backward(ctx, *slopes: Tensor) -> tuple[Tensor, None]:
-        return _Spread.apply(*ctx.size, *slopes), None
+    def backward(ctx, *grad_outputs: Tensor) -> tuple[Tensor, None]:
+        return _Spread.apply(*ctx.size, *grad_outputs), None
 
 
 class _Spread(torch.autograd.Function):
@@ -81,8 +81,8 @@ class _Spread(torch.autograd.Function):
 
     @staticmethod
     def forward(height: int, width: int, *parts: Tensor) -> Tensor:
-        pictures, channels = parts[0].shape[:2]
-        x = parts[0].new_zeros(pictures, height, width, channels).permute(0, 3, 1, 2)
+        images, channels = parts[0].shape[:2]
+        x = parts[0].new_zeros(images, height, width, channels).permute(0, 3, 1, 2)
         for phase, part in enumerate(parts):
             place = x[:, :, phase::2, phase::2]
             place.copy_(part[:, :, : place.shape[2], : place.shape[3]])
@@ -93,5 +93,5 @@ class _Spread(torch.autograd.Function):
         ctx.count = len(inputs) - 2
 
     @staticmethod
-    def backward(ctx, slope: Tensor) -> tuple:
-        return None, None, *_Phases.apply(slope, ctx.count)
+    def backward(ctx, grad_output: Tensor) -> tuple:
+        return None, None, *_Phases.apply(grad_output, ctx.count)

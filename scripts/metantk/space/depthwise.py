@@ -5,7 +5,7 @@ wide and not dilated; 5×5 and dilated ones take ten to twenty times as long as 
 together from what is fast. Times are of 64 × 16 channels × 32 × 32 in channels-last order on one AMD EPYC core:
 
 - Weight gradient of 5×5: that of two 5×3 kernels, which share their middle column; 7.8 ms before.
-- Weight gradient with dilation 2: the plain one on the four pictures of every second pixel; 3.9 and 8.5 ms before.
+- Weight gradient with dilation 2: the plain one on the four images of every second pixel; 3.9 and 8.5 ms before.
 - Gradient of the input: the convolution of the outputs' with the kernel turned by 180°; 4.4 and 8.1 ms before.
 - Dilation and stride 2: a plain convolution of every second pixel; 19 and 33 ms before.
 - Average pooling: a depthwise convolution with ones, divided by the number of pixels; 4.3 ms before.
@@ -25,7 +25,7 @@ WIDE = 3  # the widest kernel whose weight gradient is fast
 
 
 class Depthwise(nn.Conv2d):
-    """A depthwise convolution of odd square kernel without bias; the size of pictures stays, or is halved."""
+    """A depthwise convolution of odd square kernel without bias; the size of images stays, or is halved."""
 
     def __init__(self, channels: int, kernel: int, *, stride: int, dilation: int) -> None:
         super().__init__(
@@ -67,42 +67,42 @@ class _Convolution(torch.autograd.Function):
         ctx.save_for_backward(x, weight)
 
     @staticmethod
-    def backward(ctx, slope: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx, grad_output: Tensor) -> tuple[Tensor | None, ...]:
         x, weight = ctx.saved_tensors
-        slope = last(slope)
-        of_x = input_gradient(slope, x, weight, ctx.stride, ctx.dilation) if ctx.needs_input_grad[0] else None
+        grad_output = last(grad_output)
+        of_x = input_gradient(grad_output, x, weight, ctx.stride, ctx.dilation) if ctx.needs_input_grad[0] else None
         of_weight = None
         if ctx.needs_input_grad[1]:
-            of_weight = weight_gradient(slope, x, weight, ctx.stride, ctx.dilation)
+            of_weight = weight_gradient(grad_output, x, weight, ctx.stride, ctx.dilation)
         return of_x, of_weight, None, None
 
 
-def input_gradient(slope: Tensor, x: Tensor, weight: Tensor, stride: int, dilation: int) -> Tensor:
+def input_gradient(grad_output: Tensor, x: Tensor, weight: Tensor, stride: int, dilation: int) -> Tensor:
     """Of the convolution's input, from the gradient `slope` of its output."""
     if stride == 1:
-        return _Convolution.apply(slope, weight.flip(2, 3), 1, dilation)
-    return _backward(slope, x, weight, stride, dilation * (weight.shape[2] // 2), of_input=True)
+        return _Convolution.apply(grad_output, weight.flip(2, 3), 1, dilation)
+    return _backward(grad_output, x, weight, stride, dilation * (weight.shape[2] // 2), of_input=True)
 
 
-def weight_gradient(slope: Tensor, x: Tensor, weight: Tensor, stride: int, dilation: int) -> Tensor:
+def weight_gradient(grad_output: Tensor, x: Tensor, weight: Tensor, stride: int, dilation: int) -> Tensor:
     """Of the convolution's weight `(channels, 1, kernel, kernel)`, from the gradient `slope` of its output."""
     kernel = weight.shape[2]
     if dilation == 2:  # and stride 1
-        slope, x = _every_second(slope), _every_second(x)
+        grad_output, x = _every_second(grad_output), _every_second(x)
     if kernel <= WIDE:
-        return _backward(slope, x, weight, stride, kernel // 2)
+        return _backward(grad_output, x, weight, stride, kernel // 2)
     padded = functional.pad(x, [kernel // 2] * 2)
-    width = stride * (slope.shape[3] - 1) + WIDE
+    width = stride * (grad_output.shape[3] - 1) + WIDE
     columns = []
     for first in range(0, kernel - 1, WIDE - 1):
         part = last(padded[..., first : first + width])
         narrow = weight.new_empty(len(weight), 1, kernel, WIDE)
-        columns.append(_backward(slope, part, narrow, stride, (kernel // 2, 0))[..., (first > 0) :])
+        columns.append(_backward(grad_output, part, narrow, stride, (kernel // 2, 0))[..., (first > 0) :])
     return torch.cat(columns, dim=3)
 
 
 def _backward(
-    slope: Tensor,
+    grad_output: Tensor,
     x: Tensor,
     weight: Tensor,
     stride: int,
@@ -115,18 +115,18 @@ def _backward(
         padding = (padding, padding)
     wanted = [of_input, not of_input, False]
     arguments = [stride] * 2, padding, [1, 1], False, [0, 0], len(weight), wanted
-    return torch.ops.aten.convolution_backward(slope, x, weight, None, *arguments)[0 if of_input else 1]
+    return torch.ops.aten.convolution_backward(grad_output, x, weight, None, *arguments)[0 if of_input else 1]
 
 
 def _every_second(x: Tensor) -> Tensor:
-    """The four pictures of every second pixel of each picture, one after the other; odd sizes end in zeros."""
+    """The four images of every second pixel of each image, one after the other; odd sizes end in zeros."""
     rows = functional.pad(x, (0, x.shape[3] % 2, 0, x.shape[2] % 2)).permute(0, 2, 3, 1)
     parts = rows.unflatten(2, (-1, 2)).unflatten(1, (-1, 2)).permute(2, 4, 0, 1, 3, 5)
     return parts.flatten(0, 2).permute(0, 3, 1, 2)
 
 
 class AveragePool(nn.AvgPool2d):
-    """The mean of the pixels of 3×3 that lie within the picture."""
+    """The mean of the pixels of 3×3 that lie within the image."""
 
     def __init__(self, stride: int) -> None:
         super().__init__(3, stride, 1, count_include_pad=False)
@@ -140,7 +140,7 @@ class AveragePool(nn.AvgPool2d):
 
 
 class MaxPool(nn.MaxPool2d):
-    """The largest of the pixels of 3×3 that lie within the picture."""
+    """The largest of the pixels of 3×3 that lie within the image."""
 
     def __init__(self, stride: int) -> None:
         super().__init__(3, stride, 1)

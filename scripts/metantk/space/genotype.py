@@ -9,7 +9,7 @@ import ast
 from pathlib import Path
 from typing import NamedTuple
 
-from metantk.storage import SCRIPTS, InputError, parse_json, read_text
+from metantk.runtime.files import SCRIPTS, InputError, parse_json, read_text
 
 CELL_TYPES = ("normal", "reduce")
 KEPT_EDGES = 2  # that a node keeps of all that lead to it
@@ -180,23 +180,23 @@ def _group_by_node(pairs: object, where: str) -> list[list[list]]:
         pairs = [pairs[start : start + 2] for start in range(0, len(pairs), 2)]
     if len(pairs) > MOST_NODES:
         raise InputError(f"{where}: has {len(pairs)} nodes; {MOST_NODES} are the most")
-    return [_check_node(node, number, f"{where}, node {number}") for number, node in enumerate(pairs, start=2)]
+    return [_check_node(node, index, f"{where}, node {index}") for index, node in enumerate(pairs, start=2)]
 
 
-def _check_node(node: object, number: int, where: str) -> list[list]:
+def _check_node(node: object, index: int, where: str) -> list[list]:
     if not isinstance(node, list | tuple) or len(node) != 2:
         raise InputError(f"{where}: expected 2 [operation, input] pairs, found {node!r}")
-    return [_check_pair(pair, number, where) for pair in node]
+    return [_check_pair(pair, index, where) for pair in node]
 
 
-def _check_pair(pair: object, number: int, where: str) -> list:
+def _check_pair(pair: object, index: int, where: str) -> list:
     if not isinstance(pair, list | tuple) or len(pair) != 2 or not isinstance(pair[0], str):
         raise InputError(f"{where}: expected [operation, input], found {pair!r}")
     operation, source = PUBLISHED_SPELLINGS.get(pair[0], pair[0]), pair[1]
     if operation not in OPERATIONS:
         raise InputError(f"{where}: unknown operation {pair[0]!r}; choose from {', '.join(OPERATIONS)}")
-    if type(source) is not int or not 0 <= source < number:
-        raise InputError(f"{where}: input {source!r} of {operation} is not one of 0 to {number - 1}")
+    if type(source) is not int or not 0 <= source < index:
+        raise InputError(f"{where}: input {source!r} of {operation} is not one of 0 to {index - 1}")
     return [operation, source]
 
 
@@ -209,8 +209,8 @@ def to_genotype(space: Space, masks: dict) -> dict:
     genotype = {}
     for cell in CELL_TYPES:
         nodes: list[list[list]] = [[] for _ in range(space.nodes)]
-        for number, edge in enumerate(space.edges):
-            for operation in masks[cell][number].nonzero().flatten().tolist():
+        for index, edge in enumerate(space.edges):
+            for operation in masks[cell][index].nonzero().flatten().tolist():
                 nodes[edge.node - 2].append([space.operations[operation], edge.input])
         genotype |= {cell: nodes, f"{cell}_concat": list(range(2, 2 + space.nodes))}
     return genotype

@@ -13,7 +13,7 @@ class Layout(NamedTuple):
 
     Attributes:
         stem_channels: outputs of each of the stem's 3×3 convolutions, one or two. One keeps the size of the
-            pictures; of two, each is followed by a pooling that halves it.
+            images; of two, each is followed by a pooling that halves it.
         kinds: "normal" or "reduce", by cell.
         channels: of each node, by cell.
         pools_are_normed: whether poolings within cells are followed by a norm; not so in T-NAS's networks.
@@ -32,7 +32,7 @@ class Layout(NamedTuple):
 def few_shot_layout(cells: int, channels: int) -> Layout:
     """The paper's (and this workflow's) stack: channels are doubled by each of the two reduction cells."""
     kinds = cell_types(cells)
-    reductions = [kinds[: number + 1].count("reduce") for number in range(cells)]
+    reductions = [kinds[: index + 1].count("reduce") for index in range(cells)]
     return Layout((channels,), tuple(kinds), tuple(channels * 2**count for count in reductions))
 
 
@@ -42,7 +42,7 @@ def metanas_layout(channels: int, cells: int, reductions: tuple[int, ...]) -> La
     Args:
         reductions: numbers of the cells that halve the resolution: 1 and 3 of the search's 4 cells.
     """
-    kinds = tuple("reduce" if number in reductions else "normal" for number in range(cells))
+    kinds = tuple("reduce" if index in reductions else "normal" for index in range(cells))
     return Layout((3 * channels,), kinds, (channels,) * cells)
 
 
@@ -62,7 +62,7 @@ def make_layout(name: str, *, cells: int, channels: int) -> Layout:
         return few_shot_layout(cells, channels)
     if name == "t-nas":
         return t_nas_layout(channels)
-    reductions = tuple(number for number, kind in enumerate(cell_types(cells)) if kind == "reduce")
+    reductions = tuple(index for index, kind in enumerate(cell_types(cells)) if kind == "reduce")
     return metanas_layout(channels, cells, reductions)
 
 

@@ -119,7 +119,7 @@ def surviving(mixture: Mixture, threshold: float) -> list[list[int]]:
     """Numbers of the operations of each edge that are computed: weights above `threshold`, on edges that count."""
     weights, inputs = mixture.operations.tolist(), mixture.inputs.tolist()
     return [
-        [number for number, weight in enumerate(row) if weight > threshold] if factor else []
+        [index for index, weight in enumerate(row) if weight > threshold] if factor else []
         for row, factor in zip(weights, inputs, strict=True)
     ]
 
@@ -167,23 +167,23 @@ class MixedCell(nn.Module):
 
         Args:
             computed: `surviving(...)`; the other operations are skipped.
-            rate, draws: of drop path; draws are uniform, `(edges, operations, pictures)`.
+            rate, draws: of drop path; draws are uniform, `(edges, operations, images)`.
         """
         states = [self.preprocess[0](before), self.preprocess[1](last)]
         weights = [row.unbind() for row in (mixture.inputs[:, None] * mixture.operations).unbind()]
         nodes: list[list[Tensor]] = [[] for _ in range(self.space.nodes)]
-        for number, edge in enumerate(self.space.edges):
+        for index, edge in enumerate(self.space.edges):
             if edge.input == 0 and edge.node > 2:
                 states.append(sum(nodes[edge.node - 3]))
-            for k in computed[number]:
+            for k in computed[index]:
                 name = self.space.operations[k]
                 if name == NONE:
                     continue
-                operation = self.edges[number][name]
+                operation = self.edges[index][name]
                 output = operation(states[edge.input])
                 if draws is not None and not isinstance(operation, nn.Identity):
-                    output = drop_path(output, rate, draws[number, k])
-                nodes[edge.node - 2].append(weights[number][k] * output)
+                    output = drop_path(output, rate, draws[index, k])
+                nodes[edge.node - 2].append(weights[index][k] * output)
         return concatenate([*states[2:], sum(nodes[-1])])
 
 
@@ -222,11 +222,11 @@ class MixedNetwork(nn.Module):
         rate: float = 0.0,
         generator: torch.Generator | None = None,
     ) -> Tensor:
-        """`(pictures, 3, height, width)` to `(pictures, feature_dim)`.
+        """`(images, 3, height, width)` to `(images, feature_dim)`.
 
         Args:
             threshold: operations of this weight or less are skipped.
-            rate: of drop path, with draws from `generator`, which is on the pictures' device.
+            rate: of drop path, with draws from `generator`, which is on the images' device.
         """
         computed = {kind: surviving(mixture, threshold) for kind, mixture in arch.items()}
         before = last = self.stem(images)
@@ -247,7 +247,7 @@ class MixedNetwork(nn.Module):
         rate: float = 0.0,
         generator: torch.Generator | None = None,
     ) -> Tensor:
-        """Logits, `(pictures, classes)`; arguments as of `features`."""
+        """Logits, `(images, classes)`; arguments as of `features`."""
         return self.head(self.features(images, arch, threshold=threshold, rate=rate, generator=generator))
 
     def count_surviving(self, arch: Arch, threshold: float) -> int:
@@ -256,7 +256,7 @@ class MixedNetwork(nn.Module):
         skipped = 0
         for kind, cell in zip(self.layout.kinds, self.cells, strict=True):
             for kept, edge in zip(computed[kind], cell.edges, strict=True):
-                names = {self.space.operations[number] for number in kept}
+                names = {self.space.operations[index] for index in kept}
                 left_out = [operation for name, operation in edge.items() if name not in names]
                 skipped += sum(p.numel() for operation in left_out for p in operation.parameters())
         return sum(p.numel() for p in self.parameters()) - skipped

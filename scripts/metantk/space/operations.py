@@ -1,6 +1,6 @@
 """The operations of a cell as plain modules, and the blocks around them (facts of DARTS, MetaNAS, TE-NAS).
 
-All map `(pictures, channels, height, width)` to `(pictures, channels_out, height / stride, width / stride)`.
+All map `(images, channels, height, width)` to `(images, channels_out, height / stride, width / stride)`.
 `norm` makes the normalisation for a number of channels: batch normalisation in the trained network.
 """
 
@@ -22,7 +22,7 @@ class ReluConvNorm(nn.Sequential):
 
 
 class FactorizedReduction(nn.Module):
-    """Halves the resolution with two stride-2 1×1 convolutions, the second on the picture shifted by a pixel."""
+    """Halves the resolution with two stride-2 1×1 convolutions, the second on the image shifted by a pixel."""
 
     def __init__(self, channels_in: int, channels_out: int, norm: Norm) -> None:
         super().__init__()
@@ -108,7 +108,7 @@ def answer_activated(operation: nn.Module, x: Tensor, activated: Callable[[], Te
 
 
 def drop_path(x: Tensor, rate: float, draws: Tensor) -> Tensor:
-    """Drop an operation's whole output for the pictures whose draw, uniform in 0..1, is below `rate`.
+    """Drop an operation's whole output for the images whose draw, uniform in 0..1, is below `rate`.
 
     What is kept is scaled up, so that the mean stays.
     """

@@ -37,7 +37,7 @@ def groups(space: Space) -> list[list[list[int]]]:
     count = len(space.operations)
     places = np.arange(len(CELL_TYPES) * len(space.edges) * count).reshape(len(CELL_TYPES), -1, count)
     return [
-        [places[cell, number].tolist() for number, edge in enumerate(space.edges) if edge.node == node]
+        [places[cell, index].tolist() for index, edge in enumerate(space.edges) if edge.node == node]
         for cell in range(len(CELL_TYPES))
         for node in range(2, 2 + space.nodes)
     ]
@@ -58,8 +58,8 @@ def balanced_sample(space: Space, count: int, draws: np.random.Generator) -> np.
     for edges in groups(space):
         pairs = list(combinations(range(len(edges)), KEPT_EDGES))
         drawn = np.array(pairs)[_balanced(len(pairs), count, draws)]
-        for number, places in enumerate(edges):
-            of_edge = np.flatnonzero((drawn == number).any(1))
+        for index, places in enumerate(edges):
+            of_edge = np.flatnonzero((drawn == index).any(1))
             operations = _balanced(len(places), len(of_edge), draws)
             rows[of_edge, np.array(places)[operations]] = 1
     return rows

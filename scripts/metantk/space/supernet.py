@@ -1,7 +1,7 @@
 """Supernets for a search without training: many candidates, one set of weights, one batch.
 
 A candidate is a mask over the operations of both cell types. All candidates of a batch share weights, so they
-differ only in how the operations' outputs are mixed. Tensors are `(candidates * pictures, ...)`, candidate by
+differ only in how the operations' outputs are mixed. Tensors are `(candidates * images, ...)`, candidate by
 candidate. Operations that read the same state are fused: one ReLU, one depthwise convolution over all edges,
 one grouped 1×1 product. The mathematics is that of `metantk.space.operations` (a test compares the two).
 """
@@ -39,14 +39,14 @@ class Norms(NamedTuple):
     """Normalisation without affine terms (they stay at 1 and 0 and take no part in any kernel).
 
     Attributes:
-        kind: "group" (pictures do not mix: needed for per-sample gradients), "batch" (statistics over the
-            pictures of one candidate) or "none" (x as it is, for synflow).
+        kind: "group" (images do not mix: needed for per-sample gradients), "batch" (statistics over the
+            images of one candidate) or "none" (x as it is, for synflow).
     """
 
     kind: str
 
     def __call__(self, x: Tensor, channels: int, candidates: int) -> Tensor:
-        """Normalise `(candidates * pictures, copies * channels, height, width)`, each copy on its own."""
+        """Normalise `(candidates * images, copies * channels, height, width)`, each copy on its own."""
         if self.kind == "group":
             groups = x.shape[1] // channels * group_count(channels)
             return functional.group_norm(x, groups, eps=NORM_EPSILON)
@@ -101,7 +101,7 @@ class Convolution(nn.Module):
         return functional.conv2d(x, weight, stride=self.stride, padding=self.padding, groups=self.groups)
 
     def as_products(self, x: Tensor, dilation: int = 1) -> Tensor:
-        """The convolution of tiny pictures as one dense matrix per group (many times faster for 3×3 pixels)."""
+        """The convolution of tiny images as one dense matrix per group (many times faster for 3×3 pixels)."""
         channels, pixels = self.weight.shape[1], x.shape[2] * x.shape[3]
         unit = torch.eye(channels * pixels, dtype=x.dtype, device=x.device).view(-1, channels, *x.shape[2:])
         answers = functional.conv2d(
@@ -122,7 +122,7 @@ def is_tiny(x: Tensor) -> bool:
 
 
 class DilatedDepthwise(nn.Module):
-    """A depthwise convolution of dilation 2: a plain one on pictures of every second pixel.
+    """A depthwise convolution of dilation 2: a plain one on images of every second pixel.
 
     CPU libraries are up to ten times slower at the gradients of dilated depthwise convolutions than of plain ones.
     """
@@ -144,7 +144,7 @@ class DilatedDepthwise(nn.Module):
         return self._together(self.convolution(self._apart(x)), *x.shape[2:])
 
     def _apart(self, x: Tensor) -> Tensor:
-        """The four pictures of every second pixel side by side, zeros between them where kernels overlap."""
+        """The four images of every second pixel side by side, zeros between them where kernels overlap."""
         x = functional.pad(x, (0, x.shape[3] % 2, 0, x.shape[2] % 2))
         parts = x.unflatten(3, (-1, 2)).unflatten(2, (-1, 2)).permute(0, 1, 3, 2, 5, 4)
         return functional.pad(parts, (0, self.gap, 0, 0, 0, self.gap)).flatten(4).flatten(2, 3)
@@ -160,7 +160,7 @@ class Context(NamedTuple):
     Attributes:
         weights: mixing weights per cell type, `(candidates, edges, operations)`; 0 where removed.
         norms: the normalisation.
-        watch: called with each ReLU's input `(candidates * pictures, copies, ...)` and with
+        watch: called with each ReLU's input `(candidates * images, copies, ...)` and with
             `(candidates, copies)`: how many remaining operations read the copy, each through a ReLU of its own in
             the published networks.
         watch_norms: the same for the inputs of norms.
@@ -354,7 +354,7 @@ class Mixing(nn.Module):
         return (weights[:, self.edge, self.operation] > 0).long()
 
     def forward(self, output: Tensor, weights: Tensor) -> Tensor:
-        """The output's part in each edge, `(candidates, pictures, edges, channels * height * width)`."""
+        """The output's part in each edge, `(candidates, images, edges, channels * height * width)`."""
         mixing = self.goes * weights[:, None, self.edge, self.operation]
         if self.shared:
             mixing = mixing.sum(2, keepdim=True)
@@ -420,10 +420,10 @@ class Fan(nn.Module):
         return name in POOLS or (name == "skip_connect" and self.stride == 1)
 
     def forward(self, x: Tensor, weights: Tensor, context: Context) -> Tensor | None:
-        """What each edge adds to its node, `(candidates, pictures, edges, channels * height * width)`.
+        """What each edge adds to its node, `(candidates, images, edges, channels * height * width)`.
 
         Args:
-            x: the state, `(candidates * pictures, channels, height, width)`.
+            x: the state, `(candidates * images, channels, height, width)`.
             weights: mixing weights of the cell, `(candidates, edges of the cell, operations)`.
         """
         total = None
@@ -475,7 +475,7 @@ class SuperCell(nn.Module):
         self.preprocess = nn.ModuleList([align(channels_before[0], channels), Align(channels_before[1], channels)])
         self.fans = nn.ModuleList()
         for source in range(1 + space.nodes):
-            edges = [number for number, edge in enumerate(space.edges) if edge.input == source]
+            edges = [index for index, edge in enumerate(space.edges) if edge.input == source]
             stride = 2 if kind == "reduce" and source < 2 else 1
             self.fans.append(Fan(space, edges, remaining, channels, stride))
 
@@ -495,11 +495,11 @@ class SuperCell(nn.Module):
         return torch.cat(states[2:], dim=1)
 
     def _state(self, total: Tensor | None, states: list[Tensor]) -> Tensor:
-        """An intermediate node as `(candidates * pictures, channels, height, width)`; zero without inputs."""
-        pictures, channels, height, width = states[0].shape
+        """An intermediate node as `(candidates * images, channels, height, width)`; zero without inputs."""
+        images, channels, height, width = states[0].shape
         if self.kind == "reduce":
             height, width = (height + 1) // 2, (width + 1) // 2
-        shape = (pictures, channels, height, width)
+        shape = (images, channels, height, width)
         return states[0].new_zeros(shape) if total is None else total.reshape(shape)
 
 
@@ -511,7 +511,7 @@ class Supernet(nn.Module):
         remaining: for each cell type, `(edges, operations)` bool: what the unpruned network has.
         kinds: type of each cell of the stack.
         channels: after the stem; each reduction cell doubles them.
-        inputs: channels of the pictures; the stem is left out (`channels` must equal `inputs`) if `stem` is False.
+        inputs: channels of the images; the stem is left out (`channels` must equal `inputs`) if `stem` is False.
         outputs: of the linear head; None for no head.
         norm: "group", "batch" or "none".
     """
@@ -554,15 +554,15 @@ class Supernet(nn.Module):
         self.head = nn.Linear(last, outputs, bias=False) if outputs else None
 
     def forward(self, images: Tensor, masks: dict[str, Tensor], watch: Callable | None = None) -> Tensor:
-        """Outputs of every candidate on every picture.
+        """Outputs of every candidate on every image.
 
         Args:
-            images: `(pictures, channels, height, width)`, the same for all candidates.
+            images: `(images, channels, height, width)`, the same for all candidates.
             masks: for each cell type, `(candidates, edges, operations)` bool; on the CPU unless gradients are on.
             watch: sees every ReLU, as in `Context`; of a single candidate as long as all are alike.
 
         Returns:
-            `(candidates * pictures, outputs)`, or the pooled features if there is no head.
+            `(candidates * images, outputs)`, or the pooled features if there is no head.
         """
         features = self.features(images, masks, watch).mean((2, 3))
         if len(features) < len(images) * len(masks["normal"]):
@@ -576,9 +576,9 @@ class Supernet(nn.Module):
         watch: Callable | None = None,
         watch_norms: Callable | None = None,
     ) -> Tensor:
-        """Features before pooling, `(candidates * pictures, feature_dim, height, width)`; arguments of `forward`.
+        """Features before pooling, `(candidates * images, feature_dim, height, width)`; arguments of `forward`.
 
-        Without gradients, those of one candidate, `(pictures, ...)`, where all are alike.
+        Without gradients, those of one candidate, `(images, ...)`, where all are alike.
         """
         weights = {kind: mixing_weights(masks[kind].to(images.device), images.dtype) for kind in CELL_TYPES}
         every = Context(weights, self.norms, watch, watch_norms)

@@ -6,7 +6,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from metantk.figures.style import MUTED, STYLE, TEXT, new_figure
+from metantk.results.figures.style import MUTED, STYLE, TEXT, new_figure
 from metantk.theory.learner import summarise_learners
 from metantk.theory.training_checks import COMPARISONS
 from metantk.theory.verdicts import EXPECTED_SLOPE, fit_slope

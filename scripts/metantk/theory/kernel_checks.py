@@ -6,8 +6,8 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from metantk.devices import generator
 from metantk.options.theory import TheoryNetworkOptions, TheoryOptions
+from metantk.runtime.devices import generator
 from metantk.theory.kernels import (
     Pair,
     all_inputs,
@@ -26,7 +26,7 @@ INNER_LOOPS = FLOW, ONE_STEP, ANIL = "MAML, flow", "MAML, one step", "ANIL, flow
 
 
 def make_network(entry: TheoryNetworkOptions, options: TheoryOptions, width: int) -> Network:
-    return Network(entry.kind, entry.activation, entry.depth, width, options.side, options.ways)
+    return Network(entry.kind, entry.activation, entry.depth, width, options.image_size, options.ways)
 
 
 def make_tasks(source: str, options: TheoryOptions, part: str, count: int) -> Tasks:
@@ -37,7 +37,7 @@ def make_tasks(source: str, options: TheoryOptions, part: str, count: int) -> Ta
         ways=options.ways,
         shots=options.shots,
         queries=options.shots,
-        side=options.side,
+        side=options.image_size,
         key=(part, 0),
     )
 

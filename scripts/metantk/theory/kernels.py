@@ -1,6 +1,6 @@
 """Kernels of the theory: empirical ones by Jacobians, the MetaNTK by definition and by formula, kernel regression.
 
-Rows of all kernels are picture by picture and, within a picture, output by output; pictures lie as `meta_ntk` wants
+Rows of all kernels are image by image and, within an image, output by output; images lie as `meta_ntk` wants
 them: all queries task by task, then all supports.
 """
 
@@ -33,15 +33,15 @@ class Pair(NamedTuple):
 
 
 def all_inputs(tasks: Tasks) -> Tensor:
-    """`(pictures, ...)`: all queries task by task, then all supports."""
+    """`(images, ...)`: all queries task by task, then all supports."""
     return torch.cat([tasks.query.flatten(0, 1), tasks.support.flatten(0, 1)])
 
 
 def empirical_kernels(model: Model, weights: Weights, inputs: Tensor) -> Pair:
-    """Θ̂ of Definition 1 and the NNGP, `(pictures * outputs, pictures * outputs)`, by Jacobians of each picture."""
+    """Θ̂ of Definition 1 and the NNGP, `(images * outputs, images * outputs)`, by Jacobians of each image."""
 
-    def outputs(weights: Weights, picture: Tensor) -> Tensor:
-        return model(weights, picture[None])[0]
+    def outputs(weights: Weights, image: Tensor) -> Tensor:
+        return model(weights, image[None])[0]
 
     grams = _grams(vmap(jacrev(outputs), in_dims=(None, 0))(weights, inputs))
     return Pair(sum(grams.values()), grams[HEAD])

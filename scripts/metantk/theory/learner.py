@@ -5,8 +5,8 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from metantk.devices import generator
 from metantk.options.theory import TheoryOptions
+from metantk.runtime.devices import generator
 from metantk.statistics import confidence_95
 from metantk.theory.kernel_checks import ONE_STEP, make_inner_loops
 from metantk.theory.kernels import (
@@ -36,18 +36,18 @@ def measure_learners(options: TheoryOptions) -> pd.DataFrame:
     All have the same inner step and have been meta-trained for the same time, ηt.
     """
     chosen = options.learner
-    shape = {"ways": chosen.ways, "shots": chosen.shots, "queries": chosen.queries, "side": options.side}
+    shape = {"ways": chosen.ways, "shots": chosen.shots, "queries": chosen.queries, "side": options.image_size}
     parts = [
         draw_tasks("glyphs", count, **shape, key=(part, "learner"))
         for part, count in (("train", chosen.train_tasks), ("test", chosen.test_tasks))
     ]
     tasks = Tasks(*(torch.cat(pair) for pair in zip(*parts, strict=True)))
-    network = Network("fully_connected", "relu", chosen.depth, chosen.width, options.side, chosen.ways)
+    network = Network("fully_connected", "relu", chosen.depth, chosen.width, options.image_size, chosen.ways)
     limit = infinite_kernels(network, all_inputs(tasks))
     inner = make_inner_loops(limit, tasks, options)[ONE_STEP]
     rows = tasks.query_targets[: chosen.train_tasks].numel()
     eigenvalues = torch.linalg.eigvalsh(meta_ntk_by_formula(limit, tasks, inner)[:rows, :rows])
-    rate = options.rate * 2 / float(eigenvalues[0] + eigenvalues[-1])
+    rate = options.lr * 2 / float(eigenvalues[0] + eigenvalues[-1])
 
     weights = network.draw(generator("theory weights", 0))
     outputs = {SUPPORTS_ONLY: adapted_regression(limit, tasks, inner)}

@@ -1,6 +1,6 @@
 """MAML and ANIL on functions of a dict of weights: the inner loop, the meta-output, full-batch meta-training.
 
-A `model` maps weights and inputs `(pictures, ...)` to outputs `(pictures, outputs)`. Everything is differentiable
+A `model` maps weights and inputs `(images, ...)` to outputs `(images, outputs)`. Everything is differentiable
 twice: no gradient is cut, so that the Hessian of the inner loop (paper, Eq. 3) is in every outer gradient.
 """
 
@@ -21,10 +21,10 @@ class Tasks(NamedTuple):
     """Few-shot tasks, or a single one without the first axis of each tensor.
 
     Attributes:
-        query: `(tasks, pictures, ...)` inputs, X in the paper.
-        query_targets: `(tasks, pictures, outputs)`, Y.
-        support: `(tasks, pictures, ...)` inputs, X'.
-        support_targets: `(tasks, pictures, outputs)`, Y'.
+        query: `(tasks, images, ...)` inputs, X in the paper.
+        query_targets: `(tasks, images, outputs)`, Y.
+        support: `(tasks, images, ...)` inputs, X'.
+        support_targets: `(tasks, images, outputs)`, Y'.
     """
 
     query: Tensor
@@ -88,12 +88,12 @@ def adapt(model: Model, weights: Weights, support: Tensor, targets: Tensor, inne
 
 
 def meta_output(model: Model, weights: Weights, task: Tasks, inner: InnerLoop) -> Tensor:
-    """F_θ(X, X', Y'), the adapted network's outputs on one task's queries (Eq. 1), `(pictures, outputs)`."""
+    """F_θ(X, X', Y'), the adapted network's outputs on one task's queries (Eq. 1), `(images, outputs)`."""
     return model(adapt(model, weights, task.support, task.support_targets, inner), task.query)
 
 
 def meta_outputs(model: Model, weights: Weights, tasks: Tasks, inner: InnerLoop) -> Tensor:
-    """F_θ of every task, `(tasks, pictures, outputs)`."""
+    """F_θ of every task, `(tasks, images, outputs)`."""
     return vmap(lambda *task: meta_output(model, weights, Tasks(*task), inner))(*tasks)
 
 
@@ -134,7 +134,7 @@ def train_by_flow(
 
 
 def outputs_of_each(model: Model, weights: Weights, tasks: Tasks, inner: InnerLoop) -> Tensor:
-    """F_θ of several networks, arguments as in `train`: `(networks, tasks, pictures, outputs)`."""
+    """F_θ of several networks, arguments as in `train`: `(networks, tasks, images, outputs)`."""
     return vmap(lambda weights, *parts: meta_outputs(model, weights, Tasks(*parts), inner))(weights, *tasks)
 
 
@@ -147,7 +147,7 @@ def initial_outputs(model: Model, weights: Weights, tasks: Tasks) -> tuple[Tenso
     """Unadapted outputs of several networks on the queries and on the supports of all tasks.
 
     Returns:
-        Two tensors `(networks, tasks, pictures, outputs)`.
+        Two tensors `(networks, tasks, images, outputs)`.
     """
     on_tasks = vmap(vmap(model, in_dims=(None, 0)), in_dims=(0, None))
     return on_tasks(weights, tasks.query), on_tasks(weights, tasks.support)

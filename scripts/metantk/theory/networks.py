@@ -28,7 +28,7 @@ class Network(NamedTuple):
         activation: `relu` or `erf`.
         depth: hidden layers, L in the paper.
         width: units or channels of each hidden layer, l in the paper.
-        side: inputs are grey pictures of side × side pixels, as flat rows.
+        side: inputs are grey images of side × side pixels, as flat rows.
         outputs: of the head, k in the paper.
     """
 
@@ -57,7 +57,7 @@ class Network(NamedTuple):
         return weights
 
     def __call__(self, weights: Weights, inputs: Tensor) -> Tensor:
-        """`(pictures, side²)` to `(pictures, outputs)`."""
+        """`(images, side²)` to `(images, outputs)`."""
         x = inputs.unflatten(1, (1, self.side, self.side)) if self.kind == "convolutional" else inputs
         for layer in range(self.depth):
             weight = weights[f"hidden{layer}"]
@@ -79,12 +79,12 @@ def closed_form_kernels(network: Network, inputs: Tensor) -> tuple[Tensor, Tenso
     al. 2018); for convolutions over all pairs of pixels (Arora et al. 2019).
 
     Args:
-        inputs: `(pictures, side²)` float64.
+        inputs: `(images, side²)` float64.
 
     Returns:
-        Θ and the NNGP, `(pictures, pictures)` each.
+        Θ and the NNGP, `(images, images)` each.
     """
-    pictures = len(inputs)
+    images = len(inputs)
     if network.kind == "convolutional":
         pixels = network.side**2
         covariance = _average_windows(torch.outer(inputs.flatten(), inputs.flatten()), network.side)
@@ -100,15 +100,15 @@ def closed_form_kernels(network: Network, inputs: Tensor) -> tuple[Tensor, Tenso
                 covariance = _average_windows(covariance, network.side)
                 tangent = _average_windows(tangent, network.side)
             tangent = covariance + tangent
-    blocks = (pictures, pixels, pictures, pixels)
+    blocks = (images, pixels, images, pixels)
     nngp = covariance.view(blocks).mean((1, 3))
     return nngp + tangent.view(blocks).mean((1, 3)), nngp
 
 
 def _average_windows(covariance: Tensor, side: int) -> Tensor:
     """What a convolution makes of a covariance of pixels: both pixels move together over the window."""
-    pictures = len(covariance) // side**2
-    maps = covariance.view(pictures, side, side, pictures, side, side)
+    images = len(covariance) // side**2
+    maps = covariance.view(images, side, side, images, side, side)
     reach = KERNEL_SIDE // 2
     padded = functional.pad(maps.permute(0, 3, 1, 2, 4, 5), [reach] * 8)
     total = torch.zeros_like(maps.permute(0, 3, 1, 2, 4, 5))
@@ -128,7 +128,7 @@ def _activated(activation: str, covariance: Tensor) -> tuple[Tensor, Tensor]:
         slopes = 4 / math.pi / (spread**2 - 4 * covariance**2).sqrt()
         return _ERF_GAIN**2 * moments, _ERF_GAIN**2 * slopes
     scale = (variance[:, None] * variance).sqrt()
-    # A window that lies outside the picture's ink has no variance; its unit is zero, and any angle will do.
+    # A window that lies outside the image's ink has no variance; its unit is zero, and any angle will do.
     cosine = (covariance / scale.clamp(min=torch.finfo(scale.dtype).tiny)).clamp(-1, 1)
     angle = torch.acos(cosine)
     moments = scale * (torch.sin(angle) + (math.pi - angle) * cosine) / math.pi

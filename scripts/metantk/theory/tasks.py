@@ -5,9 +5,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from metantk.datasets.glyphs import make_glyphs
-from metantk.devices import numpy_generator
-from metantk.episodes import EpisodeSampler
+from metantk.data.episodes import EpisodeSampler
+from metantk.data.glyphs import make_glyphs
+from metantk.runtime.devices import numpy_generator
 from metantk.theory.maml import Tasks
 
 GLYPH_SIDE = 24  # pixels, as drawn, before pooling
@@ -38,20 +38,20 @@ def draw_tasks(source: str, count: int, *, ways: int, shots: int, queries: int, 
     )
 
 
-def _draw_glyphs(count: int, ways: int, pictures: int, side: int, key: tuple) -> Tensor:
-    # Twice as many as a task takes, so that two tasks on one class seldom share pictures.
-    part = make_glyphs(image_size=GLYPH_SIDE, images_per_class=2 * pictures, seed=0)[key[0]]
+def _draw_glyphs(count: int, ways: int, images: int, side: int, key: tuple) -> Tensor:
+    # Twice as many as a task takes, so that two tasks on one class seldom share images.
+    part = make_glyphs(image_size=GLYPH_SIDE, images_per_class=2 * images, seed=0)[key[0]]
     colours = torch.from_numpy(part.images).double()
     # Ink is what differs from the background, light on dark or dark on light.
     background = colours.flatten(1, 2).median(1).values[:, None, None]
     ink = (colours - background).abs().mean(-1)[:, None]
     pooled = functional.adaptive_avg_pool2d(ink, side).flatten(1)
-    sampler = EpisodeSampler(part.labels, ways=ways, shots=pictures, queries=0, where=f"glyphs, {key[0]}")
+    sampler = EpisodeSampler(part.labels, ways=ways, shots=images, queries=0, where=f"glyphs, {key[0]}")
     draws = numpy_generator("theory tasks", *key)
     return pooled[torch.from_numpy(np.stack([sampler.draw(draws).support for _ in range(count)]))]
 
 
-def _draw_clouds(count: int, ways: int, pictures: int, side: int, key: tuple) -> Tensor:
+def _draw_clouds(count: int, ways: int, images: int, side: int, key: tuple) -> Tensor:
     draws = numpy_generator("theory clouds", *key)
     means = draws.normal(size=(count, ways, 1, side**2))
-    return torch.from_numpy(means + CLOUD_SPREAD * draws.normal(size=(count, ways, pictures, side**2)))
+    return torch.from_numpy(means + CLOUD_SPREAD * draws.normal(size=(count, ways, images, side**2)))

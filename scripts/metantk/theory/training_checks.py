@@ -9,8 +9,8 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from metantk.devices import generator
 from metantk.options.theory import TheoryNetworkOptions, TheoryOptions
+from metantk.runtime.devices import generator
 from metantk.theory.kernel_checks import FLOW, ONE_STEP, make_inner_loops, make_network, make_tasks
 from metantk.theory.kernels import (
     adapted_regression,
@@ -95,7 +95,7 @@ def measure_convergence(source: str, entry: TheoryNetworkOptions, options: Theor
         network = make_network(entry, options, width)
         weights = draw_networks(network, options.seeds)
         own = centre(tasks, _zeros(tasks, options.seeds))
-        for rate in [options.rate, SLOW_RATE] if width == entry.trained_widths[-1] else [options.rate]:
+        for rate in [options.lr, SLOW_RATE] if width == entry.trained_widths[-1] else [options.lr]:
             _, losses = train(network, weights, own, limit.inner, rate=rate * limit.eta0, steps=options.steps)
             for seed, found in enumerate(np.nan_to_num(losses.numpy(), nan=np.inf)):
                 facts = {
@@ -199,7 +199,7 @@ def _train(
                 network, weights, learning, limit.inner, time=steps * limit.eta0, steps=FLOW_STEPS * steps
             )
         else:
-            rate = options.rate * limit.eta0
+            rate = options.lr * limit.eta0
             weights, _ = train(network, weights, learning, limit.inner, rate=rate, steps=steps)
         history[now] = outputs_of_each(network, weights, own, limit.inner)
     return history
@@ -216,7 +216,7 @@ def _compare(
     options: TheoryOptions,
 ) -> Iterator[dict]:
     """Distances on the test tasks from each prediction, one row per network."""
-    rate = options.rate * limit.eta0
+    rate = options.lr * limit.eta0
     decays = {EXPONENTIAL: None} if rates == INFINITESIMAL else {EXPONENTIAL: None, BY_STEPS: rate}
     flowed = time * (limit.eta0 if rates == INFINITESIMAL else rate)
     for decay, step in decays.items():

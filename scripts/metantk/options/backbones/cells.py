@@ -6,8 +6,8 @@ from pydantic import Field, field_validator, model_validator
 
 from metantk.options.base import Options as Base
 from metantk.options.base import parse
+from metantk.runtime.files import InputError
 from metantk.space.genotype import check_genotype
-from metantk.storage import InputError
 
 CELLS = Field(ge=2, le=100, description="stacked cells; those at 1/3 and 2/3 of the depth are reduction cells")
 CHANNELS = Field(ge=1, le=4096, description="channels after the stem; each reduction cell doubles them")
@@ -70,7 +70,7 @@ class CellsOptions(Base):
         return f"Cells, {self.channels} channels{stacked}"
 
     def architecture(self, image_size: int, genotype: dict | None) -> dict:
-        """The content of architecture.json; cells take pictures of any size.
+        """The content of architecture.json; cells take images of any size.
 
         Raises:
             InputError: the genotype is missing or not valid.

@@ -5,14 +5,14 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from metantk.onnx_files import read_onnx
 from metantk.options.base import Options as Base
 from metantk.options.base import parse
+from metantk.runtime.onnx_files import read_onnx
 
 Mean = Annotated[list[float], Field(min_length=3, max_length=3)]
 Deviation = Annotated[list[Annotated[float, Field(gt=0)]], Field(min_length=3, max_length=3)]
-FILE = Field(min_length=1, description="the ONNX file: float32 pictures in, one row of features per picture out")
-MEAN = Field([0.0, 0.0, 0.0], description="per channel, taken off pictures in 0..1 before they go in")
+FILE = Field(min_length=1, description="the ONNX file: float32 images in, one row of features per image out")
+MEAN = Field([0.0, 0.0, 0.0], description="per channel, taken off images in 0..1 before they go in")
 STD = Field([1.0, 1.0, 1.0], description="per channel, divided by after that")
 
 
@@ -23,7 +23,7 @@ class Architecture(Base):
     file: str = FILE
     mean: Mean = MEAN
     std: Deviation = STD
-    image_size: int = Field(ge=8, le=1024, description="height and width of the pictures, in pixels")
+    image_size: int = Field(ge=8, le=1024, description="height and width of the images, in pixels")
     input_size: int | None = Field(ge=1, le=4096, description="what the file takes, in pixels; null: any")
     feature_dim: int = Field(ge=1, le=10**6)
     file_bytes: int = Field(ge=1)
@@ -54,7 +54,7 @@ class OnnxOptions(Base):
         """The content of architecture.json; there is no genotype.
 
         Raises:
-            InputError: the file is missing, or does not give features of pictures.
+            InputError: the file is missing, or does not give features of images.
         """
         found = read_onnx(Path(self.file), image_size=image_size)
         values = {

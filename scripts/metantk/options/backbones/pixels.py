@@ -1,4 +1,4 @@
-"""Options of the backbone `pixels`: the pictures themselves. Imports no torch."""
+"""Options of the backbone `pixels`: the images themselves. Imports no torch."""
 
 from typing import ClassVar, Literal
 
@@ -12,7 +12,7 @@ class Architecture(Base):
     """All that builds it."""
 
     kind: Literal["pixels"]
-    image_size: int = Field(ge=8, le=1024, description="height and width of the pictures, in pixels")
+    image_size: int = Field(ge=8, le=1024, description="height and width of the images, in pixels")
 
 
 class PixelsOptions(Base):
@@ -21,7 +21,7 @@ class PixelsOptions(Base):
     searchable: ClassVar[bool] = False
     frozen: ClassVar[bool] = True
 
-    kind: Literal["pixels"] = Field("pixels", description="the pictures' own pixels as features")
+    kind: Literal["pixels"] = Field("pixels", description="the images' own pixels as features")
 
     @property
     def title(self) -> str:

@@ -7,7 +7,7 @@ from pydantic import Field
 from metantk.options.base import Need, parse
 from metantk.options.base import Options as Base
 
-LARGE_PICTURE = 64  # pixels; the published block sizes are those of 84 and of 32 pixels
+LARGE_IMAGE = 64  # pixels; the published block sizes are those of 84 and of 32 pixels
 Width = Annotated[int, Field(ge=1, le=8192)]
 Widths = Annotated[list[Width], Field(min_length=4, max_length=4)]
 BlockSize = Annotated[int, Field(ge=1, le=64)]
@@ -22,7 +22,7 @@ class Architecture(Base):
     pool: Pool = Field(
         "average", description="average over the last map (RFS), or none: all of its pixels (MetaOptNet)"
     )
-    image_size: int = Field(84, ge=16, le=1024, description="height and width of the pictures, in pixels")
+    image_size: int = Field(84, ge=16, le=1024, description="height and width of the images, in pixels")
     block_size: BlockSize = Field(5, description="side of the squares that DropBlock zeroes, in pixels of the map")
 
 
@@ -37,7 +37,7 @@ class ResNet12Options(Base):
         "average", description="average over the last map (RFS), or none: all of its pixels (MetaOptNet)"
     )
     block_size: BlockSize | None = Field(
-        None, description="side of DropBlock's squares; null for 5, or 2 on pictures below 64 pixels"
+        None, description="side of DropBlock's squares; null for 5, or 2 on images below 64 pixels"
     )
 
     @property
@@ -53,11 +53,11 @@ class ResNet12Options(Base):
         """The content of architecture.json; there is no genotype.
 
         Raises:
-            InputError: the pictures are too small or too large.
+            InputError: the images are too small or too large.
         """
         values = self.model_dump() | {"image_size": image_size}
         if self.block_size is None:
-            values["block_size"] = 5 if image_size >= LARGE_PICTURE else 2
+            values["block_size"] = 5 if image_size >= LARGE_IMAGE else 2
         return parse(Architecture, values, where="backbone resnet12").model_dump()
 
 

@@ -7,7 +7,7 @@ from pydantic import Field
 
 from metantk.options.base import Options as Base
 from metantk.options.base import parse
-from metantk.storage import InputError
+from metantk.runtime.files import InputError
 
 # As timm lists them; nothing that timm would take for a place to fetch a model from.
 NAME = Field(
@@ -29,7 +29,7 @@ class Architecture(Base):
     name: str = NAME
     weights: str | None = WEIGHTS
     input_size: Pixels | None = None
-    image_size: int = Field(ge=8, le=1024, description="height and width of the pictures, in pixels")
+    image_size: int = Field(ge=8, le=1024, description="height and width of the images, in pixels")
 
 
 class TimmOptions(Base):
@@ -43,7 +43,7 @@ class TimmOptions(Base):
     weights: str | None = WEIGHTS
     input_size: Pixels | None = Field(
         None,
-        description="height and width that pictures are resized to, in pixels; null: those that it was trained on",
+        description="height and width that images are resized to, in pixels; null: those that it was trained on",
     )
 
     @property

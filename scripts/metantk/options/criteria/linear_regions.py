@@ -8,12 +8,12 @@ from metantk.options.base import Count, Options
 class LinearRegionsOptions(Options):
     """The count of ReLU patterns of the thin network (facts of TE-NAS, Definition 1)."""
 
-    pictures: int = Field(3000, ge=2, description="inputs whose patterns are counted")
+    images: int = Field(3000, ge=2, description="inputs whose patterns are counted")
     batches: Count = Field(3, description="batches into which they are cut (batch normalisation sees one)")
     crop_size: int = Field(3, ge=1, description="height and width of an input, in pixels")
 
     @model_validator(mode="after")
-    def _batches_have_pictures(self) -> "LinearRegionsOptions":
-        if self.batches * 2 > self.pictures:
-            raise ValueError(f"{self.pictures} pictures are too few for {self.batches} batches")
+    def _batches_have_images(self) -> "LinearRegionsOptions":
+        if self.batches * 2 > self.images:
+            raise ValueError(f"{self.images} images are too few for {self.batches} batches")
         return self

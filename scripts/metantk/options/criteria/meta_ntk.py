@@ -19,8 +19,8 @@ class MetaNtkOptions(Options):
     ridge: float = Field(1.0e-3, ge=0, description="ρ, added to the diagonal of the inverted support kernel")
     tasks: Count = Field(3, description="few-shot tasks per kernel")
     ways: int = Field(5, ge=1, description="classes per task, and outputs of the fresh head")
-    shots: Count = Field(1, description="support pictures per class")
-    queries: Count = Field(1, description="query pictures per class")
+    shots: Count = Field(1, description="support images per class")
+    queries: Count = Field(1, description="query images per class")
 
     @property
     def needs(self) -> list[Need]:

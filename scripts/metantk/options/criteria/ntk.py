@@ -8,8 +8,8 @@ from metantk.options.base import Need, Options
 class NtkOptions(Options):
     """The supervised kernel of TE-NAS."""
 
-    pictures: int = Field(30, ge=2, description="pictures per kernel")
+    images: int = Field(30, ge=2, description="images per kernel")
 
     @property
     def needs(self) -> list[Need]:
-        return [Need("train", pictures=self.pictures)]
+        return [Need("train", images=self.images)]

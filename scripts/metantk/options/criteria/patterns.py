@@ -6,13 +6,13 @@ from metantk.options.base import Need, Options
 
 
 class PatternsOptions(Options):
-    """Pictures whose patterns are recorded in one pass."""
+    """Images whose patterns are recorded in one pass."""
 
-    pictures: int = Field(64, ge=2, description="pictures of NASWOT (published: 128)")
-    swap_pictures: int = Field(
-        16, ge=2, le=62, description="the first of them, whose patterns SWAP counts; at most `pictures`"
+    images: int = Field(64, ge=2, description="images of NASWOT (published: 128)")
+    swap_images: int = Field(
+        16, ge=2, le=62, description="the first of them, whose patterns SWAP counts; at most `images`"
     )
 
     @property
     def needs(self) -> list[Need]:
-        return [Need("train", pictures=self.pictures)]
+        return [Need("train", images=self.images)]

@@ -10,14 +10,14 @@ class ShortTrainingOptions(Options):
 
     epochs: float = Field(2.0, gt=0, description="passes over the training split; parts of one count")
     channels: Count | None = Field(None, description="after the stem; null: as the backbone")
-    learning_rate: float = Field(0.1, gt=0, description="of SGD, constant")
-    batch_size: int = Field(32, ge=2, description="pictures per step")
+    lr: float = Field(0.1, gt=0, description="of SGD, constant")
+    batch_size: int = Field(32, ge=2, description="images per step")
     padding: int = Field(4, ge=0, description="pixels added on each side before the random crop")
     ways: int = Field(5, ge=2, description="classes of a validation episode")
-    shots: Count = Field(5, description="support pictures per class")
-    queries: Count = Field(15, description="query pictures per class")
+    shots: Count = Field(5, description="support images per class")
+    queries: Count = Field(15, description="query images per class")
     episodes: int = Field(300, ge=2, description="validation episodes, the same for all architectures")
 
     @property
     def needs(self) -> list[Need]:
-        return [Need("train", pictures=self.batch_size), Need("val", self.ways, self.shots + self.queries)]
+        return [Need("train", images=self.batch_size), Need("val", self.ways, self.shots + self.queries)]

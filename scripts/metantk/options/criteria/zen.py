@@ -6,7 +6,7 @@ from metantk.options.base import Options
 
 
 class ZenOptions(Options):
-    """The noise that is passed through in place of pictures (facts of Zen-NAS)."""
+    """The noise that is passed through in place of images (facts of Zen-NAS)."""
 
-    pictures: int = Field(32, ge=2, description="pictures of noise (published: 64)")
-    step: float = Field(0.01, gt=0, description="share of a second noise that is added")
+    images: int = Field(32, ge=2, description="images of noise (published: 64)")
+    noise_scale: float = Field(0.01, gt=0, description="share of a second noise that is added")

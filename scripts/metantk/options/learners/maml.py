@@ -18,38 +18,40 @@ class MamlOptions(Base):
 
     kind: Literal["maml"] = "maml"
     epochs: int = Field(60, ge=0, description="of meta-training; 0 leaves the network as it was drawn")
-    steps: Count = Field(1000, description="of the outer loop, per epoch")
-    tasks: Count = Field(4, description="tasks per step of the outer loop")
+    steps_per_epoch: Count = Field(1000, description="of the outer loop, per epoch")
+    meta_batch_size: Count = Field(4, description="tasks per step of the outer loop")
     ways: int = Field(5, ge=2, description="classes of a task; tests must have as many")
     shots: Shots = Field(
         [1, 5],
-        description="support pictures per class in training: a network is trained for each, side by side, and a "
+        description="support images per class in training: a network is trained for each, side by side, and a "
         "test is answered by the one that is nearest to its shots; a single number: one network for all",
     )
-    queries: Count = Field(15, description="query pictures per class in training")
+    queries: Count = Field(15, description="query images per class in training")
     adapt: Literal["all", "all but norms", "head"] = Field(
         "all but norms", description="what the inner loop changes; scales and offsets of norms only if `all`"
     )
     inner_steps: Count = Field(5, description="steps of the inner loop in training")
     test_steps: int = Field(10, ge=0, description="steps of the inner loop in a test")
-    inner_rate: float = Field(
+    inner_lr: float = Field(
         0.05, gt=0, description="of the inner loop, on the mean loss (the published 0.01 is on the sum over ways)"
     )
     first_order: bool = Field(False, description="take the inner loop's gradients for constants")
     first_order_epochs: int = Field(0, ge=0, description="MAML++: epochs at first order before second order begins")
-    multi_step_epochs: int = Field(
+    multi_step_loss_epochs: int = Field(
         0, ge=0, description="MAML++: epochs over which the loss after every inner step gives way to the last one's"
     )
-    learned_rates: bool = Field(False, description="MAML++: learn an inner rate per parameter and step")
-    step_norms: bool = Field(
+    learn_inner_lr: bool = Field(False, description="MAML++: learn an inner rate per parameter and step")
+    per_step_batch_norm: bool = Field(
         False,
         description="MAML++: scales, offsets and running averages of norms apart for each inner step; takes "
         "`all but norms`",
     )
-    schedule: Literal["constant", "cosine"] = Field("constant", description="of the outer rate, over the epochs")
-    learning_rate: float = Field(1.0e-3, gt=0, description="of the outer loop (Adam)")
-    clip: float = Field(10.0, gt=0, description="outer gradients are clipped to ± this, number by number")
-    answer: Literal["head", "nil"] = Field(
+    lr_schedule: Literal["constant", "cosine"] = Field("constant", description="of the outer rate, over the epochs")
+    meta_lr: float = Field(1.0e-3, gt=0, description="of the outer loop (Adam)")
+    clip_grad_value: float = Field(
+        10.0, gt=0, description="outer gradients are clipped to ± this, number by number"
+    )
+    test_classifier: Literal["head", "nil"] = Field(
         "head", description="of a test: the adapted head, or without one by cosines to the supports (NIL)"
     )
     transductive: bool = Field(
@@ -60,7 +62,7 @@ class MamlOptions(Base):
     joint_statistics: bool = Field(
         False, description="`head` only: supports and queries go through the body as one batch (learn2learn's ANIL)"
     )
-    augmentation: AugmentationOptions | None = Field(None, description="of training pictures; null: none")
+    augmentation: AugmentationOptions | None = Field(None, description="of training images; null: none")
     precision: Literal["float32", "tf32"] = Field("float32", description="of the arithmetic, as for `rfs`")
 
     @model_validator(mode="after")
@@ -69,12 +71,12 @@ class MamlOptions(Base):
             raise ValueError("joint_statistics takes adapt: head")
         if len(set(self.shots)) < len(self.shots):
             raise ValueError("shots: one is listed twice")
-        if self.learned_rates and self.test_steps > self.inner_steps:
-            raise ValueError("learned_rates: there is no rate for test_steps above inner_steps")
-        if self.step_norms and (self.adapt != "all but norms" or self.answer != "head"):
-            raise ValueError("step_norms takes adapt: all but norms, and answer: head")
-        if self.step_norms and self.test_steps > self.inner_steps:
-            raise ValueError("step_norms: there are no norms for test_steps above inner_steps")
+        if self.learn_inner_lr and self.test_steps > self.inner_steps:
+            raise ValueError("learn_inner_lr: there is no rate for test_steps above inner_steps")
+        if self.per_step_batch_norm and (self.adapt != "all but norms" or self.test_classifier != "head"):
+            raise ValueError("per_step_batch_norm takes adapt: all but norms, and test_classifier: head")
+        if self.per_step_batch_norm and self.test_steps > self.inner_steps:
+            raise ValueError("per_step_batch_norm: there are no norms for test_steps above inner_steps")
         return self
 
     @property

@@ -16,10 +16,12 @@ class MetaNasLearnerOptions(TaskLearning):
 
     kind: Literal["metanas"] = "metanas"
     epochs: int = Field(30, ge=0, description="of meta-training; 0 leaves the network as it was drawn")
-    steps: Count = Field(1000, description="meta-steps per epoch")
+    steps_per_epoch: Count = Field(1000, description="meta-steps per epoch")
     warm_up_epochs: int = Field(15, ge=0, description="epochs at the start that leave the architecture")
     inner_steps: Count = Field(5, description="steps per task")
-    prune_every: Count = Field(2500, description="meta-steps after which tiny operations are removed for good")
+    prune_every_steps: Count = Field(
+        2500, description="meta-steps after which tiny operations are removed for good"
+    )
     adaptation: Adaptation = Adaptation()
     precision: Literal["float32", "tf32"] = Field("float32", description="of the arithmetic, as for `rfs`")
 

@@ -16,13 +16,13 @@ class MetaOptNetOptions(Base):
 
     kind: Literal["metaoptnet"] = "metaoptnet"
     epochs: int = Field(60, ge=0, description="of meta-training; 0 leaves the network as it was drawn")
-    steps: Count = Field(1000, description="per epoch")
-    tasks: Count = Field(8, description="tasks per step")
+    steps_per_epoch: Count = Field(1000, description="per epoch")
+    meta_batch_size: Count = Field(8, description="tasks per step")
     ways: int = Field(5, ge=2, description="classes of a task in training")
-    shots: Count = Field(15, description="support pictures per class in training; one model for all tests")
-    queries: Count = Field(6, description="query pictures per class in training")
+    shots: Count = Field(15, description="support images per class in training; one model for all tests")
+    queries: Count = Field(6, description="query images per class in training")
     head: Literal["svm", "ridge"] = Field("svm", description="the classifier of a task")
-    penalty: float = Field(0.1, gt=0, description="C of the support vector machine")
+    svm_c: float = Field(0.1, gt=0, description="C of the support vector machine")
     ridge: float = Field(50.0, gt=0, description="λ of the ridge regression")
     label_smoothing: float = Field(
         0.1,
@@ -30,7 +30,7 @@ class MetaOptNetOptions(Base):
         lt=1,
         description="share of the target that goes to the other classes (published: 0 off miniImageNet)",
     )
-    learning_rate: float = Field(0.1, gt=0, description="of SGD with Nesterov momentum, before the first milestone")
+    lr: float = Field(0.1, gt=0, description="of SGD with Nesterov momentum, before the first milestone")
     milestones: list[Count] | None = Field(
         None,
         max_length=3,
@@ -42,8 +42,8 @@ class MetaOptNetOptions(Base):
     validation_episodes: int = Field(
         2000, ge=0, description="after each epoch; the epoch of the best accuracy on them is kept; 0: the last one"
     )
-    validation_shots: Count = Field(5, description="support pictures per class of a validation episode")
-    validation_queries: Count = Field(15, description="query pictures per class of a validation episode")
+    validation_shots: Count = Field(5, description="support images per class of a validation episode")
+    validation_queries: Count = Field(15, description="query images per class of a validation episode")
     drop_rate: float = Field(0.1, ge=0, lt=1, description="as for `rfs`")
     augmentation: AugmentationOptions = AugmentationOptions()
     precision: Literal["float32", "tf32", "bfloat16", "float16"] = Field(

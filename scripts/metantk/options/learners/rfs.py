@@ -14,16 +14,16 @@ class RfsOptions(Base):
 
     kind: Literal["rfs"] = "rfs"
     epochs: Count = Field(100, description="passes over the training split")
-    learning_rate: float = Field(0.02, gt=0, description="of SGD, before the first milestone")
+    lr: float = Field(0.02, gt=0, description="of SGD, before the first milestone")
     milestones: list[Count] | None = Field(
         None,
-        description="epochs after which the rate is multiplied by `decay`, each below `epochs`; null: after 60 and "
-        "80 % of them, rounded",
+        description="Epochs after which the learning rate is multiplied by `lr_decay`, each below `epochs`. null: "
+        "after 60 and 80 % of them, rounded",
     )
-    decay: float = Field(0.1, gt=0, le=1, description="factor on the learning rate at each milestone")
+    lr_decay: float = Field(0.1, gt=0, le=1, description="factor on the learning rate at each milestone")
     momentum: float = Field(0.9, ge=0, lt=1, description="of SGD")
     weight_decay: float = Field(5.0e-4, ge=0, description="on all parameters")
-    batch_size: int = Field(64, ge=2, description="pictures per step; an incomplete last batch is dropped")
+    batch_size: int = Field(64, ge=2, description="images per step; an incomplete last batch is dropped")
     drop_rate: float = Field(
         0.2,
         ge=0,
@@ -57,7 +57,7 @@ class RfsOptions(Base):
 
     @property
     def needs(self) -> list[Need]:
-        return [Need("train", pictures=2)]  # batch normalisation takes two
+        return [Need("train", images=2)]  # batch normalisation takes two
 
 
 Options = RfsOptions

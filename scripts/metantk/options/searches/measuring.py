@@ -51,13 +51,13 @@ class MeasuringOptions(Base):
         description="of the weights: fan-in Kaiming as the paper says, or PyTorch's default as the authors' "
         "program has it",
     )
-    image_size: int = Field(32, ge=8, le=1024, description="height and width of the pictures, in pixels")
+    image_size: int = Field(32, ge=8, le=1024, description="height and width of the images, in pixels")
     precision: Literal["float32", "tf32", "float64"] = Field(
         "float32",
         description="of the networks' arithmetic; `tf32` is faster on NVIDIA GPUs and the same elsewhere. "
         "Grams add up in float64 always",
     )
-    settings: dict[str, dict] = Field(
+    criteria_options: dict[str, dict] = Field(
         {}, description="options of the criteria, by section; the workflow fills it from its section `criteria`"
     )
 

@@ -12,11 +12,11 @@ class PruneOptions(MeasuringOptions):
     """Algorithm 1: prune a supernet by the sum of the ranks of its operations (search `prune`)."""
 
     kind: Literal["prune"] = "prune"
-    repeat: Count = Field(3, description="draws of weights and pictures over which a score is averaged")
-    draws: Literal["common", "independent", "published"] = Field(
+    repeats: Count = Field(3, description="draws of weights and images over which a score is averaged")
+    random_numbers: Literal["common", "independent", "published"] = Field(
         "common",
-        description="`common`: all candidates of a round share weights and pictures; `independent`: each has its "
-        "own; `published`: as the authors' program draws, the body's weights fixed for a round, pictures per "
+        description="`common`: all candidates of a round share weights and images; `independent`: each has its "
+        "own; `published`: as the authors' program draws, the body's weights fixed for a round, images per "
         "candidate and draw, a fresh head for each network",
     )
 

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from metantk.options.base import Count, Need
 from metantk.options.base import Options as Base
@@ -27,29 +27,23 @@ class TNasOptions(Base):
         "behind poolings), or as the backbone that is searched for",
     )
     channels: Count | None = Field(16, description="channels of the network of the search; null: as the backbone")
-    image_size: Count | None = Field(None, description="pixels; pictures are resized to it; null: left as they are")
+    image_size: Count | None = Field(None, description="pixels; images are resized to it; null: left as they are")
     ways: Annotated[int, Field(ge=2)] = Field(5, description="classes per task")
-    shots: Count = Field(5, description="support pictures per class")
-    queries: Count = Field(15, description="query pictures per class")
-    epochs: Count = Field(10, description="times that tasks_per_epoch are trained on and validated")
-    tasks_per_epoch: Count = Field(5000, description="training tasks per epoch")
-    tasks: Count = Field(4, description="tasks per meta-step")
-    steps: Count = Field(5, description="steps per task while training")
-    weight_inner_rate: Rate = Field(0.1, description="rate of the weights within a task (published code: 0.01)")
-    theta_inner_rate: Rate = Field(30.0, description="rate of the architecture within a task; unused by auto-maml")
-    weight_rate: Rate = Field(1e-3, description="Adam's rate of the weights between tasks")
-    theta_rate: Rate | None = Field(
+    shots: Count = Field(5, description="support images per class")
+    queries: Count = Field(15, description="query images per class")
+    epochs: Count = Field(10, description="Epochs of meta-training, each followed by a validation")
+    steps_per_epoch: Count = Field(1250, description="Meta-steps per epoch")
+    meta_batch_size: Count = Field(4, description="tasks per meta-step")
+    inner_steps: Count = Field(5, description="steps per task while training")
+    inner_lr: Rate = Field(0.1, description="rate of the weights within a task (published code: 0.01)")
+    arch_inner_lr: Rate = Field(30.0, description="rate of the architecture within a task; unused by auto-maml")
+    meta_lr: Rate = Field(1e-3, description="Adam's rate of the weights between tasks")
+    arch_meta_lr: Rate | None = Field(
         None, description="Adam's rate of the architecture between tasks; null: 0.001, or 0.0003 for auto-maml"
     )
-    theta_decay: Rate = Field(1e-3, description="L2 penalty of the architecture's parameters")
-    validation_tasks: Count = Field(100, description="validation tasks after each epoch; the best epoch is kept")
-    validation_steps: Count = Field(10, description="steps per validation task")
-
-    @model_validator(mode="after")
-    def _an_epoch_is_whole(self) -> "TNasOptions":
-        if self.tasks_per_epoch % self.tasks:
-            raise ValueError(f"tasks_per_epoch ({self.tasks_per_epoch}) is no multiple of tasks ({self.tasks})")
-        return self
+    arch_weight_decay: Rate = Field(1e-3, description="L2 penalty of the architecture's parameters")
+    validation_episodes: Count = Field(100, description="validation tasks after each epoch; the best epoch is kept")
+    validation_inner_steps: Count = Field(10, description="steps per validation task")
 
     @property
     def needs(self) -> list[Need]:

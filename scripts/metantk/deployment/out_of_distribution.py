@@ -1,0 +1,136 @@
+"""What a classifier of few examples says of its own answers: probabilities, and images unlike any class.
+
+Both are calibrated on tasks of classes that the network was not trained on, the validation classes, with as many
+classes and examples as the task at hand: a temperature, by which the classifier's scores are multiplied before the
+softmax (Guo et al., 2017), and the least closeness at which `KEPT` of the images of a task's classes still pass.
+How many images of other classes pass, too, is measured on the same tasks.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import Tensor
+from torch.nn import functional
+
+from metantk.runtime.devices import numpy_generator
+from metantk.runtime.files import InputError
+from metantk.runtime.typed_files import Record
+
+KEPT = 0.95  # of the images of known classes, that shall not be called unlike any
+TEMPERATURES = torch.logspace(-1, 3, 81, dtype=torch.float64)
+TASKS = 60
+QUERIES = 8  # of each class of a task, and as many of classes that are none of it
+
+
+class Calibration(Record):
+    """What was found on validation tasks.
+
+    Attributes:
+        ways, shots: classes and examples of each, of those tasks.
+        temperature: factor of the scores before the softmax.
+        threshold: of the closeness, below which an image is unlike any class.
+        accuracy: percent of images of known classes that got their class.
+        kept: percent of images of known classes that pass the threshold.
+        refused: percent of images of other classes that do not pass.
+        separation: area under the ROC curve of known against other images, in percent; 50 is chance.
+    """
+
+    ways: int = Field(ge=2)
+    shots: int = Field(ge=1)
+    temperature: float = Field(gt=0)
+    threshold: float = Field(ge=-1.001, le=1.001)  # a cosine, and its rounding
+    accuracy: float = Field(ge=0, le=100)
+    kept: float = Field(ge=0, le=100)
+    refused: float = Field(ge=0, le=100)
+    separation: float = Field(ge=0, le=100)
+
+
+def closeness(support: Tensor, labels: Tensor, query: Tensor, *, ways: int) -> Tensor:
+    """How close each query is to the class that it is closest to, `(queries,)`.
+
+    The cosine between a query's features and the mean of a class's supports, all of length 1.
+
+    Args:
+        support, query: features `(supports, features)`, `(queries, features)`.
+        labels: int64 `(supports,)`.
+    """
+    support, query = functional.normalize(support, dim=1), functional.normalize(query, dim=1)
+    means = torch.stack([support[labels == way].mean(0) for way in range(ways)])
+    return (query @ functional.normalize(means, dim=1).mT).amax(1)
+
+
+def probabilities(scores: Tensor, temperature: float) -> Tensor:
+    """`(queries, ways)`; each row sums to 1."""
+    return torch.softmax(scores.double() * temperature, dim=-1)
+
+
+Answer = Callable[[np.ndarray, Tensor, np.ndarray, int], Tensor]
+
+
+def calibrate(
+    features: Tensor, labels: np.ndarray, answer: Answer, *, ways: int, shots: int, seed: int
+) -> Calibration:
+    """Calibrate for tasks of `ways` classes with `shots` examples, or the nearest that the images suffice for.
+
+    Args:
+        features: of the images of the validation classes, `(images, features)`.
+        labels: int64 `(images,)`, numbers of classes.
+        answer: from numbers of supports, their labels, numbers of queries and ways to scores `(queries, ways)`.
+
+    Raises:
+        InputError: there are fewer than 4 classes of 2 images.
+    """
+    members = [np.flatnonzero(labels == label) for label in np.unique(labels)]
+    members = [indices for indices in members if len(indices) > 1]
+    if len(members) < 4:
+        raise InputError("calibration takes 4 validation classes of 2 images or more")
+    ways = min(ways, len(members) // 2)
+    shots = min(shots, min(map(len, members)) - 1)
+    known, correct, close, other = [], [], [], []
+    for index in range(TASKS):
+        draws = numpy_generator("calibration", seed, index)
+        order = draws.permutation(len(members))
+        shuffled = [draws.permutation(members[place]) for place in order]
+        support = np.concatenate([indices[:shots] for indices in shuffled[:ways]])
+        queries = [indices[shots : shots + QUERIES] for indices in shuffled[:ways]]
+        targets = torch.from_numpy(np.repeat(np.arange(ways), [len(indices) for indices in queries]))
+        strangers = draws.permutation(np.concatenate(shuffled[ways:]))[: len(targets)]
+        query = np.concatenate(queries)
+        own = torch.arange(ways).repeat_interleave(shots)
+        known.append(answer(support, own, query, ways).double().cpu())
+        correct.append(targets)
+        both = closeness(features[support], own, features[np.concatenate([query, strangers])], ways=ways)
+        close.append(both[: len(query)].cpu())
+        other.append(both[len(query) :].cpu())
+    scores, targets = torch.cat(known), torch.cat(correct)
+    close, other = torch.cat(close).double(), torch.cat(other).double()
+    losses = [functional.cross_entropy(scores * factor, targets).item() for factor in TEMPERATURES]
+    threshold = torch.quantile(close, 1 - KEPT).item()
+    return Calibration(
+        ways=ways,
+        shots=shots,
+        temperature=TEMPERATURES[int(np.argmin(losses))].item(),
+        threshold=threshold,
+        accuracy=_percent(scores.argmax(1) == targets),
+        kept=_percent(close >= threshold),
+        refused=_percent(other < threshold),
+        separation=round(100 * _area(close, other), 1),
+    )
+
+
+def _percent(true: Tensor) -> float:
+    return round(100 * true.double().mean().item(), 1)
+
+
+def _area(close: Tensor, other: Tensor) -> float:
+    """Share of pairs of a known and another image of which the known one is closer; equals count half."""
+    ordered = other.sort().values
+    below = torch.searchsorted(ordered, close, side="left") + torch.searchsorted(ordered, close, side="right")
+    return (below.double().mean() / (2 * len(other))).item()
+
+
+def nearest(entries: list[Calibration], *, ways: int, shots: int) -> Calibration | None:
+    """The one of an exported file's calibrations for a task like this one; none where there are none."""
+    return min(entries, key=lambda e: (abs(e.ways - ways), abs(e.shots - shots)), default=None)

@@ -1,0 +1,86 @@
+"""One's own images and a trained model: a task of a few examples, and how sure its answers are."""
+
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from metantk.data.store import SPLITS, load_split
+from metantk.deployment.exported import OnnxModel
+from metantk.deployment.out_of_distribution import Calibration, calibrate
+from metantk.models import Model, Tasks
+from metantk.runtime.files import InputError
+
+AnyModel = Model | OnnxModel
+IMAGES_PER_CLASS = 40  # of the validation classes, at most, that calibrate
+
+
+def make_task(model: AnyModel, supports: Tensor, labels: Tensor, queries: Tensor, *, ways: int) -> Tasks:
+    """One task, uint8 `(images, height, width, 3)` in, answered with the examples as they are."""
+    supports, queries = model.prepare(supports), model.prepare(queries)
+    labels = labels.to(model.device)
+    return Tasks(
+        ways=ways,
+        labels=labels,
+        classifier="logistic_regression",
+        support_images=lambda: supports[None],
+        query_images=lambda: queries[None],
+        support_features=lambda: model.features(supports)[None],
+        query_features=lambda: model.features(queries)[None],
+        augmented_features=lambda: (model.features(supports)[None], labels),
+    )
+
+
+def calibration_data(given: Path | None, model: AnyModel) -> Path | None:
+    """The prepared data set that was given, or else the one that the model was trained on, if it is there.
+
+    Raises:
+        InputError: what was given is not there.
+    """
+    if given is not None:
+        if not (given / "manifest.json").is_file():
+            raise InputError(f"--data {given}: holds no data set (no manifest.json)")
+        return given
+    named = model.facts.get("data")
+    is_there = isinstance(named, str) and all(Path(named, part).is_dir() for part in SPLITS)
+    return Path(named) if is_there else None
+
+
+def calibrate_model(
+    model: AnyModel, data: Path, *, ways: int, shots: int, part: str = "val", module: ModuleType | None = None
+) -> Calibration:
+    """Calibrate a model's answers on the validation classes of a prepared data set.
+
+    Args:
+        module: the learner that answers, instead of the model's own.
+
+    Raises:
+        InputError: they are of another size than the model takes, or too few.
+    """
+    split = load_split(data, part)
+    if split.images.shape[1] != model.facts["image_size"]:
+        raise InputError(
+            f"{data}: images of {split.images.shape[1]} pixels, but the model takes {model.facts['image_size']}"
+        )
+    of_class = [np.flatnonzero(split.labels == label)[:IMAGES_PER_CLASS] for label in np.unique(split.labels)]
+    indices = np.sort(np.concatenate(of_class))
+    images, labels = torch.from_numpy(split.images[indices]), split.labels[indices]
+    prepared = model.prepare(images)
+    features = model.features(prepared)
+
+    def answer(support: np.ndarray, own: Tensor, query: np.ndarray, ways: int) -> Tensor:
+        task = Tasks(
+            ways=ways,
+            labels=own.to(model.device),
+            classifier="logistic_regression",
+            support_images=lambda: prepared[support][None],
+            query_images=lambda: prepared[query][None],
+            support_features=lambda: features[support][None],
+            query_features=lambda: features[query][None],
+            augmented_features=lambda: (features[support][None], own.to(model.device)),
+        )
+        return module.scores(model, task)[0] if module else model.scores(task)[0]
+
+    return calibrate(features, labels, answer, ways=ways, shots=shots, seed=0)

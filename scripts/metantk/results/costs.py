@@ -1,0 +1,78 @@
+"""What each stage cost: seconds, memory, GPU memory, and the machines on which it ran.
+
+Read from what a workflow leaves beside the chains: Snakemake's benchmark files, the stages' logs, and the GPU
+memory in search.json and model.json. They differ from run to run, so they stand in a table of their own.
+"""
+
+import re
+from pathlib import Path
+
+import pandas as pd
+
+from metantk.results.records import Numbers, read_table
+from metantk.results.tables import KEY, Chain
+from metantk.runtime.files import InputError, check_regular
+
+STAGES = ("search_architecture", "train_network", "evaluate_episodes")
+COLUMNS = [*KEY, "stage", "jobs", "seconds", "memory_mb", "gpu_memory_mb", "nodes"]
+BENCHMARK = {"s": Numbers(least=0), "max_rss": Numbers(least=0, gaps=True)}
+# The line that devices.start() logs.
+NODE = re.compile(r"device .*, \d+ threads, on (\S+)")
+
+
+def summarise(groups: dict[tuple, list[Chain]], results: Path | None) -> pd.DataFrame:
+    """One row per row of the tables and stage: the mean of the seconds, the largest memory, all nodes.
+
+    Seconds are of the attempt that finished; what was not measured is left empty, as where a stage ran by hand.
+
+    Args:
+        results: folder of the workflow, in which a job's benchmark and log lie as its outputs do; None: by hand.
+    """
+    rows = []
+    for key, chains in groups.items():
+        for stage in STAGES:
+            spent = pd.DataFrame([_cost(chain, stage, results) for chain in chains])
+            nodes = sorted(set(spent["node"].dropna()))
+            largest = [spent[column].max() for column in ("memory_mb", "gpu_memory_mb")]
+            rows.append([*key, stage, len(chains), spent["seconds"].mean(), *largest, " ".join(nodes)])
+    return pd.DataFrame(rows, columns=COLUMNS).round(1)
+
+
+def _cost(chain: Chain, stage: str, results: Path | None) -> dict:
+    folder = chain.folder.parent if stage == "search_architecture" else chain.folder
+    memory = {"search_architecture": chain.search, "train_network": chain.model}.get(stage)
+    spent = {
+        "seconds": float("nan"),
+        "memory_mb": float("nan"),
+        "gpu_memory_mb": float("nan") if memory is None else memory.peak_memory_mb.get("cuda", float("nan")),
+        "node": None,
+    }
+    if results is None or not folder.is_relative_to(results):
+        return spent
+    name = folder.relative_to(results)
+    spent["seconds"], spent["memory_mb"] = _benchmark(results / "benchmarks" / stage / f"{name}.tsv")
+    spent["node"] = _node(results / "logs" / stage / f"{name}.log")
+    return spent
+
+
+def _benchmark(path: Path) -> tuple[float, float]:
+    """Seconds and the largest resident memory in MiB; a job of less than a moment has no memory.
+
+    Raises:
+        InputError: the file is none of Snakemake's.
+    """
+    if not path.exists():
+        return float("nan"), float("nan")
+    table = read_table(path, BENCHMARK, stage="the job", separator="\t", missing="-")
+    if table.empty:
+        raise InputError(f"{path}: has no line; remove it")
+    row = table.iloc[-1]
+    return float(row["s"]), float(row["max_rss"])
+
+
+def _node(path: Path) -> str | None:
+    if not path.exists():
+        return None
+    check_regular(path)
+    found = NODE.search(path.read_text(encoding="utf-8", errors="replace"))
+    return found[1] if found else None

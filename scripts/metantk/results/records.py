@@ -1,0 +1,315 @@
+"""The files that tables and figures read, typed: what is wrong with one is said in a line that names the stage.
+
+Only what a reader uses is asked for; whatever else a file says is left alone.
+"""
+
+import math
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Literal, NamedTuple
+
+import numpy as np
+import pandas as pd
+from pydantic import Field, model_validator
+
+from metantk.options.evaluation import EvaluationOptions
+from metantk.runtime.files import InputError, check_regular
+from metantk.runtime.typed_files import FileName, Origin, Record, Text
+from metantk.statistics import confidence_95
+
+Percent = Annotated[float, Field(ge=0, le=100)]
+Positive = Annotated[float, Field(ge=0)]
+Shots = Annotated[str, Field(pattern=r"^[1-9][0-9]{0,5}$")]
+
+
+class Architecture(Record):
+    """What tables and figures read of architecture.json."""
+
+    kind: Text
+    genotype: dict | None = None
+    cells: int | None = Field(None, ge=1, le=100)
+    origin: Origin
+
+
+class CriterionFacts(Record):
+    """How a criterion is drawn; its title may have several lines."""
+
+    title: str = Field(min_length=1, max_length=200)
+    logarithmic: bool = False
+
+
+class Effect(Record):
+    """Of an operation on an edge, as a search by experiment sees it."""
+
+    cell: Text
+    edge: int = Field(ge=0)
+    input: int = Field(ge=0)
+    node: int = Field(ge=2)
+    operation: Text
+    effect: float
+    deviation: Positive
+    certainty: float = Field(ge=0, le=1)
+    kept: bool
+
+
+class SearchOptions(Record):
+    """Of a search only its kind is looked at here."""
+
+    kind: Text | None = None
+
+
+class SearchReport(Record):
+    """search.json"""
+
+    dataset: FileName
+    backbone: FileName
+    search: FileName
+    seed: int = Field(ge=0)
+    seconds: Positive
+    device: Text
+    floating_point_operations: int = Field(0, ge=0, le=10**30)
+    options: SearchOptions
+    criteria: dict[str, CriterionFacts] = Field({})
+    effects: list[Effect] = Field([])
+    peak_memory_mb: dict[str, Positive] = Field({})
+
+    def is_of(self, origin: Origin) -> bool:
+        named = (origin.dataset, origin.backbone, origin.search, origin.seed)
+        return (self.dataset, self.backbone, self.search, self.seed) == named
+
+
+class ModelDescription(Record):
+    """What tables and figures read of model.json."""
+
+    architecture: Architecture
+    learner: dict
+    learner_name: FileName
+    parameters: int = Field(ge=1, le=10**12)
+    weights_sha256: Text
+    data_sha256: Text
+    device: Text
+    peak_memory_mb: dict[str, Positive] = Field({})
+
+
+class ShotResult(Record):
+    accuracy_mean: Percent
+    ci95: Positive
+
+
+class Evaluation(Record):
+    """evaluation.json"""
+
+    ways: int = Field(ge=2)
+    episodes: int = Field(ge=2)
+    split: Literal["test", "val"]
+    weights_sha256: Text
+    parameters: int
+    data_sha256: Text
+    shots: dict[Shots, ShotResult] = Field(min_length=1)
+    options: EvaluationOptions
+
+    @model_validator(mode="after")
+    def _is_what_was_asked(self) -> "Evaluation":
+        for name, found in (("ways", self.ways), ("episodes", self.episodes)):
+            if (asked := getattr(self.options, name)) != found:
+                raise ValueError(f"{name} is {found}, its options say {asked}")
+        if sorted(map(str, self.options.shots)) != sorted(self.shots):
+            raise ValueError("shots: its options say others")
+        return self
+
+
+class Numbers(NamedTuple):
+    """What a column of numbers may hold.
+
+    Attributes:
+        gaps: whether a value may be missing.
+        infinite: whether one may be infinite.
+    """
+
+    least: float = -math.inf
+    most: float = math.inf
+    gaps: bool = False
+    whole: bool = False
+    infinite: bool = False
+
+
+COUNT, SIZE = Numbers(least=1, whole=True), Numbers(least=0)
+PERCENT, MAYBE_PERCENT = Numbers(0, 100), Numbers(0, 100, gaps=True)
+CURVE = {"epoch": COUNT, "lr": SIZE, "loss": Numbers(), "accuracy": MAYBE_PERCENT}
+TRACE = {
+    "round": Numbers(0, 60, whole=True),
+    "stage": ["operations", "edges"],
+    "cell": ["normal", "reduce"],
+    "edge": Numbers(0, 60, whole=True),
+    "input": Numbers(0, 60, whole=True),
+    "node": Numbers(2, 60, whole=True),
+    "operation": None,
+    "removed": ["True", "False"],
+    "decided_by": None,
+}
+# Of a search by experiment, whose criteria have columns, too.
+EXPERIMENT = {"candidate": Numbers(0, whole=True), "stage": ["first sample", "focused"]}
+# What figures draw of searches other than prunings, as far as they have it.
+MEASURED = {
+    "epoch": Numbers(least=0, gaps=True),
+    "candidate": Numbers(least=0, gaps=True),
+    "loss": Numbers(gaps=True),
+    "accuracy": MAYBE_PERCENT,
+    "entropy_normal": Numbers(gaps=True),
+    "entropy_reduce": Numbers(gaps=True),
+    "genotypes": Numbers(least=0, gaps=True),
+    "score": Numbers(gaps=True),
+    "predicted": Numbers(gaps=True),
+}
+# Of a column: numbers of a kind, some words, or any text.
+Column = Numbers | list[str] | None
+MOST_LINES = 10**7
+LONGEST_TEXT = 300  # characters of a field
+
+
+def read_table(
+    path: Path, columns: Mapping[str, Column], *, stage: str, separator: str = ",", missing: str = ""
+) -> pd.DataFrame:
+    """Read a CSV file of a stage that has at least `columns`; only these are looked at.
+
+    Text stays as it is written: a row may be called `null`.
+
+    Args:
+        missing: what stands in the place of a number that there is not.
+
+    Raises:
+        InputError: it is missing, no table, lacks columns, or holds other things than it should.
+    """
+    check_regular(path, f"; run {stage} again")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", pd.errors.ParserWarning)  # lines that are longer than the first
+            table = pd.read_csv(
+                path, sep=separator, nrows=MOST_LINES, keep_default_na=False, dtype=str, index_col=False
+            ).replace(missing, "")
+    except (OSError, ValueError, OverflowError, pd.errors.ParserWarning) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
+        raise InputError(f"{path}: cannot be read ({reason}); run {stage} again") from None
+    missing = [column for column in columns if column not in table]
+    if missing:
+        raise InputError(f"{path}: lacks the columns {', '.join(missing)}; run {stage} again")
+    for name, column in columns.items():
+        try:
+            table[name] = _checked(table[name], column)
+        except ValueError as error:
+            raise InputError(f"{path}: column {name} {error}; run {stage} again") from None
+    return table
+
+
+def _checked(values: pd.Series, column: Column) -> pd.Series:
+    """The values of a column in its type.
+
+    Raises:
+        ValueError: one of them is not as it should be; the message goes on after the column's name.
+    """
+    if column is None:
+        if (values.str.len() > LONGEST_TEXT).any():
+            raise ValueError(f"holds a text of more than {LONGEST_TEXT} characters")
+        return values
+    if isinstance(column, list):
+        if not values.isin(column).all():
+            raise ValueError(f"holds other words than {', '.join(column)}")
+        return values
+    numbers = pd.to_numeric(values.where(values.str.strip() != ""), errors="coerce").astype(float)
+    missing = values.str.strip().str.lower().isin(["", "nan"])
+    if (numbers.isna() & ~missing).any():
+        raise ValueError("holds other things than numbers")
+    if missing.any() and not column.gaps:
+        raise ValueError("has gaps")
+    there = numbers.dropna()
+    if not column.infinite and np.isinf(there).any():
+        raise ValueError("holds a number that is not finite")
+    if not there.between(column.least, column.most).all():
+        raise ValueError(f"holds a number that is not in {column.least:g} to {column.most:g}")
+    if column.whole and (there % 1 != 0).any():
+        raise ValueError("holds a number that is not whole")
+    return (
+        numbers.astype("int64") if column.whole and not column.gaps and (numbers.abs() < 2**53).all() else numbers
+    )
+
+
+def read_trace(path: Path, report: SearchReport) -> pd.DataFrame:
+    """search.csv: of a pruning (its report has criteria) edge by edge; of an experiment (it has effects, too) by
+    architecture; of any other search what it measured.
+
+    Raises:
+        InputError: as of `read_table`.
+    """
+    stage = "search_architecture"
+    found = read_table(path, {}, stage=stage)
+    if not report.criteria:
+        return read_table(path, {name: MEASURED[name] for name in MEASURED if name in found}, stage=stage)
+    if found.empty:
+        raise InputError(f"{path}: has no line; run {stage} again")
+    if report.effects:
+        values = {criterion: Numbers(gaps=True, infinite=True) for criterion in report.criteria}
+        return read_table(path, EXPERIMENT | values, stage=stage)
+    drawn = [name.removesuffix("_unpruned") for name in found if name.endswith("_unpruned")]
+    values = {
+        f"{criterion}{part}": Numbers(gaps=True, infinite=True)
+        for criterion in dict.fromkeys([*report.criteria, *drawn])
+        for part in ("_unpruned", "")
+    }
+    trace = read_table(path, TRACE | values, stage=stage)
+    return trace.assign(removed=trace["removed"] == "True")
+
+
+def check_pruning(trace: pd.DataFrame, genotype: dict, *, where: Path) -> None:
+    """Refuse the trace of a pruning that is not whole, or does not lead to the genotype.
+
+    Raises:
+        InputError: rounds are missing, a line stands there twice, or an operation of the genotype went.
+    """
+    said = None
+    choice = ["cell", "node", "input", "operation"]
+    gone = set(trace.loc[trace["removed"], choice].itertuples(index=False, name=None))
+    kept = [
+        (cell, node, entering, operation)
+        for cell in ("normal", "reduce")
+        for node, edges in enumerate(genotype[cell], start=2)
+        for operation, entering in edges
+    ]
+    if trace.duplicated(["round", "cell", "edge", "operation"]).any():
+        said = "has a line twice"
+    elif sorted(trace["round"].unique()) != list(range(trace["round"].max() + 1)) or trace["stage"].nunique() < 2:
+        said = "lacks some of its rounds"
+    elif wrong := [place for place in kept if place in gone]:
+        said = f"says that {wrong[0][3]} of node {wrong[0][1]} went, which architecture.json has"
+    if said:
+        raise InputError(f"{where}: {said}; run search_architecture again")
+
+
+def read_episodes(path: Path, evaluation: Evaluation) -> pd.DataFrame:
+    """Columns `shots`, `episode`, `accuracy` (percent) of episodes.csv, sorted.
+
+    Raises:
+        InputError: also where it is not what evaluation.json sums up: other shots or numbers of episodes, values
+            out of 0 to 100.
+    """
+    stage = "evaluate_episodes"
+    columns = {"shots": COUNT, "episode": Numbers(least=0, whole=True), "accuracy": PERCENT}
+    table = read_table(path, columns, stage=stage)[list(columns)]
+    table = table.sort_values(["shots", "episode"], ignore_index=True)
+    if sorted(table["shots"].unique()) != sorted(int(shots) for shots in evaluation.shots):
+        raise InputError(f"{path}: has other shots than evaluation.json; run {stage} again")
+    for shots, group in table.groupby("shots"):
+        if len(group) != evaluation.episodes or group["episode"].tolist() != list(range(evaluation.episodes)):
+            raise InputError(
+                f"{path}: has not the {evaluation.episodes} episodes of {shots}-shot; run {stage} again"
+            )
+        said = evaluation.shots[str(int(shots))]
+        for name, found, known in (
+            ("mean", group["accuracy"].mean(), said.accuracy_mean),
+            ("interval", confidence_95(group["accuracy"]), said.ci95),
+        ):
+            if not math.isclose(found, known, abs_tol=1e-6):
+                raise InputError(
+                    f"{path}: its {shots}-shot {name} is not that of evaluation.json; run {stage} again"
+                )
+    return table

@@ -1,0 +1,378 @@
+"""The tables of the paper from finished chains: one row per data set, backbone, search, learner and shots.
+
+What a chain is, its files say (architecture.json within model.json, search.json, evaluation.json); names of folders
+are not read.
+"""
+
+from collections.abc import Iterable
+from itertools import combinations
+from pathlib import Path
+from typing import Annotated, NamedTuple
+
+import numpy as np
+import pandas as pd
+from pydantic import Field
+
+from metantk.options.base import Options, parse
+from metantk.options.searches.bayesian_optimisation import BayesianOptimisationOptions
+from metantk.options.searches.prune import PruneOptions
+from metantk.results.records import Architecture, Evaluation, ModelDescription, SearchReport, read_episodes
+from metantk.runtime.files import InputError, parse_json
+from metantk.runtime.typed_files import read_record
+from metantk.statistics import confidence_95, deviation, welch_95
+
+KEY = ["dataset", "backbone", "search", "learner"]
+SUMMARY_COLUMNS = [
+    *KEY,
+    "model",
+    "seeds",
+    "params",
+    "search_seconds",
+    "search_operations",
+    "device",
+    "shots",
+    "accuracy_mean",
+    "accuracy_std",
+    "ci95",
+]
+PUBLISHED = Path(__file__).with_name("published") / "table1.csv"
+# The marks of the paper's Table 2, always there; other criteria follow by name.
+MARKS = {"meta_ntk_condition": "MetaNTK", "ntk_condition": "NTK", "linear_regions": "Linear Region"}
+OVER_SEEDS = "deviation over seeds"
+# Of one line; a row without a title of its search is called by its learner.
+Title = Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f]{0,200}$")]
+
+
+class Chain(NamedTuple):
+    """What one search, training and evaluation left.
+
+    Attributes:
+        folder: of model.json and evaluation.json; search.json lies above it.
+        episodes: columns `shots`, `episode`, `accuracy`.
+    """
+
+    folder: Path
+    search: SearchReport
+    model: ModelDescription
+    evaluation: Evaluation
+    episodes: pd.DataFrame
+
+    @property
+    def key(self) -> tuple[str, str, str, str]:
+        origin = self.model.architecture.origin
+        return origin.dataset, origin.backbone, origin.search, self.model.learner_name
+
+    @property
+    def seed(self) -> int:
+        return self.model.architecture.origin.seed
+
+    def accuracies(self, shots: int) -> np.ndarray:
+        """Percent, by episode."""
+        return self.episodes.loc[self.episodes["shots"] == shots, "accuracy"].to_numpy()
+
+
+def read_chain(folder: Path) -> Chain:
+    """Read what a chain has left.
+
+    Raises:
+        InputError: a file is missing or damaged, or is of another run than the others.
+    """
+    evaluation = read_record(folder / "evaluation.json", Evaluation, stage="evaluate_episodes")
+    search = read_record(folder.parent / "search.json", SearchReport, stage="search_architecture")
+    found = read_record(folder.parent / "architecture.json", Architecture, stage="search_architecture")
+    model = read_record(folder / "model.json", ModelDescription, stage="train_network")
+    if not search.is_of(found.origin):
+        raise InputError(f"{folder.parent}: search.json is not of architecture.json; run search_architecture again")
+    if model.architecture != found:
+        raise InputError(f"{folder}: model.json is of another architecture than it found; run train_network again")
+    if (evaluation.weights_sha256, evaluation.parameters) != (model.weights_sha256, model.parameters):
+        raise InputError(f"{folder}: evaluation.json is of another model; run evaluate_episodes again")
+    if evaluation.data_sha256 != model.data_sha256 or evaluation.split != "test":
+        raise InputError(
+            f"{folder}: evaluation.json is not of its data set's test split; run evaluate_episodes again"
+        )
+    return Chain(folder, search, model, evaluation, read_episodes(folder / "episodes.csv", evaluation))
+
+
+def group_chains(chains: Iterable[Chain]) -> dict[tuple, list[Chain]]:
+    """Chains of each row, by `KEY`, in their order.
+
+    Raises:
+        InputError: the chains of a row, or the rows of a data set, were not asked the same episodes.
+    """
+    groups: dict[tuple, list[Chain]] = {}
+    asked: dict[str, tuple[Path, dict]] = {}
+    for chain in chains:
+        groups.setdefault(chain.key, []).append(chain)
+        options = chain.evaluation.options.model_dump(include={"episodes", "ways", "shots", "queries", "seed"})
+        first, expected = asked.setdefault(chain.key[0], (chain.folder, options))
+        if options != expected:
+            raise InputError(f"{chain.folder} and {first}: were not asked the same episodes; evaluate one again")
+    for members in groups.values():
+        seeds = [member.seed for member in members]
+        if len(set(seeds)) < len(seeds):
+            raise InputError(f"{members[0].folder}: its row has a seed twice")
+    return groups
+
+
+def per_seed(groups: dict[tuple, list[Chain]]) -> pd.DataFrame:
+    """One row per chain and number of shots: its mean accuracy over episodes, in percent."""
+    rows = [
+        [*key, chain.seed, shots, group["accuracy"].mean()]
+        for key, members in groups.items()
+        for chain in members
+        for shots, group in chain.episodes.groupby("shots")
+    ]
+    return pd.DataFrame(rows, columns=[*KEY, "seed", "shots", "accuracy"])
+
+
+class Titles(Options):
+    """What tables call searches and learners, by name; a name without a title stands for itself."""
+
+    searches: dict[str, Title] = Field({})
+    learners: dict[str, Title] = Field({})
+
+    def model(self, search: str, learner: str) -> str:
+        """A row is called by its search, and by its learner where nothing was searched."""
+        return self.searches.get(search, search) or self.learners.get(learner, learner)
+
+
+def parse_titles(text: str) -> Titles:
+    """From JSON, `{"searches": {name: title}, "learners": {name: title}}`.
+
+    Raises:
+        InputError: it is something else.
+    """
+    try:
+        values = parse_json(text)
+    except ValueError as error:
+        raise InputError(f"--titles: is not JSON ({error})") from None
+    return parse(Titles, values, where="--titles")
+
+
+def summarise(groups: dict[tuple, list[Chain]], titles: Titles) -> pd.DataFrame:
+    """One row per data set, backbone, search, learner and number of shots.
+
+    `accuracy_std` is over seeds of the mean over episodes (as in the paper); `ci95` is over episodes, each
+    averaged over the seeds (all seeds see the same episodes); `params`, `search_seconds` and `search_operations`
+    (floating-point operations, two for a multiply-accumulate) are means; `device` is that of the search.
+    """
+    rows = []
+    for key, members in groups.items():
+        for shots in sorted(members[0].episodes["shots"].unique()):
+            accuracies = np.stack([member.accuracies(shots) for member in members])
+            row = [
+                *key,
+                titles.model(key[2], key[3]),
+                len(members),
+                round(np.mean([member.model.parameters for member in members])),
+                round(float(np.mean([member.search.seconds for member in members])), 3),
+                round(np.mean([member.search.floating_point_operations for member in members])),
+                " ".join(sorted({member.search.device for member in members})),
+                int(shots),
+                accuracies.mean(),
+                deviation(accuracies.mean(1)),
+                confidence_95(accuracies.mean(0)),
+            ]
+            rows.append(dict(zip(SUMMARY_COLUMNS, row, strict=True)))
+    return pd.DataFrame(rows, columns=SUMMARY_COLUMNS)
+
+
+def labels(summary: pd.DataFrame) -> dict[tuple, str]:
+    """A name for each row of a data set that tells it apart from the others, by (backbone, search, learner).
+
+    Args:
+        summary: of one data set.
+    """
+    rows = summary.drop_duplicates(KEY)
+    named = {}
+    for row in rows.itertuples():
+        alike = rows[rows["model"] == row.model]
+        parts = [row.model]
+        parts += [row.backbone] if alike["backbone"].nunique() > 1 else []
+        parts += [row.learner] if alike["learner"].nunique() > 1 else []
+        parts += [row.search] if alike["search"].nunique() > 1 else []
+        named[row.backbone, row.search, row.learner] = ", ".join(parts)
+    return named
+
+
+def make_table1(summary: pd.DataFrame, groups: dict[tuple, list[Chain]]) -> pd.DataFrame:
+    """The layout of Table 1: our rows, and the paper's.
+
+    The paper's rows are of the data sets that it has; where we have none of them, of miniImageNet.
+    """
+    shots = sorted(summary["shots"].unique())
+    published = pd.read_csv(PUBLISHED, dtype=str, keep_default_na=False)
+    ours = list(summary["dataset"].unique())
+    theirs = [name for name in ours if name in set(published["dataset"])] or ["mini-imagenet"]
+    rows = []
+    for dataset in dict.fromkeys([*ours, *theirs]):
+        rows += [_published_row(row, shots) for row in published[published["dataset"] == dataset].itertuples()]
+        for key, group in summary[summary["dataset"] == dataset].groupby(KEY, sort=False):
+            rows.append(_our_row(group, groups[key][0].model.architecture, shots))
+    return pd.DataFrame(rows)
+
+
+def _published_row(row, shots: list[int]) -> dict:
+    accuracies = {1: row.one_shot, 5: row.five_shot}
+    return {
+        "Data": row.dataset,
+        "Model": row.model,
+        "Learner": "",
+        "Arch.": row.architecture,
+        "Cells": row.cells,
+        "Params": row.parameters,
+        "Search cost": row.search_cost,
+        "Search FLOPs": "",
+        "Device": row.device,
+        **{f"{count}-shot": accuracies.get(count, "") for count in shots},
+        "±": row.spread,
+        "Source": "paper",
+    }
+
+
+def _our_row(group: pd.DataFrame, architecture, shots: list[int]) -> dict:
+    first = group.iloc[0]
+    searched = first["search_seconds"] >= 0.5
+    return {
+        "Data": first["dataset"],
+        "Model": first["model"],
+        "Learner": first["learner"],
+        "Arch.": architecture.origin.backbone_title,
+        "Cells": "" if architecture.cells is None else str(architecture.cells),
+        "Params": format_count(first["params"]),
+        "Search cost": format_seconds(first["search_seconds"]) if searched else "",
+        "Search FLOPs": format_operations(first["search_operations"]) if searched else "",
+        "Device": first["device"] if searched else "",
+        **{f"{count}-shot": _accuracy(group, count) for count in shots},
+        "±": f"{OVER_SEEDS} ({first['seeds']})" if first["seeds"] > 1 else "one seed",
+        "Source": "this run",
+    }
+
+
+def make_table2(summary: pd.DataFrame, groups: dict[tuple, list[Chain]]) -> pd.DataFrame:
+    """The layout of Table 2: rows whose cells were found, by what, and their accuracies by shots and backbone."""
+    found = {
+        key: members[0] for key, members in groups.items() if members[0].model.architecture.genotype is not None
+    }
+    weights = {key: _weights(chain) for key, chain in found.items()}
+    used = dict.fromkeys(criterion for of_row in weights.values() for criterion in of_row)
+    columns = MARKS | {name: name for name in used if name not in MARKS}
+    rows = []
+    for (dataset, search, learner), group in summary.groupby(["dataset", "search", "learner"], sort=False):
+        keys = [key for key in found if (key[0], key[2], key[3]) == (dataset, search, learner)]
+        if not keys:
+            continue
+        row = {"Data": dataset, "Model": group["model"].iloc[0], "Learner": learner}
+        row |= {title: _mark(weights[keys[0]].get(criterion)) for criterion, title in columns.items()}
+        for shots in sorted(group["shots"].unique()):
+            for backbone in group["backbone"].unique():
+                row[f"{shots}-shot, {backbone}"] = _accuracy(group[group["backbone"] == backbone], shots)
+        rows.append(row)
+    if not rows:
+        return pd.DataFrame(columns=["Data", "Model", "Learner", *columns.values()])
+    return pd.DataFrame(rows).fillna("")
+
+
+def _weights(chain: Chain) -> dict[str, float]:
+    """What a search was led by, as its options say: criteria by name, each with its weight.
+
+    Raises:
+        InputError: the options are not those of a search that measures criteria.
+    """
+    kinds = {"prune": PruneOptions, "bayesian-optimisation": BayesianOptimisationOptions}
+    options = chain.search.options
+    if options.kind not in kinds:
+        return {}
+    where = f"{chain.folder.parent / 'search.json'}: options"
+    try:
+        return parse(kinds[options.kind], options.model_dump(exclude_unset=True), where=where).weights
+    except InputError as error:
+        raise InputError(f"{error}; run search_architecture again") from None
+
+
+def _mark(weight: float | None) -> str:
+    if weight is None:
+        return ""
+    return "✓" if weight == 1 else f"✓ × {weight:g}"
+
+
+def differences(summary: pd.DataFrame, groups: dict[tuple, list[Chain]]) -> pd.DataFrame:
+    """Every two rows of a data set: the difference of their accuracies and how much of it is chance.
+
+    `ci95_episodes` is half the 95 % t-interval of the difference over the shared episodes, each averaged over the
+    seeds; `ci95_seeds` the same over seeds (Welch), which takes two seeds of each; both in percentage points.
+    `beyond_chance` says whether the difference exceeds both.
+    """
+    rows = []
+    for one, other in combinations(groups, 2):
+        if one[0] != other[0]:
+            continue
+        named = labels(summary[summary["dataset"] == one[0]])
+        for shots in sorted(groups[one][0].episodes["shots"].unique()):
+            first, second = (np.stack([chain.accuracies(shots) for chain in groups[key]]) for key in (one, other))
+            difference = first.mean() - second.mean()
+            episodes = confidence_95(first.mean(0) - second.mean(0))
+            seeds = welch_95(first.mean(1), second.mean(1))
+            known = not np.isnan(seeds)
+            beyond = ("yes" if abs(difference) > max(episodes, seeds) else "no") if known else "one seed"
+            rows.append([one[0], named[one[1:]], named[other[1:]], int(shots), difference, episodes, seeds, beyond])
+    columns = ["dataset", "row", "other", "shots", "difference", "ci95_episodes", "ci95_seeds", "beyond_chance"]
+    return pd.DataFrame(rows, columns=columns).round(3)
+
+
+def _accuracy(group: pd.DataFrame, shots: int) -> str:
+    """`mean ± deviation over seeds`; one seed has no deviation."""
+    chosen = group[group["shots"] == shots]
+    if chosen.empty:
+        return ""
+    row = chosen.iloc[0]
+    if np.isnan(row["accuracy_std"]):
+        return f"{row['accuracy_mean']:.2f}"
+    return f"{row['accuracy_mean']:.2f} ± {row['accuracy_std']:.2f}"
+
+
+def format_count(count: float) -> str:
+    return f"{count / 1e6:.2f}M" if count >= 1e6 else f"{count / 1e3:.1f}k"
+
+
+def format_seconds(seconds: float) -> str:
+    for limit, unit, divisor in ((120, "s", 1), (7200, "min", 60)):
+        if seconds < limit:
+            return f"{seconds / divisor:.1f} {unit}"
+    return f"{seconds / 3600:.2f} h"
+
+
+def format_operations(count: float) -> str:
+    """To two or three figures; a search that computes nothing has none."""
+    for limit, unit in ((1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"), (1, "")):
+        if count >= limit:
+            return f"{count / limit:.{1 if count < 100 * limit else 0}f}{unit}"
+    return ""
+
+
+def bold_best(table: pd.DataFrame, mark: str) -> pd.DataFrame:
+    """The same table with the largest mean of each accuracy column, within each data set, wrapped by `mark`.
+
+    Args:
+        mark: a template such as `**{}**`.
+    """
+    marked = table.copy()
+    for column in [column for column in table if "-shot" in column]:
+        means = pd.to_numeric(table[column].str.split(" ").str[0], errors="coerce")
+        for _, group in means.groupby(table["Data"]):
+            if group.notna().any():
+                marked.loc[group.idxmax(), column] = mark.format(table.loc[group.idxmax(), column])
+    return marked
+
+
+def to_markdown(table: pd.DataFrame) -> str:
+    return table.to_markdown(index=False, disable_numparse=True) + "\n"
+
+
+def to_latex(table: pd.DataFrame) -> str:
+    """A booktabs tabular, ready for \\input."""
+    text = table.to_latex(index=False, escape=False, column_format="l" * len(table.columns))
+    for sign, macro in (("±", r"$\pm$"), ("✓", r"$\checkmark$"), ("×", r"$\times$"), ("_", r"\_"), ("%", r"\%")):
+        text = text.replace(sign, macro)
+    return text

@@ -1,0 +1,257 @@
+"""The device, the C library's memory settings, threads, and seeded generators."""
+
+import contextlib
+import ctypes
+import logging
+import math
+import os
+import platform
+import re
+import resource
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from metantk.runtime import leases
+from metantk.runtime.files import InputError
+
+log = logging.getLogger("metantk")
+
+# Kernels and fits need float64, which Apple's mps has not.
+DEVICES = ("cpu", "cuda")
+LOWERED = {"bfloat16": torch.bfloat16, "float16": torch.float16}
+LOSS_SCALE = 1024.0
+# glibc's mallopt parameters and values: keep freed memory instead of giving it back page by page. Without
+# this, page faults take most of the time of a kernel on a CPU (measured: up to ten times slower).
+_MALLOPT = {
+    "M_MMAP_THRESHOLD": (-3, 1 << 30),
+    "M_TRIM_THRESHOLD": (-1, (1 << 31) - 1),
+    "M_TOP_PAD": (-2, 64 << 20),
+}
+
+
+def start(*, uses_device: bool = True) -> torch.device:
+    """Set up this process, once, before the first large allocation, and pick its device.
+
+    Threads are as many as `count_threads` says. The device is METANTK_DEVICE if set, else a CUDA device that no
+    other stage has leased, else the CPU; and the CPU for a stage that computes nothing on a GPU, which leases none.
+    Deterministic algorithms are used wherever PyTorch has them.
+    """
+    keep_freed_memory()
+    torch.set_num_threads(count_threads())
+    torch.backends.cudnn.benchmark = False
+    torch.backends.cudnn.deterministic = True
+    device = pick_device() if uses_device else torch.device("cpu")
+    log.info("device %s, %d threads, %s", describe_device(device), torch.get_num_threads(), _describe_place())
+    return device
+
+
+def _describe_place() -> str:
+    """The machine and, where they were given, the SLURM job and the GPU: for the log, no result depends on them."""
+    given = [name for name in ("SLURM_JOB_ID", "CUDA_VISIBLE_DEVICES") if name in os.environ]
+    return " ".join([f"on {platform.node()}", *(f"{name}={os.environ[name]}" for name in given)])
+
+
+def set_precision(precision: str) -> None:
+    """Let convolutions and matrix products of float32 on NVIDIA GPUs round to TF32 if so named, else not."""
+    torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
+    torch.backends.cudnn.allow_tf32 = precision == "tf32"
+
+
+def lowered(precision: str, device: torch.device) -> contextlib.AbstractContextManager:
+    """Within, convolutions and products compute in `precision` if that is bfloat16 or float16 (autocast).
+
+    Weights, their gradients and the optimiser stay in float32.
+
+    Raises:
+        InputError: float16 on a CPU, which has no fast arithmetic for it.
+    """
+    if precision not in LOWERED:
+        return contextlib.nullcontext()
+    if precision == "float16" and device.type == "cpu":
+        raise InputError("precision: float16 takes a GPU; bfloat16 runs on CPUs too")
+    return torch.autocast(device.type, LOWERED[precision])
+
+
+def backward(loss: torch.Tensor, parameters: Iterable[torch.nn.Parameter], precision: str) -> None:
+    """Leave the gradients in the parameters. For float16 the loss is scaled up, so that small ones are not lost.
+
+    What overflows then counts as no gradient.
+    """
+    if precision != "float16":
+        loss.backward()
+        return
+    (loss * LOSS_SCALE).backward()
+    for parameter in parameters:
+        if parameter.grad is not None:
+            parameter.grad = (parameter.grad / LOSS_SCALE).nan_to_num_(nan=0.0, posinf=0.0, neginf=0.0)
+
+
+def count_threads() -> int:
+    """OMP_NUM_THREADS, which Snakemake sets to the rule's threads; else what SLURM gave; else what is there.
+
+    That is the processors that this process may run on, and no more than its control group's share of time.
+    """
+    for name in ("OMP_NUM_THREADS", "SLURM_CPUS_PER_TASK"):
+        given = os.environ.get(name, "").split(",")[0]  # OpenMP takes a number for each level
+        if given.isdecimal() and int(given) > 0:
+            return int(given)
+    return max(1, math.ceil(min(_processors(), _share_of_group())))
+
+
+def _processors() -> int:
+    """Processors that this process may use; macOS cannot tell, and counts all."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _share_of_group(proc: Path = Path("/proc/self/cgroup"), root: Path = Path("/sys/fs/cgroup")) -> float:
+    """Processors' worth of time that the control groups of this process allow (Docker's `--cpus`), or infinity.
+
+    Version 2: a limit stands in each folder on the way to the process's own. Version 1 has one for processor time.
+    """
+    try:
+        lines = proc.read_text().splitlines()
+    except OSError:
+        return math.inf
+    share = math.inf
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        own = root if not controllers else root / "cpu"
+        if controllers and "cpu" not in controllers.split(","):
+            continue
+        folder = own / path.lstrip("/")
+        for place in [folder, *folder.parents]:
+            share = min(share, _limit(place))
+            if place == own:
+                break
+    return share
+
+
+def _limit(group: Path) -> float:
+    """Processors' worth of time, of one control group alone."""
+    try:
+        if (group / "cpu.max").is_file():
+            quota, period = (group / "cpu.max").read_text().split()
+        else:
+            quota, period = ((group / f"cpu.cfs_{name}_us").read_text() for name in ("quota", "period"))
+        return int(quota) / int(period) if quota != "max" and int(quota) > 0 else math.inf
+    except (OSError, ValueError):
+        return math.inf
+
+
+def keep_freed_memory() -> None:
+    """Tell glibc to keep what is freed (other C libraries have no mallopt; there nothing is done)."""
+    if not sys.platform.startswith("linux"):
+        return
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        for parameter, value in _MALLOPT.values():
+            mallopt(parameter, value)
+
+
+def pick_device() -> torch.device:
+    """The device of this process (see `start`).
+
+    Raises:
+        InputError: METANTK_DEVICE is none of `DEVICES`, or not there.
+    """
+    wish = os.environ.get("METANTK_DEVICE")
+    if wish:
+        try:
+            device = torch.device(wish)
+            if device.type not in DEVICES:
+                raise InputError(f"METANTK_DEVICE={wish}: only {' and '.join(DEVICES)} are supported")
+            torch.empty(0, device=device)
+        except (RuntimeError, AssertionError) as error:
+            raise InputError(f"METANTK_DEVICE={wish}: no such device here ({str(error).splitlines()[0]})") from None
+        if device.type == "cuda":
+            check_kernels(device)
+        return device
+    uuids = visible_devices()
+    if not uuids:
+        return torch.device("cpu")
+    index = leases.take(uuids) if leases.is_needed(len(uuids)) else 0
+    torch.cuda.set_device(index)
+    device = torch.device("cuda", index)
+    check_kernels(device)
+    return device
+
+
+def check_kernels(device: torch.device) -> None:
+    """Complain of a GPU that this build of PyTorch has no kernels for, before the first of them fails.
+
+    A binary (`sm_75`) runs on GPUs of its major version and the same or a later minor one; an intermediate form
+    (`compute_120`) is compiled for any later GPU.
+
+    Raises:
+        InputError: none of the build's architectures fits the GPU.
+    """
+    found = torch.cuda.get_device_capability(device)
+    architectures = [
+        (kind, (int(digits[:-1]), int(digits[-1])))
+        for kind, digits in re.findall(r"(sm|compute)_(\d+)", " ".join(torch.cuda.get_arch_list()))
+    ]
+    fits = [built <= found and (kind == "compute" or built[0] == found[0]) for kind, built in architectures]
+    if architectures and not any(fits):
+        name = torch.cuda.get_device_name(device)
+        raise InputError(
+            f"{name} is sm_{found[0]}{found[1]}, for which PyTorch {torch.__version__} "
+            f"has no kernels ({', '.join(torch.cuda.get_arch_list())}); workflow/README.md, Older GPUs, says "
+            "which has, and METANTK_DEVICE=cpu does without"
+        )
+
+
+def visible_devices() -> list[str]:
+    """UUIDs of the CUDA devices that this process sees (CUDA_VISIBLE_DEVICES), in PyTorch's order."""
+    return [str(torch.cuda.get_device_properties(index).uuid) for index in range(torch.cuda.device_count())]
+
+
+def upload(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """Bring a small tensor from the CPU to the device without waiting for what the device is doing."""
+    if device.type == "cuda":
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)
+
+
+def free_memory(device: torch.device) -> int:
+    """Bytes that are free on the device; none where its memory is the processor's own."""
+    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else 0
+
+
+def physical_memory() -> int:
+    """Bytes of memory of this machine."""
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def describe_device(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+
+
+def peak_memory_mb(device: torch.device) -> dict[str, float]:
+    """Largest resident size of this process and, on CUDA, largest allocation on the device, in MiB."""
+    unit = 2**20 if sys.platform == "darwin" else 2**10  # bytes or KiB
+    peak = {"cpu": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit}
+    if device.type == "cuda":
+        peak["cuda"] = torch.cuda.max_memory_allocated(device) / 2**20
+    return {name: round(value, 1) for name, value in peak.items()}
+
+
+def generator(*key: int | str, device: torch.device | str = "cpu") -> torch.Generator:
+    """A torch generator for one purpose, for example `generator("weights", seed, round, repeat)`."""
+    return torch.Generator(device).manual_seed(int(_sequence(key).generate_state(1, np.uint64)[0] >> 1))
+
+
+def numpy_generator(*key: int | str) -> np.random.Generator:
+    """A numpy generator for one purpose; equal keys give equal draws, different keys independent ones."""
+    return np.random.default_rng(_sequence(key))
+
+
+def _sequence(key: tuple[int | str, ...]) -> np.random.SeedSequence:
+    words = []
+    for part in key:
+        data = part.encode() if isinstance(part, str) else int(part).to_bytes(8, "little", signed=True)
+        words += [len(data), *data]  # the lengths keep ("ab", "c") and ("a", "bc") apart
+    return np.random.SeedSequence(words)

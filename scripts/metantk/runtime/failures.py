@@ -1,0 +1,37 @@
+"""What failed jobs said last, from Snakemake's report of a run and the logs that it names."""
+
+import re
+from pathlib import Path
+
+from metantk.runtime.files import shorten
+
+# As in `    log: results/logs/search.log (check log file(s) for error details)`.
+LOG = re.compile(r"^\s+log: (.+) \(check log file\(s\) for error details\)$", re.M)
+LAST_BYTES = 1 << 16  # of a log that are looked at
+MOST = 20  # lines
+
+
+def read_failures(report: str | Path | list | None) -> list[str]:
+    """One line for each failed job: its error, or the last that it said, and where all of its log is.
+
+    Args:
+        report: Snakemake's own log of the run, or several.
+    """
+    reports = report if isinstance(report, list | tuple) else [report] if report else []
+    text = "\n".join(_end_of(Path(one), 1 << 24) for one in reports)
+    logs = list(dict.fromkeys(LOG.findall(text)))
+    return [f"{_last_words(Path(log))} (all of it: {log})" for log in logs[:MOST]]
+
+
+def _last_words(log: Path) -> str:
+    lines = [line for line in _end_of(log, LAST_BYTES).splitlines() if line.strip()]
+    errors = [line for line in lines if "error: " in line]
+    return shorten((errors or lines or ["nothing was said"])[-1])
+
+
+def _end_of(path: Path, size: int) -> str:
+    if not path.is_file():
+        return ""
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - size))
+        return file.read().decode(errors="replace")

@@ -1,0 +1,141 @@
+"""Modules by family and kind: those of the house by name, a stranger's by the path of a file. Imports no torch.
+
+A kind is loaded only when it is asked for, so that a new one changes nothing for those that do not use it.
+"""
+
+import hashlib
+import importlib
+import importlib.util
+import re
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Literal
+
+from metantk.options.base import Options, glance
+from metantk.runtime.files import SCRIPTS, InputError
+
+Family = Literal["backbones", "criteria", "searches", "learners"]
+# What a module of one's own must hold, and what its Options must say.
+HOLDS: dict[Family, tuple[str, ...]] = {
+    "backbones": ("Options", "Architecture", "build"),
+    "criteria": ("CRITERION",),
+    "searches": ("Options", "find"),
+    "learners": ("Options", "Learner", "outputs", "scores"),
+}
+SAYS: dict[Family, tuple[str, ...]] = {"backbones": ("searchable", "title", "architecture")}
+OF_A_CRITERION = ("measure", "larger_is_better", "title", "section", "options")  # see metantk.criteria.base
+
+
+def load(family: Family, kind: str) -> ModuleType:
+    """The module of a kind; a file is run once, however often and by whichever path it is asked for.
+
+    Args:
+        family: where built-in kinds live, `metantk.<family>`.
+        kind: a built-in name, where "-" stands for "_" of the module's, or the path of a Python file (`.py`).
+
+    Raises:
+        InputError: there is no such kind or file, or the file fails while it is imported.
+    """
+    path = module_file(family, kind)
+    if not kind.endswith(".py"):
+        return importlib.import_module(f"metantk.{family}.{path.stem}")
+    path = path.resolve()
+    name = _name_of(family, path)
+    return sys.modules[name] if name in sys.modules else _run_file(path, name)
+
+
+def module_file(family: Family, kind: str) -> Path:
+    """The file behind a kind, which is not imported; a stranger's by the path given.
+
+    Raises:
+        InputError: there is no such kind or file.
+    """
+    if kind.endswith(".py"):
+        path = Path(kind)
+        if not path.is_file():
+            raise InputError(f"{family}: {kind}: no such file")
+        return path
+    path = SCRIPTS / "metantk" / family / f"{kind.replace('-', '_')}.py"
+    if not re.fullmatch("[a-z0-9_-]{1,60}", kind) or path.stem == "__init__" or not path.is_file():
+        raise InputError(
+            f"{family}: unknown kind {kind!r}; there are {', '.join(kinds(family))}, or the path of a .py file"
+        )
+    return path
+
+
+def module_files(family: Family, options: Options) -> list[Path]:
+    """The files behind a kind and behind the other kinds that its options name."""
+    return [module_file(family, options.kind), *(module_file(*part) for part in options.parts)]
+
+
+def options_file(family: Family, kind: str) -> Path:
+    """The file behind a kind's options alone; of a stranger's kind all is in one file.
+
+    Raises:
+        InputError: there is no such kind or file.
+    """
+    path = module_file(family, kind)
+    return path if kind.endswith(".py") else SCRIPTS / "metantk" / "options" / family / path.name
+
+
+def options_class(family: Family, kind: object) -> type[Options]:
+    """The options of a kind; of a built-in one without loading its module.
+
+    Raises:
+        InputError: there is no such kind, or its module holds no options.
+    """
+    if not isinstance(kind, str):
+        raise InputError(f"{family}: 'kind' is {glance(kind)}, no text")
+    if not kind.endswith(".py"):
+        return importlib.import_module(f"metantk.options.{family}.{module_file(family, kind).stem}").Options
+    found = load_whole(family, kind).Options
+    if not (isinstance(found, type) and issubclass(found, Options)):
+        raise InputError(f"{family}: {kind}: its Options is no class of metantk.options.base.Options")
+    lacking = [name for name in SAYS.get(family, ()) if not hasattr(found, name)]
+    if lacking or "kind" not in found.model_fields:
+        raise InputError(f"{family}: {kind}: its class Options has no '{[*lacking, 'kind'][0]}'")
+    return found
+
+
+def load_whole(family: Family, kind: str) -> ModuleType:
+    """As `load`, of a module that holds all that its family asks for.
+
+    Raises:
+        InputError: something is missing.
+    """
+    module = load(family, kind)
+    lacking = [name for name in HOLDS[family] if not hasattr(module, name)]
+    if lacking:
+        raise InputError(f"{family}: {kind}: holds no '{lacking[0]}'")
+    if family == "criteria" and not all(hasattr(module.CRITERION, part) for part in OF_A_CRITERION):
+        raise InputError(f"{family}: {kind}: its CRITERION is no metantk.criteria.base.Criterion")
+    return module
+
+
+def kinds(family: Family) -> list[str]:
+    """Names of the built-in kinds; a module without options, or that holds no criterion, only helps others."""
+    options = SCRIPTS / "metantk" / "options" / family
+    found = sorted((SCRIPTS / "metantk" / family).glob("[!_]*.py"))
+    if family == "criteria":
+        return [path.stem for path in found if "\nCRITERION = " in path.read_text(encoding="utf-8")]
+    return [path.stem for path in found if not options.is_dir() or (options / path.name).is_file()]
+
+
+def _name_of(family: str, path: Path) -> str:
+    """Of a stranger's module in sys.modules: no other module can have it."""
+    digest = hashlib.sha256(str(path).encode()).hexdigest()[:16]
+    return f"metantk_{family}_{re.sub(r'[^A-Za-z0-9_]', '_', path.stem)}_{digest}"
+
+
+def _run_file(path: Path, name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, path)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # before it runs: classes of the file look themselves up by it
+    try:
+        spec.loader.exec_module(module)
+    except (Exception, SystemExit) as error:
+        del sys.modules[name]
+        problem = " ".join(f"{type(error).__name__}: {error}".split())
+        raise InputError(f"{path}: cannot be imported ({problem})") from error
+    return module

@@ -1,0 +1,110 @@
+"""The code behind an output, and the provenance that every output carries. Imports no torch.
+
+A stage's code is its script, every module that it imports, and the modules of the kinds that it was asked for
+(`metantk.runtime.plugins`), with what those import. It is hashed by its syntax trees without docstrings: comments,
+formatting and documentation, of options too, change nothing.
+"""
+
+import ast
+import functools
+import hashlib
+import importlib.metadata
+import platform
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from metantk.runtime.files import SCRIPTS
+
+PACKAGES = ("numpy", "opacus", "pandas", "scikit-learn", "torch", "torchvision")
+
+
+def local_modules(*files: Path | str) -> list[Path]:
+    """`files` and every module under scripts/ that they import, directly or not, found without running them."""
+    found: dict[Path, None] = {}
+    pending = [Path(file).resolve() for file in files]
+    while pending:
+        path = pending.pop()
+        if path not in found:
+            found[path] = None
+            pending.extend(_imported_files(path))
+    return sorted(found)
+
+
+def _imported_files(path: Path) -> Iterator[Path]:
+    for name in _parse(path.read_text()).names:
+        yield from _files_of_module(SCRIPTS, name)
+
+
+class Parsed(NamedTuple):
+    """What counts of a file.
+
+    Attributes:
+        names: what it imports that may be modules.
+        tree: its syntax tree as text, without docstrings and the descriptions of options.
+    """
+
+    names: list[str]
+    tree: bytes
+
+
+@functools.cache
+def _parse(text: str) -> Parsed:
+    """Kept by text: the rules of a workflow ask for the same modules many times."""
+    names, tree = [], ast.parse(text)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
+            # `from package import module` names a module only where such a file exists.
+            names += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+        elif isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and node.body:
+            first = node.body[0]
+            if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant):
+                node.body = node.body[1:]
+        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "Field":
+            node.keywords = [keyword for keyword in node.keywords if keyword.arg != "description"]
+    return Parsed(names, ast.dump(tree).encode())
+
+
+@functools.cache
+def _files_of_module(scripts: Path, name: str) -> list[Path]:
+    """Kept: each look costs a question to the disk, and most names are asked for by many modules."""
+    parts = name.split(".")
+    stems = [scripts.joinpath(*parts[:depth]) for depth in range(1, len(parts) + 1)]
+    candidates = [path for stem in stems for path in (stem.with_suffix(".py"), stem / "__init__.py")]
+    return [path for path in candidates if path.is_file()]
+
+
+def code_hash(*files: Path | str) -> str:
+    """Hash over the syntax trees of `files` and of all local modules behind them."""
+    digest = hashlib.sha256()
+    for path in local_modules(*files):
+        name = path.relative_to(SCRIPTS).as_posix() if path.is_relative_to(SCRIPTS) else path.name
+        digest.update(name.encode() + b"\0" + _parse(path.read_text()).tree + b"\0")
+    return digest.hexdigest()
+
+
+def provenance(*files: Path | str, options: dict, seed: int | None = None, device: str = "cpu") -> dict:
+    """How an output came about: script, code hash, options, seed, device and versions. No times.
+
+    Args:
+        files: the script, then the modules of the kinds that it was asked for.
+    """
+    versions = {name: importlib.metadata.version(name) for name in PACKAGES if _installed(name)}
+    return {
+        "script": Path(files[0]).name,
+        "code": code_hash(*files),
+        "options": options,
+        "seed": seed,
+        "device": device,
+        "versions": {"python": platform.python_version(), **versions},
+    }
+
+
+def _installed(name: str) -> bool:
+    try:
+        importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return False
+    return True
