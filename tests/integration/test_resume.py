@@ -110,7 +110,7 @@ def trained(house, tmp_path_factory) -> Path:
     return output
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+@pytest.mark.parametrize("index", [signal.SIGKILL, signal.SIGTERM])
 def test_an_ended_training_goes_on_and_ends_with_the_same_weights(house, trained, environment, tmp_path, index):
     log = end_after_checkpoint(house, environment, train_command(tmp_path), tmp_path, index)
     assert "Traceback" not in log
@@ -120,7 +120,7 @@ def test_an_ended_training_goes_on_and_ends_with_the_same_weights(house, trained
     assert not (tmp_path / ".checkpoints").exists()
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("index", [signal.SIGTERM, signal.SIGINT])
 def test_a_program_that_is_asked_to_end_leaves_its_checkpoint_and_goes_on(
     house, searched, environment, tmp_path, index
 ):
@@ -162,7 +162,7 @@ run(evaluate_episodes.main)
 
 
 @pytest.mark.parametrize(
-    ("number", "keep_seconds"),
+    ("index", "keep_seconds"),
     # One that is killed has what it kept; one that is asked to end keeps what it has, whenever it last did.
     [(signal.SIGKILL, -1), (signal.SIGTERM, 1000), (signal.SIGINT, 1000)],
 )

@@ -197,7 +197,14 @@ def test_options_say_what_tables_and_searches_ask():
     assert [options.searchable for options in (cells, conv4, resnet12)] == [True, False, False]
     expected = {"kind": "cells", "genotype": GENOTYPE, "cells": 5, "channels": 48, "layout": "few-shot"}
     assert cells.architecture(84, GENOTYPE) == expected
-    assert conv4.architecture(84, None) == {"kind": "conv4", "channels": 32, "image_size": 84}
+    assert conv4.architecture(84, None) == {
+        "kind": "conv4",
+        "channels": 32,
+        "poolings": 4,
+        "pool": "none",
+        "initialisation": "xavier_uniform",
+        "image_size": 84,
+    }
     assert resnet12.architecture(84, None) == {
         "kind": "resnet12",
         "widths": [64, 160, 320, 640],

@@ -34,8 +34,12 @@ def test_defaults_are_the_papers_for_mini_imagenet():
     learner = config.learner("rfs")
     assert (learner.epochs, learner.lr, learner.falls) == (100, 0.02, [60, 80])
     assert (learner.momentum, learner.weight_decay, learner.batch_size) == (0.9, 5e-4, 64)
-    assert (learner.drop_rate, learner.decay) == (0.2, 0.1)
-    assert (config.evaluation.episodes, config.evaluation.shots, config.evaluation.copies) == (1000, [1, 5], 5)
+    assert (learner.drop_rate, learner.lr_decay) == (0.2, 0.1)
+    assert (config.evaluation.episodes, config.evaluation.shots, config.evaluation.support_copies) == (
+        1000,
+        [1, 5],
+        5,
+    )
     search = config.search("metantk")
     assert (search.repeats, search.criteria_options["linear_regions"]["images"]) == (3, 3000)
     meta = config.criteria.meta_ntk
@@ -133,7 +137,7 @@ def test_of_many_mistakes_their_number_is_told():
 OLD = {
     "runs": [{"cells": 5, "channels": 48}],
     "methods": ["metantk"],
-    "search": {"repeat": 3, "meta_ntk": {"ridge": 1.0e-3}},
+    "search": {"repeats": 3, "meta_ntk": {"ridge": 1.0e-3}},
     "training": {"epochs": 100, "drop_path": 0.2},
 }
 
@@ -211,7 +215,7 @@ def test_options_of_a_kind_hold_for_its_names_and_yield_to_theirs():
         searches={"prune": {"repeats": 5, "image_size": 16}, "te-nas": {"repeats": 7}},
         learners={"rfs": {"epochs": 30, "lr": 0.5, "augmentation": {"padding": 1}}},
     )
-    assert [config.search(name).repeat for name in ("metantk", "te-nas")] == [5, 7]
+    assert [config.search(name).repeats for name in ("metantk", "te-nas")] == [5, 7]
     assert config.search("te-nas").image_size == 16
     resnet = config.learner("rfs-resnet12")
     assert (resnet.epochs, resnet.lr, resnet.augmentation.padding) == (30, 0.05, 1)

@@ -297,10 +297,10 @@ def test_what_passes_the_network_together_does_not_depend_on_where_it_was_interr
 
 @pytest.mark.parametrize("pool", [4, None])
 def test_answers_do_not_depend_on_how_many_episodes_go_together(pool, monkeypatch):
-    whole = accuracies(colours(60), pool=pool)
+    whole = accuracies(colours(60), support_copy_pool=pool)
     for together in (1, 4, 1000):
         monkeypatch.setattr(evaluation, "TOGETHER", together)
-        assert accuracies(colours(60), pool=pool) == whole
+        assert accuracies(colours(60), support_copy_pool=pool) == whole
 
 
 @pytest.fixture
@@ -366,11 +366,11 @@ def test_an_evaluation_that_was_killed_goes_on_with_the_same_numbers(kills, run,
             if next(left, None) is None:
                 raise Killed
 
-        monkeypatch.setattr(CheckpointFile, "keep", keep_and_die)
+        monkeypatch.setattr(CheckpointFile, "save", keep_and_die)
         with pytest.raises(Killed):
             run(tmp_path / "killed")
         assert [path.name for path in (tmp_path / "killed").iterdir()] == [".checkpoints"]
-    monkeypatch.setattr(CheckpointFile, "keep", save)
+    monkeypatch.setattr(CheckpointFile, "save", save)
     caplog.set_level("INFO")
     assert run(tmp_path / "killed") == whole
     assert f"going on after {sum(kills)} episodes" in caplog.text
@@ -385,10 +385,10 @@ def test_a_checkpoint_of_other_options_or_another_model_is_of_no_use(run, monkey
         save(self, state)
         raise Killed
 
-    monkeypatch.setattr(CheckpointFile, "keep", keep_and_die)
+    monkeypatch.setattr(CheckpointFile, "save", keep_and_die)
     with pytest.raises(Killed):
         run(tmp_path / "out", "--seed", 1)
-    monkeypatch.setattr(CheckpointFile, "keep", save)
+    monkeypatch.setattr(CheckpointFile, "save", save)
     assert run(tmp_path / "out") == run(tmp_path / "whole")
 
 

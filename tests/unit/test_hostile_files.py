@@ -434,7 +434,7 @@ def attempt(call: Callable[[], object]) -> tuple[object, str]:
         return None, str(error)
 
 
-@pytest.mark.parametrize("number", [10**30, 2**31, 1e38, 1e308])
+@pytest.mark.parametrize("index", [10**30, 2**31, 1e38, 1e308])
 def test_numbers_that_nothing_can_be_computed_with_are_refused(index):
     for name, (options, least) in CLASSES.items():
         for key, value in parse(options, least, where=name).model_dump().items():

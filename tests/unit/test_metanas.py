@@ -16,7 +16,7 @@ from metantk.runtime.files import InputError
 from metantk.searches import metanas, pacing
 from metantk.searches.base import Found
 from metantk.searches.decoding import decode_pairs
-from metantk.searches.metanas import Options, adapt_to_task, make_draws, make_learner, temperature_at
+from metantk.searches.metanas import Options, adapt_to_task, make_generators, make_learner, temperature_at
 from metantk.searches.reptile import draw_batch, make_adam, reptile_step, snapshot, step_on
 from metantk.searches.tasks import TaskSource
 from metantk.space.depthwise import AveragePool
@@ -66,7 +66,7 @@ def learn(learner: metanas.TaskLearner, *, architecture_steps: int | None, steps
     return learner.learn(
         task.support,
         task.support_labels,
-        make_draws(torch.device("cpu"), key),
+        make_generators(torch.device("cpu"), key),
         steps=steps,
         architecture_steps=architecture_steps,
         batch=6,
@@ -193,7 +193,7 @@ def test_gradient_of_the_architecture_is_at_the_current_weights():
     learner, task = make_tiny_learner(), draw_task(0)
 
     def gradient() -> torch.Tensor:
-        draws = make_draws(torch.device("cpu"), 0)
+        draws = make_generators(torch.device("cpu"), 0)
         loss = learner.loss(task.support, task.support_labels, learner.arch(1.0, 0.0), 0.0, 0.0, draws)
         return torch.cat([g.flatten() for g in torch.autograd.grad(loss, learner.alpha_tensors)])
 
@@ -209,7 +209,7 @@ def test_gradient_of_the_architecture_is_at_the_current_weights():
 def test_steps_are_of_architecture_and_weights_in_turn():
     learner, slow = make_tiny_learner(), make_tiny_learner()
     learn(learner, architecture_steps=3, steps=4)
-    task, draws = draw_task(0), make_draws(torch.device("cpu"), 0)
+    task, draws = draw_task(0), make_generators(torch.device("cpu"), 0)
     alpha_adam, weight_adam = make_adam(slow.alpha_tensors, 0.1, 1e-3), make_adam(slow.weights, 1e-3)
     both = (alpha_adam, weight_adam)
     for temperature, optimisers in ((1.0, both), (0.55, both), (0.1, both), (0.1, (weight_adam,))):
@@ -227,7 +227,7 @@ def test_warm_up_leaves_the_architecture_and_its_temperature():
     learn(learner, architecture_steps=None)
     assert equal(learner.alpha_tensors, alphas)
     assert not equal(learner.weights, slow.weights)
-    task, draws = draw_task(0), make_draws(torch.device("cpu"), 0)
+    task, draws = draw_task(0), make_generators(torch.device("cpu"), 0)
     adam = make_adam(slow.weights, 1e-3)
     for _ in range(2):
         chosen = draw_batch(task.support_labels, 6, draws.batches)
@@ -275,7 +275,7 @@ def test_adaptation_to_a_task_learns_it_and_leaves_no_trace():
     before = learner.tensors()
 
     def adapt():
-        draws = make_draws(torch.device("cpu"), "test")
+        draws = make_generators(torch.device("cpu"), "test")
         return adapt_to_task(learner, task.support, task.support_labels, task.query, adaptation, draws)
 
     first, second = adapt(), adapt()
@@ -332,7 +332,9 @@ def test_operations_of_a_step_are_those_of_its_layers():
 
     def loss():
         arch = learner.arch(1.0, 0.0)
-        return learner.loss(task.support, task.support_labels, arch, 0.0, 0.0, make_draws(task.support.device, 0))
+        return learner.loss(
+            task.support, task.support_labels, arch, 0.0, 0.0, make_generators(task.support.device, 0)
+        )
 
     counted = pacing.count_operations(lambda: torch.autograd.grad(loss(), learner.weights))
     assert counted == sum(layers)
@@ -363,7 +365,7 @@ def test_search_of_a_warm_up_alone_is_reptile_on_the_uniform_mixture():
     for epoch in range(2):
         meta, results = snapshot(slow.weights), []
         for index in range(2):
-            task, draws = draw_task(0, epoch, index), make_draws(torch.device("cpu"), 0, epoch, index)
+            task, draws = draw_task(0, epoch, index), make_generators(torch.device("cpu"), 0, epoch, index)
             for _ in range(2):
                 chosen = draw_batch(task.support_labels, 6, draws.batches)
                 logits = slow.network(task.support[chosen], arch)
@@ -406,7 +408,7 @@ def test_reduction_cells_are_in_the_stack():
 
 
 def test_warm_up_is_not_longer_than_the_search():
-    with pytest.raises(InputError, match="warm_up_epochs is 7, but there are 6 meta_epochs"):
+    with pytest.raises(InputError, match="warm_up_epochs is 7, but there are 6 epochs"):
         tiny(warm_up_epochs=7)
 
 

@@ -99,7 +99,7 @@ def test_naming_a_file_imports_nothing(tmp_path):
 
 def test_options_and_plugins_need_no_torch():
     code = (
-        "import sys; from metantk import plugins; import metantk.options.backbones.cells,"
+        "import sys; from metantk.runtime import plugins; import metantk.options.backbones.cells,"
         " metantk.options.backbones.conv4, metantk.options.backbones.resnet12;"
         " plugins.module_file('backbones', 'cells'); assert 'torch' not in sys.modules"
     )

@@ -125,7 +125,9 @@ def test_weights_multiply_ranks():
         assert order == expected
 
 
-def fake_plan(criteria: list[str], draws: str = "common", repeat: int = 2) -> tuple[Plan, list, list[int]]:
+def fake_plan(
+    criteria: list[str], random_numbers: str = "common", repeats: int = 2
+) -> tuple[Plan, list, list[int]]:
     """A plan whose criteria are sums of fixed random worths of the operations: no network is built."""
     calls = []
 
@@ -144,7 +146,7 @@ def fake_plan(criteria: list[str], draws: str = "common", repeat: int = 2) -> tu
         return values
 
     work = []
-    plan = make_plan(criteria=criteria, random_numbers=draws, repeats=repeat)
+    plan = make_plan(criteria=criteria, random_numbers=random_numbers, repeats=repeats)
     made_up = {name: criterion._replace(measure=measure(name)) for name, criterion in plan.criteria.items()}
     return plan._replace(criteria=made_up, context=plan.context._replace(advance=work.append)), calls, work
 

@@ -114,7 +114,7 @@ def test_values_out_of_range_are_named(record):
     assert_one_line(read, path, stage, next(iter(bad)))
 
 
-@pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "1e400"])
+@pytest.mark.parametrize("index", ["NaN", "Infinity", "-Infinity", "1e400"])
 def test_numbers_that_are_not_finite(tmp_path, index):
     path = write_chain(tmp_path, "metantk", 0).parent / "search.json"
     path.write_text(f'{{"seconds": {index}, "device": "cpu", "options": {{}}}}')

@@ -26,7 +26,7 @@ def hold(index, reached, *, let_through_after):
 
 
 @pytest.mark.parametrize("let_through_after", [True, False])
-@pytest.mark.parametrize("number", ENDING)
+@pytest.mark.parametrize("index", ENDING)
 def test_a_signal_waits_until_it_is_let_through_or_for_the_end(index, let_through_after):
     reached = []
     with pytest.raises(Ended) as ended:

@@ -22,7 +22,7 @@ from metantk.searches.plan import plan_of
 from metantk.searches.sample import random_genotype
 from metantk.space import paths
 
-SCRIPTS = Path(study.__file__).parents[1]
+SCRIPTS = Path(study.__file__).parents[2]
 
 
 def literal_tau(one, other) -> float:

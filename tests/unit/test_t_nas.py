@@ -10,7 +10,6 @@ from small_meta_search import Memory, assert_resumes, make_problem, make_split
 from torch.nn import functional
 
 from metantk.options.base import parse
-from metantk.runtime.files import InputError
 from metantk.searches import pacing, t_nas
 from metantk.searches.base import Found
 from metantk.searches.decoding import decode_edges, to_genotype
@@ -245,7 +244,7 @@ def test_large_steps_of_the_architecture_decode_more_genotypes():
 
 
 def test_halves_share_no_image_and_split_every_class():
-    labels = make_split(0, classes=5, images=7).labels
+    labels = make_split(0, classes=5, images_per_class=7).labels
     one, other = halve(labels, 0)
     assert sorted([*one, *other]) == list(range(35))
     assert np.bincount(labels[one]).tolist() == [4] * 5
@@ -314,8 +313,3 @@ def test_search_in_the_stack_of_the_backbone():
     options = tiny(layout="few-shot", channels=None, image_size=8, epochs=1, steps_per_epoch=1)
     found = t_nas.find(make_problem(), options, 0, Memory())
     assert found.facts["network"]["channels"] == [8, 16]
-
-
-def test_an_epoch_is_of_whole_meta_steps():
-    with pytest.raises(InputError, match=r"tasks_per_epoch \(5\) is no multiple of tasks \(2\)"):
-        tiny(tasks_per_epoch=5)

@@ -220,7 +220,7 @@ def test_bad_options(refuse, tmp_path, search, named):
 
 
 @pytest.mark.parametrize(
-    ("criterion", "settings", "named"),
+    ("criterion", "criteria_options", "named"),
     [
         ("nosuch", {}, ["criteria: unknown kind 'nosuch'", "linear_regions, logsynflow, meta_ntk_condition"]),
         ("images", {}, ["criteria: images", "CRITERION"]),

@@ -53,7 +53,7 @@ class Options(BaseModel):
         return self
 
     @property
-    def splits(self) -> list[tuple[str, str]]:
+    def dependencies(self) -> list[tuple[str, str]]:
         """Other kinds that these options name, as (family, kind): their modules are part of the stage's code."""
         return []
 

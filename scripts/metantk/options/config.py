@@ -46,7 +46,7 @@ AXES = {
 FORMER = {
     "runs": "`runs` is written `rows: [{backbone: 5cells-48ch, search: [metantk, random], learner: rfs}]` now",
     "methods": "`methods` is written as the `search` of a row now: `rows: [{backbone: ..., search: [metantk]}]`",
-    "search": "`search` is written `searches: {prune: {repeat: ..., image_size: ...}}` now, with the criteria's "
+    "search": "`search` is written `searches: {prune: {repeats: ..., image_size: ...}}` now, with the criteria's "
     "options in `criteria: {meta_ntk: ..., ntk: ..., linear_regions: ...}` and your own methods as entries of "
     "`searches`",
     "training": "`training` is written `learners: {rfs: {epochs: ..., drop_rate: ...}}` now",

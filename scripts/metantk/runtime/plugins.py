@@ -66,7 +66,7 @@ def module_file(family: Family, kind: str) -> Path:
 
 def module_files(family: Family, options: Options) -> list[Path]:
     """The files behind a kind and behind the other kinds that its options name."""
-    return [module_file(family, options.kind), *(module_file(*part) for part in options.parts)]
+    return [module_file(family, options.kind), *(module_file(*dependency) for dependency in options.dependencies)]
 
 
 def options_file(family: Family, kind: str) -> Path:

@@ -200,7 +200,7 @@ def find(problem: Problem, options: Options, seed: int, checkpoint: Checkpoint) 
 
 def cost_of_pruning(space: Space) -> int:
     """Whole architectures that have as many operations as all networks of a pruning with one draw."""
-    one = PruneOptions(criteria=["linear_regions"], repeat=1)
+    one = PruneOptions(criteria=["linear_regions"], repeats=1)
     return prune.total_work(space, one) // int(paths.balanced_sample(space, 1, np.random.default_rng(0)).sum())
 
 

@@ -47,7 +47,7 @@ def measure_rank_stability(plan: Plan, seed: int, draws: int) -> pd.DataFrame:
     this = prune.next_round(plan.space, masks)
     rows = []
     for style in STYLES:
-        styled = plan._replace(options=plan.options.model_copy(update={"draws": style.split(",")[0]}))
+        styled = plan._replace(options=plan.options.model_copy(update={"random_numbers": style.split(",")[0]}))
         count = common_draws(draws, len(this.candidates)) if style == "common" else draws
         # The round's number stands for the body that the published way of drawing keeps for it.
         keys = [(seed, index, 0) if style == "published" else (seed, 0, index) for index in range(count)]

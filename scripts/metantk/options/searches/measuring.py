@@ -72,5 +72,5 @@ class MeasuringOptions(Base):
         return {Path(kind).stem: kind for kind in weights_of(self.criteria)}
 
     @property
-    def parts(self) -> list[tuple[str, str]]:
+    def dependencies(self) -> list[tuple[str, str]]:
         return [("criteria", kind) for kind in self.kinds.values()]
