@@ -5,15 +5,12 @@ previous cells, 2 and up the blocks in their order; operations are numbers withi
 """
 
 from collections.abc import Callable
-from itertools import combinations_with_replacement, permutations
+from itertools import combinations_with_replacement
 from typing import NamedTuple, Protocol
 
 from metantk.searches.decoding import to_genotype
+from metantk.space.canonical import Block, Cell, canonical
 from metantk.space.genotype import CELL_TYPES, Space
-
-Half = tuple[int, int]
-Block = tuple[Half, Half]
-Cell = tuple[Block, ...]
 
 
 class Candidate(NamedTuple):
@@ -41,22 +38,6 @@ def unique_blocks(inputs: int, operations: int) -> list[Block]:
     """n(n + 1) / 2 blocks of n = inputs × operations halves: which of the two comes first does not matter."""
     halves = [(source, operation) for source in range(inputs) for operation in range(operations)]
     return list(combinations_with_replacement(halves, 2))
-
-
-def canonical(cell: Cell) -> Cell:
-    """The smallest of the forms that compute the same: halves swapped, blocks in another possible order."""
-    return min(_reordered(cell, order) for order in permutations(range(len(cell))) if _is_possible(cell, order))
-
-
-def _is_possible(cell: Cell, order: tuple[int, ...]) -> bool:
-    """Whether every block comes after those that it reads."""
-    place = {old: new for new, old in enumerate(order)}
-    return all(place[source - 2] < place[old] for old in order for source, _ in cell[old] if source >= 2)
-
-
-def _reordered(cell: Cell, order: tuple[int, ...]) -> Cell:
-    index = {0: 0, 1: 1} | {old + 2: new + 2 for new, old in enumerate(order)}
-    return tuple(tuple(sorted((index[source], operation) for source, operation in cell[old])) for old in order)
 
 
 def expand(cells: list[Cell], operations: int) -> list[Cell]:
