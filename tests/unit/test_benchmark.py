@@ -114,5 +114,5 @@ def test_a_surrogate_finds_an_additive_optimum_sooner_than_chance():
         }
     )
     table = Table("made", {"space": "few-shot"}, trainings)
-    regret = {name: replay(table, name, seeds=2).query("evaluations == 35")["regret"].mean() for name in SEARCHES}
-    assert regret["bayesian-optimisation"] < 0.6 * regret["random"]
+    regret = {name: replay(table, name, seeds=3).query("evaluations == 50")["regret"].mean() for name in SEARCHES}
+    assert regret["bayesian-optimisation"] == 0 < regret["random"]
