@@ -1,0 +1,74 @@
+"""Published accuracies on CIFAR-FS and FC100 beside ours: same data set, network and method.
+
+`published/benchmarks.csv` holds them, with the source of each. A row names the options that make a network and a
+learner the published ones; rows of other widths, scaled to a small machine, have no published result beside them.
+`checked` says whether the figure was read in the paper or its code; others are second-hand.
+"""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from metantk.results.tables import Chain, labels
+from metantk.statistics import confidence_95
+
+WAYS = 5  # of all published tasks here
+PUBLISHED = Path(__file__).with_name("published") / "benchmarks.csv"
+COLUMNS = [
+    "dataset",
+    "row",
+    "shots",
+    "accuracy",
+    "ci95",
+    "published",
+    "published_ci95",
+    "difference",
+    "verdict",
+    "method",
+    "network",
+    "source",
+    "checked",
+]
+
+
+def compare_with_published(groups: dict[tuple, list[Chain]], summary: pd.DataFrame) -> pd.DataFrame:
+    """One line for each of our rows and published result of the same data set, network, method and shots.
+
+    Accuracies are in percent, intervals are half-widths of 95 % intervals over episodes, in points. The verdict is
+    "within" where the two intervals overlap, else "above" or "below" the published result.
+
+    Args:
+        groups: chains of each row.
+        summary: of the same rows, for their names.
+    """
+    published = pd.read_csv(PUBLISHED)
+    lines = []
+    for key, chains in groups.items():
+        named = labels(summary[summary["dataset"] == key[0]])
+        for entry in published[published["dataset"] == key[0]].itertuples():
+            if _is_of(entry, chains[0]) and entry.shots in chains[0].episodes["shots"].unique():
+                lines.append(_line(key, named[key[1:]], entry, chains))
+    return pd.DataFrame(lines, columns=COLUMNS).round(3)
+
+
+def _is_of(entry, chain: Chain) -> bool:
+    """Whether a chain's task, network and learner are the published ones, as far as the entry names them."""
+    model = chain.model
+    return chain.evaluation.ways == WAYS and all(
+        found.get(name) == value
+        for wanted, found in ((entry.architecture, model.architecture.model_dump()), (entry.learner, model.learner))
+        for name, value in json.loads(wanted).items()
+    )
+
+
+def _line(key: tuple, row: str, entry, chains: list[Chain]) -> list:
+    accuracies = np.stack([chain.accuracies(entry.shots) for chain in chains])
+    mean, interval = accuracies.mean(), confidence_95(accuracies.mean(0))
+    difference = mean - entry.accuracy
+    apart = abs(difference) > interval + entry.ci95
+    verdict = ("above" if difference > 0 else "below") if apart else "within"
+    ours = [key[0], row, entry.shots, mean, interval]
+    theirs = [entry.method, entry.network, entry.source, entry.checked]
+    return [*ours, entry.accuracy, entry.ci95, difference, verdict, *theirs]

@@ -1,0 +1,63 @@
+"""Our rows beside published results: what is compared with what, and the verdicts."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+from small_chain import change, write_chain
+
+from metantk.options import catalogue
+from metantk.options.base import parse
+from metantk.results import tables
+from metantk.results.published_results import PUBLISHED, compare_with_published
+
+CONV4_RFS = {"kind": "conv4", "channels": 64, "poolings": 3, "pool": "average", "genotype": None, "cells": None}
+
+
+def compare(folder, **changes) -> pd.DataFrame:
+    """The comparison of one made-up chain on CIFAR-FS, after changes of its model's architecture or learner."""
+    file = folder.parent / "architecture.json"
+    change(file, **CONV4_RFS | changes.get("architecture", {}))
+    architecture, learner = json.loads(file.read_text()), changes.get("learner", {"kind": "rfs"})
+    change(folder / "model.json", architecture=architecture, learner=learner)
+    groups = tables.group_chains([tables.read_chain(folder)])
+    return compare_with_published(groups, tables.summarise(groups, tables.Titles()))
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return write_chain(tmp_path, "fixed", 0, dataset="cifar-fs", backbone="conv4-rfs")
+
+
+def test_the_published_network_and_method_are_compared(folder):
+    table = compare(folder)
+    assert table["shots"].tolist() == [1, 5]
+    assert table["published"].tolist() == [62.7, 78.7]
+    episodes = pd.read_csv(folder / "episodes.csv")
+    one = episodes.loc[episodes["shots"] == 1, "accuracy"]
+    assert table["accuracy"][0] == pytest.approx(one.mean(), abs=1e-3)
+    assert table["difference"][0] == pytest.approx(one.mean() - 62.7, abs=2e-3)
+    apart = abs(table["difference"]) > table["ci95"] + table["published_ci95"]
+    expected = np.where(apart, np.where(table["difference"] > 0, "above", "below"), "within")
+    assert table["verdict"].tolist() == expected.tolist()
+    assert set(expected) & {"above", "below"}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"architecture": {"channels": 32}}, {"learner": {"kind": "maml", "first_order": True}}],
+    ids=["narrower", "another learner"],
+)
+def test_another_network_or_method_has_no_published_result_beside_it(folder, changes):
+    assert compare(folder, **changes).empty
+
+
+def test_published_networks_and_learners_are_those_of_the_catalogue():
+    """Each entry's options are options of its kind, so that a renamed one cannot silently match nothing."""
+    published = pd.read_csv(PUBLISHED)
+    assert set(published["checked"]) == {"yes", "no"}
+    for family, column in (("backbones", "architecture"), ("learners", "learner")):
+        for text in published[column].unique():
+            values = json.loads(text)
+            parse(catalogue.KINDS[family][values["kind"]], values, where=text)
