@@ -71,7 +71,7 @@ def test_a_gpu_without_kernels_is_refused_before_the_work(monkeypatch, capabilit
         devices.pick_device()
     message = str(caught.value)
     assert message.startswith(f"Tesla is sm_{capability[0]}{capability[1]}, for which PyTorch {torch.__version__} ")
-    assert "workflow/README.md, Older GPUs" in message
+    assert "docs/cluster.md, Older GPUs" in message
     assert "\n" not in message
 
 

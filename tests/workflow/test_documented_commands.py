@@ -10,7 +10,10 @@ from conftest import REPOSITORY, House, copy_house
 
 from metantk.runtime.container import image_name
 
-GUIDES = ("README.md", "config/README.md", "workflow/README.md", "tests/README.md", "tests/benchmarks/README.md")
+GUIDES = [
+    *("README.md", "config/README.md", "workflow/README.md", "tests/README.md", "tests/benchmarks/README.md"),
+    *sorted(f"docs/{guide.name}" for guide in (REPOSITORY / "docs").glob("*.md")),
+]
 PROGRAMS = ("make", "snakemake", "python")
 # What stands for a file or folder of the reader's own.
 PLACEHOLDERS = {"FILE": "config/config.yaml", "...": "config/table1.yaml"}

@@ -199,7 +199,7 @@ def check_kernels(device: torch.device) -> None:
         name = torch.cuda.get_device_name(device)
         raise InputError(
             f"{name} is sm_{found[0]}{found[1]}, for which PyTorch {torch.__version__} "
-            f"has no kernels ({', '.join(torch.cuda.get_arch_list())}); workflow/README.md, Older GPUs, says "
+            f"has no kernels ({', '.join(torch.cuda.get_arch_list())}); docs/cluster.md, Older GPUs, says "
             "which has, and METANTK_DEVICE=cpu does without"
         )
 
