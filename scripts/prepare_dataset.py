@@ -1,10 +1,10 @@
 """Bring a data set into the format that all other stages read.
 
-Sources: `glyphs`, an embedded mini-Omniglot drawn from the fonts that matplotlib ships (64/16/20 classes);
-`cifar-fs`, `fc100` and `omniglot`, fetched where they are missing; or a folder. What a folder holds is found out:
-the pickles and archives of miniImageNet, tieredImageNet, CIFAR-FS and FC100 as RFS, MetaOptNet and Ren et al. pass
-them around, images with the split lists of Ravi and Larochelle, images in train/, val/ and test/ with a folder
-per class in each, or one folder of class folders, which is split by class. No pickle runs code.
+A source is one of (docs/data.md has all layouts):
+- `glyphs`: 100 characters drawn from the fonts that matplotlib ships, 64/16/20 classes;
+- `cifar-fs`, `fc100`, `omniglot`, `torchvision:NAME`: downloaded where they are missing;
+- a folder of images, split by class unless it has train/, val/ and test/;
+- a folder of the published files of miniImageNet, tieredImageNet, CIFAR-FS or FC100. No pickle runs code.
 
 Writes DIR/{train,val,test}/{images,labels}.npy and DIR/manifest.json, all or nothing. Images pass as a stream:
 memory does not grow with their number, and a preparation that is killed goes on where it was.
