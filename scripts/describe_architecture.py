@@ -1,7 +1,7 @@
 """Say how large a network is: parameters, multiply-accumulates, feature size.
 
-The network is a genotype (a file, or the name of a published one in config/genotypes/), an architecture.json, or the
-kind of a backbone that needs no search. Flags take precedence over architecture.json.
+The network is a genotype (a file, or the name of a published one in config/genotypes/), an architecture.json, or
+the kind of a backbone that needs no search. Flags take precedence over architecture.json.
 
 Examples:
     python scripts/describe_architecture.py my_search/genotype.json --cells 5 --channels 48 --classes 64 --json
