@@ -29,6 +29,7 @@ ALLOWED = {
     "training": {"data", "learners"} | GROUND,
     "evaluation": {"data", "learners", "models"} | GROUND,
     "results": {"criteria", "searches", "space", "statistics"} | GROUND,
+    "benchmark": {"searches", "space"} | GROUND,
     "deployment": {"data", "learners", "models"} | GROUND,
     "theory": {"data", "kernels", "results", "statistics"} | GROUND,
 }
