@@ -39,7 +39,7 @@ class Learner:
         )
         self.optimiser = torch.optim.SGD(network.parameters(), lr=options.meta_lr)
         self.inner = inner_optimiser(
-            network, options.inner_optimiser, rate=options.inner_lr, weight_decay=options.weight_decay
+            network, "adam", rate=options.inner_lr, weight_decay=options.weight_decay
         )
 
     def lr(self, epoch: int) -> float:
@@ -89,7 +89,7 @@ def _adapted(model: Model, support: Tensor, labels: Tensor, query: Tensor) -> Te
     options = model.learner
     network = copy.deepcopy(model.network).train(options.transductive)
     optimiser = inner_optimiser(
-        network, options.inner_optimiser, rate=options.inner_lr, weight_decay=options.weight_decay
+        network, "adam", rate=options.inner_lr, weight_decay=options.weight_decay
     )
     draws = generator("reptile test", len(labels))
     for _ in range(options.test_steps):
