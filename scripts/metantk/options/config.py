@@ -14,7 +14,17 @@ import yaml
 from pydantic import AfterValidator, BeforeValidator, Field, PrivateAttr, model_validator
 
 from metantk.options import catalogue
-from metantk.options.base import Name, Need, Options, Seed, glance, parse, parse_part, refuse_former_name, unknown_key
+from metantk.options.base import (
+    Name,
+    Need,
+    Options,
+    Seed,
+    glance,
+    parse,
+    parse_part,
+    refuse_former_name,
+    unknown_key,
+)
 from metantk.options.criteria.gradients import GradientsOptions
 from metantk.options.criteria.linear_regions import LinearRegionsOptions
 from metantk.options.criteria.meta_ntk import MetaNtkOptions
@@ -113,10 +123,14 @@ class Config(Options):
     )
     datasets: dict[Name, DatasetOptions] = Field(min_length=1, description="Data sets: options by name")
     rows: list[RowOptions] = Field(
-        min_length=1, description="Rows of the tables, each `{backbone, search, learner}`; lists stand for all combinations"
+        min_length=1,
+        description="Rows of the tables, each `{backbone, search, learner}`; lists stand for all combinations",
     )
     seeds: list[Seed] = Field(
-        [0, 1, 2], min_length=1, max_length=1000, description="Random seeds; each row is searched and trained once for each"
+        [0, 1, 2],
+        min_length=1,
+        max_length=1000,
+        description="Random seeds; each row is searched and trained once for each",
     )
     backbones: dict[Name, Entry] = Field({}, description="Backbones of your own: `kind` and options by name")
     searches: dict[Name, Entry] = Field(

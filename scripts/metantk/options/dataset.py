@@ -54,7 +54,8 @@ class DatasetOptions(Options):
     )
     ways: Count = Field(5, description="Least number of classes in each split; for a folder of images")
     seed: Seed = Field(
-        0, description="Random seed of the rendered images (`glyphs`), or of the class split where none is published"
+        0,
+        description="Random seed of the rendered images (`glyphs`), or of the class split where none is published",
     )
     split_by_group: bool = Field(
         False,
@@ -71,9 +72,12 @@ class DatasetOptions(Options):
         "stop with an error",
     )
     rotations: bool = Field(
-        False, description="Add characters rotated by 90, 180 and 270 degrees as further classes; for `omniglot` only"
+        False,
+        description="Add characters rotated by 90, 180 and 270 degrees as further classes; for `omniglot` only",
     )
-    download_folder: str = Field("data", description="Folder of downloaded files, which is searched before a download")
+    download_folder: str = Field(
+        "data", description="Folder of downloaded files, which is searched before a download"
+    )
 
     @field_validator("source")
     @classmethod

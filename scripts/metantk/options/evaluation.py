@@ -15,7 +15,9 @@ class EvaluationOptions(Options):
 
     episodes: int = Field(1000, ge=2, description="Test episodes for each number of shots")
     ways: int = Field(5, ge=2, description="Classes of an episode")
-    shots: list[Count] = Field([1, 5], min_length=1, description="Support images of each class; one column of the tables for each number")
+    shots: list[Count] = Field(
+        [1, 5], min_length=1, description="Support images of each class; one column of the tables for each number"
+    )
     queries: Count = Field(15, description="Query images of each class (published code: 50)")
     support_copies: Count = Field(5, description="Augmented copies of each support image in an episode")
     support_copy_pool: Count | None = Field(

@@ -16,7 +16,10 @@ class StudyOptions(MeasuringOptions):
     criteria: Criteria | None = Field(
         None, description="Criteria to compare, as in the search `prune`; null: all built-in ones without training"
     )
-    repeats: Count = Field(3, description="Repeats with fresh weights and images, the same for all architectures; scores are their means")
+    repeats: Count = Field(
+        3,
+        description="Repeats with fresh weights and images, the same for all architectures; scores are their means",
+    )
     short_training_epochs: list[Epochs] = Field(
         [0.25, 1.0, 2.0, 4.0],
         description="Epochs of one short training after which its validation accuracy counts as a criterion",

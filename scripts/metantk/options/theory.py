@@ -11,12 +11,16 @@ class TheoryNetworkOptions(Options):
     """Network of growing width in the checks of the theory; NTK parametrisation, no biases."""
 
     kind: Literal["fully_connected", "convolutional"] = Field(
-        "fully_connected", description="Layers of the network: fully connected, or 3×3 convolutions and a global average pool"
+        "fully_connected",
+        description="Layers of the network: fully connected, or 3×3 convolutions and a global average pool",
     )
-    activation: Literal["relu", "erf"] = Field("relu", description="Activation function of the hidden layers; `erf` is smooth")
+    activation: Literal["relu", "erf"] = Field(
+        "relu", description="Activation function of the hidden layers; `erf` is smooth"
+    )
     depth: Count = Field(2, description="Number of hidden layers")
     widths: list[Count] = Field(
-        [16, 32, 64, 128], description="Units or channels per layer of the networks whose kernels are compared, ascending"
+        [16, 32, 64, 128],
+        description="Units or channels per layer of the networks whose kernels are compared, ascending",
     )
     trained_widths: list[Count] = Field(
         [4, 16, 64, 128],
@@ -66,14 +70,18 @@ class TheoryOptions(Options):
         description="Networks and their widths",
     )
     sources: list[Literal["glyphs", "gaussian"]] = Field(
-        ["glyphs", "gaussian"], min_length=1, description="Sources of the tasks: pooled glyphs, Gaussian clouds around random means"
+        ["glyphs", "gaussian"],
+        min_length=1,
+        description="Sources of the tasks: pooled glyphs, Gaussian clouds around random means",
     )
     image_size: int = Field(6, ge=3, le=24, description="Height and width of the grey inputs, in pixels")
     ways: int = Field(2, ge=2, description="Classes of a task, and outputs of the networks")
     shots: Count = Field(
         2, description="Support images of each class in a task, and as many query images, which Eq. 11 requires"
     )
-    train_tasks: int = Field(2, ge=2, description="Training tasks, between which kernels are computed and on which networks are trained")
+    train_tasks: int = Field(
+        2, ge=2, description="Training tasks, between which kernels are computed and on which networks are trained"
+    )
     test_tasks: Count = Field(2, description="Test tasks on which trained networks are compared with Eq. 12")
     inner_time: float = Field(
         1.0,

@@ -87,7 +87,9 @@ def _score_by_training(plan: Plan, options: StudyOptions, row: np.ndarray, advan
     own = options_of(short_training.CRITERION, options.criteria_options)
     mask = {kind: candidates[0] for kind, candidates in paths.masks_of(plan.space, row).items()}
     began = time.perf_counter()
-    results = short_training.train_and_test(plan.context, own, RandomKeys.of((0,)), mask, options.short_training_epochs)
+    results = short_training.train_and_test(
+        plan.context, own, RandomKeys.of((0,)), mask, options.short_training_epochs
+    )
     seconds = time.perf_counter() - began
     advance()
     return {

@@ -49,7 +49,9 @@ class MamlOptions(Base):
         description="Learning rate of the inner loop, on the mean of the loss (the published 0.01 is on its sum "
         "over the classes)",
     )
-    first_order: bool = Field(False, description="Treat gradients of the inner loop as constants (first-order MAML)")
+    first_order: bool = Field(
+        False, description="Treat gradients of the inner loop as constants (first-order MAML)"
+    )
     first_order_epochs: int = Field(
         0, ge=0, description="First epochs that treat gradients of the inner loop as constants (MAML++)"
     )
@@ -69,7 +71,9 @@ class MamlOptions(Base):
     lr_schedule: MetaSchedule = "constant"
     meta_lr: float = Field(1.0e-3, gt=0, description="Learning rate of Adam in the outer loop")
     clip_grad_value: float = Field(
-        10.0, gt=0, description="Largest absolute value of an entry of the outer loop's gradients; others are clipped"
+        10.0,
+        gt=0,
+        description="Largest absolute value of an entry of the outer loop's gradients; others are clipped",
     )
     test_classifier: Literal["head", "nil"] = Field(
         "head",

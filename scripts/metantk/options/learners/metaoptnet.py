@@ -42,7 +42,9 @@ class MetaOptNetOptions(Base):
         lt=1,
         description="Share of the target that is spread over the other classes (published: 0 off miniImageNet)",
     )
-    lr: float = Field(0.1, gt=0, description="Learning rate of SGD with Nesterov momentum before the first milestone")
+    lr: float = Field(
+        0.1, gt=0, description="Learning rate of SGD with Nesterov momentum before the first milestone"
+    )
     milestones: list[Count] | None = Field(
         None,
         max_length=3,

@@ -20,10 +20,14 @@ class RfsOptions(Base):
         description="Epochs after which the learning rate is multiplied by `lr_decay`, each below `epochs`. null: "
         "after 60 and 80 % of `epochs`, rounded",
     )
-    lr_decay: float = Field(0.1, gt=0, le=1, description="Factor by which the learning rate is multiplied at each milestone")
+    lr_decay: float = Field(
+        0.1, gt=0, le=1, description="Factor by which the learning rate is multiplied at each milestone"
+    )
     momentum: float = Field(0.9, ge=0, lt=1, description="Momentum of SGD")
     weight_decay: float = Field(5.0e-4, ge=0, description="Weight decay (L2) of all parameters")
-    batch_size: int = Field(64, ge=2, description="Images per step; an incomplete last batch of an epoch is dropped")
+    batch_size: int = Field(
+        64, ge=2, description="Images per step; an incomplete last batch of an epoch is dropped"
+    )
     drop_rate: float = Field(
         0.2, ge=0, lt=1, description="Drop-path rate of cells at the last epoch, or dropout rate of ResNet-12"
     )

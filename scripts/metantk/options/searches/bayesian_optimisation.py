@@ -12,8 +12,12 @@ class BayesianOptimisationOptions(MeasuringOptions):
     """Bayesian optimisation of whole architectures: a Gaussian process as surrogate, and Thompson sampling."""
 
     kind: Literal["bayesian-optimisation"] = "bayesian-optimisation"
-    initial_samples: int = Field(200, ge=10, description="Random architectures measured first, balanced over operations and edges")
-    samples_per_round: int = Field(40, ge=2, description="Architectures measured per round, with the same random weights and images")
+    initial_samples: int = Field(
+        200, ge=10, description="Random architectures measured first, balanced over operations and edges"
+    )
+    samples_per_round: int = Field(
+        40, ge=2, description="Architectures measured per round, with the same random weights and images"
+    )
     max_evaluations: Count | None = Field(
         None,
         description="Largest number of architectures measured; null: as many as cost what the search `prune` "

@@ -26,7 +26,9 @@ from metantk.options.meta_learning import (
 # Below one in the number of operations (7) and of pairs (10 in four nodes): something always survives.
 Threshold = Annotated[
     float,
-    Field(ge=0, lt=0.1, description="Weight at or below which operations, and pairs of a node's inputs, are skipped"),
+    Field(
+        ge=0, lt=0.1, description="Weight at or below which operations, and pairs of a node's inputs, are skipped"
+    ),
 ]
 
 
@@ -98,7 +100,9 @@ class MetaNasOptions(TaskLearning):
     @model_validator(mode="after")
     def _warm_up_ends(self) -> "MetaNasOptions":
         if self.warm_up_epochs > self.epochs:
-            raise ValueError(f"warm_up_epochs is {self.warm_up_epochs}, but there are {self.epochs} epochs of meta-steps")
+            raise ValueError(
+                f"warm_up_epochs is {self.warm_up_epochs}, but there are {self.epochs} epochs of meta-steps"
+            )
         return self
 
     @property

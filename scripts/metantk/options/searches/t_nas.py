@@ -48,9 +48,7 @@ class TNasOptions(Base):
     steps_per_epoch: StepsPerEpoch = 1250
     meta_batch_size: MetaBatchSize = 4
     inner_steps: InnerSteps = 5
-    inner_lr: Rate = Field(
-        0.1, description="Learning rate of the weights in the inner loop (published code: 0.01)"
-    )
+    inner_lr: Rate = Field(0.1, description="Learning rate of the weights in the inner loop (published code: 0.01)")
     arch_inner_lr: Rate = Field(
         30.0, description="Learning rate of the architecture in the inner loop; for `variant: t-nas` only"
     )
