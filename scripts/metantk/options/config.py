@@ -82,13 +82,13 @@ class RowOptions(Options):
     """Rows of the tables: each backbone with each search and each learner of the lists."""
 
     backbone: Names = Field(
-        description="Backbone of the row: a stack of cells such as `5cells-48ch`, another built-in name, or an entry of "
-        "`backbones`"
+        description="Backbone of the row: a stack of cells such as `5cells-48ch`, another built-in name, or an "
+        "entry of `backbones`"
     )
     search: Names = Field(
         ["fixed"],
-        description="Search that finds the cells: a built-in name, or an entry of `searches`; `fixed` for backbones "
-        "without cells",
+        description="Search that finds the cells: a built-in name, or an entry of `searches`; `fixed` for "
+        "backbones without cells",
     )
     learner: Names = Field(
         ["rfs"], description="Learner that trains the network: a built-in name, or an entry of `learners`"
@@ -135,13 +135,13 @@ class Config(Options):
     backbones: dict[Name, Entry] = Field({}, description="Backbones of your own: `kind` and options by name")
     searches: dict[Name, Entry] = Field(
         {},
-        description="Searches of your own: `kind` and options by name. Under a built-in name: options of that search. "
-        "Under a kind such as `prune`: options of all its searches",
+        description="Searches of your own: `kind` and options by name. Under a built-in name: options of that "
+        "search. Under a kind such as `prune`: options of all its searches",
     )
     learners: dict[Name, Entry] = Field(
         {},
-        description="Learners of your own: `kind` and options by name. Under a built-in name: options of that learner. "
-        "Under a kind such as `maml`: options of all its learners",
+        description="Learners of your own: `kind` and options by name. Under a built-in name: options of that "
+        "learner. Under a kind such as `maml`: options of all its learners",
     )
     criteria: CriteriaOptions = CriteriaOptions()
     evaluation: EvaluationOptions = EvaluationOptions()

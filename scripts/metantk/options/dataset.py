@@ -43,8 +43,8 @@ class DatasetOptions(Options):
     )
     image_size: Annotated[int, Field(ge=8, le=1024)] | None = Field(
         None,
-        description="Height and width of the prepared images, in pixels; null: those of the source (28 for `glyphs` "
-        "and `omniglot`, 84 for a folder of images)",
+        description="Height and width of the prepared images, in pixels; null: those of the source (28 for "
+        "`glyphs` and `omniglot`, 84 for a folder of images)",
     )
     images_per_class: int = Field(
         60,
@@ -59,7 +59,8 @@ class DatasetOptions(Options):
     )
     split_by_group: bool = Field(
         False,
-        description="Assign all classes of a parent folder to the same split; for a folder of folders without splits",
+        description="Assign all classes of a parent folder to the same split; for a folder of folders without "
+        "splits",
     )
     published_split: bool = Field(
         True,

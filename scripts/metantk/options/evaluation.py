@@ -22,16 +22,17 @@ class EvaluationOptions(Options):
     support_copies: Count = Field(5, description="Augmented copies of each support image in an episode")
     support_copy_pool: Count | None = Field(
         10,
-        description="Augmented copies of each image from which all episodes sample, at least `support_copies`; this "
-        "saves most of the time. null: new copies in each episode, as published",
+        description="Augmented copies of each image from which all episodes sample, at least `support_copies`; "
+        "this saves most of the time. null: new copies in each episode, as published",
     )
     classifier: Annotated[
         Annotated[Classifier, Tag("name")] | Annotated[dict[str, Classifier], Tag("by_shots")],
         Discriminator(lambda given: "name" if isinstance(given, str) else "by_shots"),
     ] = Field(
         "logistic_regression",
-        description="Classifier fitted to the support set's features of each episode, for learners without one. One "
-        "for all, or one for each number of shots: `{1: svm, 5: logistic_regression}` as in parts of the paper",
+        description="Classifier fitted to the support set's features of each episode, for learners without one. "
+        "One for all, or one for each number of shots: `{1: svm, 5: logistic_regression}` as in parts of the "
+        "paper",
     )
     augmentation: AugmentationOptions = AugmentationOptions()
     seed: Seed = Field(0, description="Random seed of the episodes, which all rows and seeds of a data set share")

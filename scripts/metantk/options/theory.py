@@ -24,7 +24,8 @@ class TheoryNetworkOptions(Options):
     )
     trained_widths: list[Count] = Field(
         [4, 16, 64, 128],
-        description="Units or channels per layer of the networks that are meta-trained, ascending; `[]`: no training",
+        description="Units or channels per layer of the networks that are meta-trained, ascending; `[]`: no "
+        "training",
     )
 
     @field_validator("widths", "trained_widths")
@@ -77,7 +78,8 @@ class TheoryOptions(Options):
     image_size: int = Field(6, ge=3, le=24, description="Height and width of the grey inputs, in pixels")
     ways: int = Field(2, ge=2, description="Classes of a task, and outputs of the networks")
     shots: Count = Field(
-        2, description="Support images of each class in a task, and as many query images, which Eq. 11 requires"
+        2,
+        description="Support images of each class in a task, and as many query images, which Eq. 11 requires",
     )
     train_tasks: int = Field(
         2, ge=2, description="Training tasks, between which kernels are computed and on which networks are trained"

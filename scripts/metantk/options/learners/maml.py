@@ -33,13 +33,14 @@ class MamlOptions(Base):
     ways: TestWays = 5
     shots: Shots = Field(
         [1, 5],
-        description="Support images of each class in a training task. One network is trained for each number, and "
-        "a test episode takes the one with the nearest number",
+        description="Support images of each class in a training task. One network is trained for each number, "
+        "and a test episode takes the one with the nearest number",
     )
     queries: QueryImages = 15
     adapt: Literal["all", "all but norms", "head"] = Field(
         "all but norms",
-        description="Parameters that the inner loop adapts; scales and offsets of normalisation layers only if `all`",
+        description="Parameters that the inner loop adapts; scales and offsets of normalisation layers only if "
+        "`all`",
     )
     inner_steps: InnerSteps = 5
     test_steps: TestSteps = 10
@@ -58,15 +59,16 @@ class MamlOptions(Base):
     multi_step_loss_epochs: int = Field(
         0,
         ge=0,
-        description="Epochs over which the weight of the losses after each inner step moves to the last step (MAML++)",
+        description="Epochs over which the weight of the losses after each inner step moves to the last step "
+        "(MAML++)",
     )
     learn_inner_lr: bool = Field(
         False, description="Learn a learning rate of the inner loop for each parameter and step (MAML++)"
     )
     per_step_batch_norm: bool = Field(
         False,
-        description="Keep scales, offsets and running averages of normalisation layers for each inner step (MAML++); "
-        "requires `adapt: all but norms`",
+        description="Keep scales, offsets and running averages of normalisation layers for each inner step "
+        "(MAML++); requires `adapt: all but norms`",
     )
     lr_schedule: MetaSchedule = "constant"
     meta_lr: float = Field(1.0e-3, gt=0, description="Learning rate of Adam in the outer loop")

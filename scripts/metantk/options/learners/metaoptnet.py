@@ -48,8 +48,8 @@ class MetaOptNetOptions(Base):
     milestones: list[Count] | None = Field(
         None,
         max_length=3,
-        description="Epochs after which the learning rate is 0.06, 0.012 and 0.0024 of `lr`. null: after 1/3, 2/3 "
-        "and 5/6 of `epochs`, as published",
+        description="Epochs after which the learning rate is 0.06, 0.012 and 0.0024 of `lr`. null: after 1/3, "
+        "2/3 and 5/6 of `epochs`, as published",
     )
     momentum: float = Field(0.9, gt=0, lt=1, description="Nesterov momentum of SGD")
     weight_decay: float = Field(5.0e-4, ge=0, description="Weight decay (L2) of all parameters")

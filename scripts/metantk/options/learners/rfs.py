@@ -17,8 +17,8 @@ class RfsOptions(Base):
     lr: float = Field(0.02, gt=0, description="Learning rate of SGD before the first milestone")
     milestones: list[Count] | None = Field(
         None,
-        description="Epochs after which the learning rate is multiplied by `lr_decay`, each below `epochs`. null: "
-        "after 60 and 80 % of `epochs`, rounded",
+        description="Epochs after which the learning rate is multiplied by `lr_decay`, each below `epochs`. "
+        "null: after 60 and 80 % of `epochs`, rounded",
     )
     lr_decay: float = Field(
         0.1, gt=0, le=1, description="Factor by which the learning rate is multiplied at each milestone"

@@ -56,7 +56,8 @@ class AutoMetaOptions(Base):
         "lowers it to 0",
     )
     validation_episodes: Count = Field(
-        100, description="Validation episodes whose mean accuracy is the score of a candidate"
+        100,
+        description="Validation episodes whose mean accuracy is the score of a candidate",
     )
     validation_shots: ValidationShots = 5
     validation_queries: ValidationQueries = 15

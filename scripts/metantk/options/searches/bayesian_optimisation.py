@@ -26,8 +26,8 @@ class BayesianOptimisationOptions(MeasuringOptions):
     tolerance: float = Field(
         0.25,
         ge=0,
-        description="Expected distance of the best architecture from the optimum at which the search ends. Its unit "
-        "is the standard deviation over random architectures",
+        description="Expected distance of the best architecture from the optimum at which the search ends. Its "
+        "unit is the standard deviation over random architectures",
     )
     random_comparisons: int = Field(
         100,

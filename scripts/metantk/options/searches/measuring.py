@@ -49,8 +49,8 @@ class MeasuringOptions(Base):
     space: Space = "few-shot"
     initialisation: Literal["kaiming_normal", "pytorch"] = Field(
         "kaiming_normal",
-        description="Distribution of random weights: Kaiming's normal by fan-in (the paper), or PyTorch's default "
-        "(the authors' code)",
+        description="Distribution of random weights: Kaiming's normal by fan-in (the paper), or PyTorch's "
+        "default (the authors' code)",
     )
     image_size: int = Field(32, ge=8, le=1024, description="Height and width of the images, in pixels")
     precision: Literal["float32", "tf32", "float64"] = Field(

@@ -40,7 +40,8 @@ class Adaptation(Base):
         0.5, ge=0, le=1, description="Share of the steps, from the first, that adapt the architecture too"
     )
     inner_batch_size: Count = Field(
-        15, description="Images per step, sampled with replacement from the support set (published for 1 shot: 5)"
+        15,
+        description="Images per step, sampled with replacement from the support set (published for 1 shot: 5)",
     )
     threshold: Threshold = 0.05
 

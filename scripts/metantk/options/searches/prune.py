@@ -16,8 +16,8 @@ class PruneOptions(MeasuringOptions):
     random_numbers: Literal["common", "independent", "published"] = Field(
         "common",
         description="Random numbers behind weights and images. `common`: all candidates of a round share them; "
-        "`independent`: each candidate has its own. `published`: those of the authors' code, with body weights per "
-        "round, images per candidate and repeat, and heads per network",
+        "`independent`: each candidate has its own. `published`: those of the authors' code, with body weights "
+        "per round, images per candidate and repeat, and heads per network",
     )
 
 

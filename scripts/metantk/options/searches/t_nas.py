@@ -36,8 +36,8 @@ class TNasOptions(Base):
     )
     layout: Literal["t-nas", "few-shot"] = Field(
         "t-nas",
-        description="Stacking of cells in the network of the search. `t-nas`: a normal and a reduction cell behind "
-        "poolings; `few-shot`: that of the backbone",
+        description="Stacking of cells in the network of the search. `t-nas`: a normal and a reduction cell "
+        "behind poolings; `few-shot`: that of the backbone",
     )
     channels: SearchChannels = 16
     image_size: ResizedImages = None
@@ -60,7 +60,8 @@ class TNasOptions(Base):
     )
     arch_weight_decay: ArchWeightDecay = 1e-3
     validation_episodes: Count = Field(
-        100, description="Validation episodes after each epoch; the architecture of the best epoch is kept"
+        100,
+        description="Validation episodes after each epoch; the architecture of the best epoch is kept",
     )
     validation_inner_steps: Count = Field(10, description="Steps of the inner loop on a validation episode")
 
