@@ -18,7 +18,7 @@ class StudyOptions(MeasuringOptions):
     )
     repeats: Count = Field(
         3,
-        description="Repeats with fresh weights and images, the same for all architectures; scores are their means",
+        description="Repeats with fresh weights and images, which all architectures share; scores are their means",
     )
     short_training_epochs: list[Epochs] = Field(
         [0.25, 1.0, 2.0, 4.0],

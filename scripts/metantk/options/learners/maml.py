@@ -47,8 +47,8 @@ class MamlOptions(Base):
     inner_lr: float = Field(
         0.05,
         gt=0,
-        description="Learning rate of the inner loop, on the mean of the loss (the published 0.01 is on its sum "
-        "over the classes)",
+        description="Learning rate of the inner loop, for the mean of the loss; the published 0.01 is for its "
+        "sum over the classes",
     )
     first_order: bool = Field(
         False, description="Treat gradients of the inner loop as constants (first-order MAML)"
