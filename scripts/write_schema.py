@@ -63,7 +63,8 @@ def _filled(block: re.Match) -> str:
 
 
 def _table(header: list[str], rows: Iterator[list[str]]) -> str:
-    return "".join(f"| {' | '.join(row)} |\n" for row in [header, ["---"] * len(header), *rows])
+    lines = [" | ".join(cell.replace("|", "\\|") for cell in row) for row in [header, ["---"] * len(header), *rows]]
+    return "".join(f"| {line} |\n" for line in lines)
 
 
 def name_table(family: str) -> str:
@@ -87,7 +88,11 @@ def criterion_table() -> str:
     return _table(
         ["criterion", "what it measures", "options"],
         (
-            [f"`{name}`", _first_line(plugins.module_file("criteria", name)), f"`criteria.{section}`" * bool(section)]
+            [
+                f"`{name}`",
+                _first_line(plugins.module_file("criteria", name)),
+                f"`criteria.{section}`" * bool(section),
+            ]
             for name, section in catalogue.CRITERIA.items()
         ),
     )
