@@ -48,7 +48,7 @@ def main() -> None:
     check_writable(arguments.output.parent)
     device = devices.start()
     train, val = (load_split(arguments.data, part) for part in ("train", "val"))
-    total = options.repeats + bool(options.short_training)
+    total = options.repeats + bool(options.short_training_epochs)
     with progress(None, total=total, what="scores", unit="measurement") as bar:
         problem = Problem(backbone, train, val, manifest["mean"], manifest["std"], device, bar)
         plan = plan_of(problem, options)

@@ -1,23 +1,31 @@
-"""Write workflow/schemas/config.schema.json and the key tables of config/README.md from the options classes.
+"""Write workflow/schemas/ and the tables of config/README.md from the options classes and the catalogue.
+
+The schema is written as JSON, and as YAML without references, from which the Snakemake workflow catalogue renders
+the parameters.
 
 Example:
     python scripts/write_schema.py
 """
 
+import ast
 import json
+import re
+from collections.abc import Iterator
 from pathlib import Path
 
+import yaml
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from metantk.options import catalogue
 from metantk.options.config import Config
+from metantk.runtime import plugins
 from metantk.runtime.command_line import make_parser, run
 from metantk.runtime.files import SCRIPTS, atomic_write
 
-SCHEMA = SCRIPTS.parent / "workflow" / "schemas" / "config.schema.json"
+SCHEMAS = SCRIPTS.parent / "workflow" / "schemas"
 README = SCRIPTS.parent / "config" / "README.md"
-BEGIN, END = "<!-- keys: written by scripts/write_schema.py -->", "<!-- end of keys -->"
+BLOCK = re.compile(r"(<!-- (\w+): written by scripts/write_schema.py -->\n).*?(<!-- end of \2 -->)", re.S)
 
 
 def main() -> None:
@@ -28,38 +36,95 @@ def main() -> None:
 
 
 def outputs() -> dict[Path, str]:
-    """What each generated file holds."""
-    before, _, rest = README.read_text(encoding="utf-8").partition(BEGIN)
-    after = rest.partition(END)[2]
+    """The content of each generated file."""
+    schema = Config.model_json_schema()
+    inlined = inline(schema, schema["$defs"])
     return {
-        SCHEMA: json.dumps(Config.model_json_schema(), indent=2, ensure_ascii=False) + "\n",
-        README: f"{before}{BEGIN}\n\n{key_table()}\n{END}{after}",
+        SCHEMAS / "config.schema.json": json.dumps(schema, indent=2, ensure_ascii=False) + "\n",
+        SCHEMAS / "config.schema.yaml": yaml.safe_dump(inlined, sort_keys=False, allow_unicode=True, width=110),
+        README: BLOCK.sub(_filled, README.read_text(encoding="utf-8")),
     }
 
 
+def inline(node: object, definitions: dict[str, object]) -> object:
+    """A JSON schema with each `$ref` replaced by what it refers to; keys beside a `$ref` win."""
+    if isinstance(node, list):
+        return [inline(inner, definitions) for inner in node]
+    if not isinstance(node, dict):
+        return node
+    definition = definitions[node["$ref"].rpartition("/")[2]] if "$ref" in node else {}
+    merged = {key: value for key, value in {**definition, **node}.items() if key not in ("$ref", "$defs")}
+    return {key: inline(value, definitions) for key, value in merged.items()}
+
+
+def _filled(block: re.Match) -> str:
+    table = {"keys": key_table, "criteria": criterion_table}.get(block[2], lambda: name_table(block[2]))
+    return f"{block[1]}\n{table()}\n{block[3]}"
+
+
+def _table(header: list[str], rows: Iterator[list[str]]) -> str:
+    lines = [" | ".join(cell.replace("|", "\\|") for cell in row) for row in [header, ["---"] * len(header), *rows]]
+    return "".join(f"| {line} |\n" for line in lines)
+
+
+def name_table(family: str) -> str:
+    """The built-in names of backbones, searches or learners."""
+    titles = catalogue.TITLES.get(family, {})
+    return _table(
+        ["name", "kind", "in the tables", "options"],
+        (
+            [f"`{name}`", f"`{options['kind']}`", titles.get(name, ""), _literal(options)]
+            for name, options in catalogue.NAMED[family].items()
+        ),
+    )
+
+
+def _literal(options: dict) -> str:
+    return ", ".join(f"`{key}: {json.dumps(value)}`" for key, value in options.items() if key != "kind")
+
+
+def criterion_table() -> str:
+    """The built-in criteria, as the first sentences of their modules have it."""
+    return _table(
+        ["criterion", "what it measures", "options"],
+        (
+            [
+                f"`{name}`",
+                _first_line(plugins.module_file("criteria", name)),
+                f"`criteria.{section}`" * bool(section),
+            ]
+            for name, section in catalogue.CRITERIA.items()
+        ),
+    )
+
+
+def _first_line(module: Path) -> str:
+    return ast.get_docstring(ast.parse(module.read_text(encoding="utf-8"))).splitlines()[0]
+
+
 def key_table() -> str:
-    rows = ["| key | default | meaning |", "|---|---|---|"]
-    return "\n".join(rows + list(_rows(Config, ""))) + "\n"
+    """Every key of the configuration, with its default."""
+    return _table(["key", "default", "meaning"], _rows(Config, ""))
 
 
-def _rows(options: type[BaseModel], prefix: str, *, of_kind: str = ""):
+def _rows(options: type[BaseModel], prefix: str, *, of_kind: str = "") -> Iterator[list[str]]:
     for name, field in options.model_fields.items():
-        if of_kind and name in ("kind", "settings"):  # the workflow fills in the settings, from `criteria`
+        if name == "criteria_options" or (of_kind and name == "kind"):  # the workflow fills in the former
             continue
         key = f"{prefix}{name}"
         continued, inner = _nested(field.annotation) or ("", None)
         if continued or inner is None:
-            yield f"| `{key}`{of_kind} | {_default(field)} | {field.description} |"
+            yield [f"`{key}`{of_kind}", _default(field), field.description]
         if inner is not None:
             yield from _rows(inner, f"{key}{continued}.", of_kind=of_kind)
         if not prefix and name in catalogue.KINDS:
             yield from _rows_of_kinds(name)
 
 
-def _rows_of_kinds(family: str):
+def _rows_of_kinds(family: str) -> Iterator[list[str]]:
     """The options of every kind, which entries of the section `family` may have."""
     for kind, options in catalogue.KINDS[family].items():
-        yield f"| `{family}.NAME.kind: {kind}` | | {(options.__doc__ or '').splitlines()[0]} |"
+        yield [f"`{family}.NAME.kind: {kind}`", "", options.__doc__.splitlines()[0]]
         yield from _rows(options, f"{family}.NAME.", of_kind=f" ({kind})")
 
 

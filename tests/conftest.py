@@ -58,9 +58,9 @@ def tiny_theory() -> dict:
         "image_size": 3,
         "shots": 1,
         "seeds": 2,
-        "steps": 3,
+        "meta_steps": 3,
         "times": [1],
-        "learner": {"width": 4, "train_tasks": 2, "test_tasks": 3, "steps": 2},
+        "learner": {"width": 4, "train_tasks": 2, "test_tasks": 3, "meta_steps": 2},
     }
 
 

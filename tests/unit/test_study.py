@@ -156,7 +156,7 @@ def test_scores_of_an_architecture_hold_every_criterion_and_training():
         criteria=["parameters", "ntk_condition", "ntk_trace"],
         repeats=2,
         image_size=8,
-        short_training=[0.5, 1],
+        short_training_epochs=[0.5, 1],
         criteria_options={
             "ntk": {"images": 6},
             "short_training": {"ways": 2, "shots": 1, "queries": 2, "episodes": 5},
@@ -178,7 +178,7 @@ def test_scores_of_an_architecture_hold_every_criterion_and_training():
 
 def test_epochs_of_short_training_must_ascend():
     with pytest.raises(ValueError, match="must ascend"):
-        StudyOptions(criteria=["parameters"], short_training=[1, 0.5])
+        StudyOptions(criteria=["parameters"], short_training_epochs=[1, 0.5])
 
 
 SCORE = {"values": [1.0], "operations": 0, "seconds": 0, "larger_is_better": True}

@@ -36,7 +36,7 @@ from metantk.theory.verdicts import (
 )
 
 WIDE = TheoryNetworkOptions(activation="erf", depth=1, widths=[8, 32, 128], trained_widths=[4, 32, 256])
-SMALL = TheoryOptions(networks=[WIDE], sources=["gaussian"], shots=1, seeds=4, steps=20, times=[1, 3])
+SMALL = TheoryOptions(networks=[WIDE], sources=["gaussian"], shots=1, seeds=4, meta_steps=20, times=[1, 3])
 
 
 def power_law(exponent, noise=0.0, widths=(8, 16, 32, 64), seeds=4):

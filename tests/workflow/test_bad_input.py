@@ -50,6 +50,7 @@ def assert_one_line(stderr: str, *named: object) -> None:
     ("key", "value", "named"),
     [
         ("learners.rfs.epoch", 3, ["learners.rfs: unknown key 'epoch'"]),
+        ("learners.rfs.learning_rate", 1.0, ["learners.rfs: unknown key 'learning_rate': it is called 'lr' now"]),
         ("tuna", 3, ["unknown key 'tuna'"]),
         ("learners.rfs.lr", "1e-3", ["learners.rfs", "'lr'", "number", "'1e-3'"]),
         ("seeds", [0, "1"], ["'seeds.1'", "integer", "'1'"]),
@@ -135,16 +136,6 @@ def test_all_mistakes_of_a_configuration_are_told_at_once(tiny_house):
     assert_one_line(run.stderr, "'theory.epoch'", "'evaluation.episodes'")
 
 
-def test_a_configuration_of_former_versions_is_told_a_line_per_section(tiny_house):
-    former = {"runs": [{"cells": 3, "channels": 2}], "methods": ["random"], "search": {}, "training": {"epochs": 1}}
-    tiny_house.configure({"datasets": tiny_house.configuration["datasets"], "seeds": [0], **former})
-    run = tiny_house.snakemake("--cores", 1)
-    assert run.returncode == 2
-    for line, section in zip(run.stderr.splitlines(), former, strict=True):
-        assert_one_line(line, f"error: configuration: `{section}` is written", "now")
-    assert not (tiny_house.path / "results").exists()
-
-
 @pytest.fixture
 def _loggers():
     """Leave the loggers as they were, whatever a script sets up."""
@@ -206,6 +197,7 @@ PRUNE = {"kind": "prune", "criteria": ["linear_regions"]}
         ("missing.json", ["missing.json", "cannot be read"]),
         ('{"criteria": []}', ["--search", "'kind' is missing"]),
         ("snip", ["unknown kind 'snip'", "prune, sample"]),
+        ("fit", ["unknown kind 'fit'", "it is called 'bayesian-optimisation' now"]),
         ("snip.py", ["snip.py", "no such file"]),
         (json.dumps(PRUNE | {"criteria": []}), ["'criteria'", "at least 1"]),
         (json.dumps(PRUNE | {"image_size": 3}), ["'image_size'", "greater than or equal to 8"]),
@@ -286,6 +278,7 @@ def test_a_seed_too_large_for_a_generator(refuse, tmp_path, data):
     [
         ("sgd", ["unknown kind 'sgd'", "rfs"]),
         ('{"kind": "rfs", "epoch": 3}', ["learner rfs", "unknown key 'epoch'"]),
+        ('{"kind": "maml", "learning_rate": 1.0}', ["learner maml", "'learning_rate': it is called 'meta_lr' now"]),
         ('{"kind": "rfs", "epochs": 5, "milestones": [5]}', ["learner rfs", "milestones", "is not below epochs"]),
     ],
 )

@@ -272,6 +272,7 @@ def test_the_schema_and_the_table_of_keys_are_up_to_date(repository):
     outputs = write_schema.outputs()
     assert {path.relative_to(repository).as_posix() for path in outputs} == {
         "workflow/schemas/config.schema.json",
+        "workflow/schemas/config.schema.yaml",
         "config/README.md",
     }
     for path, text in outputs.items():
@@ -279,13 +280,26 @@ def test_the_schema_and_the_table_of_keys_are_up_to_date(repository):
 
 
 def test_every_configuration_in_the_repository_is_valid(repository):
-    schema = json.loads((repository / "workflow" / "schemas" / "config.schema.json").read_text())
+    schemas = repository / "workflow" / "schemas"
+    text = (schemas / "config.schema.yaml").read_text()
+    assert "$ref" not in text
+    assert "$defs" not in text
+    both = json.loads((schemas / "config.schema.json").read_text()), yaml.safe_load(text)
     files = sorted((repository / "config").rglob("*.yaml"))
     assert repository / "config" / "config.yaml" in files
     for path in files:
         values = yaml.safe_load(path.read_text())
         parse_config(values)
-        jsonschema.validate(values, schema)
+        for schema in both:
+            jsonschema.validate(values, schema)
+
+
+def test_the_tables_of_built_in_names_list_every_name(repository):
+    text = (repository / "config" / "README.md").read_text()
+    for table, names in {**catalogue.NAMED, "criteria": catalogue.CRITERIA}.items():
+        block = text.partition(f"<!-- {table}: ")[2].partition(f"<!-- end of {table} -->")[0]
+        for name in names:
+            assert f"\n| `{name}` | " in block
 
 
 def test_the_table_of_keys_lists_the_options_of_every_kind(repository):
@@ -294,14 +308,16 @@ def test_the_table_of_keys_lists_the_options_of_every_kind(repository):
         for kind, options in kinds.items():
             assert f"| `{family}.NAME.kind: {kind}` |" in table
             for name, field in options.model_fields.items():
-                if name not in ("kind", "settings") and not hasattr(field.annotation, "model_fields"):
+                if name not in ("kind", "criteria_options") and not hasattr(field.annotation, "model_fields"):
                     assert f"| `{family}.NAME.{name}` ({kind}) | " in table
     assert "| `learners.NAME.augmentation.padding` (rfs) | `8` | " in table
-    assert "NAME.settings" not in table
+    assert "criteria_options" not in table.partition("<!-- keys")[2]
 
 
-def test_the_schema_refuses_what_the_workflow_refuses(repository, copy_of_house):
-    schema = json.loads((repository / "workflow" / "schemas" / "config.schema.json").read_text())
+@pytest.mark.parametrize("form", ["json", "yaml"])
+def test_the_schema_refuses_what_the_workflow_refuses(repository, copy_of_house, form):
+    # YAML reads JSON too.
+    schema = yaml.safe_load((repository / "workflow" / "schemas" / f"config.schema.{form}").read_text())
     for key, value in (("tuna", 1), ("seeds", ["0"]), ("datasets", {})):
         with pytest.raises(jsonschema.ValidationError):
             jsonschema.validate(copy_of_house.configuration | {key: value}, schema)

@@ -205,7 +205,7 @@ ONLY_PRUNED = chains(PRUNED, conv4=False)
     ("key", "value", "expected"),
     [
         ("datasets.glyphs.images_per_class", 26, jobs_from("prepare_dataset")),
-        ("searches.prune.repeat", 2, jobs_from("search_architecture", ONLY_PRUNED)),
+        ("searches.prune.repeats", 2, jobs_from("search_architecture", ONLY_PRUNED)),
         ("searches.metantk", {"repeats": 2}, jobs_from("search_architecture", ONLY_METANTK)),
         ("searches.unused", {"kind": "prune", "criteria": ["ntk_condition"]}, set()),
         ("criteria.linear_regions.images", 61, jobs_from("search_architecture", ONLY_PRUNED)),
@@ -221,7 +221,7 @@ ONLY_PRUNED = chains(PRUNED, conv4=False)
         # More classes per episode than any other stage asks for.
         ("evaluation.ways", 6, jobs_from("evaluate_episodes")),
         ("theory.times", [2], THEORY),
-        ("theory.learner.steps", 3, THEORY),
+        ("theory.learner.meta_steps", 3, THEORY),
         # Searches are drawn for all seeds at once.
         ("seeds", [0, 1], jobs_from("search_architecture", chains(seeds=[1]))),
         # A row more, or fewer.

@@ -38,9 +38,7 @@ class Learner:
             data, seed, tasks=options.meta_batch_size, ways=options.ways, shots=options.shots, queries=0
         )
         self.optimiser = torch.optim.SGD(network.parameters(), lr=options.meta_lr)
-        self.inner = inner_optimiser(
-            network, options.inner_optimiser, rate=options.inner_lr, weight_decay=options.weight_decay
-        )
+        self.inner = inner_optimiser(network, "adam", rate=options.inner_lr, weight_decay=options.weight_decay)
 
     def lr(self, epoch: int) -> float:
         if self.options.lr_schedule == "constant":
@@ -88,9 +86,7 @@ def _adapted(model: Model, support: Tensor, labels: Tensor, query: Tensor) -> Te
     """Logits of the queries of one task, `(queries, ways)`."""
     options = model.learner
     network = copy.deepcopy(model.network).train(options.transductive)
-    optimiser = inner_optimiser(
-        network, options.inner_optimiser, rate=options.inner_lr, weight_decay=options.weight_decay
-    )
+    optimiser = inner_optimiser(network, "adam", rate=options.inner_lr, weight_decay=options.weight_decay)
     draws = generator("reptile test", len(labels))
     for _ in range(options.test_steps):
         chosen = torch.randint(len(labels), (min(options.inner_batch_size, len(labels)),), generator=draws).to(

@@ -1,4 +1,4 @@
-"""Options of the random changes of images, in training and in evaluation alike."""
+"""Options of the augmentation of images, in training and in the evaluation."""
 
 from pydantic import Field
 
@@ -6,8 +6,10 @@ from metantk.options.base import Options
 
 
 class AugmentationOptions(Options):
-    """Random changes of the training images (and of the support images' copies in the evaluation)."""
+    """Random augmentation of training images, and of the copies of support images."""
 
-    padding: int = Field(8, ge=0, le=1024, description="pixels added on each side before the random crop")
-    jitter: float = Field(0.4, ge=0, le=1, description="strength of brightness, contrast and saturation changes")
-    flip: bool = Field(True, description="mirror half of the images left to right")
+    padding: int = Field(8, ge=0, le=1024, description="Padding on each side before the random crop, in pixels")
+    jitter: float = Field(
+        0.4, ge=0, le=1, description="Strength of the changes of brightness, contrast and saturation, in 0..1"
+    )
+    flip: bool = Field(True, description="Mirror images left to right with probability 1/2")

@@ -1,7 +1,7 @@
 """What the options of all stages are made of: strict types, ranges, and errors of one line. Imports no torch."""
 
 import reprlib
-from typing import Annotated, ClassVar, NamedTuple, TypeVar
+from typing import Annotated, ClassVar, Literal, NamedTuple, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -12,17 +12,99 @@ NAME_RULE = "names are small letters, digits, `-` and `_`, and begin with a lett
 Name = Annotated[str, Field(pattern=NAME)]
 Count = Annotated[int, Field(ge=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
+Space = Annotated[
+    Literal["few-shot", "darts"], Field(description="Search space: operations and number of nodes of a cell")
+]
+Precision = Annotated[
+    Literal["float32", "tf32"],
+    Field(description="Arithmetic of the network; `tf32` is faster on NVIDIA GPUs and equals `float32` elsewhere"),
+]
+MixedPrecision = Annotated[
+    Literal["float32", "tf32", "bfloat16", "float16"],
+    Field(
+        description="Arithmetic of the network; `tf32` is faster on NVIDIA GPUs and equals `float32` elsewhere. "
+        "With `bfloat16` and `float16` (GPUs only), convolutions and products have 16 bits, and weights stay in "
+        "float32"
+    ),
+]
+# What keys were called before version 0.1.0, and what they are called now: the first that the options have. A name
+# that meant something else in one class has an entry of that class.
+FORMER: dict[str, tuple[str, ...]] = {
+    "alpha_decay": ("arch_weight_decay",),
+    "alpha_rate": ("arch_inner_lr",),
+    "answer": ("test_classifier",),
+    "batch": ("inner_batch_size",),
+    "block": ("samples_per_round",),
+    "certificate": ("random_comparisons",),
+    "clip": ("clip_grad_value",),
+    "copies": ("support_copies",),
+    "decay": ("lr_decay",),
+    "draw": ("sampling",),
+    "draws": ("random_numbers", "repeats"),
+    "drop_path": ("drop_path_rate",),
+    "first_sample": ("initial_samples",),
+    "inner_rate": ("inner_lr",),
+    "iterations": ("meta_steps",),
+    "keep_together": ("split_by_group",),
+    "learned_rates": ("learn_inner_lr",),
+    "learning_rate": ("meta_lr", "lr"),
+    "leave_out_unreadable": ("skip_unreadable",),
+    "measurements": ("max_evaluations",),
+    "meta_alpha_rate": ("arch_meta_lr",),
+    "meta_rate": ("meta_lr",),
+    "meta_weight_rate": ("meta_lr",),
+    "minimum_temperature": ("min_temperature",),
+    "multi_step_epochs": ("multi_step_loss_epochs",),
+    "penalty": ("svm_c",),
+    "pictures": ("images",),
+    "pool": ("support_copy_pool",),
+    "predictor_epochs": ("predictor_steps",),
+    "prune_every": ("prune_every_steps",),
+    "repeat": ("repeats",),
+    "schedule": ("lr_schedule",),
+    "short_training": ("short_training_epochs",),
+    "side": ("image_size",),
+    "step": ("noise_scale",),
+    "step_norms": ("per_step_batch_norm",),
+    "steps": ("steps_per_epoch", "inner_steps", "meta_steps"),
+    "swap_pictures": ("swap_images",),
+    "tasks": ("meta_batch_size",),
+    "theta_decay": ("arch_weight_decay",),
+    "theta_inner_rate": ("arch_inner_lr",),
+    "theta_rate": ("arch_meta_lr",),
+    "validation_steps": ("validation_inner_steps",),
+    "validation_tasks": ("validation_episodes",),
+    "weight_inner_rate": ("inner_lr",),
+    "weight_rate": ("inner_lr",),
+    "MetaNasOptions.steps": ("inner_steps",),
+    "TNasOptions.steps": ("inner_steps",),
+    "TNasOptions.weight_rate": ("meta_lr",),
+    "TheoryOptions.rate": ("meta_lr",),
+    "TheoryOptions.steps": ("meta_steps",),
+}
+# Names of searches and of their kinds.
+FORMER_NAMES = {
+    "fit": "bayesian-optimisation",
+    "metantk-fit": "metantk-bo",
+    "ntk-fit": "ntk-bo",
+    "trained-fit": "short-training-bo",
+}
+# Keys whose numbers counted something else.
+FORMER_UNITS = {
+    "meta_epochs": "meta-steps are 'epochs' times 'steps_per_epoch' now",
+    "tasks_per_epoch": "it is 'steps_per_epoch' now, in meta-steps of 'meta_batch_size' tasks each",
+}
 
 
 class Need(NamedTuple):
     """What a stage takes from a split, so that too little data is said before anything costs.
 
     Attributes:
-        part: train, val or test.
-        classes: at least so many.
-        each: images of each class.
-        images: of all classes together.
-        side: height and width of an image, in pixels.
+        split: train, val or test.
+        classes: least number of classes.
+        each: least number of images of each class.
+        images: least number of images of all classes together.
+        side: least height and width of an image, in pixels.
     """
 
     split: str
@@ -43,6 +125,14 @@ class Options(BaseModel):
     only_own_ways: ClassVar[bool] = False  # of a learner: whether tests must have as many `ways` as its training
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _names_are_the_present_ones(cls, values: object) -> object:
+        keys = values if isinstance(values, dict) else ()
+        if former := [unknown_key(cls, key) for key in keys if key not in cls.model_fields and renamed(cls, key)]:
+            raise ValueError("; ".join(former))
+        return values
 
     @model_validator(mode="after")
     def _numbers_can_be_computed_with(self) -> "Options":
@@ -66,6 +156,31 @@ class Options(BaseModel):
     def needs(self) -> list[Need]:
         """The least data that these options can be carried out with."""
         return []
+
+
+def present_name(options: type[BaseModel], former: object) -> str | None:
+    """What an option of a former name is called now; None if that was never its name."""
+    names = FORMER.get(f"{options.__name__}.{former}") or FORMER.get(former, ())
+    return next((name for name in names if name in options.model_fields), None)
+
+
+def renamed(options: type[BaseModel], former: object) -> str:
+    """How an option of a former name is written now, for an error; nothing if that was never its name."""
+    if former in FORMER_UNITS and "steps_per_epoch" in options.model_fields:
+        return f": {FORMER_UNITS[former]}"
+    present = present_name(options, former)
+    return f": it is called {present!r} now" if present else ""
+
+
+def unknown_key(options: type[BaseModel], key: object) -> str:
+    """An error of one line, which gives the present name of a key that had another one."""
+    return f"unknown key {shorten(str(key), LONGEST_VALUE)!r}{renamed(options, key)}"
+
+
+def refuse_former_name(where: str, name: object) -> None:
+    """Raise an InputError if a search or a kind of another name is meant."""
+    if isinstance(name, str) and name in FORMER_NAMES:
+        raise InputError(f"{where}: it is called {FORMER_NAMES[name]!r} now")
 
 
 T = TypeVar("T", bound=Options)

@@ -14,7 +14,17 @@ import yaml
 from pydantic import AfterValidator, BeforeValidator, Field, PrivateAttr, model_validator
 
 from metantk.options import catalogue
-from metantk.options.base import Name, Need, Options, Seed, glance, parse, parse_part
+from metantk.options.base import (
+    Name,
+    Need,
+    Options,
+    Seed,
+    glance,
+    parse,
+    parse_part,
+    refuse_former_name,
+    unknown_key,
+)
 from metantk.options.criteria.gradients import GradientsOptions
 from metantk.options.criteria.linear_regions import LinearRegionsOptions
 from metantk.options.criteria.meta_ntk import MetaNtkOptions
@@ -42,18 +52,6 @@ AXES = {
     "searches": "search",
     "learners": "learner",
 }  # of a row, by the section of its names
-# How a configuration of earlier versions is written now.
-FORMER = {
-    "runs": "`runs` is written `rows: [{backbone: 5cells-48ch, search: [metantk, random], learner: rfs}]` now",
-    "methods": "`methods` is written as the `search` of a row now: `rows: [{backbone: ..., search: [metantk]}]`",
-    "search": "`search` is written `searches: {prune: {repeats: ..., image_size: ...}}` now, with the criteria's "
-    "options in `criteria: {meta_ntk: ..., ntk: ..., linear_regions: ...}` and your own methods as entries of "
-    "`searches`",
-    "training": "`training` is written `learners: {rfs: {epochs: ..., drop_rate: ...}}` now",
-    "trainability": "`trainability` is gone",
-}
-
-
 # What lies in the folder of results beside the data sets.
 FOLDERS = {"benchmarks", "criteria", "figures", "logs", "tables", "tables_partial", "theory"}
 
@@ -81,23 +79,24 @@ def _folder(name: str) -> str:
 
 
 class RowOptions(Options):
-    """Rows of the tables: every backbone with every search and every learner of the lists."""
+    """Rows of the tables: each backbone with each search and each learner of the lists."""
 
     backbone: Names = Field(
-        description="`5cells-48ch` and the like, `conv4`, `resnet12`, or an entry of `backbones`"
+        description="Backbone of the row: a stack of cells such as `5cells-48ch`, another built-in name, or an "
+        "entry of `backbones`"
     )
     search: Names = Field(
         ["fixed"],
-        description="how the cells are found: built in are " + ", ".join(catalogue.NAMED["searches"]) + "; "
-        "`fixed` for backbones in which there is nothing to find",
+        description="Search that finds the cells: a built-in name, or an entry of `searches`; `fixed` for "
+        "backbones without cells",
     )
     learner: Names = Field(
-        ["rfs"], description="how the network learns: built in are " + ", ".join(catalogue.NAMED["learners"])
+        ["rfs"], description="Learner that trains the network: a built-in name, or an entry of `learners`"
     )
 
 
 class CriteriaOptions(Options, extra="allow"):
-    """Options of the criteria of all searches; those of a criterion of your own stand under its file's name."""
+    """Options of criteria, for all searches; those of a criterion of your own stand under the name of its file."""
 
     meta_ntk: MetaNtkOptions = MetaNtkOptions()
     ntk: NtkOptions = NtkOptions()
@@ -109,7 +108,7 @@ class CriteriaOptions(Options, extra="allow"):
 
 
 class Chain(NamedTuple):
-    """What one row of the tables is made of, by name."""
+    """Names of the backbone, the search and the learner of one row."""
 
     backbone: str
     search: str
@@ -120,22 +119,30 @@ class Config(Options):
     """The configuration of the workflow."""
 
     results: Annotated[str, AfterValidator(_folder)] = Field(
-        "results", min_length=1, max_length=200, description="folder of all outputs"
+        "results", min_length=1, max_length=200, description="Folder of all outputs"
     )
-    datasets: dict[Name, DatasetOptions] = Field(min_length=1, description="name: source and options")
+    datasets: dict[Name, DatasetOptions] = Field(min_length=1, description="Data sets: options by name")
     rows: list[RowOptions] = Field(
-        min_length=1, description="rows of the tables, `{backbone, search, learner}`; lists multiply"
+        min_length=1,
+        description="Rows of the tables, each `{backbone, search, learner}`; lists stand for all combinations",
     )
     seeds: list[Seed] = Field(
-        [0, 1, 2], min_length=1, max_length=1000, description="independent searches and trainings per row"
+        [0, 1, 2],
+        min_length=1,
+        max_length=1000,
+        description="Random seeds; each row is searched and trained once for each",
     )
-    backbones: dict[Name, Entry] = Field({}, description="backbones of your own: name: {kind, options}")
+    backbones: dict[Name, Entry] = Field({}, description="Backbones of your own: `kind` and options by name")
     searches: dict[Name, Entry] = Field(
         {},
-        description="searches of your own, `name: {kind, options}`; options for a built-in name; or, under a "
-        "kind's name such as `prune`, options for all searches of that kind",
+        description="Searches of your own: `kind` and options by name. Under a built-in name: options of that "
+        "search. Under a kind such as `prune`: options of all its searches",
     )
-    learners: dict[Name, Entry] = Field({}, description="the same for learners")
+    learners: dict[Name, Entry] = Field(
+        {},
+        description="Learners of your own: `kind` and options by name. Under a built-in name: options of that "
+        "learner. Under a kind such as `maml`: options of all its learners",
+    )
     criteria: CriteriaOptions = CriteriaOptions()
     evaluation: EvaluationOptions = EvaluationOptions()
     theory: TheoryOptions = TheoryOptions()
@@ -186,6 +193,7 @@ class Config(Options):
             if built_in is None and name in kinds and kind != name:
                 raise InputError(f"{family}.{name}: is the name of a kind; choose another name")
             if "kind" not in entry and built_in is None and name not in kinds:
+                refuse_former_name(f"{family}.{name}", name)
                 raise InputError(
                     f"{family}.{name}: 'kind' is missing; choose from {', '.join(kinds)}, or a .py file"
                 )
@@ -194,7 +202,7 @@ class Config(Options):
                 if key in ("settings", "criteria_options"):
                     raise InputError(f"{family}.{name}: options of criteria stand in the section `criteria`")
                 if key not in options.model_fields:
-                    raise InputError(f"{family}.{name}: unknown key '{key}'")
+                    raise InputError(f"{family}.{name}: {unknown_key(options, key)}")
             if name in kinds:
                 parse_part(options, merge(built_in or {}, entry, {"kind": kind}), where=f"{family}.{name}")
             else:
@@ -310,6 +318,7 @@ class Config(Options):
             entries = getattr(self, family)
             own, built_in = entries.get(name), catalogue.named(family, name)
             if own is None and built_in is None:
+                refuse_former_name(f"unknown {family} name {name!r}", name)
                 known = ", ".join([*catalogue.NAMED[family], *entries])
                 raise InputError(f"unknown {family} name {name!r}: choose from {known}")
             kind = (built_in or {}).get("kind") or own.get("kind", name)
@@ -325,6 +334,7 @@ class Config(Options):
         if isinstance(kind, str) and kind.endswith(".py"):
             return plugins.options_class(family, kind)
         if not isinstance(kind, str) or kind not in catalogue.KINDS[family]:
+            refuse_former_name(f"{family}: unknown kind {glance(kind)}", kind)
             kinds = ", ".join(catalogue.KINDS[family])
             raise InputError(
                 f"{family}: unknown kind {glance(kind)}: choose from {kinds}, or the path of a .py file"
@@ -453,9 +463,6 @@ def parse_config(values: dict) -> Config:
     """Check a configuration.
 
     Raises:
-        InputError: one line per problem of sections that earlier versions had, or one line for all else.
+        InputError: one line that names each key and what is wrong with it.
     """
-    former = [f"configuration: {advice}" for key, advice in FORMER.items() if key in values]
-    if former:
-        raise InputError("\nerror: ".join(former))
     return parse(Config, values, where="configuration")

@@ -9,7 +9,7 @@ from pydantic import Field, field_validator, model_validator
 from metantk.options.base import Count, Options, Seed
 from metantk.runtime.files import InputError
 
-# Sources that are fetched where they are missing; besides them `glyphs` is drawn, and every other is a folder.
+# Sources that are downloaded if missing; of the others, `glyphs` is rendered, and any other name is a folder.
 TORCHVISION = "torchvision:"
 TORCHVISION_SETS = (
     "Caltech101",
@@ -33,47 +33,52 @@ ONLY_TORCHVISION, ONLY_FOLDERS = ("published_split",), ("split_by_group", "skip_
 
 
 class DatasetOptions(Options):
-    """Where the images come from and how large they are kept (stage prepare_dataset)."""
+    """Source and image size of a data set (stage prepare_dataset)."""
 
     source: str = Field(
         min_length=1,
-        description="`glyphs` (drawn from fonts, needs nothing), `cifar-fs`, `fc100`, `omniglot` or one of "
-        "torchvision's, such as `torchvision:Caltech101` (fetched where they are missing), or a folder: of "
-        "images, or of the files of miniImageNet, tieredImageNet, CIFAR-FS or FC100 as they circulate",
+        description="Source of the images. `glyphs`: rendered from fonts, needs no files. `cifar-fs`, `fc100`, "
+        "`omniglot` or `torchvision:NAME`: downloaded if missing. Otherwise a folder of images, or of published "
+        "files of miniImageNet, tieredImageNet, CIFAR-FS or FC100",
     )
     image_size: Annotated[int, Field(ge=8, le=1024)] | None = Field(
         None,
-        description="height and width of the kept images, in pixels; null: the source's own, 28 for `glyphs` and "
-        "`omniglot`, 84 for a folder of images",
+        description="Height and width of the prepared images, in pixels; null: those of the source (28 for "
+        "`glyphs` and `omniglot`, 84 for a folder of images)",
     )
     images_per_class: int = Field(
         60,
         ge=2,
         le=10_000,
-        description="images drawn per class, for `glyphs` only; all others give all they have",
+        description="Images per class; for `glyphs` only, other sources give all their images",
     )
-    ways: Count = Field(5, description="classes that each part must have at least; for a folder of images")
+    ways: Count = Field(5, description="Least number of classes in each split; for a folder of images")
     seed: Seed = Field(
-        0, description="of the drawing (`glyphs`) or of the split by class (an unsplit folder, torchvision's)"
+        0,
+        description="Random seed of the rendered images (`glyphs`), or of the class split where none is published",
     )
     split_by_group: bool = Field(
         False,
-        description="of an unsplit folder of nested folders: classes of the same parent folder go to the same part",
+        description="Assign all classes of a parent folder to the same split; for a folder of folders without "
+        "splits",
     )
     published_split: bool = Field(
         True,
-        description="`torchvision:` DTD, Flowers102 and FGVCAircraft have the class split of Meta-Dataset; false, "
-        "and all others: split by `seed`",
+        description="Use the class split of Meta-Dataset, which DTD, Flowers102 and FGVCAircraft of torchvision "
+        "have; false: a random split by `seed`",
     )
     skip_unreadable: bool = Field(
         False,
-        description="leave out files of a folder that are no readable images, and name them in manifest.json, "
-        "instead of stopping",
+        description="Skip files of a folder that are not readable images, and list them in manifest.json; false: "
+        "stop with an error",
     )
     rotations: bool = Field(
-        False, description="`omniglot` only: each character turned by 90, 180 and 270 degrees is a class, too"
+        False,
+        description="Add characters rotated by 90, 180 and 270 degrees as further classes; for `omniglot` only",
     )
-    download_folder: str = Field("data", description="where what is fetched is looked for, and downloaded to")
+    download_folder: str = Field(
+        "data", description="Folder of downloaded files, which is searched before a download"
+    )
 
     @field_validator("source")
     @classmethod
@@ -104,9 +109,9 @@ def check_outside(folder: Path, source: str) -> None:
     """
     if source in NAMED_SOURCES:
         return
-    for place in (folder, *(folder / part for part in ("train", "val", "test"))):
-        if Path(source).resolve() in (place.resolve(), *place.resolve().parents):
-            raise InputError(f"{place}: is or lies in {source}, whose files are images; name another place")
+    for path in (folder, *(folder / split for split in ("train", "val", "test"))):
+        if Path(source).resolve() in (path.resolve(), *path.resolve().parents):
+            raise InputError(f"{path}: is or lies in {source}, whose files are images; name another folder")
 
 
 def unknown_word(source: str) -> str | None:

@@ -11,29 +11,31 @@ Classifier = Literal["logistic_regression", "svm"]
 
 
 class EvaluationOptions(Options):
-    """Few-shot episodes on the test split (stage evaluate_episodes)."""
+    """Few-shot episodes of the test split (stage evaluate_episodes)."""
 
-    episodes: int = Field(1000, ge=2, description="episodes per number of shots")
-    ways: int = Field(5, ge=2, description="classes per episode")
-    shots: list[Count] = Field([1, 5], min_length=1, description="support images per class, one table column each")
-    queries: Count = Field(15, description="query images per class (published code: 50)")
-    support_copies: Count = Field(5, description="augmented copies of each support image")
+    episodes: int = Field(1000, ge=2, description="Test episodes for each number of shots")
+    ways: int = Field(5, ge=2, description="Classes of an episode")
+    shots: list[Count] = Field(
+        [1, 5], min_length=1, description="Support images of each class; one column of the tables for each number"
+    )
+    queries: Count = Field(15, description="Query images of each class (published code: 50)")
+    support_copies: Count = Field(5, description="Augmented copies of each support image in an episode")
     support_copy_pool: Count | None = Field(
         10,
-        description="Number of augmented copies made of each image in all, at least `support_copies`; each episode "
-        "samples its own among them, which saves most of the time. null: made anew for each episode, as published",
+        description="Augmented copies of each image from which all episodes sample, at least `support_copies`; "
+        "this saves most of the time. null: new copies in each episode, as published",
     )
     classifier: Annotated[
         Annotated[Classifier, Tag("name")] | Annotated[dict[str, Classifier], Tag("by_shots")],
         Discriminator(lambda given: "name" if isinstance(given, str) else "by_shots"),
     ] = Field(
         "logistic_regression",
-        description="fitted to the support features of each episode, where the learner leaves it to the "
-        "evaluation; one for all, or one for each number of shots (`{1: svm, 5: logistic_regression}`: the paper "
-        "takes the hinge loss in some 1-shot cases)",
+        description="Classifier fitted to the support set's features of each episode, for learners without one. "
+        "One for all, or one for each number of shots: `{1: svm, 5: logistic_regression}` as in parts of the "
+        "paper",
     )
     augmentation: AugmentationOptions = AugmentationOptions()
-    seed: Seed = Field(0, description="of the episodes: the same for all methods and seeds of a data set")
+    seed: Seed = Field(0, description="Random seed of the episodes, which all rows and seeds of a data set share")
 
     @field_validator("classifier", mode="before")
     @classmethod

@@ -1,4 +1,4 @@
-"""Options of the study of what criteria are worth. Imports no torch."""
+"""Options of the study of criteria. Imports no torch."""
 
 from typing import Annotated
 
@@ -11,18 +11,21 @@ Epochs = Annotated[float, Field(gt=0, le=1000)]
 
 
 class StudyOptions(MeasuringOptions):
-    """Every architecture of the rows, scored by many criteria, against the accuracy that it reaches."""
+    """Comparison of criteria with the test accuracy of every architecture of the rows."""
 
     criteria: Criteria | None = Field(
-        None, description="what is compared, as of `prune`; null: all built-in ones that train nothing"
+        None, description="Criteria to compare, as in the search `prune`; null: all built-in ones without training"
     )
-    repeats: Count = Field(3, description="of weights and images, the same for all architectures; scores are means")
-    short_training: list[Epochs] = Field(
+    repeats: Count = Field(
+        3,
+        description="Repeats with fresh weights and images, which all architectures share; scores are their means",
+    )
+    short_training_epochs: list[Epochs] = Field(
         [0.25, 1.0, 2.0, 4.0],
-        description="epochs of one short training after which its validation accuracy is a criterion, too",
+        description="Epochs of one short training after which its validation accuracy counts as a criterion",
     )
 
-    @field_validator("short_training")
+    @field_validator("short_training_epochs")
     @classmethod
     def _ascends(cls, epochs: list[float]) -> list[float]:
         if sorted(set(epochs)) != epochs:

@@ -1,4 +1,4 @@
-"""Options of the theory in numbers (stage verify_theory). Imports no torch."""
+"""Options of the numerical checks of the theory (stage verify_theory). Imports no torch."""
 
 from typing import Literal
 
@@ -8,18 +8,24 @@ from metantk.options.base import Count, Options
 
 
 class TheoryNetworkOptions(Options):
-    """A network whose width grows in the checks of the theory; NTK parametrisation, no biases."""
+    """Network of growing width in the checks of the theory; NTK parametrisation, no biases."""
 
     kind: Literal["fully_connected", "convolutional"] = Field(
-        "fully_connected", description="or 3×3 convolutions and a global average pool"
+        "fully_connected",
+        description="Layers of the network: fully connected, or 3×3 convolutions and a global average pool",
     )
-    activation: Literal["relu", "erf"] = Field("relu", description="of the hidden layers; erf is the smooth one")
-    depth: Count = Field(2, description="hidden layers")
+    activation: Literal["relu", "erf"] = Field(
+        "relu", description="Activation function of the hidden layers; `erf` is smooth"
+    )
+    depth: Count = Field(2, description="Number of hidden layers")
     widths: list[Count] = Field(
-        [16, 32, 64, 128], description="units or channels per layer where kernels are compared, ascending"
+        [16, 32, 64, 128],
+        description="Units or channels per layer of the networks whose kernels are compared, ascending",
     )
     trained_widths: list[Count] = Field(
-        [4, 16, 64, 128], description="the same where networks are meta-trained; none: not trained"
+        [4, 16, 64, 128],
+        description="Units or channels per layer of the networks that are meta-trained, ascending; `[]`: no "
+        "training",
     )
 
     @field_validator("widths", "trained_widths")
@@ -40,20 +46,20 @@ class TheoryNetworkOptions(Options):
 
 
 class TheoryLearnerOptions(Options):
-    """The predictor of Eq. 12 and a trained network as few-shot learners (glyphs; fully connected ReLU)."""
+    """Comparison of Eq. 12's predictor with a trained fully connected ReLU network, on glyphs."""
 
-    width: Count = Field(64, description="units per hidden layer of the finite network")
-    depth: Count = Field(2, description="hidden layers")
-    train_tasks: Count = Field(8, description="training tasks")
-    test_tasks: int = Field(32, ge=2, description="test tasks, of test classes")
-    ways: int = Field(3, ge=2, description="classes per task")
-    shots: Count = Field(1, description="support images per class")
-    queries: Count = Field(2, description="query images per class")
-    steps: Count = Field(40, description="meta-training steps of the trained network")
+    width: Count = Field(64, description="Units per hidden layer of the trained network")
+    depth: Count = Field(2, description="Number of hidden layers")
+    train_tasks: Count = Field(8, description="Number of training tasks")
+    test_tasks: int = Field(32, ge=2, description="Number of test tasks, of test classes")
+    ways: int = Field(3, ge=2, description="Classes of a task")
+    shots: Count = Field(1, description="Support images of each class in a task")
+    queries: Count = Field(2, description="Query images of each class in a task")
+    meta_steps: Count = Field(40, description="Meta-steps of the trained network")
 
 
 class TheoryOptions(Options):
-    """The theorems in numbers (stage verify_theory)."""
+    """Numerical checks of the theorems (stage verify_theory)."""
 
     networks: list[TheoryNetworkOptions] = Field(
         [
@@ -62,27 +68,37 @@ class TheoryOptions(Options):
             TheoryNetworkOptions(kind="convolutional", widths=[4, 8, 16, 32], trained_widths=[]),
         ],
         min_length=1,
-        description="networks and their widths",
+        description="Networks and their widths",
     )
     sources: list[Literal["glyphs", "gaussian"]] = Field(
-        ["glyphs", "gaussian"], min_length=1, description="tasks: pooled glyphs, clouds around random means"
+        ["glyphs", "gaussian"],
+        min_length=1,
+        description="Sources of the tasks: pooled glyphs, Gaussian clouds around random means",
     )
-    image_size: int = Field(6, ge=3, le=24, description="height and width of the grey inputs, in pixels")
-    ways: int = Field(2, ge=2, description="classes per task, and outputs of the networks")
+    image_size: int = Field(6, ge=3, le=24, description="Height and width of the grey inputs, in pixels")
+    ways: int = Field(2, ge=2, description="Classes of a task, and outputs of the networks")
     shots: Count = Field(
-        2, description="support images per class, and as many queries: else the printed Eq. 11 has no shape"
+        2,
+        description="Support images of each class in a task, and as many query images, which Eq. 11 requires",
     )
-    train_tasks: int = Field(2, ge=2, description="tasks between which kernels stand and on which networks train")
-    test_tasks: Count = Field(2, description="tasks on which trained networks are compared with Eq. 12")
+    train_tasks: int = Field(
+        2, ge=2, description="Training tasks, between which kernels are computed and on which networks are trained"
+    )
+    test_tasks: Count = Field(2, description="Test tasks on which trained networks are compared with Eq. 12")
     inner_time: float = Field(
-        1.0, gt=0, lt=2, description="λτ (λ of a single step), in units of 1 / σ_max of the limit's support kernel"
+        1.0,
+        gt=0,
+        lt=2,
+        description="Inner learning rate × training time λτ, in units of 1 / σ_max of the limiting support kernel",
     )
-    inner_steps: Count = Field(2, description="Runge-Kutta steps of the inner gradient flow")
-    seeds: int = Field(4, ge=2, description="draws of the weights per width")
-    steps: Count = Field(40, description="meta-training steps of Theorem 1")
-    lr: float = Field(0.9, gt=0, lt=1, description="η of Theorem 1 and of Theorem 2's finite rates, in η₀")
+    inner_steps: Count = Field(2, description="Runge-Kutta steps of the inner loop's gradient flow")
+    seeds: int = Field(4, ge=2, description="Number of random seeds of the weights for each width")
+    meta_steps: Count = Field(40, description="Meta-steps of Theorem 1")
+    meta_lr: float = Field(
+        0.9, gt=0, lt=1, description="Meta-learning rate η of Theorems 1 and 2, in units of the largest rate η₀"
+    )
     times: list[Count] = Field(
-        [1, 4], min_length=1, description="t of Theorem 2, in steps of rate η₀ (the flow runs as long)"
+        [1, 4], min_length=1, description="Meta-training times t of Theorem 2, in meta-steps of learning rate η₀"
     )
     learner: TheoryLearnerOptions = TheoryLearnerOptions()
 

@@ -82,23 +82,25 @@ def finite_or_none(value: float) -> float | None:
 
 
 def _score_by_training(plan: Plan, options: StudyOptions, row: np.ndarray, advance: Callable[[], None]) -> dict:
-    if not options.short_training:
+    if not options.short_training_epochs:
         return {}
     own = options_of(short_training.CRITERION, options.criteria_options)
     mask = {kind: candidates[0] for kind, candidates in paths.masks_of(plan.space, row).items()}
     began = time.perf_counter()
-    results = short_training.train_and_test(plan.context, own, RandomKeys.of((0,)), mask, options.short_training)
+    results = short_training.train_and_test(
+        plan.context, own, RandomKeys.of((0,)), mask, options.short_training_epochs
+    )
     seconds = time.perf_counter() - began
     advance()
     return {
         f"trained {epochs:g} epochs": Score(
             [accuracy],
             operations,
-            seconds * epochs / options.short_training[-1],
+            seconds * epochs / options.short_training_epochs[-1],
             larger_is_better=True,
             title=f"accuracy after\n{epochs:g} epochs",
         )
-        for epochs, (accuracy, operations) in zip(options.short_training, results, strict=True)
+        for epochs, (accuracy, operations) in zip(options.short_training_epochs, results, strict=True)
     }
 
 

@@ -12,9 +12,11 @@ from pathlib import Path
 from typing import NoReturn, TypeVar
 
 from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+from pydantic_core import to_json
 from tqdm import tqdm
 
-from metantk.options.base import Options, glance, parse
+from metantk.options.base import FORMER, Options, glance, parse, renamed
 from metantk.runtime import plugins
 from metantk.runtime.files import InputError, parse_json, read_json, shorten
 from metantk.runtime.typed_files import FILE_NAME
@@ -25,10 +27,32 @@ T = TypeVar("T", bound=Options)
 
 
 class Parser(argparse.ArgumentParser):
-    """Its errors are one line, as all others are, without the usage."""
+    """Errors are one line, without the usage; one about a former flag gives the present one."""
+
+    def __init__(self, **arguments: object) -> None:
+        super().__init__(**arguments)
+        self.options: list[type[Options]] = []  # classes whose fields are flags
 
     def error(self, message: str) -> NoReturn:
         raise InputError(f"{message}; --help says more")
+
+    def parse_args(self, *arguments: object) -> argparse.Namespace:
+        known, unknown = self.parse_known_args(*arguments)
+        for word in unknown:
+            self._refuse_former(word.partition("=")[0])
+        if unknown:
+            self.error(f"unrecognized arguments: {' '.join(unknown)}")
+        return known
+
+    def _refuse_former(self, flag: str) -> None:
+        section, _, name = flag.removeprefix("--").replace("-", "_").rpartition(".")
+        for options in self.options:
+            inner = dict(_sections(options)).get(section)
+            if inner is not None and (advice := renamed(inner, name)):
+                raise InputError(f"unknown flag {flag}{advice}")
+        for present in FORMER.get(name, ()):
+            if f"--{present.replace('_', '-')}" in self._option_string_actions:
+                raise InputError(f"unknown flag {flag}: it is called --{present.replace('_', '-')} now")
 
 
 def make_parser(
@@ -48,8 +72,9 @@ def make_parser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
     if options is not None:
+        parser.options.append(options)
         group = parser.add_argument_group("options of this stage")
-        group.add_argument("--options", metavar="JSON", help="all of them at once: a .json file or JSON text")
+        group.add_argument("--options", metavar="JSON", help="JSON object of all options: a .json file, or text")
         _add_flags(group, options, "options")
     for flag, (family, default) in (kinds or {}).items():
         kind = _kind_of(_peek(f"--{flag}") or default, flag)
@@ -58,18 +83,19 @@ def make_parser(
             f"--{flag}",
             default=default,
             metavar="KIND",
-            help=f"a kind, the .py file of your own, or a JSON object (text or .json file) with `kind` [{default}]",
+            help=f"Kind, path of a .py file, or JSON object with `kind` (text or a .json file) [{default}]",
         )
-        _add_flags(group, plugins.options_class(family, kind), flag)
+        parser.options.append(plugins.options_class(family, kind))
+        _add_flags(group, parser.options[-1], flag)
         parser.set_defaults(**{f"family:{flag}": family})
     return parser
 
 
 def _peek(flag: str) -> str | None:
     """The value of a flag on the command line, before its parser is made."""
-    for place, argument in enumerate(sys.argv[1:], start=1):
+    for index, argument in enumerate(sys.argv[1:], start=1):
         if argument == flag:
-            return sys.argv[place + 1] if place + 1 < len(sys.argv) else None
+            return sys.argv[index + 1] if index + 1 < len(sys.argv) else None
         if argument.startswith(f"{flag}="):
             return argument.partition("=")[2]
     return None
@@ -87,7 +113,7 @@ def _kind_of(text: str, flag: str) -> str:
 def _add_flags(group: argparse._ArgumentGroup, options: type[Options], prefix: str) -> None:
     for name, field in _leaves(options):
         if name != "kind":
-            default = "" if field.is_required() else f" [{field.get_default(call_default_factory=True)}]"
+            default = "" if field.is_required() else f" [{_as_json(field)}]"
             text = f"{field.description}{default}".replace("%", "%%")
             flag = f"--{name.replace('_', '-')}"
             if (
@@ -97,12 +123,26 @@ def _add_flags(group: argparse._ArgumentGroup, options: type[Options], prefix: s
             group.add_argument(flag, dest=f"option:{prefix}:{name}", metavar="VALUE", help=text)
 
 
-def _leaves(options: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, object]]:
+def _as_json(field: FieldInfo) -> str:
+    """The default of an option as it is written on the command line."""
+    return to_json(field.get_default(call_default_factory=True)).decode()
+
+
+def _sections(options: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, type[BaseModel]]]:
+    """The class itself under "", and those of its fields under their dotted names."""
+    yield prefix, options
     for name, field in options.model_fields.items():
         if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            yield from _leaves(field.annotation, f"{prefix}{name}.")
-        else:
-            yield prefix + name, field
+            yield from _sections(field.annotation, f"{prefix}.{name}".removeprefix("."))
+
+
+def _leaves(options: type[BaseModel]) -> Iterator[tuple[str, FieldInfo]]:
+    """Fields that are no sections, under their dotted names."""
+    sections = dict(_sections(options))
+    for prefix, section in sections.items():
+        for name, field in section.model_fields.items():
+            if (key := f"{prefix}.{name}".removeprefix(".")) not in sections:
+                yield key, field
 
 
 def parse_options(options: type[T], arguments: argparse.Namespace) -> T:
@@ -152,7 +192,7 @@ def _read_object(text: str, flag: str) -> dict:
 
 
 def add_seed(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--seed", type=_seed, default=0, help="of all random draws [0]")
+    parser.add_argument("--seed", type=_seed, default=0, help="Random seed [0]")
 
 
 def _seed(text: str) -> int:
@@ -162,7 +202,7 @@ def _seed(text: str) -> int:
 
 
 def file_name(text: str) -> str:
-    """A name that stands in tables, and as a part of the names of files."""
+    """A name for tables and for files."""
     if not re.fullmatch(FILE_NAME, text):
         raise argparse.ArgumentTypeError(
             f"{glance(text)} begins with no letter or digit, or has a / or a line break"
@@ -178,10 +218,10 @@ def _parse_value(text: str) -> object:
 
 
 def _set_nested(values: dict, path: list[str], value: object) -> None:
-    for part in path[:-1]:
-        inner = values.setdefault(part, {})
+    for section in path[:-1]:
+        inner = values.setdefault(section, {})
         if not isinstance(inner, dict):
-            raise InputError(f"options: '{part}' is not an object, so '{'.'.join(path)}' cannot be set")
+            raise InputError(f"options: '{section}' is not an object, so '{'.'.join(path)}' cannot be set")
         values = inner
     values[path[-1]] = value
 
@@ -194,8 +234,8 @@ def run(main: Callable[[], None]) -> None:
     """
     # force: Opacus sets up logging when it is imported, and would win.
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", force=True)
-    for index in ENDING:
-        signal.signal(index, _end)
+    for ending in ENDING:
+        signal.signal(ending, _end)
     try:
         main()
     except InputError as error:
@@ -215,14 +255,14 @@ def run(main: Callable[[], None]) -> None:
 class Ended(BaseException):
     """A signal asked this process to end. No Exception, so that nothing on the way takes it for an error."""
 
-    def __init__(self, index: int) -> None:
-        self.signal = signal.Signals(index)
+    def __init__(self, number: int) -> None:
+        self.signal = signal.Signals(number)
 
 
-def _end(index: int, _frame: object = None) -> None:
+def _end(number: int, _frame: object = None) -> None:
     for ending in ENDING:  # a second one would interrupt the cleaning up
         signal.signal(ending, signal.SIG_IGN)
-    raise Ended(index)
+    raise Ended(number)
 
 
 @contextlib.contextmanager
@@ -234,13 +274,13 @@ def signals_held() -> Iterator[Callable[[], None]]:
         if waiting:
             _end(waiting[0])
 
-    handlers = {index: signal.signal(index, lambda received, _: waiting.append(received)) for index in ENDING}
+    handlers = {ending: signal.signal(ending, lambda received, _: waiting.append(received)) for ending in ENDING}
     try:
         yield let_through
     finally:
-        for index, handler in handlers.items():
-            if signal.getsignal(index) != signal.SIG_IGN:  # it has not ended already
-                signal.signal(index, handler)
+        for ending, handler in handlers.items():
+            if signal.getsignal(ending) != signal.SIG_IGN:  # it has not ended already
+                signal.signal(ending, handler)
     let_through()
 
 

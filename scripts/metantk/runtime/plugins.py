@@ -12,7 +12,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Literal
 
-from metantk.options.base import Options, glance
+from metantk.options.base import Options, glance, refuse_former_name
 from metantk.runtime.files import SCRIPTS, InputError
 
 Family = Literal["backbones", "criteria", "searches", "learners"]
@@ -57,6 +57,7 @@ def module_file(family: Family, kind: str) -> Path:
             raise InputError(f"{family}: {kind}: no such file")
         return path
     path = SCRIPTS / "metantk" / family / f"{kind.replace('-', '_')}.py"
+    refuse_former_name(f"{family}: unknown kind {kind!r}", kind)
     if not re.fullmatch("[a-z0-9_-]{1,60}", kind) or path.stem == "__init__" or not path.is_file():
         raise InputError(
             f"{family}: unknown kind {kind!r}; there are {', '.join(kinds(family))}, or the path of a .py file"

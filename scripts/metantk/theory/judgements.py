@@ -91,7 +91,7 @@ def judge_bounds(bounds: pd.DataFrame, options: TheoryOptions) -> list[Verdict]:
             f"η₀σ_min = {(group['eta0'] * group['smallest']).iloc[0]:.2g}; "
             f"smallest R in starting losses by width: {', '.join(parts)}"
         )
-        statement = "3" if rate == options.lr else "3, slow rate"
+        statement = "3" if rate == options.meta_lr else "3, slow rate"
         verdicts.append(judge_widths(statement, f"{source}, {network}, η = {rate:g} η₀", held, numbers))
     return verdicts
 

@@ -47,7 +47,7 @@ def measure_learners(options: TheoryOptions) -> pd.DataFrame:
     inner = make_inner_loops(limit, tasks, options)[ONE_STEP]
     rows = tasks.query_targets[: chosen.train_tasks].numel()
     eigenvalues = torch.linalg.eigvalsh(meta_ntk_by_formula(limit, tasks, inner)[:rows, :rows])
-    rate = options.lr * 2 / float(eigenvalues[0] + eigenvalues[-1])
+    rate = options.meta_lr * 2 / float(eigenvalues[0] + eigenvalues[-1])
 
     weights = network.draw(generator("theory weights", 0))
     outputs = {SUPPORTS_ONLY: adapted_regression(limit, tasks, inner)}
@@ -61,7 +61,7 @@ def measure_learners(options: TheoryOptions) -> pd.DataFrame:
     ):
         own = centre(tasks, offset)
         learning = Tasks(*(part[:, : chosen.train_tasks] for part in own))
-        trained, _ = train(network, several, learning, inner, rate=rate, steps=chosen.steps)
+        trained, _ = train(network, several, learning, inner, rate=rate, steps=chosen.meta_steps)
         outputs[name] = (outputs_of_each(network, trained, own, inner) - offset[0])[0]
     tables = [
         pd.DataFrame({"learner": name, "task": range(chosen.test_tasks), "accuracy": found})
@@ -80,7 +80,7 @@ def _regress(kernels: Pair, tasks: Tasks, inner: InnerLoop, rate: float, options
         adapted_regression(kernels, tasks, inner),
         tasks.query_targets,
         chosen.train_tasks,
-        time=rate * chosen.steps,
+        time=rate * chosen.meta_steps,
         rate=rate,
     )
 

@@ -89,14 +89,14 @@ def measure_convergence(source: str, entry: TheoryNetworkOptions, options: Theor
     """
     tasks = make_tasks(source, options, "train", options.train_tasks)
     limit = Limit(make_network(entry, options, 1), tasks, len(tasks.query), options, ONE_STEP)
-    steps = np.arange(options.steps + 1)
+    steps = np.arange(options.meta_steps + 1)
     tables = []
     for width in entry.trained_widths:
         network = make_network(entry, options, width)
         weights = draw_networks(network, options.seeds)
         own = centre(tasks, _zeros(tasks, options.seeds))
-        for rate in [options.lr, SLOW_RATE] if width == entry.trained_widths[-1] else [options.lr]:
-            _, losses = train(network, weights, own, limit.inner, rate=rate * limit.eta0, steps=options.steps)
+        for rate in [options.meta_lr, SLOW_RATE] if width == entry.trained_widths[-1] else [options.meta_lr]:
+            _, losses = train(network, weights, own, limit.inner, rate=rate * limit.eta0, steps=options.meta_steps)
             for seed, found in enumerate(np.nan_to_num(losses.numpy(), nan=np.inf)):
                 facts = {
                     "source": source,
@@ -199,7 +199,7 @@ def _train(
                 network, weights, learning, limit.inner, time=steps * limit.eta0, steps=FLOW_STEPS * steps
             )
         else:
-            rate = options.lr * limit.eta0
+            rate = options.meta_lr * limit.eta0
             weights, _ = train(network, weights, learning, limit.inner, rate=rate, steps=steps)
         history[now] = outputs_of_each(network, weights, own, limit.inner)
     return history
@@ -216,7 +216,7 @@ def _compare(
     options: TheoryOptions,
 ) -> Iterator[dict]:
     """Distances on the test tasks from each prediction, one row per network."""
-    rate = options.lr * limit.eta0
+    rate = options.meta_lr * limit.eta0
     decays = {EXPONENTIAL: None} if rates == INFINITESIMAL else {EXPONENTIAL: None, BY_STEPS: rate}
     flowed = time * (limit.eta0 if rates == INFINITESIMAL else rate)
     for decay, step in decays.items():

@@ -5,65 +5,97 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field, model_validator
 
 from metantk.options.augmentation import AugmentationOptions
-from metantk.options.base import Count, Need
+from metantk.options.base import Count, Need, Precision
 from metantk.options.base import Options as Base
+from metantk.options.meta_learning import (
+    Epochs,
+    InnerSteps,
+    MetaBatchSize,
+    MetaSchedule,
+    QueryImages,
+    StepsPerEpoch,
+    TestSteps,
+    TestWays,
+)
 
 Shots = Annotated[list[Count], Field(min_length=1)]
 
 
 class MamlOptions(Base):
-    """Meta-learning of an initialisation that a few steps of gradient descent adapt (learner `maml`)."""
+    """Meta-learning of an initialisation that a few steps of gradient descent adapt (MAML, ANIL, MAML++)."""
 
     only_own_ways: ClassVar[bool] = True
 
     kind: Literal["maml"] = "maml"
-    epochs: int = Field(60, ge=0, description="of meta-training; 0 leaves the network as it was drawn")
-    steps_per_epoch: Count = Field(1000, description="of the outer loop, per epoch")
-    meta_batch_size: Count = Field(4, description="tasks per step of the outer loop")
-    ways: int = Field(5, ge=2, description="classes of a task; tests must have as many")
+    epochs: Epochs = 60
+    steps_per_epoch: StepsPerEpoch = 1000
+    meta_batch_size: MetaBatchSize = 4
+    ways: TestWays = 5
     shots: Shots = Field(
         [1, 5],
-        description="support images per class in training: a network is trained for each, side by side, and a "
-        "test is answered by the one that is nearest to its shots; a single number: one network for all",
+        description="Support images of each class in a training task. One network is trained for each number, "
+        "and a test episode takes the one with the nearest number",
     )
-    queries: Count = Field(15, description="query images per class in training")
+    queries: QueryImages = 15
     adapt: Literal["all", "all but norms", "head"] = Field(
-        "all but norms", description="what the inner loop changes; scales and offsets of norms only if `all`"
+        "all but norms",
+        description="Parameters that the inner loop adapts; scales and offsets of normalisation layers only if "
+        "`all`",
     )
-    inner_steps: Count = Field(5, description="steps of the inner loop in training")
-    test_steps: int = Field(10, ge=0, description="steps of the inner loop in a test")
+    inner_steps: InnerSteps = 5
+    test_steps: TestSteps = 10
     inner_lr: float = Field(
-        0.05, gt=0, description="of the inner loop, on the mean loss (the published 0.01 is on the sum over ways)"
+        0.05,
+        gt=0,
+        description="Learning rate of the inner loop, for the mean of the loss; the published 0.01 is for its "
+        "sum over the classes",
     )
-    first_order: bool = Field(False, description="take the inner loop's gradients for constants")
-    first_order_epochs: int = Field(0, ge=0, description="MAML++: epochs at first order before second order begins")
+    first_order: bool = Field(
+        False, description="Treat gradients of the inner loop as constants (first-order MAML)"
+    )
+    first_order_epochs: int = Field(
+        0, ge=0, description="First epochs that treat gradients of the inner loop as constants (MAML++)"
+    )
     multi_step_loss_epochs: int = Field(
-        0, ge=0, description="MAML++: epochs over which the loss after every inner step gives way to the last one's"
+        0,
+        ge=0,
+        description="Epochs over which the weight of the losses after each inner step moves to the last step "
+        "(MAML++)",
     )
-    learn_inner_lr: bool = Field(False, description="MAML++: learn an inner rate per parameter and step")
+    learn_inner_lr: bool = Field(
+        False, description="Learn a learning rate of the inner loop for each parameter and step (MAML++)"
+    )
     per_step_batch_norm: bool = Field(
         False,
-        description="MAML++: scales, offsets and running averages of norms apart for each inner step; takes "
-        "`all but norms`",
+        description="Keep scales, offsets and running averages of normalisation layers for each inner step "
+        "(MAML++); requires `adapt: all but norms`",
     )
-    lr_schedule: Literal["constant", "cosine"] = Field("constant", description="of the outer rate, over the epochs")
-    meta_lr: float = Field(1.0e-3, gt=0, description="of the outer loop (Adam)")
+    lr_schedule: MetaSchedule = "constant"
+    meta_lr: float = Field(1.0e-3, gt=0, description="Learning rate of Adam in the outer loop")
     clip_grad_value: float = Field(
-        10.0, gt=0, description="outer gradients are clipped to ± this, number by number"
+        10.0,
+        gt=0,
+        description="Largest absolute value of an entry of the outer loop's gradients; others are clipped",
     )
     test_classifier: Literal["head", "nil"] = Field(
-        "head", description="of a test: the adapted head, or without one by cosines to the supports (NIL)"
+        "head",
+        description="Classifier of test episodes: the adapted head, or the cosine similarity to the support "
+        "images' features (NIL)",
     )
     transductive: bool = Field(
         True,
-        description="normalise a test's supports and its queries by their own statistics, as published; else by "
-        "the running averages of training",
+        description="Normalise the query images of an episode by their own statistics, as published; false: by "
+        "running averages of training",
     )
     joint_statistics: bool = Field(
-        False, description="`head` only: supports and queries go through the body as one batch (learn2learn's ANIL)"
+        False,
+        description="Pass support and query images through the body as one batch, as learn2learn's ANIL does; "
+        "requires `adapt: head`",
     )
-    augmentation: AugmentationOptions | None = Field(None, description="of training images; null: none")
-    precision: Literal["float32", "tf32"] = Field("float32", description="of the arithmetic, as for `rfs`")
+    augmentation: AugmentationOptions | None = Field(
+        None, description="Augmentation of training images, as an object of its options; null: none"
+    )
+    precision: Precision = "float32"
 
     @model_validator(mode="after")
     def _fit_each_other(self) -> "MamlOptions":

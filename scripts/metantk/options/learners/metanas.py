@@ -2,28 +2,21 @@
 
 from typing import ClassVar, Literal
 
-from pydantic import Field
-
-from metantk.options.base import Count
+from metantk.options.base import Precision
+from metantk.options.meta_learning import Epochs
 from metantk.options.searches.metanas import Adaptation, TaskLearning
 
 
 class MetaNasLearnerOptions(TaskLearning):
-    """The model MetaNAS of Table 1, on the backbone `mixed` (learner `metanas`)."""
+    """Meta-learning of weights and architecture, both adapted to each task (MetaNAS), on the backbone `mixed`."""
 
     only_own_ways: ClassVar[bool] = True
     only_backbones: ClassVar[tuple[str, ...]] = ("mixed",)
 
     kind: Literal["metanas"] = "metanas"
-    epochs: int = Field(30, ge=0, description="of meta-training; 0 leaves the network as it was drawn")
-    steps_per_epoch: Count = Field(1000, description="meta-steps per epoch")
-    warm_up_epochs: int = Field(15, ge=0, description="epochs at the start that leave the architecture")
-    inner_steps: Count = Field(5, description="steps per task")
-    prune_every_steps: Count = Field(
-        2500, description="meta-steps after which tiny operations are removed for good"
-    )
+    epochs: Epochs = 30
     adaptation: Adaptation = Adaptation()
-    precision: Literal["float32", "tf32"] = Field("float32", description="of the arithmetic, as for `rfs`")
+    precision: Precision = "float32"
 
 
 Options = MetaNasLearnerOptions

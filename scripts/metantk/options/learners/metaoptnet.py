@@ -5,50 +5,67 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from metantk.options.augmentation import AugmentationOptions
-from metantk.options.base import Count, Need
+from metantk.options.base import Count, MixedPrecision, Need
 from metantk.options.base import Options as Base
+from metantk.options.meta_learning import (
+    Epochs,
+    MetaBatchSize,
+    QueryImages,
+    StepsPerEpoch,
+    SupportImages,
+    ValidationQueries,
+    ValidationShots,
+    Ways,
+)
 
 FACTORS = (1.0, 0.06, 0.012, 0.0024)  # of the learning rate, between the published milestones
 
 
 class MetaOptNetOptions(Base):
-    """Meta-learning of features for a convex classifier per task (learner `metaoptnet`)."""
+    """Meta-learning of features for a convex classifier per task (MetaOptNet)."""
 
     kind: Literal["metaoptnet"] = "metaoptnet"
-    epochs: int = Field(60, ge=0, description="of meta-training; 0 leaves the network as it was drawn")
-    steps_per_epoch: Count = Field(1000, description="per epoch")
-    meta_batch_size: Count = Field(8, description="tasks per step")
-    ways: int = Field(5, ge=2, description="classes of a task in training")
-    shots: Count = Field(15, description="support images per class in training; one model for all tests")
-    queries: Count = Field(6, description="query images per class in training")
-    head: Literal["svm", "ridge"] = Field("svm", description="the classifier of a task")
-    svm_c: float = Field(0.1, gt=0, description="C of the support vector machine")
-    ridge: float = Field(50.0, gt=0, description="λ of the ridge regression")
+    epochs: Epochs = 60
+    steps_per_epoch: StepsPerEpoch = 1000
+    meta_batch_size: MetaBatchSize = 8
+    ways: Ways = 5
+    shots: SupportImages = 15
+    queries: QueryImages = 6
+    head: Literal["svm", "ridge"] = Field(
+        "svm", description="Classifier of an episode: a support vector machine, or ridge regression"
+    )
+    svm_c: float = Field(0.1, gt=0, description="Regularisation parameter C of the support vector machine")
+    ridge: float = Field(50.0, gt=0, description="Regularisation parameter λ of the ridge regression")
     label_smoothing: float = Field(
         0.1,
         ge=0,
         lt=1,
-        description="share of the target that goes to the other classes (published: 0 off miniImageNet)",
+        description="Share of the target that is spread over the other classes (published: 0 off miniImageNet)",
     )
-    lr: float = Field(0.1, gt=0, description="of SGD with Nesterov momentum, before the first milestone")
+    lr: float = Field(
+        0.1, gt=0, description="Learning rate of SGD with Nesterov momentum before the first milestone"
+    )
     milestones: list[Count] | None = Field(
         None,
         max_length=3,
-        description="epochs after which the rate is 0.06, 0.012 and 0.0024 of what it was; null: after 1/3, 2/3 "
-        "and 5/6 of them, as published",
+        description="Epochs after which the learning rate is 0.06, 0.012 and 0.0024 of `lr`. null: after 1/3, "
+        "2/3 and 5/6 of `epochs`, as published",
     )
-    momentum: float = Field(0.9, gt=0, lt=1, description="of SGD")
-    weight_decay: float = Field(5.0e-4, ge=0, description="on all parameters")
+    momentum: float = Field(0.9, gt=0, lt=1, description="Nesterov momentum of SGD")
+    weight_decay: float = Field(5.0e-4, ge=0, description="Weight decay (L2) of all parameters")
     validation_episodes: int = Field(
-        2000, ge=0, description="after each epoch; the epoch of the best accuracy on them is kept; 0: the last one"
+        2000,
+        ge=0,
+        description="Validation episodes after each epoch; the epoch of the best accuracy is kept. 0: no "
+        "validation, the last epoch is kept",
     )
-    validation_shots: Count = Field(5, description="support images per class of a validation episode")
-    validation_queries: Count = Field(15, description="query images per class of a validation episode")
-    drop_rate: float = Field(0.1, ge=0, lt=1, description="as for `rfs`")
+    validation_shots: ValidationShots = 5
+    validation_queries: ValidationQueries = 15
+    drop_rate: float = Field(
+        0.1, ge=0, lt=1, description="Drop-path rate of cells at the last epoch, or dropout rate of ResNet-12"
+    )
     augmentation: AugmentationOptions = AugmentationOptions()
-    precision: Literal["float32", "tf32", "bfloat16", "float16"] = Field(
-        "float32", description="of the arithmetic, as for `rfs`"
-    )
+    precision: MixedPrecision = "float32"
 
     @model_validator(mode="after")
     def _milestones_ascend_and_pass(self) -> "MetaOptNetOptions":

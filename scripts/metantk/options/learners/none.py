@@ -6,7 +6,7 @@ from metantk.options.base import Options as Base
 
 
 class NoneOptions(Base):
-    """The network as it is drawn, or as it comes; tasks are answered as by `rfs` (learner `none`)."""
+    """No training: an untrained or pretrained network, and a linear classifier on the features of each episode."""
 
     kind: Literal["none"] = "none"
     epochs: ClassVar[int] = 0

@@ -4,33 +4,49 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from metantk.options.base import Count, Need
+from metantk.options.base import Need, Precision
 from metantk.options.base import Options as Base
+from metantk.options.meta_learning import (
+    Epochs,
+    InnerBatchSize,
+    InnerSteps,
+    MetaBatchSize,
+    MetaSchedule,
+    StepsPerEpoch,
+    TaskImages,
+    TestSteps,
+    TestWays,
+)
 
 
 class ReptileOptions(Base):
-    """Meta-learning of an initialisation by moving towards where training on tasks leads (learner `reptile`)."""
+    """Meta-learning of an initialisation that moves towards the weights trained on each task (Reptile)."""
 
     only_own_ways: ClassVar[bool] = True
 
     kind: Literal["reptile"] = "reptile"
-    epochs: int = Field(100, ge=0, description="of meta-training; 0 leaves the network as it was drawn")
-    steps_per_epoch: Count = Field(1000, description="of the outer loop, per epoch")
-    meta_batch_size: Count = Field(5, description="tasks per step of the outer loop")
-    ways: int = Field(5, ge=2, description="classes of a task; tests must have as many")
-    shots: Count = Field(15, description="images per class of a task in training")
-    inner_batch_size: Count = Field(10, description="images per inner step")
-    inner_steps: Count = Field(8, description="steps of the inner loop in training")
-    test_steps: int = Field(50, ge=0, description="steps of the inner loop in a test")
-    inner_optimiser: Literal["adam", "sgd"] = Field("adam", description="`adam` has no momentum (β = 0, 0.999)")
-    inner_lr: float = Field(1.0e-3, gt=0, description="of the inner loop")
-    weight_decay: float = Field(1.0e-4, ge=0, description="of the inner loop")
-    meta_lr: float = Field(1.0, gt=0, le=1, description="share of the way that an outer step goes")
-    lr_schedule: Literal["constant", "cosine"] = Field("cosine", description="of the outer rate, over the epochs")
-    transductive: bool = Field(
-        True, description="normalise a test's queries by their own statistics; else by running averages"
+    epochs: Epochs = 100
+    steps_per_epoch: StepsPerEpoch = 1000
+    meta_batch_size: MetaBatchSize = 5
+    ways: TestWays = 5
+    shots: TaskImages = 15
+    inner_batch_size: InnerBatchSize = 10
+    inner_steps: InnerSteps = 8
+    test_steps: TestSteps = 50
+    inner_lr: float = Field(
+        1.0e-3, gt=0, description="Learning rate of Adam without momentum (β₁ = 0) in the inner loop"
     )
-    precision: Literal["float32", "tf32"] = Field("float32", description="of the arithmetic, as for `rfs`")
+    weight_decay: float = Field(1.0e-4, ge=0, description="Weight decay (L2) in the inner loop")
+    meta_lr: float = Field(
+        1.0, gt=0, le=1, description="Share of the way to the adapted weights that a meta-step goes"
+    )
+    lr_schedule: MetaSchedule = "cosine"
+    transductive: bool = Field(
+        True,
+        description="Normalise the query images of an episode by their own statistics, as published; false: by "
+        "running averages of training",
+    )
+    precision: Precision = "float32"
 
     @property
     def needs(self) -> list[Need]:

@@ -5,36 +5,33 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from metantk.options.augmentation import AugmentationOptions
-from metantk.options.base import Count, Need
+from metantk.options.base import Count, MixedPrecision, Need
 from metantk.options.base import Options as Base
 
 
 class RfsOptions(Base):
-    """The RFS recipe: classification of all training classes (learner `rfs`)."""
+    """Classification of all training classes, and a linear classifier on the features of each episode (RFS)."""
 
     kind: Literal["rfs"] = "rfs"
-    epochs: Count = Field(100, description="passes over the training split")
-    lr: float = Field(0.02, gt=0, description="of SGD, before the first milestone")
+    epochs: Count = Field(100, description="Epochs of training, each a pass over the training split")
+    lr: float = Field(0.02, gt=0, description="Learning rate of SGD before the first milestone")
     milestones: list[Count] | None = Field(
         None,
-        description="Epochs after which the learning rate is multiplied by `lr_decay`, each below `epochs`. null: "
-        "after 60 and 80 % of them, rounded",
+        description="Epochs after which the learning rate is multiplied by `lr_decay`, each below `epochs`. "
+        "null: after 60 and 80 % of `epochs`, rounded",
     )
-    lr_decay: float = Field(0.1, gt=0, le=1, description="factor on the learning rate at each milestone")
-    momentum: float = Field(0.9, ge=0, lt=1, description="of SGD")
-    weight_decay: float = Field(5.0e-4, ge=0, description="on all parameters")
-    batch_size: int = Field(64, ge=2, description="images per step; an incomplete last batch is dropped")
+    lr_decay: float = Field(
+        0.1, gt=0, le=1, description="Factor by which the learning rate is multiplied at each milestone"
+    )
+    momentum: float = Field(0.9, ge=0, lt=1, description="Momentum of SGD")
+    weight_decay: float = Field(5.0e-4, ge=0, description="Weight decay (L2) of all parameters")
+    batch_size: int = Field(
+        64, ge=2, description="Images per step; an incomplete last batch of an epoch is dropped"
+    )
     drop_rate: float = Field(
-        0.2,
-        ge=0,
-        lt=1,
-        description="drop-path rate of cells, reached at the last epoch; dropping rate of ResNet-12",
+        0.2, ge=0, lt=1, description="Drop-path rate of cells at the last epoch, or dropout rate of ResNet-12"
     )
-    precision: Literal["float32", "tf32", "bfloat16", "float16"] = Field(
-        "float32",
-        description="of the arithmetic; `tf32` is faster on NVIDIA GPUs and the same elsewhere; in `bfloat16` "
-        "and `float16` (GPUs only, the loss scaled) convolutions and products compute, and weights stay in float32",
-    )
+    precision: MixedPrecision = "float32"
     augmentation: AugmentationOptions = AugmentationOptions()
 
     @model_validator(mode="after")

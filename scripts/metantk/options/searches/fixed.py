@@ -1,4 +1,4 @@
-"""Options of a backbone in which there is nothing to find."""
+"""Options of backbones without a search."""
 
 from typing import ClassVar, Literal
 
@@ -6,7 +6,7 @@ from metantk.options.base import Options as Base
 
 
 class FixedOptions(Base):
-    """Nothing to find: the backbone's own dimensions say all (search `fixed`)."""
+    """No search, for backbones whose options determine the whole network."""
 
     uses_device: ClassVar[bool] = False
 

@@ -8,15 +8,15 @@ from metantk.options.base import Options as Base
 
 
 class GivenOptions(Base):
-    """A genotype that is known beforehand (search `given`)."""
+    """Given genotypes, such as published cells."""
 
     uses_device: ClassVar[bool] = False
 
     kind: Literal["given"] = "given"
     genotypes: list[Annotated[str, Field(min_length=1, max_length=500)]] = Field(
         min_length=1,
-        description="files, or names of published cells in config/genotypes/; seed k takes number k of the list, "
-        "counted from 0 and round again",
+        description="Genotypes: files, or names of published cells in config/genotypes/. Seed k takes the one at "
+        "index k, modulo the length of the list",
     )
 
 

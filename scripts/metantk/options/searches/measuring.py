@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Discriminator, Field, Tag
 
 from metantk.options.base import Options as Base
+from metantk.options.base import Space
 
 # A built-in criterion (a module of metantk.criteria), or the file of one's own.
 CriterionName = Annotated[str, Field(pattern=r"^([a-z0-9_]+|.+\.py)$", max_length=200)]
@@ -42,23 +43,23 @@ class MeasuringOptions(Base):
     """Criteria with their weights, and the untrained networks on which they are measured."""
 
     criteria: Criteria = Field(
-        description="what decides, each a `name` or `{name: weight}`; a name is a built-in criterion or the .py "
-        "file of your own",
+        description="Criteria that rank architectures, each a `name` or `{name: weight}`. A name is a built-in "
+        "criterion, or the path of a .py file",
     )
-    space: Literal["few-shot", "darts"] = Field("few-shot", description="operations and nodes of a cell")
+    space: Space = "few-shot"
     initialisation: Literal["kaiming_normal", "pytorch"] = Field(
         "kaiming_normal",
-        description="of the weights: fan-in Kaiming as the paper says, or PyTorch's default as the authors' "
-        "program has it",
+        description="Distribution of random weights: Kaiming's normal by fan-in (the paper), or PyTorch's "
+        "default (the authors' code)",
     )
-    image_size: int = Field(32, ge=8, le=1024, description="height and width of the images, in pixels")
+    image_size: int = Field(32, ge=8, le=1024, description="Height and width of the images, in pixels")
     precision: Literal["float32", "tf32", "float64"] = Field(
         "float32",
-        description="of the networks' arithmetic; `tf32` is faster on NVIDIA GPUs and the same elsewhere. "
-        "Grams add up in float64 always",
+        description="Arithmetic of the networks; `tf32` is faster on NVIDIA GPUs and equals `float32` elsewhere. "
+        "Gram matrices are summed in float64",
     )
     criteria_options: dict[str, dict] = Field(
-        {}, description="options of the criteria, by section; the workflow fills it from its section `criteria`"
+        {}, description="Options of the criteria, by section; the workflow takes them from its section `criteria`"
     )
 
     @property

@@ -4,46 +4,78 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from metantk.options.base import Count, Need
+from metantk.options.base import Count, Need, Space
 from metantk.options.base import Options as Base
+from metantk.options.meta_learning import (
+    ArchWeightDecay,
+    InnerBatchSize,
+    InnerSteps,
+    MetaBatchSize,
+    PruneEverySteps,
+    Rate,
+    ResizedImages,
+    SearchCells,
+    SearchChannels,
+    SearchEpochs,
+    StepsPerEpoch,
+    TaskImages,
+    WarmUpEpochs,
+    Ways,
+)
 
 # Below one in the number of operations (7) and of pairs (10 in four nodes): something always survives.
-Threshold = Annotated[float, Field(ge=0, lt=0.1)]
-Rate = Annotated[float, Field(ge=0)]
+Threshold = Annotated[
+    float,
+    Field(
+        ge=0, lt=0.1, description="Weight at or below which operations, and pairs of a node's inputs, are skipped"
+    ),
+]
 
 
 class Adaptation(Base):
-    """How a task that was never seen is learned, weights and architecture, after meta-training."""
+    """Adaptation of weights and architecture to a test episode."""
 
-    inner_steps: int = Field(100, ge=0, description="steps on the support set")
+    inner_steps: int = Field(100, ge=0, description="Steps of the inner loop on the support set of a test episode")
     architecture_share: float = Field(
-        0.5, ge=0, le=1, description="first part of the steps, in 0..1, that learns the architecture too"
+        0.5, ge=0, le=1, description="Share of the steps, from the first, that adapt the architecture too"
     )
     inner_batch_size: Count = Field(
-        15, description="images per step, drawn with replacement (published: 5 if 1-shot)"
+        15,
+        description="Images per step, sampled with replacement from the support set (published for 1 shot: 5)",
     )
-    threshold: Threshold = Field(0.05, description="operations and pairs of this weight or less are skipped")
+    threshold: Threshold = 0.05
 
 
 class TaskLearning(Base):
-    """How tasks are learned in meta-training, weights and, after a warm-up, a softly pruned architecture."""
+    """Learning of training tasks: weights and, after a warm-up, a softly pruned architecture."""
 
-    meta_batch_size: Count = Field(10, description="tasks per meta-step")
-    ways: Annotated[int, Field(ge=2)] = Field(5, description="classes per task")
-    shots: Count = Field(15, description="images per class of a task")
-    inner_batch_size: Count = Field(20, description="images per step, drawn with replacement from the task")
-    inner_lr: Rate = Field(1e-3, description="Adam's rate of the weights within a task")
-    arch_inner_lr: Rate = Field(1e-3, description="Adam's rate of the architecture within a task")
-    arch_weight_decay: Rate = Field(1e-3, description="L2 penalty of the architecture's parameters")
-    meta_lr: Rate = Field(1.0, description="Reptile's rate of the weights")
-    arch_meta_lr: Rate = Field(0.6, description="Reptile's rate of the architecture")
+    steps_per_epoch: StepsPerEpoch = 1000
+    warm_up_epochs: WarmUpEpochs = 15
+    meta_batch_size: MetaBatchSize = 10
+    ways: Ways = 5
+    shots: TaskImages = 15
+    inner_steps: InnerSteps = 5
+    inner_batch_size: InnerBatchSize = 20
+    inner_lr: Rate = Field(1e-3, description="Learning rate of Adam for the weights in the inner loop")
+    arch_inner_lr: Rate = Field(1e-3, description="Learning rate of Adam for the architecture in the inner loop")
+    arch_weight_decay: ArchWeightDecay = 1e-3
+    meta_lr: Rate = Field(
+        1.0, description="Share of the way to the adapted weights that a meta-step of Reptile goes"
+    )
+    arch_meta_lr: Rate = Field(
+        0.6, description="Share of the way to the adapted architecture that a meta-step of Reptile goes"
+    )
     drop_path_rate: float = Field(
-        0.2, ge=0, lt=1, description="probability to drop an operation's output for an image"
+        0.2, ge=0, lt=1, description="Probability that an operation's output is dropped for an image"
     )
     min_temperature: float = Field(
-        0.1, gt=0, le=1, description="of the softmaxes at a task's last architecture step (1 at its first)"
+        0.1,
+        gt=0,
+        le=1,
+        description="Temperature of the softmaxes at the last architecture step of a task; it is 1 at the first",
     )
-    threshold: Threshold = Field(0.01, description="operations and pairs of this weight or less are skipped")
+    threshold: Threshold = 0.01
+    prune_every_steps: PruneEverySteps = 2500
 
     @property
     def needs(self) -> list[Need]:
@@ -51,31 +83,27 @@ class TaskLearning(Base):
 
 
 class MetaNasOptions(TaskLearning):
-    """Reptile over tasks that learn weights and, after a warm-up, a softly pruned architecture."""
+    """Reptile over tasks that learn weights and, after a warm-up, a softly pruned architecture (MetaNAS)."""
 
-    kind: Literal["metanas"] = Field("metanas", description="the search")
-    space: Literal["few-shot", "darts"] = Field("few-shot", description="what a cell can be made of")
+    kind: Literal["metanas"] = "metanas"
+    space: Space = "few-shot"
     layout: Literal["metanas", "few-shot"] = Field(
-        "metanas", description="how the network of the search stacks cells: MetaNAS's own way, or the paper's"
+        "metanas", description="Stacking of cells in the network of the search: that of MetaNAS, or of the paper"
     )
-    cells: Count | None = Field(4, description="cells of the network of the search; null: as the backbone")
-    channels: Count | None = Field(28, description="channels of the network of the search; null: as the backbone")
+    cells: SearchCells = 4
+    channels: SearchChannels = 28
     reductions: list[Annotated[int, Field(ge=0)]] = Field(
-        [1, 3], description="numbers of the reduction cells (from 0); only for layout metanas"
+        [1, 3], description="Indices of the reduction cells, from 0; for `layout: metanas` only"
     )
-    image_size: Count | None = Field(None, description="pixels; images are resized to it; null: left as they are")
-    epochs: Count = Field(30, description="Epochs of meta-training")
-    steps_per_epoch: Count = Field(1000, description="Meta-steps per epoch")
-    warm_up_epochs: int = Field(15, ge=0, description="Epochs at the start that leave the architecture as it is")
-    inner_steps: Count = Field(5, description="steps per task")
-    prune_every_steps: Count = Field(
-        2500, description="meta-steps after which tiny operations are removed for good"
-    )
+    image_size: ResizedImages = None
+    epochs: SearchEpochs = 30
 
     @model_validator(mode="after")
     def _warm_up_ends(self) -> "MetaNasOptions":
         if self.warm_up_epochs > self.epochs:
-            raise ValueError(f"warm_up_epochs is {self.warm_up_epochs}, but there are {self.epochs} epochs")
+            raise ValueError(
+                f"warm_up_epochs is {self.warm_up_epochs}, but there are {self.epochs} epochs of meta-steps"
+            )
         return self
 
     @property

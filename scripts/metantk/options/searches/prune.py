@@ -9,15 +9,15 @@ from metantk.options.searches.measuring import MeasuringOptions
 
 
 class PruneOptions(MeasuringOptions):
-    """Algorithm 1: prune a supernet by the sum of the ranks of its operations (search `prune`)."""
+    """Algorithm 1: pruning of a supernet by the sum of the ranks of its operations under each criterion."""
 
     kind: Literal["prune"] = "prune"
-    repeats: Count = Field(3, description="draws of weights and images over which a score is averaged")
+    repeats: Count = Field(3, description="Repeats with fresh weights and images, over which a score is averaged")
     random_numbers: Literal["common", "independent", "published"] = Field(
         "common",
-        description="`common`: all candidates of a round share weights and images; `independent`: each has its "
-        "own; `published`: as the authors' program draws, the body's weights fixed for a round, images per "
-        "candidate and draw, a fresh head for each network",
+        description="Random numbers behind weights and images. `common`: all candidates of a round share them; "
+        "`independent`: each candidate has its own. `published`: those of the authors' code, with body weights "
+        "per round, images per candidate and repeat, and heads per network",
     )
 
 
