@@ -65,7 +65,7 @@ BEHIND = {
         metantk/runtime/__init__.py metantk/runtime/plugins.py metantk/runtime/files.py
         metantk/runtime/typed_files.py
     """,
-    READERS: "metantk/data/__init__.py metantk/data/manifest.py metantk/data/store.py",
+    READERS: "metantk/data/__init__.py metantk/data/duplicates.py metantk/data/manifest.py metantk/data/store.py",
     ("prepare",): """
         prepare_dataset.py metantk/options/dataset.py metantk/data/arrays.py metantk/data/listing.py
         metantk/data/needs.py metantk/data/cifar.py
