@@ -83,6 +83,7 @@ class Source(NamedTuple):
         files: all files that are read; their checksums stand in the manifest.
         warnings: what a user should know, one sentence each.
         is_published: the exact splits of a paper, so that images in two splits are an error.
+        bits: that 16-bit images use, by which they were scaled; none without such images.
     """
 
     splits: dict[str, SplitStream]
@@ -90,6 +91,7 @@ class Source(NamedTuple):
     files: list[Path]
     warnings: list[str]
     is_published: bool
+    bits: int | None = None
 
 
 def block_starts(start: int, count: int, shape: tuple[int, ...]) -> Iterator[tuple[int, int]]:
@@ -189,6 +191,7 @@ def write_dataset(
                 *_check_shared_images(written, source, dataset.is_published),
             ],
             "files": checksums,
+            "bits": dataset.bits,
             "mean": mean,
             "std": deviation,
             "splits": {
@@ -360,6 +363,7 @@ def _describe_split(directory: Path, split: SplitStream, digest: _Digest) -> dic
         "shape": list(split.shape),
         "classes": split.class_names,
         "smallest_class": int(np.bincount(split.labels).min()),
+        "smallest_class_name": split.class_names[np.bincount(split.labels).argmin()],
         "sha256": {"images.npy": digest.sha256.hexdigest(), "labels.npy": sha256_of(directory / "labels.npy")},
     }
 
