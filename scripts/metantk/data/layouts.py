@@ -120,7 +120,7 @@ def _leaves(folder: Path) -> Folders:
 
 def _root(source: Path) -> Path:
     """The source, or the only folder in it where that holds the splits."""
-    found = listing.folders(source)
+    found = [entry for entry in listing.entries_of_any_name(source) if entry.is_dir()]
     if len(found) == 1 and found[0].name.lower() not in SPELLINGS and len(_named_like_splits(found[0])) > 1:
         return found[0]
     return source
@@ -133,9 +133,11 @@ def _named_like_splits(folder: Path) -> dict[str, Path]:
         InputError: two stand for the same.
     """
     found: dict[str, Path] = {}
-    for inner in listing.folders(folder):
+    for inner in listing.entries_of_any_name(folder):
         split = SPELLINGS.get(inner.name.lower())
-        if split and (other := found.setdefault(split, inner)) != inner and listing.folders(inner):
+        if not split or not inner.is_dir():
+            continue
+        if (other := found.setdefault(split, inner)) != inner and listing.folders(inner):
             raise InputError(f"{folder}: has {other.name}/ and {inner.name}/; keep one of them")
     return found
 

@@ -35,17 +35,22 @@ def entries(folder: Path) -> list[Path]:
     Raises:
         InputError: the folder cannot be read, or a name is no text.
     """
-    try:
-        found = sorted(entry for entry in folder.iterdir() if counts(entry.name))
-    except OSError as error:
-        reason = error.strerror or error
-        raise InputError(f"{folder}: cannot be read ({reason}); expected a folder of images") from None
+    found = entries_of_any_name(folder)
     for entry in found:
         try:
             entry.name.encode()
         except UnicodeEncodeError:
             raise InputError(f"{entry}: its name has bytes that are no UTF-8; rename it") from None
     return found
+
+
+def entries_of_any_name(folder: Path) -> list[Path]:
+    """As `entries`, where names may be no text: of most of these entries nothing may be wanted."""
+    try:
+        return sorted(entry for entry in folder.iterdir() if counts(entry.name))
+    except OSError as error:
+        reason = error.strerror or error
+        raise InputError(f"{folder}: cannot be read ({reason}); expected a folder of images") from None
 
 
 def counts(name: str) -> bool:

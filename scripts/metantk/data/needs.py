@@ -50,7 +50,7 @@ def needs_from_json(text: str) -> list[NamedNeed]:
 
 
 class Counts(NamedTuple):
-    """Of a split: classes, images of the smallest, images of all, pixels of the shorter side, the smallest's name."""
+    """Of a split: classes, images of the smallest and of all, pixels of the shorter side, name of the smallest."""
 
     classes: int
     smallest: int
@@ -153,16 +153,12 @@ def _counts_of_folder(options: DatasetOptions) -> dict[str, Counts] | None:
     from metantk.data.folder import SIZE, find_images
 
     try:
-        splits = find_images(
-            source, seed=options.seed, ways=options.ways, split_by_group=options.split_by_group
-        )
+        splits = find_images(source, seed=options.seed, ways=options.ways, split_by_group=options.split_by_group)
     except NoClassesError as error:
         raise InputError(f"{error}; expected a folder per class, or the files of a published data set") from None
     most, side = options.images_per_class, options.image_size or SIZE
     return {
-        split: _count(
-            list(classes), [len(files[:most]) for files in classes.values()], side
-        )
+        split: _count(list(classes), [len(files[:most]) for files in classes.values()], side)
         for split, classes in splits.items()
     }
 

@@ -237,8 +237,6 @@ def _published(name: str, splits: dict[str, SplitStream], files: list[Path], opt
 def _open_lists(source: Path, lists: Paths, options: DatasetOptions) -> Source:
     """A split by lists: miniImageNet where it has its number of classes, by their WordNet ids; else one's own."""
     parts = split_lists.find_listed_images(lists)
-    for part, classes in parts.items():
-        folder.check_ways(f"{lists[part]}: lists {len(classes)} classes", len(classes), options.ways)
     folder.check_files(source, parts)
     opened = _from_files(source, parts, options, licence=FOLDER_LICENCE)
     mini, counts = PUBLISHED["mini-imagenet"], {part: len(classes) for part, classes in parts.items()}
@@ -248,6 +246,8 @@ def _open_lists(source: Path, lists: Paths, options: DatasetOptions) -> Source:
         uncapped = folder.stream_images(source, parts, image_size=options.image_size or folder.SIZE)
         published = _published("mini-imagenet", uncapped, files, options)
         return published._replace(splits=opened.splits)
+    for part, classes in parts.items():
+        folder.check_ways(f"{lists[part]}: lists {len(classes)} classes", len(classes), options.ways)
     if are_wordnet_ids:
         found, expected = ("/".join(map(str, classes.values())) for classes in (counts, mini.classes))
         opened.warnings.append(
