@@ -189,9 +189,7 @@ def test_an_edited_folder_is_prepared_anew_and_so_not_looked_at(prepared, tmp_pa
                 (source / split / f"{split}{index}").mkdir(parents=True, exist_ok=True)
                 (source / split / f"{split}{index}" / f"{image}.png").touch()
     shutil.rmtree(source / "class")
-    with pytest.raises(
-        InputError, match="source: too little data: test has 20 classes, 21 are needed by evaluation"
-    ):
+    with pytest.raises(InputError, match="source: too little data: test has 20 classes, 21 are needed by"):
         check_data(folder, options, needs)
     (source / "test" / "test7" / "0.png").unlink()
     few = {"ways": 20, "shots": [1], "queries": 15}
