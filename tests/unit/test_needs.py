@@ -9,8 +9,8 @@ import pytest
 
 from metantk.data.manifest import Manifest
 from metantk.data.needs import (
+    check_data,
     check_needs,
-    check_prepared,
     counts_of_manifest,
     counts_of_splits,
     needs_from_json,
@@ -61,9 +61,12 @@ def check(manifest: dict, values: dict) -> None:
         ({"evaluation": {"ways": 21}}, "test has 20 classes, 21 are needed by evaluation"),
         (
             {"evaluation": {"queries": 16}},
-            "test has 20 images in its smallest class, 21 are needed by evaluation",
+            "test has 20 images in its smallest class .*, 21 are needed by evaluation",
         ),
-        ({"evaluation": {"shots": [1, 6]}}, "test has 20 images in its smallest class, 21"),
+        (
+            {"evaluation": {"shots": [1, 6]}},
+            "test has 20 images in its smallest class 'armenian/capital letter eh', 21",
+        ),
         (
             {"rows": row(search="metantk"), "criteria": {"meta_ntk": {"ways": 65}}},
             "train has 64 classes, 65 are needed by criteria.meta_ntk of searches.metantk",
@@ -74,7 +77,7 @@ def check(manifest: dict, values: dict) -> None:
         ),
         (
             {"rows": row(learner="maml"), "learners": {"maml": {"shots": [6], "queries": 15}}},
-            "train has 20 images in its smallest class, 21 are needed by learners.maml",
+            "train has 20 images in its smallest class .*, 21 are needed by learners.maml",
         ),
         (
             {"rows": row(search="t-nas"), "searches": {"t-nas": {"ways": 17}}},
@@ -82,7 +85,7 @@ def check(manifest: dict, values: dict) -> None:
         ),
         (
             {"rows": row(search="autometa"), "searches": {"autometa": {"validation_shots": 6}}},
-            "val has 20 images in its smallest class, 21 are needed by searches.autometa",
+            "val has 20 images in its smallest class .*, 21 are needed by searches.autometa",
         ),
         (
             {"rows": row(learner="reptile"), "learners": {"reptile": {"shots": 21}}},
@@ -95,7 +98,7 @@ def check(manifest: dict, values: dict) -> None:
         ({"rows": row(learner="metaoptnet"), "learners": {"metaoptnet": {"queries": 6}}}, "21 are needed"),
         (
             {"rows": row(learner="metaoptnet"), "learners": {"metaoptnet": {"queries": 5, "validation_shots": 6}}},
-            "val has 20 images in its smallest class, 21 are needed by learners.metaoptnet",
+            "val has 20 images in its smallest class .*, 21 are needed by learners.metaoptnet",
         ),
         (
             fitted("naswot") | {"criteria": {"patterns": {"images": 1281}}},
@@ -107,7 +110,7 @@ def check(manifest: dict, values: dict) -> None:
         ),
         (
             fitted("snip") | {"criteria": {"gradients": {"ways": 2, "images": 42}}},
-            "train has 20 images in its smallest class, 21 are needed by criteria.gradients of searches.mine",
+            "train has 20 images in its smallest class .*, 21 are needed by criteria.gradients of searches.mine",
         ),
         (
             fitted("short_training") | {"criteria": {"short_training": {"ways": 17}}},
@@ -156,11 +159,11 @@ def test_prepared_data_are_looked_at_unless_a_run_would_prepare_them_anew(prepar
     folder = shutil.copytree(prepared[0], tmp_path / "data")
     needs = parse_config(configuration(evaluation={"ways": 21})).needs()
     with pytest.raises(InputError, match="too little data"):
-        check_prepared(folder, DatasetOptions(**GLYPHS), needs)
-    check_prepared(folder, DatasetOptions(**GLYPHS | {"images_per_class": 30}), needs)
-    check_prepared(tmp_path / "nowhere", DatasetOptions(**GLYPHS), needs)
+        check_data(folder, DatasetOptions(**GLYPHS), needs)
+    check_data(folder, DatasetOptions(**GLYPHS | {"images_per_class": 30}), needs)
+    check_data(tmp_path / "nowhere", DatasetOptions(**GLYPHS), needs)
     (folder / "manifest.json").write_text("{}")  # it can be prepared again
-    check_prepared(folder, DatasetOptions(**GLYPHS), needs)
+    check_data(folder, DatasetOptions(**GLYPHS), needs)
 
 
 def test_counts_are_known_before_images_are_read(prepared):
@@ -178,9 +181,21 @@ def test_an_edited_folder_is_prepared_anew_and_so_not_looked_at(prepared, tmp_pa
     needs = parse_config(configuration(evaluation={"ways": 21})).needs()
     os.utime(folder / "manifest.json", (2**32, 2**32))
     with pytest.raises(InputError, match="too little data"):
-        check_prepared(folder, options, needs)
+        check_data(folder, options, needs)
     os.utime(folder / "manifest.json", (2**30, 2**30))
-    check_prepared(folder, options, needs)
+    for split, classes in {"train": 5, "val": 5, "test": 20}.items():
+        for index in range(classes):
+            for image in range(16):
+                (source / split / f"{split}{index}").mkdir(parents=True, exist_ok=True)
+                (source / split / f"{split}{index}" / f"{image}.png").touch()
+    shutil.rmtree(source / "class")
+    with pytest.raises(InputError, match="source: too little data: test has 20 classes, 21 are needed by"):
+        check_data(folder, options, needs)
+    (source / "test" / "test7" / "0.png").unlink()
+    few = {"ways": 20, "shots": [1], "queries": 15}
+    with pytest.raises(InputError, match="test has 15 images in its smallest class 'test7', 16 are needed"):
+        check_data(folder, options, parse_config(configuration(evaluation=few)).needs())
+    check_data(folder, options, parse_config(configuration(evaluation=few | {"queries": 14})).needs())
 
 
 @pytest.mark.parametrize("text", ["", "{}", "[1]", '[{"of": "a"}]', "[" * 10**5, "NaN"])

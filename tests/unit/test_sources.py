@@ -4,6 +4,7 @@ import hashlib
 import io
 import json
 import pickle
+import re
 import struct
 import zipfile
 
@@ -581,3 +582,104 @@ def test_the_manifest_holds_the_checksums_of_the_sources(source, tmp_path):
     expected = hashlib.sha256((source / "val_labels.pkl").read_bytes()).hexdigest()
     assert manifest["files"]["val_labels.pkl"] == expected
     assert manifest["licence"].startswith("images of ImageNet")
+
+
+def make_own_lists(folder, *, per_class=4, classes=2, name="{split} {index}", place="{label}/{number}.png"):
+    """A split by lists of other classes than miniImageNet's."""
+    for split in SPLITS:
+        rows = ["filename,label"]
+        for index in range(classes):
+            label = name.format(split=split, number=SPLITS.index(split), index=index)
+            for number in range(per_class):
+                file = folder / place.format(label=label, number=number, split=split)
+                file.parent.mkdir(parents=True, exist_ok=True)
+                pixels = np.random.default_rng([SPLITS.index(split), index, number]).integers(0, 256, (9, 9, 3))
+                Image.fromarray(pixels.astype(np.uint8)).save(file)
+                rows.append(f"{file.name},{label}")
+        (folder / f"{split}.csv").write_text("\n".join(rows) + "\n")
+
+
+@pytest.mark.parametrize("place", ["{label}/{number}.png", "{split}/{label}/{number}.png"])
+def test_lists_of_other_data_sets_are_a_split_of_ones_own(source, place):
+    make_own_lists(source, place=place)
+    opened = open_source(options(source, ways=2))
+    assert [split.class_names for split in opened.splits.values()] == [[f"{s} 0", f"{s} 1"] for s in SPLITS]
+    assert not opened.is_published
+    assert opened.licence == "unknown: the images are yours"
+    assert opened.warnings == []
+    with pytest.raises(InputError, match=r"train\.csv: lists 2 classes; 3 are needed for 3 ways"):
+        open_source(options(source, ways=3))
+
+
+def test_lists_of_other_classes_of_imagenet_are_not_silently_miniimagenet(source):
+    make_own_lists(source, name="n0000{number}{index:03d}")
+    opened = open_source(options(source, ways=2))
+    assert opened.warnings == ["the lists have 2/2/2 classes, miniImageNet 4/2/3: taken as another data set"]
+    assert not opened.is_published
+
+
+def test_tables_that_are_no_lists_are_passed_over_beside_class_folders(source):
+    make_own_lists(source)
+    for split in SPLITS:
+        (source / f"{split}.csv").write_text("id,species\n1,x\n")
+    opened = open_source(options(source, ways=2))
+    assert sum(len(split.class_names) for split in opened.splits.values()) == 6
+    assert opened.warnings == [
+        "train.csv, val.csv, test.csv: passed over, for want of the columns 'filename' and 'label'"
+    ]
+
+
+def test_a_filename_of_a_list_may_be_a_path(source):
+    make_own_lists(source, classes=1)
+    for split in SPLITS:
+        path = source / f"{split}.csv"
+        path.write_text(re.sub(r"\n(?=\d)", f"\n{split} 0/", path.read_text()))
+    assert open_source(options(source, ways=1)).splits["val"].image_names[:2] == ["val 0/0.png", "val 0/1.png"]
+
+
+def each_class(split) -> list[int]:
+    return np.bincount(split.labels).tolist()
+
+
+@pytest.mark.parametrize("form", ["folder", "RFS miniImageNet", "cifar-fs", "omniglot"])
+def test_any_source_can_be_capped(source, monkeypatch, form):
+    """Images of a class are a subset, in order; a stream goes on at any of them."""
+    if form == "folder":
+        make_own_lists(source, per_class=6)
+        for split in SPLITS:
+            (source / f"{split}.csv").unlink()
+        whole, how = options(source, ways=2), {"source": str(source), "ways": 2}
+    elif form == "RFS miniImageNet":
+        make_rfs_mini(source)
+        whole, how = options(source), {"source": str(source)}
+    else:
+        make_cifar100(source, monkeypatch) if form == "cifar-fs" else make_omniglot(source, monkeypatch)
+        small = published._equal_classes("t", (64, 16, 20), 3, "", "")
+        monkeypatch.setitem(published.PUBLISHED, "cifar-fs", small)
+        how = {"source": form, "download_folder": str(source)}
+        whole = DatasetOptions(**how)
+    for part, split in open_source(whole).splits.items():
+        every, capped = gather(split), open_source(DatasetOptions(**how, images_per_class=2)).splits[part]
+        assert each_class(capped) == [2] * len(split.class_names)
+        images = gather(capped).images
+        position = {image.tobytes(): index for index, image in enumerate(every.images)}
+        indices = [position[image.tobytes()] for image in images]
+        assert np.array_equal(every.labels[indices], capped.labels)
+        assert form == "omniglot" or indices == sorted(indices)
+        for start in range(len(images) + 1):
+            rest = [np.empty((0, *capped.shape), np.uint8), *capped.blocks(start)]
+            np.testing.assert_array_equal(np.concatenate(rest), images[start:])
+
+
+def test_the_seed_decides_which_images_are_left(source):
+    make_own_lists(source, per_class=20)
+    names = [
+        open_source(options(source, ways=2, images_per_class=5, seed=seed)).splits["train"].image_names
+        for seed in (0, 0, 1)
+    ]
+    assert names[0] == names[1] != names[2]
+
+
+def test_a_capped_data_set_is_not_the_published_one(source):
+    make_rfs_mini(source)
+    assert not open_source(options(source, images_per_class=2)).is_published

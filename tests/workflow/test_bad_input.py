@@ -90,7 +90,7 @@ def assert_one_line(stderr: str, *named: object) -> None:
         ),
         ("datasets.glyphs.image_size", 8, ["datasets.glyphs: image_size 8", "backbones.conv4-2 needs 16 pixels"]),
         ("datasets.glyphs.rotations", True, ["rotations: does nothing for source 'glyphs'"]),
-        ("datasets", {"a": {"source": "cifar-fs", "images_per_class": 30}}, ["images_per_class: does nothing"]),
+        ("datasets", {"a": {"source": "cifar-fs", "rotations": True}}, ["rotations: does nothing"]),
         ("rows", [row("random", backbone="03cells-2ch")], ["unknown backbones name '03cells-2ch'"]),
         ("rows", [row("random", learner="metanas")], ["metanas takes a backbone of kind mixed"]),
         ("results", "workflow/results", ["'results'", "mix with the workflow's own files"]),

@@ -65,9 +65,10 @@ BEHIND = {
         metantk/runtime/__init__.py metantk/runtime/plugins.py metantk/runtime/files.py
         metantk/runtime/typed_files.py
     """,
-    READERS: "metantk/data/__init__.py metantk/data/manifest.py metantk/data/store.py",
+    READERS: "metantk/data/__init__.py metantk/data/duplicates.py metantk/data/manifest.py metantk/data/store.py",
     ("prepare",): """
         prepare_dataset.py metantk/options/dataset.py metantk/data/arrays.py metantk/data/listing.py
+        metantk/data/layouts.py metantk/data/class_splits.py metantk/data/caps.py metantk/data/image_files.py
         metantk/data/needs.py metantk/data/cifar.py
         metantk/data/folder.py metantk/data/omniglot.py metantk/data/published.py
         metantk/data/ren.py metantk/data/rfs.py metantk/data/sources.py

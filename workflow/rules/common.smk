@@ -55,7 +55,7 @@ sys.path.insert(0, str(SCRIPTS.resolve()))
 
 # By module: Snakemake's own names, such as `config` and `parse`, share this namespace.
 import metantk.runtime.container
-import metantk.data.listing
+import metantk.data.layouts
 import metantk.data.needs
 import metantk.runtime.failures
 import metantk.options.config
@@ -79,7 +79,7 @@ def stop(error):
 
 
 def plan():
-    """The checked configuration; data that are prepared already are compared with what it takes of them.
+    """The checked configuration; data that are here are compared with what it takes of them.
 
     Others are when they are prepared, before their images are read.
     """
@@ -89,14 +89,14 @@ def plan():
             metantk.options.config.read_yaml(Path(path))
     values = metantk.options.config.retype(dict(config), workflow.config_settings.config)
     planned = metantk.options.config.parse_config(values)
-    for name, options in planned.datasets.items():
-        metantk.data.needs.check_prepared(Path(planned.results, name, "data"), options, planned.needs())
+    metantk.options.config.check_sources(planned)
+    for name, options in planned.datasets.items() if workflow.is_main_process else ():
+        metantk.data.needs.check_data(Path(planned.results, name, "data"), options, planned.needs())
     return planned
 
 
 try:
     CONFIG = plan()
-    metantk.options.config.check_sources(CONFIG)
     if DeploymentMethod.APPTAINER in workflow.deployment_settings.deployment_method:
         metantk.runtime.container.check_image(IMAGE)
     if workflow.modifier.path_modifier.replace_prefix(f"{CONFIG.results}/", None) != f"{CONFIG.results}/":
@@ -265,7 +265,7 @@ def files_of(source):
     if source in metantk.options.dataset.NAMED_SOURCES:
         return []
     try:
-        return metantk.data.listing.watched_files(Path(source))
+        return metantk.data.layouts.watched_files(Path(source))
     except metantk.runtime.files.InputError as error:
         stop(error)
 

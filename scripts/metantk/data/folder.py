@@ -1,33 +1,25 @@
-"""Anybody's own images: a folder with one folder per class.
+"""Anybody's own images: a folder with one folder per class, in any layout of `metantk.data.layouts`.
 
-Two layouts are read. Either the classes are split already,
+Classes that are not split already are split here, whole classes at a time, by a seed. A split may keep the classes
+of a group together, as Omniglot's alphabets are.
 
-    SOURCE/{train,val,test}/CLASS/image
-
-or they are not, and are split here, whole classes at a time, by a seed:
-
-    SOURCE/CLASS/image
-
-Folders may be nested, `GROUP/CLASS/image` as Omniglot's alphabets are: classes are the folders that hold
-images, named by their path. A split may keep the classes of a group together.
-
-An image is any file that Pillow can read. What begins with a dot is passed over, and so are Thumbs.db and its like
-and files that lie beside the class folders (a README, a licence); all else in a class folder has to be an image.
+An image is any file that Pillow can read; what else lies in a class folder is passed over as
+`metantk.data.listing` says, or refused.
 """
 
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
 
-from metantk.data import listing
-from metantk.data.arrays import resize_image
+from metantk.data import layouts, listing
+from metantk.data.class_splits import hold_out_validation, split_classes
+from metantk.data.image_files import HEIC, UnreadableError, read_image
+from metantk.data.layouts import Folders, Layout
 from metantk.data.store import SPLITS, Split, SplitStream, block_starts, gather
 from metantk.runtime.files import InputError
 
-VALIDATION_SHARE, TEST_SHARE = 0.16, 0.20  # of the classes, as in miniImageNet and in Omniglot's usual split
+SIZE = 84  # pixels of a side, where none is asked for
 EXAMPLES = 3  # unreadable files that an error names
 
 Classes = dict[str, list[Path]]  # the files of each class, by its name
@@ -37,49 +29,72 @@ def find_images(source: Path, *, seed: int, ways: int, split_by_group: bool = Fa
     """The files of `train`, `val` and `test` by class; classes and files in order of name.
 
     Args:
-        source: folder in one of the two layouts.
-        seed: of the split by class; no effect where train/, val/ and test/ are given.
-        ways: classes that each part must have at least.
-        split_by_group: all classes of a group go to one part; no effect where train/, val/ and test/ are given.
+        source: folder in one of the layouts.
+        seed: of the split by class; no effect on splits that are given.
+        ways: classes that each split must have at least.
+        split_by_group: all classes of a group go to one split; no effect on splits that are given.
 
     Raises:
-        InputError: the folder is missing or has neither layout, a class is empty, or a part has fewer than
-            `ways` classes.
+        InputError: the folder is missing or has no such layout, a class is empty, or a split has fewer than `ways`
+            classes.
     """
-    folders = _find_classes(Path(source), seed=seed, ways=ways, split_by_group=split_by_group)
-    return {split: {name: _files_in(folder) for name, folder in folders[split].items()} for split in SPLITS}
+    layout = layouts.find_layout(Path(source))
+    folders = _split(layout, seed=seed, ways=ways, split_by_group=split_by_group)
+    words = _names_in_words(layout)
+    return {
+        split: {words.get(name, name): listing.images_in(folder) for name, folder in folders[split].items()}
+        for split in SPLITS
+    }
 
 
-def stream_images(source: Path, parts: dict[str, Classes], *, image_size: int) -> dict[str, SplitStream]:
+def _names_in_words(layout: Layout) -> dict[str, str]:
+    classes = [name for folders in (*layout.splits.values(), layout.classes) for name in folders]
+    path = layouts.names_file(layout.source, classes)
+    return layouts.in_words(classes, layouts.read_names(path)) if path else {}
+
+
+def stream_images(
+    source: Path, parts: dict[str, Classes], *, image_size: int, bits: int | None = None
+) -> dict[str, SplitStream]:
     """The images of all parts, upright, the shorter side brought to `image_size`, the middle square kept.
 
+    Args:
+        bits: as of `read_image`, for all images alike.
+
     Raises (when the blocks are read):
-        InputError: files cannot be read as images (all of them are named), or one is too large to be unpacked
-            safely.
+        InputError: files cannot be read as images; all of them are named.
     """
     every = [file for classes in parts.values() for files in classes.values() for file in files]
     splits, before = {}, 0
     for split, classes in parts.items():
-        splits[split] = _stream_part(source, classes, every, before, image_size)
+        splits[split] = _stream_part(source, classes, every, before, image_size, bits)
         before += len(splits[split].labels)
     return splits
 
 
-def _stream_part(source: Path, classes: Classes, every: list[Path], before: int, image_size: int) -> SplitStream:
+def _stream_part(
+    source: Path, classes: Classes, every: list[Path], before: int, image_size: int, bits: int | None
+) -> SplitStream:
     """One part; its first file is number `before` of `every`."""
     counts = [len(files) for files in classes.values()]
     shape = (image_size, image_size, 3)
+    own = every[before : before + sum(counts)]
 
     def blocks(start: int) -> Iterator[np.ndarray]:
-        for first, stop in block_starts(start, sum(counts), shape):
+        for first, stop in block_starts(start, len(own), shape):
             try:
-                yield np.stack([read_image(file, image_size) for file in every[before + first : before + stop]])
+                yield np.stack([read_image(file, image_size, bits) for file in own[first:stop]])
             except UnreadableError:
                 # The files before were read without a fault: look through the rest, to name all at once.
                 unreadable = find_unreadable(every[before + first :], image_size)
                 raise InputError(_describe_unreadable(source, unreadable, len(every))) from None
 
-    return SplitStream(np.repeat(np.arange(len(counts)), counts), list(classes), shape, blocks)
+    names = [_path_below(file, source) for file in own]
+    return SplitStream(np.repeat(np.arange(len(counts)), counts), list(classes), shape, blocks, names)
+
+
+def _path_below(file: Path, source: Path) -> str:
+    return (file.relative_to(source) if file.is_relative_to(source) else file).as_posix()
 
 
 def check_files(source: Path, parts: dict[str, Classes]) -> None:
@@ -123,11 +138,14 @@ def skip_unreadable(parts: dict[str, Classes], *, image_size: int) -> tuple[dict
     return kept, [f"left out, cannot be read: {_short_path(file)} ({why})" for file, why in unreadable.items()]
 
 
-def read_classes(source: Path, *, image_size: int, leave_out: bool = False) -> tuple[Split, list[str]]:
+def read_classes(
+    source: Path, *, image_size: int, leave_out: bool = False, bits: int | None = None
+) -> tuple[Split, list[str]]:
     """Read one folder of class folders whole; a warning for each file that was left out.
 
     Args:
         leave_out: leave out files that cannot be read, instead of stopping.
+        bits: as of `read_image`.
 
     Raises:
         InputError: as of `find_images` and `stream_images`.
@@ -135,173 +153,86 @@ def read_classes(source: Path, *, image_size: int, leave_out: bool = False) -> t
     parts, left_out = {"all": find_class_files(source)}, []
     if leave_out:
         parts, left_out = skip_unreadable(parts, image_size=image_size)
-    return gather(stream_images(source, parts, image_size=image_size)["all"]), left_out
+    return gather(stream_images(source, parts, image_size=image_size, bits=bits)["all"]), left_out
 
 
 def find_class_files(source: Path) -> Classes:
-    """The files of each class folder of one folder, in order of name."""
-    return {name: _files_in(folder) for name, folder in _given_part(Path(source), ways=1).items()}
-
-
-def read_images(
-    source: Path, *, image_size: int, leave_out: bool = False
-) -> tuple[list[Path], np.ndarray, list[str]]:
-    """The images that lie in a folder, in order of name: paths, uint8 `(images, size, size, 3)`, warnings.
+    """The files of each class folder of one folder, in order of name.
 
     Raises:
-        InputError: it is no folder, or, unless they are left out, a file cannot be read.
+        InputError: as of `find_images`; or it is split.
+    """
+    source = Path(source)
+    layout = layouts.find_layout(source)
+    if layout.splits:
+        raise InputError(f"{source}: holds splits; name one of the folders in it, whose folders are classes")
+    words = _names_in_words(layout)
+    return {words.get(name, name): listing.images_in(folder) for name, folder in layout.classes.items()}
+
+
+def find_query_files(source: Path) -> list[Path]:
+    """The images in a folder and in the folders in it, in order of path.
+
+    Raises:
+        InputError: it is no folder, or holds no images.
     """
     source = Path(source)
     if not source.is_dir():
         raise InputError(f"{source}: is not a folder of images")
-    parts, left_out = {"all": {source.name: _files_in(source)}}, []
+    if not (files := _files_below(source)):
+        raise InputError(f"{source}: holds no images")
+    return files
+
+
+def _files_below(folder: Path) -> list[Path]:
+    found = listing.without_descriptions(listing.entries(folder))
+    return [file for entry in found for file in (_files_below(entry) if entry.is_dir() else [entry])]
+
+
+def read_images(
+    source: Path, *, image_size: int, leave_out: bool = False, bits: int | None = None
+) -> tuple[list[Path], np.ndarray, list[str]]:
+    """The images in a folder, as of `find_query_files`: paths, uint8 `(images, size, size, 3)`, warnings.
+
+    Raises:
+        InputError: as of `find_query_files`; or, unless they are left out, a file cannot be read.
+    """
+    source = Path(source)
+    parts, left_out = {"all": {source.name: find_query_files(source)}}, []
     if leave_out:
         parts, left_out = skip_unreadable(parts, image_size=image_size)
-    images = gather(stream_images(source, parts, image_size=image_size)["all"]).images
+    images = gather(stream_images(source, parts, image_size=image_size, bits=bits)["all"]).images
     return parts["all"][source.name], images, left_out
 
 
-Folders = dict[str, Path]  # of classes, by the classes' names
+def _split(layout: Layout, *, seed: int, ways: int, split_by_group: bool) -> dict[str, Folders]:
+    """Class folders of `train`, `val` and `test`; a layout may have all of them, all but `val`, or none."""
+    how = {"source": layout.source, "seed": seed, "ways": ways, "split_by_group": split_by_group}
+    given = layout.splits
+    for split, classes in given.items():
+        check_ways(f"{layout.source}, split {split}: has {len(classes)} class folders", len(classes), ways)
+    if "val" in given:
+        return given
+    folders = given["train"] if given else layout.classes
+    chosen = (hold_out_validation if given else split_classes)(list(folders), **how)
+    return {split: {name: folders[name] for name in names} for split, names in chosen.items()} | (
+        {"test": given["test"]} if given else {}
+    )
 
 
-def _find_classes(source: Path, *, seed: int, ways: int, split_by_group: bool) -> dict[str, Folders]:
-    """The class folders of each part."""
-    given = [name for name in SPLITS if (source / name).is_dir()]
-    if given == list(SPLITS):
-        return {name: _given_part(source / name, ways) for name in SPLITS}
-    classes = listing.class_folders(source)
-    # A class may be called "train" like any other; only folders inside it make it a part of a split.
-    halves = [name for name in given if listing.folders(source / name)]
-    if halves:
-        missing = " and ".join(f"{name}/" for name in SPLITS if name not in given)
-        raise InputError(f"{source}: has {halves[0]}/ with class folders, but no {missing}; expected all three")
-    if not classes:
-        raise NoClassesError(f"{source}: {_contents(source)}")
-    chosen = split_classes(list(classes), source=source, seed=seed, ways=ways, split_by_group=split_by_group)
-    return {split: {name: classes[name] for name in names} for split, names in chosen.items()}
-
-
-def _given_part(split: Path, ways: int) -> Folders:
-    classes = listing.class_folders(split)
-    if not classes:
-        raise InputError(f"{split}: {_contents(split)}; expected a folder per class")
-    if len(classes) < ways:
-        raise InputError(f"{split}: has {len(classes)} class folders; {ways} are needed for {ways} ways")
-    return classes
-
-
-def split_classes(
-    names: list[str], *, source: Path | str, seed: int, ways: int, split_by_group: bool
-) -> dict[str, list[str]]:
-    """Training, validation and test classes by a seed; with `split_by_group`, those of a group `group/class` alike.
-
-    Raises:
-        InputError: too few classes or groups.
-    """
-    if len(names) < len(SPLITS) * ways:
-        raise InputError(
-            f"{source}: has {len(names)} class folders; {len(SPLITS) * ways} are needed, "
-            f"{ways} ways in each of train, val and test"
-        )
-    validation = max(ways, round(VALIDATION_SHARE * len(names)))
-    test = max(ways, round(TEST_SHARE * len(names)))
-    if split_by_group:
-        return _split_groups(names, source, seed, ways, {"test": test, "val": validation})
-    order = np.random.default_rng(seed).permutation(len(names))
-    chosen = np.split(order, [len(names) - validation - test, len(names) - test])
-    of_split = dict(zip(SPLITS, chosen, strict=True))
-    return {split: [names[index] for index in sorted(indices)] for split, indices in of_split.items()}
-
-
-def _split_groups(names: list[str], source: Path | str, seed: int, ways: int, wanted: dict[str, int]) -> dict:
-    """Whole groups, in a random order, to `test` and `val` until each has the classes wanted; the rest to train."""
-    groups: dict[str, list[str]] = {}
-    for name in names:
-        groups.setdefault(name.rpartition("/")[0] or name, []).append(name)
-    order = list(groups)
-    np.random.default_rng(seed).shuffle(order)
-    chosen: dict[str, list[str]] = {split: [] for split in SPLITS}
-    for group in order:
-        split = next((split for split, count in wanted.items() if len(chosen[split]) < count), "train")
-        chosen[split] += groups[group]
-    for split, found in chosen.items():
-        if len(found) < ways:
-            raise InputError(
-                f"{source}: kept together, its {len(groups)} groups of classes leave {len(found)} classes for "
-                f"{split}; {ways} are needed: leave out split_by_group, or split into train/, val/, test/ yourself"
-            )
-    return {split: sorted(found) for split, found in chosen.items()}
-
-
-def _contents(folder: Path) -> str:
-    count = len(listing.entries(folder))
-    return f"holds {count} files and no folders" if count else "is empty"
-
-
-def _files_in(folder: Path) -> list[Path]:
-    """The files of a class, all of which have to be images."""
-    entries = listing.entries(folder)
-    if not entries:
-        raise InputError(f"{folder}: is empty; expected the images of a class")
-    for entry in entries:
-        if entry.is_dir():
-            raise InputError(f"{entry}: is a folder in a class folder; expected images only")
-    return entries
-
-
-class NoClassesError(InputError):
-    """The folder holds no folders; the message ends before what was expected."""
-
-
-class UnreadableError(Exception):
-    """The file is no image, or a damaged one."""
-
-
-def read_image(path: Path, image_size: int) -> np.ndarray:
-    """Decode one file to uint8 `(image_size, image_size, 3)`."""
-    if wrong := listing.check_readable([path]):
-        raise UnreadableError(wrong[path])
-    try:
-        with warnings.catch_warnings():
-            # Pillow only warns of a small file that unfolds to gigabytes; the files are not to be trusted.
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path) as image:
-                # JPEG can be decoded at a half, a quarter or an eighth of its size, which is much faster.
-                image.draft(None, (2 * image_size, 2 * image_size))
-                upright = ImageOps.exif_transpose(image)
-                square = resize_image(_as_rgb(upright), image_size)
-    except (Image.DecompressionBombWarning, Image.DecompressionBombError):
-        limit = f"{Image.MAX_IMAGE_PIXELS / 1e6:.0f} million pixels"
-        raise InputError(f"{path}: has more than {limit}; make it smaller or take it out") from None
-    except Exception as error:  # damaged files make Pillow's decoders raise errors of every kind
-        raise UnreadableError(_reason(error)) from None
-    return square
-
-
-def _as_rgb(image: Image.Image) -> Image.Image:
-    """Convert any mode; what is transparent becomes white, as on paper."""
-    if image.mode.startswith("I;16"):
-        # Pillow would cut all above 255 to white.
-        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
-    if image.mode in ("I", "F"):
-        raise ValueError(f"mode {image.mode}: 32-bit pixels have no known white; save with 8 or 16 bits")
-    if image.has_transparency_data:
-        paper = Image.new("RGBA", image.size, "white")
-        return Image.alpha_composite(paper, image.convert("RGBA")).convert("RGB")
-    return image.convert("RGB")
-
-
-def _reason(error: Exception) -> str:
-    if isinstance(error, UnidentifiedImageError):
-        return "not an image"
-    lines = str(getattr(error, "strerror", None) or error).splitlines()
-    return lines[0] if lines else type(error).__name__
+def check_ways(found: str, classes: int, ways: int) -> None:
+    """Raises `InputError` where a split, described by `found`, has too few classes."""
+    if classes < ways:
+        raise InputError(f"{found}; {ways} are needed for {ways} ways")
 
 
 def _describe_unreadable(source: Path, unreadable: dict[Path, str], total: int) -> str:
     named = ", ".join(f"{_short_path(file)} ({why})" for file, why in list(unreadable.items())[:EXAMPLES])
     more = ", ..." if len(unreadable) > EXAMPLES else ""
-    return f"{source}: {len(unreadable)} of {total} files cannot be read: {named}{more}; mend or remove them"
+    convert = "convert HEIC to JPEG (magick mogrify -format jpg *.heic), " if HEIC in unreadable.values() else ""
+    return (
+        f"{source}: {len(unreadable)} of {total} files cannot be read: {named}{more}; {convert}mend or remove them"
+    )
 
 
 def _short_path(file: Path) -> str:

@@ -1,7 +1,8 @@
 """What is read of a folder of images, and what is passed over: the same for who reads and for who watches.
 
-Passed over are names that begin with a dot, what operating systems leave behind, and files beside class folders.
-Links are followed. Imports no numpy: the workflow looks here for files that changed.
+Passed over are names that begin with a dot, what operating systems and copying leave behind, text and tables beside
+images, and all files beside class folders. Links are followed. Imports no numpy: the workflow looks here for files
+that changed.
 """
 
 import os
@@ -10,11 +11,22 @@ from pathlib import Path
 
 from metantk.runtime.files import InputError
 
-LEFT_BEHIND = {"thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", "__macosx"}
-# Files of published data sets, which lie in the folder itself.
-PUBLISHED_SUFFIXES = {".pickle", ".pkl", ".npz"}
-PARTS = ("train", "val", "test")
-LISTS = {"train.csv", "val.csv", "test.csv"}
+# Of Windows, macOS and of network storage.
+LEFT_BEHIND = {
+    "thumbs.db",
+    "ehthumbs.db",
+    "desktop.ini",
+    "icon\r",
+    "__macosx",
+    "@eadir",
+    "@recycle",
+    "#recycle",
+    "$recycle.bin",
+    "system volume information",
+}
+ZONE = "zone.identifier"  # Windows' note of where a file came from, a file of its own once it is copied elsewhere
+# Text and tables that describe images, and lie beside them.
+DESCRIPTIONS = {".txt", ".md", ".rst", ".csv", ".tsv", ".json", ".jsonl", ".xml", ".yaml", ".yml", ".htm", ".html"}
 
 
 def entries(folder: Path) -> list[Path]:
@@ -23,11 +35,7 @@ def entries(folder: Path) -> list[Path]:
     Raises:
         InputError: the folder cannot be read, or a name is no text.
     """
-    try:
-        found = sorted(entry for entry in folder.iterdir() if counts(entry.name))
-    except OSError as error:
-        reason = error.strerror or error
-        raise InputError(f"{folder}: cannot be read ({reason}); expected a folder of images") from None
+    found = entries_of_any_name(folder)
     for entry in found:
         try:
             entry.name.encode()
@@ -36,8 +44,18 @@ def entries(folder: Path) -> list[Path]:
     return found
 
 
+def entries_of_any_name(folder: Path) -> list[Path]:
+    """As `entries`, where names may be no text: of most of these entries nothing may be wanted."""
+    try:
+        return sorted(entry for entry in folder.iterdir() if counts(entry.name))
+    except OSError as error:
+        reason = error.strerror or error
+        raise InputError(f"{folder}: cannot be read ({reason}); expected a folder of images") from None
+
+
 def counts(name: str) -> bool:
-    return not name.startswith(".") and name.lower() not in LEFT_BEHIND
+    lower = name.lower()
+    return not lower.startswith(".") and lower not in LEFT_BEHIND and not lower.endswith(ZONE)
 
 
 def folders(folder: Path) -> list[Path]:
@@ -58,49 +76,30 @@ def folders(folder: Path) -> list[Path]:
     return found
 
 
-def class_folders(folder: Path) -> dict[str, Path]:
-    """The folders of classes in a folder, by name; of a folder that holds only folders those, by `folder/name`.
+def without_descriptions(found: list[Path]) -> list[Path]:
+    """Entries of a folder without text and tables."""
+    return [entry for entry in found if not is_description(entry)]
+
+
+def is_description(entry: Path) -> bool:
+    return entry.suffix.lower() in DESCRIPTIONS and not entry.is_dir()
+
+
+def images_in(folder: Path) -> list[Path]:
+    """The files of a class, all of which have to be images, in order of name.
 
     Raises:
-        InputError: as of `entries`.
+        InputError: there are none, or a folder is among them; or as of `entries`.
     """
-    found = {}
-    for inner in folders(folder):
-        if (held := entries(inner)) and all(entry.is_dir() for entry in held):
-            found |= {f"{inner.name}/{name}": path for name, path in class_folders(inner).items()}
-        else:
-            found[inner.name] = inner
+    every = entries(folder)
+    found = without_descriptions(every)
+    if not found:
+        what = f"holds {len(every)} text files and no images" if every else "is empty"
+        raise InputError(f"{folder}: {what}; expected the images of a class")
+    for entry in found:
+        if entry.is_dir():
+            raise InputError(f"{entry}: is a folder in a class folder; expected images only")
     return found
-
-
-def watched_files(source: Path) -> list[str]:
-    """All files that a preparation may read from a source: an edit of one of them prepares it again.
-
-    Published files and split lists in the folder itself, and what lies in its class folders, however deep these
-    are. Pipes, sockets, devices and links to nowhere are not listed; the preparation names them.
-
-    Raises:
-        InputError: as of `entries`.
-    """
-    if not source.is_dir():
-        return []
-    given = [source / split for split in PARTS]
-    roots = given if all(split.is_dir() for split in given) else [source]
-    found = [file for root in roots for folder in class_folders(root).values() for file in _files(folder)]
-    return sorted(map(str, [*_published(source), *found]))
-
-
-def _files(folder: Path) -> list[Path]:
-    return [entry for entry in entries(folder) if entry.is_file()]
-
-
-def _published(source: Path) -> list[Path]:
-    """Files in the folder itself by which published data sets are recognised."""
-    return [
-        entry
-        for entry in source.iterdir()
-        if (entry.suffix.lower() in PUBLISHED_SUFFIXES or entry.name in LISTS) and entry.is_file()
-    ]
 
 
 def check_readable(files: list[Path]) -> dict[Path, str]:

@@ -23,6 +23,7 @@ class SplitEntry(Record):
     Attributes:
         shape: of an image, height, width and channels.
         smallest_class: images of the class that has the fewest.
+        smallest_class_name: of the first such class.
         sha256: of images.npy and labels.npy.
     """
 
@@ -30,6 +31,7 @@ class SplitEntry(Record):
     shape: list[Side] = Field(min_length=3, max_length=3)
     classes: list[ClassName] = Field(min_length=1, max_length=MOST_CLASSES)
     smallest_class: int = Field(ge=1)
+    smallest_class_name: ClassName | None = None
     sha256: dict[Literal["images.npy", "labels.npy"], Checksum] = Field(min_length=2)
 
     @model_validator(mode="after")
@@ -50,12 +52,17 @@ class Splits(Record):
 
 
 class Manifest(Record):
-    """manifest.json; mean and std are of the training split, per channel, of images in 0..1."""
+    """manifest.json; mean and std are of the training split, per channel, of images in 0..1.
+
+    Attributes:
+        bits: that 16-bit images use, by which they were scaled; none without such images.
+    """
 
     name: Text
     source: str
     licence: str
     warnings: list[str]
+    bits: int | None = Field(None, ge=8, le=16)
     mean: list[Channel] = Field(min_length=3, max_length=3)
     std: list[Deviation] = Field(min_length=3, max_length=3)
     splits: Splits

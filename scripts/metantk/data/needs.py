@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from pydantic import Field, TypeAdapter, ValidationError
 
-from metantk.data.listing import watched_files
+from metantk.data.layouts import NoClassesError, published_files, watched_files
 from metantk.data.manifest import Manifest
 from metantk.options.base import Need, Options, explain_all
 from metantk.options.dataset import NAMED_SOURCES, DatasetOptions
@@ -50,31 +50,40 @@ def needs_from_json(text: str) -> list[NamedNeed]:
 
 
 class Counts(NamedTuple):
-    """Of a split: classes, images of the smallest, images of all, pixels of the shorter side."""
+    """Of a split: classes, images of the smallest and of all, pixels of the shorter side, name of the smallest."""
 
     classes: int
     smallest: int
     images: int
     side: int
+    name: str | None
 
 
 def counts_of_splits(splits: dict) -> dict[str, Counts]:
     """Of splits as they are streamed, none of whose images is read yet."""
-    return {
-        name: Counts(
-            len(split.class_names),
-            min(Counter(split.labels.tolist()).values()),
-            len(split.labels),
-            min(split.shape[:2]),
-        )
-        for name, split in splits.items()
-    }
+    counts = {}
+    for name, split in splits.items():
+        images = Counter(split.labels.tolist())
+        counts[name] = _count(split.class_names, [images[k] for k in sorted(images)], min(split.shape[:2]))
+    return counts
+
+
+def _count(names: list[str], images: list[int], side: int) -> Counts:
+    """Counts of a split, of the numbers of images of its classes."""
+    smallest = min(images)
+    return Counts(len(names), smallest, sum(images), side, names[images.index(smallest)])
 
 
 def counts_of_manifest(manifest: Manifest) -> dict[str, Counts]:
     entries = {name: getattr(manifest.splits, name) for name in ("train", "val", "test")}
     return {
-        name: Counts(len(entry.classes), entry.smallest_class, entry.images, min(entry.shape[:2]))
+        name: Counts(
+            len(entry.classes),
+            entry.smallest_class,
+            entry.images,
+            min(entry.shape[:2]),
+            entry.smallest_class_name,
+        )
         for name, entry in entries.items()
     }
 
@@ -88,14 +97,15 @@ def check_needs(counts: dict[str, Counts], needs: list[NamedNeed], *, where: Pat
     problems = []
     for need in needs:
         found = counts[need.split]
+        smallest = f"its smallest class {found.name!r}" if found.name else "its smallest class"
         checks = (
-            (found.classes, need.classes, "has {} classes, {} are needed"),
-            (found.smallest, need.each, "has {} images in its smallest class, {} are needed"),
-            (found.images, need.images, "has {} images, {} are needed"),
-            (found.side, need.side, "has images of {} pixels, {} are needed"),
+            (found.classes, need.classes, f"{found.classes} classes"),
+            (found.smallest, need.each, f"{found.smallest} images in {smallest}"),
+            (found.images, need.images, f"{found.images} images"),
+            (found.side, need.side, f"images of {found.side} pixels"),
         )
         problems += [
-            f"{need.split} {text.format(there, needed)} by {need.of}"
+            f"{need.split} has {text}, {needed} are needed by {need.of}"
             for there, needed, text in checks
             if there < needed
         ]
@@ -103,25 +113,54 @@ def check_needs(counts: dict[str, Counts], needs: list[NamedNeed], *, where: Pat
         raise InputError(f"{where}: too little data: {'; '.join(problems[:3])}" + _others(len(problems) - 3))
 
 
-def check_prepared(folder: Path, options: DatasetOptions, needs: list[tuple[str, Need]]) -> None:
-    """Compare needs with data that are prepared already; data that a run would prepare anew are passed over.
+def check_data(folder: Path, options: DatasetOptions, needs: list[tuple[str, Need]]) -> None:
+    """Compare needs with the data of a configuration before any job: as they are prepared, or as their folder is.
 
     Args:
+        folder: of the prepared data.
         options: of the data set; other ones than the manifest's, or newer files, prepare it anew.
 
     Raises:
-        InputError: as of `check_needs`.
+        InputError: as of `check_needs`; or the folder is no source, as its preparation would say.
     """
-    path = folder / "manifest.json"
+    manifest = _valid_manifest(folder / "manifest.json", options)
+    counts = counts_of_manifest(manifest) if manifest else _counts_of_folder(options)
+    if counts:
+        where = folder if manifest else options.source
+        check_needs(counts, needs_from_json(needs_to_json(needs)), where=where)
+
+
+def _valid_manifest(path: Path, options: DatasetOptions) -> Manifest | None:
+    """The manifest of data that a run would not prepare anew."""
     if not path.is_file():
-        return
+        return None
     try:
         manifest = read_record(path, Manifest, stage="prepare_dataset")
     except InputError:
-        return  # who reads it says so; here it would be in the way of preparing it again
-    if manifest.model_extra.get("options") != options.model_dump() or _is_edited(options.source, path):
-        return
-    check_needs(counts_of_manifest(manifest), needs_from_json(needs_to_json(needs)), where=folder)
+        return None  # who reads it says so; here it would be in the way of preparing it again
+    is_other = manifest.model_extra.get("options") != options.model_dump() or _is_edited(options.source, path)
+    return None if is_other else manifest
+
+
+def _counts_of_folder(options: DatasetOptions) -> dict[str, Counts] | None:
+    """Of class folders that are not prepared yet; None of other sources, and of a folder that is not here."""
+    source = Path(options.source)
+    if options.source in NAMED_SOURCES or not source.exists():
+        return None
+    if source.is_dir() and published_files(source):
+        return None
+    # Imported here: NumPy splits the classes, and whoever has no such folder does without it.
+    from metantk.data.folder import SIZE, find_images
+
+    try:
+        splits = find_images(source, seed=options.seed, ways=options.ways, split_by_group=options.split_by_group)
+    except NoClassesError as error:
+        raise InputError(f"{error}; expected a folder per class, or the files of a published data set") from None
+    most, side = options.images_per_class, options.image_size or SIZE
+    return {
+        split: _count(list(classes), [len(files[:most]) for files in classes.values()], side)
+        for split, classes in splits.items()
+    }
 
 
 def _is_edited(source: str, manifest: Path) -> bool:

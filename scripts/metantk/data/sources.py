@@ -4,7 +4,20 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from metantk.data import cifar, folder, omniglot, published_splits, ren, rfs, split_lists, torchvision_sets
+from metantk.data import (
+    caps,
+    cifar,
+    folder,
+    image_files,
+    layouts,
+    omniglot,
+    published_splits,
+    ren,
+    rfs,
+    split_lists,
+    torchvision_sets,
+)
+from metantk.data.class_splits import split_classes
 from metantk.data.glyphs import make_glyphs
 from metantk.data.published import PUBLISHED, check_counts
 from metantk.data.store import SPLITS, Source, SplitStream, stream_split
@@ -12,8 +25,8 @@ from metantk.options.dataset import FETCHED_SOURCES, TORCHVISION, DatasetOptions
 from metantk.runtime.files import InputError
 
 # Of sources whose images have no size of their own, in pixels.
-GLYPHS_SIZE, OMNIGLOT_SIZE, FOLDER_SIZE = 28, 28, 84
-CLASSES_OF_GLYPHS, MOST_GLYPHS = 100, 2 * 10**9  # bytes
+GLYPHS_SIZE, OMNIGLOT_SIZE = 28, 28
+IMAGES_OF_GLYPHS, CLASSES_OF_GLYPHS, MOST_GLYPHS = 60, 100, 2 * 10**9  # of each class; of all; bytes
 
 GLYPHS_LICENCE = (
     "images: CC0; fonts: DejaVu (Bitstream Vera licence), STIX (SIL OFL), Computer Modern (Knuth/BaKoMa)"
@@ -24,6 +37,7 @@ FOLDER_LICENCE = "unknown: the images are yours"
 Paths = dict[str, Path]
 
 
+NO_WARNINGS: list[str] = []
 NO_SPELLINGS: dict[str, tuple[str, ...]] = {}
 
 
@@ -87,7 +101,7 @@ def open_source(options: DatasetOptions) -> Source:
         return _open_glyphs(options)
     if options.source in ("cifar-fs", "fc100"):
         splits, files = cifar.read_cifar(options.source, Path(options.download_folder), options.image_size)
-        return _published(options.source, splits, files, options.source)
+        return _published(options.source, splits, files, options)
     if options.source == "omniglot":
         return _open_omniglot(options)
     if options.source in FETCHED_SOURCES:
@@ -113,13 +127,14 @@ def fetch_source(options: DatasetOptions) -> list[Path]:
 def _open_glyphs(options: DatasetOptions) -> Source:
     """Drawn in memory: no more than fits into it."""
     image_size = options.image_size or GLYPHS_SIZE
-    needed = CLASSES_OF_GLYPHS * options.images_per_class * image_size**2 * 3
+    each = options.images_per_class or IMAGES_OF_GLYPHS
+    needed = CLASSES_OF_GLYPHS * each * image_size**2 * 3
     if needed > MOST_GLYPHS:
         raise InputError(
-            f"glyphs: {options.images_per_class} images of {image_size} pixels per class take"
+            f"glyphs: {each} images of {image_size} pixels per class take"
             f" {needed / 1e9:.0f} GB of memory, {MOST_GLYPHS / 1e9:.0f} are the most: ask for fewer or smaller ones"
         )
-    splits = make_glyphs(image_size=image_size, images_per_class=options.images_per_class, seed=options.seed)
+    splits = make_glyphs(image_size=image_size, images_per_class=each, seed=options.seed)
     streams = {part: stream_split(split) for part, split in splits.items()}
     return Source(streams, GLYPHS_LICENCE, files=[], warnings=[], is_published=False)
 
@@ -128,6 +143,7 @@ def _open_omniglot(options: DatasetOptions) -> Source:
     splits, files = omniglot.read_omniglot(
         Path(options.download_folder), image_size=options.image_size or OMNIGLOT_SIZE, rotations=options.rotations
     )
+    splits = caps.cap_streams(splits, options.images_per_class, options.seed)
     return Source(splits, OMNIGLOT_LICENCE, files, warnings=[], is_published=False)
 
 
@@ -139,13 +155,12 @@ def _open_torchvision(options: DatasetOptions) -> Source:
     if published:
         chosen = published_splits.split(list(classes), published, source=options.source)
     else:
-        chosen = folder.split_classes(
+        chosen = split_classes(
             list(classes), source=options.source, seed=options.seed, ways=options.ways, split_by_group=False
         )
     parts = {part: {label: classes[label] for label in labels} for part, labels in chosen.items()}
-    splits = folder.stream_images(own, parts, image_size=options.image_size or FOLDER_SIZE)
     licence = torchvision_sets.LICENCES.get(name, torchvision_sets.UNKNOWN_LICENCE)
-    return Source(splits, f"{name}: {licence}", _files(parts), warnings=[], is_published=False)
+    return _from_files(own, parts, options, licence=f"{name}: {licence}")
 
 
 def _open_folder(source: Path, options: DatasetOptions) -> Source:
@@ -159,11 +174,28 @@ def _open_folder(source: Path, options: DatasetOptions) -> Source:
         form, paths = found[0]
         splits = form.read(*paths, options.image_size)
         files = [path for by_part in paths for path in by_part.values()]
-        return _published(_decide(form, splits), splits, files, str(source))
+        return _published(_decide(form, splits), splits, files, options)
     lists = {part: source / LISTS.format(part=part) for part in SPLITS}
-    if all(path.is_file() for path in lists.values()):
-        return _open_lists(source, lists, options)
-    return _open_images(source, options)
+    if not all(path.is_file() for path in lists.values()):
+        return _open_images(source, options)
+    if split_lists.are_other_tables(lists) and _has_classes(source):
+        return _open_images(
+            source,
+            options,
+            [
+                f"{', '.join(LISTS.format(part=part) for part in SPLITS)}: passed over, "
+                "for want of the columns 'filename' and 'label'"
+            ],
+        )
+    return _open_lists(source, lists, options)
+
+
+def _has_classes(source: Path) -> bool:
+    """Whether there are class folders besides one in which the images of a list may lie."""
+    try:
+        return len(layouts.find_layout(source).every_folder()) > 1
+    except layouts.NoClassesError:
+        return False
 
 
 def _find(form: Form, source: Path) -> list[Paths] | None:
@@ -194,32 +226,60 @@ def _decide(form: Form, splits: dict[str, SplitStream]) -> str:
     return fitting[0] if fitting else form.datasets[0]
 
 
-def _published(name: str, splits: dict[str, SplitStream], files: list[Path], source: str) -> Source:
-    warnings = check_counts(name, splits, source=source)
-    return Source(splits, PUBLISHED[name].licence, files, warnings, is_published=not warnings)
+def _published(name: str, splits: dict[str, SplitStream], files: list[Path], options: DatasetOptions) -> Source:
+    warnings = check_counts(name, splits, source=options.source)
+    most = options.images_per_class
+    is_whole = not warnings and most is None
+    capped = caps.cap_streams(splits, most, options.seed)
+    return Source(capped, PUBLISHED[name].licence, files, warnings, is_published=is_whole)
 
 
 def _open_lists(source: Path, lists: Paths, options: DatasetOptions) -> Source:
+    """A split by lists: miniImageNet where it has its number of classes, by their WordNet ids; else one's own."""
     parts = split_lists.find_listed_images(lists)
     folder.check_files(source, parts)
-    splits = folder.stream_images(source, parts, image_size=options.image_size or FOLDER_SIZE)
-    return _published("mini-imagenet", splits, [*lists.values(), *_files(parts)], str(source))
+    opened = _from_files(source, parts, options, licence=FOLDER_LICENCE)
+    mini, counts = PUBLISHED["mini-imagenet"], {part: len(classes) for part, classes in parts.items()}
+    are_wordnet_ids = all(layouts.WORDNET_ID.fullmatch(name) for classes in parts.values() for name in classes)
+    files = [*lists.values(), *opened.files]
+    if are_wordnet_ids and counts == mini.classes:
+        uncapped = folder.stream_images(source, parts, image_size=options.image_size or folder.SIZE)
+        published = _published("mini-imagenet", uncapped, files, options)
+        return published._replace(splits=opened.splits)
+    for part, classes in parts.items():
+        folder.check_ways(f"{lists[part]}: lists {len(classes)} classes", len(classes), options.ways)
+    if are_wordnet_ids:
+        found, expected = ("/".join(map(str, classes.values())) for classes in (counts, mini.classes))
+        opened.warnings.append(
+            f"the lists have {found} classes, miniImageNet {expected}: taken as another data set"
+        )
+    return opened._replace(files=files)
 
 
-def _open_images(source: Path, options: DatasetOptions) -> Source:
-    image_size = options.image_size or FOLDER_SIZE
+def _open_images(source: Path, options: DatasetOptions, warnings: list[str] = NO_WARNINGS) -> Source:
     try:
         parts = folder.find_images(
             source, seed=options.seed, ways=options.ways, split_by_group=options.split_by_group
         )
-    except folder.NoClassesError as error:
+    except layouts.NoClassesError as error:
         raise InputError(f"{error}; {_expectations(source)}") from None
-    warnings = []
+    folders = {file.parent for file in _files(parts)}
+    warnings = [*warnings, *layouts.describe_passed_over(source, folders)]
     if options.skip_unreadable:
-        parts, warnings = folder.skip_unreadable(parts, image_size=image_size)
+        parts, left_out = folder.skip_unreadable(parts, image_size=options.image_size or folder.SIZE)
+        warnings += left_out
     folder.check_files(source, parts)
-    splits = folder.stream_images(source, parts, image_size=image_size)
-    return Source(splits, FOLDER_LICENCE, _files(parts), warnings, is_published=False)
+    opened = _from_files(source, parts, options, licence=FOLDER_LICENCE)
+    return opened._replace(warnings=warnings + opened.warnings)
+
+
+def _from_files(source: Path, parts: dict[str, folder.Classes], options: DatasetOptions, *, licence: str) -> Source:
+    """Files of images by split and class."""
+    parts = caps.cap_files(parts, options.images_per_class, options.seed)
+    bits = image_files.used_bits(_files(parts))
+    splits = folder.stream_images(source, parts, image_size=options.image_size or folder.SIZE, bits=bits)
+    warnings = image_files.describe_bits(bits)
+    return Source(splits, licence, _files(parts), warnings, is_published=False, bits=bits)
 
 
 def _files(parts: dict[str, folder.Classes]) -> list[Path]:

@@ -1,7 +1,7 @@
-"""The split lists of Ravi and Larochelle (2017) for miniImageNet: train.csv, val.csv, test.csv.
+"""Splits by lists, as Ravi and Larochelle (2017) made them for miniImageNet: train.csv, val.csv, test.csv.
 
 Each has the columns `filename` and `label`. The images lie in images/ (as the data set is passed around), beside
-the lists, or in a folder per class.
+the lists, or in a folder per class or split; a filename may be a path below these.
 """
 
 import csv
@@ -10,7 +10,15 @@ from pathlib import Path
 from metantk.data.folder import Classes
 from metantk.runtime.files import InputError
 
-PLACES = ("images/{filename}", "{filename}", "{label}/{filename}", "images/{label}/{filename}")
+PLACES = (
+    "images/{filename}",
+    "{filename}",
+    "{label}/{filename}",
+    "images/{label}/{filename}",
+    "{split}/{filename}",
+    "{split}/{label}/{filename}",
+)
+COLUMNS = {"filename", "label"}
 
 
 def find_listed_images(lists: dict[str, Path]) -> dict[str, Classes]:
@@ -20,6 +28,11 @@ def find_listed_images(lists: dict[str, Path]) -> dict[str, Classes]:
         InputError: a list is damaged, or images that it names are missing.
     """
     return {split: _find_part(path) for split, path in lists.items()}
+
+
+def are_other_tables(lists: dict[str, Path]) -> bool:
+    """Whether none of the lists has the columns of a split list: tables of something else, by the same names."""
+    return not any(set(_read_csv(path)[0]) >= COLUMNS for path in lists.values())
 
 
 def _find_part(path: Path) -> Classes:
@@ -38,22 +51,32 @@ def _find_part(path: Path) -> Classes:
 
 
 def _at(path: Path, place: str, row: dict[str, str]) -> Path:
-    return path.parent / place.format(**row)
+    named = {column: row[column] for column in COLUMNS}
+    return path.parent / place.format(split=path.stem, **named)
 
 
 def _read_rows(path: Path) -> list[dict[str, str]]:
-    try:
-        with path.open(newline="", encoding="utf-8") as file:
-            rows = list(csv.DictReader(file))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{path}: cannot be read ({error})") from None
-    if not rows or not {"filename", "label"} <= set(rows[0]):
-        raise InputError(f"{path}: has no rows, or lacks the columns 'filename' and 'label'; download it again")
+    columns, rows = _read_csv(path)
+    if not rows or not set(columns) >= COLUMNS:
+        raise InputError(f"{path}: has no rows, or lacks the columns 'filename' and 'label' in its first line")
     for index, row in enumerate(rows, start=2):
-        if not all(_is_plain_name(row[column]) for column in ("filename", "label")):
-            raise InputError(f"{path}, line {index}: 'filename' and 'label' must be names, without folders")
+        if not (_is_name(row["label"]) and all(map(_is_name, (row["filename"] or "").split("/")))):
+            raise InputError(
+                f"{path}, line {index}: 'filename' and 'label' must be names or paths below the folder"
+            )
     return rows
 
 
-def _is_plain_name(name: str | None) -> bool:
+def _read_csv(path: Path) -> tuple[list[str], list[dict[str, str]]]:
+    """Names of the columns, and the rows."""
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file)
+            rows = list(reader)
+            return list(reader.fieldnames or []), rows
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{path}: cannot be read ({error})") from None
+
+
+def _is_name(name: str | None) -> bool:
     return bool(name) and name not in (".", "..") and not set(name) & set("/\\\0")

@@ -13,14 +13,15 @@ split is 9.5 GB), and a preparation that is killed goes on where it was.
 import hashlib
 import io
 import os
-from collections.abc import Callable, Iterator
-from itertools import combinations
+from collections.abc import Callable, Iterator, Sequence
+from itertools import chain, combinations
 from pathlib import Path
 from tokenize import TokenError
 from typing import BinaryIO, NamedTuple
 
 import numpy as np
 
+from metantk.data import duplicates
 from metantk.data.manifest import LARGEST_IMAGE, LONGEST_NAME, MOST_CLASSES, Manifest
 from metantk.runtime.files import (
     InputError,
@@ -35,6 +36,7 @@ from metantk.runtime.files import (
 from metantk.runtime.typed_files import check_record, read_record
 
 SPLITS = ("train", "val", "test")
+CHANNELS = ("red", "green", "blue")
 BLOCK_BYTES = 8 << 20
 TOLERATED_SHARE = 1e-3  # of a published split's images that stand in another split, too
 UNFINISHED = "{}: unfinished work is damaged; it is removed, start again"
@@ -62,12 +64,14 @@ class SplitStream(NamedTuple):
         labels, class_names: as of `Split`.
         shape: of an image, `(height, width, 3)`.
         blocks: from an image's number to the blocks from there on, uint8 `(images, *shape)`.
+        image_names: files of the images, for messages; none where they have no names.
     """
 
     labels: np.ndarray
     class_names: list[str]
     shape: tuple[int, int, int]
     blocks: Callable[[int], Iterator[np.ndarray]]
+    image_names: Sequence[str] | None = None
 
 
 class Source(NamedTuple):
@@ -79,6 +83,7 @@ class Source(NamedTuple):
         files: all files that are read; their checksums stand in the manifest.
         warnings: what a user should know, one sentence each.
         is_published: the exact splits of a paper, so that images in two splits are an error.
+        bits: that 16-bit images use, by which they were scaled; none without such images.
     """
 
     splits: dict[str, SplitStream]
@@ -86,6 +91,7 @@ class Source(NamedTuple):
     files: list[Path]
     warnings: list[str]
     is_published: bool
+    bits: int | None = None
 
 
 def block_starts(start: int, count: int, shape: tuple[int, ...]) -> Iterator[tuple[int, int]]:
@@ -172,15 +178,20 @@ def write_dataset(
             for part in SPLITS
         }
         mean, deviation = written["train"].statistics()
-        if not all(deviation):
-            raise InputError(f"{source}, split train: all pixels have the same red, green or blue; nothing is seen")
+        copies = (duplicates.within_split(part, dataset.splits[part], written[part].hashes) for part in SPLITS)
         manifest = {
             "name": name,
             "source": source,
             "options": options,
             "licence": dataset.licence,
-            "warnings": dataset.warnings + _check_shared_images(written, source, dataset.is_published),
+            "warnings": [
+                *dataset.warnings,
+                *written["train"].constant_channels(source),
+                *chain.from_iterable(copies),
+                *_check_shared_images(written, source, dataset.is_published),
+            ],
             "files": checksums,
+            "bits": dataset.bits,
             "mean": mean,
             "std": deviation,
             "splits": {
@@ -261,10 +272,30 @@ class _Digest:
         self.hashes += [int.from_bytes(hashlib.blake2b(image, digest_size=8).digest()) for image in block]
 
     def statistics(self) -> tuple[list[float], list[float]]:
-        """Mean and standard deviation per channel of images scaled to 0..1."""
+        """Mean and standard deviation per channel of images scaled to 0..1.
+
+        The deviation of a constant channel is 1 (as in scikit-learn's StandardScaler), so that normalised values
+        of other images stay bounded.
+        """
         mean = self.sums / self.pixels
-        deviation = np.sqrt(np.maximum(self.squares / self.pixels - np.square(mean), 0))
-        return (mean / 255).tolist(), (deviation / 255).tolist()
+        deviation = self._deviation() / 255
+        return (mean / 255).tolist(), np.where(deviation, deviation, 1).tolist()
+
+    def constant_channels(self, source: str) -> list[str]:
+        """A warning that names the channels which are the same everywhere, or none.
+
+        Raises:
+            InputError: all channels are.
+        """
+        constant = [name for name, spread in zip(CHANNELS, self._deviation(), strict=True) if not spread]
+        if len(constant) == len(CHANNELS):
+            raise InputError(f"{source}, split train: all pixels of all images are equal; nothing can be learned")
+        return [f"{name} is the same in all pixels of train; it carries no information" for name in constant]
+
+    def _deviation(self) -> np.ndarray:
+        """Standard deviation per channel, in grey levels of 0..255."""
+        mean = self.sums / self.pixels
+        return np.sqrt(np.maximum(self.squares / self.pixels - np.square(mean), 0))
 
 
 def _write_split(
@@ -332,6 +363,7 @@ def _describe_split(directory: Path, split: SplitStream, digest: _Digest) -> dic
         "shape": list(split.shape),
         "classes": split.class_names,
         "smallest_class": int(np.bincount(split.labels).min()),
+        "smallest_class_name": split.class_names[np.bincount(split.labels).argmin()],
         "sha256": {"images.npy": digest.sha256.hexdigest(), "labels.npy": sha256_of(directory / "labels.npy")},
     }
 

@@ -1,5 +1,7 @@
 """One's own images and a trained model: a task of a few examples, and how sure its answers are."""
 
+import logging
+from collections.abc import Iterable
 from pathlib import Path
 from types import ModuleType
 
@@ -7,12 +9,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from metantk.data.store import SPLITS, load_split
+from metantk.data.image_files import used_bits
+from metantk.data.store import SPLITS, load_split, read_manifest
 from metantk.deployment.exported import OnnxModel
 from metantk.deployment.out_of_distribution import Calibration, calibrate
 from metantk.models import Model, Tasks
 from metantk.runtime.files import InputError
 
+log = logging.getLogger("metantk")
 AnyModel = Model | OnnxModel
 IMAGES_PER_CLASS = 40  # of the validation classes, at most, that calibrate
 
@@ -46,6 +50,24 @@ def calibration_data(given: Path | None, model: AnyModel) -> Path | None:
     named = model.facts.get("data")
     is_there = isinstance(named, str) and all(Path(named, part).is_dir() for part in SPLITS)
     return Path(named) if is_there else None
+
+
+def bits_of_images(files: Iterable[Path], data: Path | None) -> int | None:
+    """Bits by which 16-bit images are scaled: those of the data set that the model was trained on, if it has some.
+
+    Args:
+        files: the images, supports and queries alike.
+        data: a prepared data set.
+    """
+    found = used_bits(files)
+    trained = read_manifest(data)["bits"] if data and found else None
+    if trained and found > trained:
+        log.warning(
+            "warning: 16-bit images use %d bits, those of %s use %d: brighter ones are white", found, data, trained
+        )
+    elif found and not trained:
+        log.info("16-bit images are scaled by the %d bits that they use", found)
+    return trained or found
 
 
 def calibrate_model(

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from PIL import Image
 
-from metantk.data.folder import UnreadableError, read_image
+from metantk.data.image_files import UnreadableError, read_image
 
 SIDE = 96  # pixels of a thumbnail
 STYLE = """

@@ -28,7 +28,7 @@ TORCHVISION_SETS = (
 FETCHED_SOURCES = ("cifar-fs", "fc100", "omniglot", *(f"{TORCHVISION}{name}" for name in TORCHVISION_SETS))
 NAMED_SOURCES = ("glyphs", *FETCHED_SOURCES)
 # Options that not every source has.
-ONLY_GLYPHS, ONLY_OMNIGLOT = ("images_per_class",), ("rotations",)
+ONLY_OMNIGLOT = ("rotations",)
 ONLY_TORCHVISION, ONLY_FOLDERS = ("published_split",), ("split_by_group", "skip_unreadable")
 
 
@@ -46,11 +46,10 @@ class DatasetOptions(Options):
         description="Height and width of the prepared images, in pixels; null: those of the source (28 for "
         "`glyphs` and `omniglot`, 84 for a folder of images)",
     )
-    images_per_class: int = Field(
-        60,
-        ge=2,
-        le=10_000,
-        description="Images per class; for `glyphs` only, other sources give all their images",
+    images_per_class: Annotated[int, Field(ge=2, le=10_000)] | None = Field(
+        None,
+        description="Greatest number of images of each class, sampled by `seed`; null: all of them, or 60 for "
+        "`glyphs`",
     )
     ways: Count = Field(5, description="Least number of classes in each split; for a folder of images")
     seed: Seed = Field(
@@ -90,7 +89,6 @@ class DatasetOptions(Options):
     @model_validator(mode="after")
     def _options_are_the_sources(self) -> "DatasetOptions":
         for names, has in (
-            (ONLY_GLYPHS, self.source == "glyphs"),
             (ONLY_OMNIGLOT, self.source == "omniglot"),
             (ONLY_TORCHVISION, self.source.startswith(TORCHVISION)),
             (ONLY_FOLDERS, self.source not in NAMED_SOURCES),

@@ -205,7 +205,8 @@ def file_name(text: str) -> str:
     """A name for tables and for files."""
     if not re.fullmatch(FILE_NAME, text):
         raise argparse.ArgumentTypeError(
-            f"{glance(text)} begins with no letter or digit, or has a / or a line break"
+            f"{glance(text)} is no name of 1 to 200 characters that begins with a letter or digit, without / and "
+            "line breaks"
         )
     return text
 

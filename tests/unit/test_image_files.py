@@ -1,0 +1,128 @@
+"""One image file: 16 bits of which some are used, images that are too large, and formats that are not read."""
+
+import struct
+import zlib
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from metantk.data.image_files import UnreadableError, read_image, used_bits
+from metantk.data.sources import open_source
+from metantk.data.store import gather, write_dataset
+from metantk.options.dataset import DatasetOptions
+from metantk.runtime.files import InputError
+
+SIZE = 16
+
+
+def png_16(pixels: np.ndarray) -> bytes:
+    """A PNG file of 16 bits, of pixels `(height, width)` or `(height, width, 3)`. Pillow writes grey ones only."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    height, width = pixels.shape[:2]
+    header = struct.pack(">IIBBBBB", width, height, 16, 2 if pixels.ndim == 3 else 0, 0, 0, 0)
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in pixels)
+    parts = chunk(b"IHDR", header), chunk(b"IDAT", zlib.compress(rows)), chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
+
+
+def ramp(largest: int, shape=(SIZE, SIZE)) -> np.ndarray:
+    values = np.linspace(0, largest, int(np.prod(shape))).round().astype(np.uint16)
+    return values.reshape(shape)
+
+
+def write(path, content: bytes):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+    return path
+
+
+@pytest.mark.parametrize("colours", [(), (3,)], ids=["grey", "colour"])
+@pytest.mark.parametrize(("largest", "bits"), [(200, 8), (900, 10), (4095, 12), (4096, 13), (65535, 16)])
+def test_pixels_are_scaled_by_the_bits_in_use(tmp_path, largest, bits, colours):
+    pixels = ramp(largest, (SIZE, SIZE, *colours))
+    file = write(tmp_path / "deep.png", png_16(pixels))
+    assert used_bits([file]) == bits
+    expected = pixels >> (bits - 8)
+    if not colours:
+        expected = np.repeat(expected[..., None], 3, -1)
+    np.testing.assert_array_equal(read_image(file, SIZE, bits), expected)
+    np.testing.assert_array_equal(read_image(file, SIZE), expected)
+
+
+@pytest.mark.parametrize("name", ["deep.tiff", "deep.pgm"])
+def test_other_formats_of_16_bits(tmp_path, name):
+    pixels = ramp(65535)
+    Image.fromarray(pixels).save(tmp_path / name)
+    assert used_bits([tmp_path / name]) == 16
+    np.testing.assert_array_equal(read_image(tmp_path / name, SIZE)[..., 1], pixels >> 8)
+
+
+def test_values_above_the_bits_are_white(tmp_path):
+    file = write(tmp_path / "deep.png", png_16(ramp(65535)))
+    assert np.unique(read_image(file, SIZE, 12)[ramp(65535) > 4095]).tolist() == [255]
+
+
+def test_images_of_8_bits_have_none_to_scale(tmp_path):
+    Image.new("RGB", (4, 4)).save(tmp_path / "a.png")
+    Image.new("L", (4, 4)).save(tmp_path / "b.jpg")
+    write(tmp_path / "c.png", b"no image")
+    assert used_bits(sorted(tmp_path.iterdir())) is None
+
+
+@pytest.mark.parametrize("largest", [4095, 65535])
+def test_one_scale_for_all_splits(tmp_path, largest):
+    """A training class is dark; one of test uses all the bits."""
+    for index, split in enumerate(("train", "val", "test")):
+        pixels = ramp([1000, 2000, largest][index])
+        write(tmp_path / "source" / split / split / "0.png", png_16(pixels))
+    source = str(tmp_path / "source")
+    opened = open_source(DatasetOptions(source=source, image_size=SIZE, ways=1))
+    bits = largest.bit_length()
+    for index, split in enumerate(opened.splits.values()):
+        expected = ramp([1000, 2000, largest][index]) >> (bits - 8)
+        np.testing.assert_array_equal(gather(split).images[0, ..., 0], expected)
+    manifest = write_dataset(tmp_path / "data", opened, name="n", source=source)
+    assert manifest["bits"] == bits
+    said = ["16-bit images use 12 bits: 4095 becomes white, in all splits alike"]
+    assert manifest["warnings"] == (said if bits == 12 else [])
+
+
+def test_heic_is_named_with_the_cure(tmp_path):
+    for name in "abc":
+        write(tmp_path / name / "0.heic", b"\0\0\0\x18ftypheic\0\0\0\0mif1heic")
+    stream = open_source(DatasetOptions(source=str(tmp_path), ways=1)).splits["train"]
+    with pytest.raises(InputError, match=r"0\.heic \(HEIC\).*; convert HEIC to JPEG \(magick .*\), mend or remove"):
+        gather(stream)
+
+
+@pytest.fixture
+def _limit(monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100 * 100)
+
+
+@pytest.mark.usefixtures("_limit")
+def test_a_large_jpeg_is_judged_by_the_size_at_which_it_is_decoded(tmp_path):
+    large = Image.new("RGB", (400, 400), (200, 30, 60))
+    large.save(tmp_path / "large.jpg")
+    assert np.abs(read_image(tmp_path / "large.jpg", SIZE).astype(int) - (200, 30, 60)).max() <= 3
+    large.save(tmp_path / "progressive.jpg", progressive=True)  # needs memory for its whole size
+    large.save(tmp_path / "large.png")
+    for name in ("progressive.jpg", "large.png"):
+        with pytest.raises(UnreadableError, match="more than 0 million pixels"):
+            read_image(tmp_path / name, SIZE)
+    assert Image.MAX_IMAGE_PIXELS == 100 * 100
+
+
+@pytest.mark.usefixtures("_limit")
+def test_an_image_that_is_too_large_is_left_out_if_asked(tmp_path):
+    for name in "abc":
+        (tmp_path / name).mkdir()
+        Image.new("RGB", (20, 20)).save(tmp_path / name / "0.png")
+    Image.new("RGB", (400, 400)).save(tmp_path / "a" / "large.png")
+    opened = open_source(DatasetOptions(source=str(tmp_path), ways=1, skip_unreadable=True))
+    assert opened.warnings == ["left out, cannot be read: a/large.png (more than 0 million pixels)"]
+    assert sum(len(split.labels) for split in opened.splits.values()) == 3
