@@ -4,10 +4,11 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from metantk.options.base import Need, Options
+from metantk.options.base import Need
+from metantk.options.base import Options as Base
 
 
-class GradientsOptions(Options):
+class GradientsOptions(Base):
     """The labelled images of one batch."""
 
     sampling: Literal["episode", "batch"] = Field(
@@ -29,3 +30,6 @@ class GradientsOptions(Options):
         if self.sampling == "episode":
             return [Need("train", self.ways, self.images // self.ways)]
         return [Need("train", images=self.images)]
+
+
+Options = GradientsOptions

@@ -2,10 +2,11 @@
 
 from pydantic import Field, model_validator
 
-from metantk.options.base import Count, Options
+from metantk.options.base import Count
+from metantk.options.base import Options as Base
 
 
-class LinearRegionsOptions(Options):
+class LinearRegionsOptions(Base):
     """The count of ReLU patterns of the thin network (facts of TE-NAS, Definition 1)."""
 
     images: int = Field(3000, ge=2, description="inputs whose patterns are counted")
@@ -17,3 +18,6 @@ class LinearRegionsOptions(Options):
         if self.batches * 2 > self.images:
             raise ValueError(f"{self.images} images are too few for {self.batches} batches")
         return self
+
+
+Options = LinearRegionsOptions

@@ -4,10 +4,11 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from metantk.options.base import Count, Need, Options
+from metantk.options.base import Count, Need
+from metantk.options.base import Options as Base
 
 
-class MetaNtkOptions(Options):
+class MetaNtkOptions(Base):
     """The kernel of Eqs. 10-11 and the tasks on which it is computed."""
 
     kernel: Literal["maml", "anil"] = Field(
@@ -25,3 +26,6 @@ class MetaNtkOptions(Options):
     @property
     def needs(self) -> list[Need]:
         return [Need("train", self.ways, self.shots + self.queries)]
+
+
+Options = MetaNtkOptions

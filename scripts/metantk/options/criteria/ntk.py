@@ -2,10 +2,11 @@
 
 from pydantic import Field
 
-from metantk.options.base import Need, Options
+from metantk.options.base import Need
+from metantk.options.base import Options as Base
 
 
-class NtkOptions(Options):
+class NtkOptions(Base):
     """The supervised kernel of TE-NAS."""
 
     images: int = Field(30, ge=2, description="images per kernel")
@@ -13,3 +14,6 @@ class NtkOptions(Options):
     @property
     def needs(self) -> list[Need]:
         return [Need("train", images=self.images)]
+
+
+Options = NtkOptions

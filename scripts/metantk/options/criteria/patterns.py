@@ -2,10 +2,11 @@
 
 from pydantic import Field
 
-from metantk.options.base import Need, Options
+from metantk.options.base import Need
+from metantk.options.base import Options as Base
 
 
-class PatternsOptions(Options):
+class PatternsOptions(Base):
     """Images whose patterns are recorded in one pass."""
 
     images: int = Field(64, ge=2, description="images of NASWOT (published: 128)")
@@ -16,3 +17,6 @@ class PatternsOptions(Options):
     @property
     def needs(self) -> list[Need]:
         return [Need("train", images=self.images)]
+
+
+Options = PatternsOptions

@@ -2,10 +2,11 @@
 
 from pydantic import Field
 
-from metantk.options.base import Count, Need, Options
+from metantk.options.base import Count, Need
+from metantk.options.base import Options as Base
 
 
-class ShortTrainingOptions(Options):
+class ShortTrainingOptions(Base):
     """A short training of a narrow network, by plain classification, and its accuracy on validation episodes."""
 
     epochs: float = Field(2.0, gt=0, description="passes over the training split; parts of one count")
@@ -21,3 +22,6 @@ class ShortTrainingOptions(Options):
     @property
     def needs(self) -> list[Need]:
         return [Need("train", images=self.batch_size), Need("val", self.ways, self.shots + self.queries)]
+
+
+Options = ShortTrainingOptions
