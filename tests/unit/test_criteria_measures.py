@@ -313,13 +313,13 @@ def test_grasp_agrees_with_the_hessian(dtype):
     plain = MixedNetwork(network, plan.space, own, norm=batch_norm)
     value = nn.functional.cross_entropy(plain(images), labels)
     weights = list(plain.parameters())
-    gradients = torch.autograd.grad(value, weights, create_graph=True)
-    product = sum((gradient * gradient.detach()).sum() for gradient in gradients)
+    firsts = torch.autograd.grad(value, weights, create_graph=True)
+    product = sum((first * first.detach()).sum() for first in firsts)
     curved = torch.autograd.grad(product, weights)
     slow = -sum(float((weight * second).detach().sum()) for weight, second in zip(weights, curved, strict=True))
     batch = images.to(dtype), labels
     got = gradients.measure_grasp(alone(plain.to(dtype)), [batch], ["grasp"])["grasp"].values[0]
-    scale = sum(float(gradient.detach().square().sum()) for gradient in gradients)
+    scale = sum(float(first.detach().square().sum()) for first in firsts)
     assert got == pytest.approx(slow, abs=scale * (1e-7 if dtype == torch.float64 else 2e-2))
 
 

@@ -1,8 +1,8 @@
-"""Criteria of gradients of labelled images: of a batch's loss, of its Hessian, of single images' losses, of outputs.
+"""Criteria of gradients for labelled images: of a batch's loss, of single images' losses, of the outputs.
 
-Forward and backward passes hold all candidates of a chunk; the gradients of each candidate's weights follow layer by
-layer from what the layer got and gave. Networks have batch norm in training mode, as published; those of single
-images' losses have group norm, so that one pass holds each image as if it were alone.
+A forward and a backward pass hold all candidates of a chunk. The gradients of each candidate's weights follow layer
+by layer from the layer's input and the gradient of its output. Networks have batch norm in training mode, as
+published; those for single images have group norm, so that one pass holds each image as if it were alone.
 """
 
 import math
@@ -55,11 +55,11 @@ def family_of(
             outputs = options.ways if options.sampling == "episode" else context.classes
             network = build(context, draws, masks, outputs=outputs, norm=norm)
             drawn = [draw_labelled(context, options, draws.images, index) for index in range(batches)]
-            return (
-                network,
-                drawn[0][0],
-                lambda own, chunk: measure_networks(candidates_of(own, chunk), drawn, parts),
-            )
+
+            def measure_chunk(own: Supernet, chunk: Masks) -> dict[str, Measured]:
+                return measure_networks(candidates_of(own, chunk), drawn, parts)
+
+            return network, drawn[0][0], measure_chunk
 
         return measure_in_chunks(context, draws, masks, parts, prepare)
 
@@ -247,20 +247,21 @@ CRITERIA = {
     # Half the mean square of each channel's Σ z ∂L/∂z, times its weights (zero-cost-nas). Its value goes with the
     # inverse square of the number of images.
     "fisher": _criterion(LOSSES, "fisher", "Fisher", **LOGARITHMIC),
-    # ln of mean over standard deviation of two batches' gradients, summed by tensor. Each tensor adds at least about
-    # the logarithm of its size: close to a count of layers. Weights whose gradients nearly agree dominate, so that
-    # values of float32 are noisier than those of float64.
+    # ln of mean over standard deviation of two batches' gradients, summed by tensor. Each tensor adds at least
+    # about the logarithm of its size: close to a count of layers. Weights whose gradients nearly agree dominate,
+    # so that values of float32 are noisier than those of float64.
     "zico": _criterion(LOSSES, "zico", "ZiCo", change="difference"),
     # −Σ w (H g) over all weights (zero-cost-nas, whose sign is minus).
     "grasp": _criterion(HESSIAN, "grasp", "GraSP"),
     # Σ over weights of |Σ of the signs of the images' own gradients|.
     "gradsign": _criterion(SINGLE_IMAGES, "gradsign", "GradSign"),
-    # Mean of the Gram matrix of the images' loss gradients: KNAS as meant. It is the squared norm of the mean loss's
-    # gradient. The published program multiplies those of unrelated images.
+    # Mean of the Gram matrix of the images' loss gradients: KNAS as meant. It is the squared norm of the mean
+    # loss's gradient. The published program multiplies those of unrelated images.
     "knas": _criterion(SINGLE_IMAGES, "knas", "KNAS", **LOGARITHMIC),
     # How little the images' gradients resemble one another (nas-without-training, version 1). Never above minus the
     # number of images.
     "jacob_cov": _criterion(JACOBIANS, "jacob_cov", "jacob_cov", change="difference"),
-    # The same within classes. It grows with the size of the classes: episodes, whose classes are of one size, suit it.
+    # The same within classes. It grows with the size of the classes: episodes, whose classes are of one size, suit
+    # it.
     "epe_nas": _criterion(JACOBIANS, "epe_nas", "EPE-NAS"),
 }

@@ -1,9 +1,9 @@
 """What a configuration can name: the built-in kinds, and names that stand for a kind with options.
 
-Only the workflow reads this module: a stage knows the kinds that it was asked for and no others, so that adding one
-reruns nothing. To add a kind, write its module in metantk/backbones, searches or learners, its options in
-metantk/options, and one line in `ENTRIES`; to add a criterion, its entry in a module of metantk/criteria and one line
-in `CRITERION_ENTRIES`. A user's kind is named in the configuration by the path of its .py file.
+No stage imports this module: it knows the kinds that it was asked for and no others, so that adding one reruns
+nothing. A built-in backbone, search or learner is a module in its package, its options in metantk/options, and one
+line of `ENTRIES`; a criterion is an entry of `CRITERIA` in a module of metantk/criteria and one line of
+`CRITERION_ENTRIES`. A user-defined kind is named in the configuration by the path of its .py file.
 """
 
 import re

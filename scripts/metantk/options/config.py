@@ -93,7 +93,7 @@ CriteriaOptions = create_model(
     "CriteriaOptions",
     __base__=Options,
     __cls_kwargs__={"extra": "allow"},
-    __doc__="Options of the criteria of all searches; those of a user-defined criterion stand under its file's name.",
+    __doc__="Options of criteria, for all searches; those of a user-defined one stand under its file's name.",
     **{section: (options, options()) for section, options in catalogue.SECTIONS.items()},
 )
 

@@ -1,7 +1,7 @@
 """Modules by family and kind: built-in ones by name, a user's by the path of a file. Imports no torch.
 
-A kind is loaded only when it is asked for, so that a new one changes nothing for those that do not use it. A built-in
-criterion stands in a module with others, which the catalogue names.
+A kind is loaded only when it is asked for, so that a new one changes nothing for those that do not use it. Built-in
+criteria share modules, which the catalogue names.
 """
 
 import hashlib
