@@ -22,8 +22,8 @@ class CellsOptions(Base):
     channels: int = Field(ge=1, le=4096, description="Channels after the stem, which each reduction cell doubles")
     layout: Literal["few-shot", "metanas", "t-nas"] = Field(
         "few-shot",
-        description="Way of stacking cells: the paper's; MetaNAS's (a stem of three times the channels, which are "
-        "never doubled); or T-NAS's (behind two poolings a normal cell, and a reduction cell of twice the channels)",
+        description="Layout of the stack: the paper's; MetaNAS's (a stem of three times the channels, which are "
+        "never doubled); or T-NAS's (two poolings, a normal cell, and a reduction cell of twice the channels)",
     )
 
     @model_validator(mode="after")
