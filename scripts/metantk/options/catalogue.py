@@ -9,6 +9,7 @@ line of `ENTRIES`; a criterion is an entry of `CRITERIA` in a module of metantk/
 import re
 from typing import Literal, NamedTuple
 
+from metantk.options.base import Options
 from metantk.runtime import plugins
 
 
@@ -241,10 +242,16 @@ CRITERION_ENTRIES: dict[str, CriterionEntry] = {
 }
 
 FAMILIES = {name: entry.family for name, entry in CRITERION_ENTRIES.items()}
-KINDS = {
-    family: {name.replace("_", "-"): options for name, options in plugins.options_by_module(family).items()}
-    for family in ENTRIES
-}
+
+
+def _options_by_kind(family: str) -> dict[str, type[Options]]:
+    """The kinds of a family, in the order of the names that stand for them, then those without a name."""
+    options = {name.replace("_", "-"): found for name, found in plugins.options_by_module(family).items()}
+    with_names = [entry.options["kind"] for entry in ENTRIES[family].values()]
+    return {kind: options[kind] for kind in [*with_names, *options]}
+
+
+KINDS = {family: _options_by_kind(family) for family in ENTRIES}
 NAMED = {family: {name: entry.options for name, entry in entries.items()} for family, entries in ENTRIES.items()}
 TITLES = {
     family: {name: entry.title for name, entry in entries.items() if entry.title is not None}
