@@ -13,11 +13,11 @@ class GradientsOptions(Base):
 
     sampling: Literal["episode", "batch"] = Field(
         "episode",
-        description="`episode`: the batch is a few-shot task, with as many images of each of its classes and a "
-        "head of as many outputs; `batch`: images of all training classes, as published",
+        description="Way of sampling a batch: `episode`, a few-shot task of equally many images per class, for a "
+        "head with an output per class of the task; or `batch`, images of all training classes, as published",
     )
-    ways: int = Field(5, ge=2, description="classes of an episode")
-    images: int = Field(60, ge=2, description="images per batch (published: 64)")
+    ways: int = Field(5, ge=2, description="Number of classes of an episode")
+    images: int = Field(60, ge=2, description="Number of images per batch (published: 64)")
 
     @model_validator(mode="after")
     def _classes_have_as_many_images(self) -> "GradientsOptions":

@@ -9,7 +9,7 @@ from metantk.options.base import Options as Base
 class NtkOptions(Base):
     """The supervised kernel of TE-NAS."""
 
-    images: int = Field(30, ge=2, description="images per kernel")
+    images: int = Field(30, ge=2, description="Number of images per kernel")
 
     @property
     def needs(self) -> list[Need]:
