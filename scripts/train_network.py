@@ -199,7 +199,7 @@ def _save_memory(trainer: Trainer) -> None:
         InputError: that was done already.
     """
     network = trainer.learner.network
-    if network.recompute:
+    if getattr(network, "recompute", True):  # already, or a network that cannot
         raise InputError("training: out of GPU memory: use a smaller batch, fewer channels or a larger GPU")
     network.recompute = True
     log.warning("out of GPU memory: from here on activations are computed twice instead of kept; results stay")

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from metantk.criteria import formulas, grasp, jacobian, loss, per_image, synaptic
+from metantk.criteria import formulas, gradients, synaptic
 from metantk.criteria.networks import Networks, alone, backward, forward, weight_gradients
 from metantk.criteria.patterns import Agreements, Columns
 from metantk.criteria.zen import Variances
@@ -123,6 +123,10 @@ class Case:
         self.is_plain = path.stem.startswith("plain")
         self.count = 1 if self.is_plain else len(self.data["masks"][candidates])
 
+    @property
+    def batch(self) -> tuple[Tensor, Tensor]:
+        return self.images, self.labels
+
     def tensor(self, name: str) -> Tensor:
         return torch.from_numpy(self.data[name])
 
@@ -169,22 +173,23 @@ every_case = pytest.mark.parametrize("case", list(cases()))
 
 @every_case
 def test_criteria_of_the_loss(case):
-    batches = [(case.images, case.labels), (case.images2, case.labels2)]
-    case.agrees(loss.measure_networks(case.networks(), batches, LOSS), *LOSS)
+    batches = [case.batch, (case.images2, case.labels2)]
+    case.agrees(gradients.measure_losses(case.networks(), batches, LOSS), *LOSS)
 
 
 @every_case
 def test_grasp_without_second_derivatives_and_weights_stay(case):
     network = case.network()
     before = [parameter.detach().clone() for parameter in network.parameters()]
-    case.agrees(grasp.measure_networks(case.of(network), case.images, case.labels), "grasp")
+    case.agrees(gradients.measure_grasp(case.of(network), [case.batch], ["grasp"]), "grasp")
     assert all(map(torch.equal, before, network.parameters()))
 
 
 @every_case
 def test_criteria_of_single_images(case):
     """Each image alone has the statistics of a norm per image and channel."""
-    measured = per_image.measure_networks(case.networks("group"), case.images, case.labels, ("gradsign", "knas"))
+    parts = ("gradsign", "knas")
+    measured = gradients.measure_single_images(case.networks("group"), [case.batch], parts)
     np.testing.assert_array_equal(measured["gradsign"].values, case.value("gradsign"))
     np.testing.assert_allclose(measured["knas"].values, case.value("knas_mgm_loss"), rtol=1e-8)
 
@@ -192,7 +197,7 @@ def test_criteria_of_single_images(case):
 @every_case
 def test_criteria_of_the_jacobian(case):
     parts = ("jacob_cov", "epe_nas")
-    case.agrees(jacobian.measure_networks(case.networks(), case.images, case.labels, parts), *parts)
+    case.agrees(gradients.measure_jacobians(case.networks(), [case.batch], parts), *parts)
 
 
 @every_case

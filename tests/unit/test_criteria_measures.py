@@ -1,5 +1,6 @@
 """Every criterion of many candidates at once, against one plain network at a time, in float64."""
 
+import importlib
 import math
 
 import numpy as np
@@ -10,7 +11,7 @@ from small_search import SECTIONS, make_plan
 from torch import nn
 
 from metantk.backbones.counting import count_macs, count_parameters
-from metantk.criteria import chunks, formulas, grasp, inputs, jacobian, loss, ntk, per_image, synaptic
+from metantk.criteria import chunks, formulas, gradients, inputs, ntk, synaptic
 from metantk.criteria.base import (
     CostMeter,
     Criterion,
@@ -27,7 +28,7 @@ from metantk.options.base import parse
 from metantk.options.criteria.gradients import GradientsOptions
 from metantk.runtime import plugins
 from metantk.runtime.devices import generator
-from metantk.runtime.files import InputError
+from metantk.runtime.files import SCRIPTS, InputError
 from metantk.space.genotype import CELL_TYPES, SPACES
 from metantk.space.supernet import Supernet, full_masks, initialise
 
@@ -99,13 +100,14 @@ def slow_values(plan, masks, index):
 
     ways, classes = options["gradients"].ways, context.classes
     batches = [inputs.draw_labelled(context, options["gradients"], (4,), batch) for batch in (0, 1)]
-    measured = loss.measure_networks(alone(plain(ways, batch_norm)), batches, LOSS)
-    measured |= grasp.measure_networks(alone(plain(ways, batch_norm)), *batches[0])
-    for module, norm, parts in (
-        (jacobian, batch_norm, ("jacob_cov", "epe_nas")),
-        (per_image, group_norm, ("gradsign", "knas")),
+    measured = {}
+    for measure, norm, used, parts in (
+        (gradients.measure_losses, batch_norm, batches, LOSS),
+        (gradients.measure_grasp, batch_norm, batches[:1], ("grasp",)),
+        (gradients.measure_jacobians, batch_norm, batches[:1], ("jacob_cov", "epe_nas")),
+        (gradients.measure_single_images, group_norm, batches[:1], ("gradsign", "knas")),
     ):
-        measured |= module.measure_networks(alone(plain(ways, norm)), *batches[0], parts)
+        measured |= measure(alone(plain(ways, norm)), used, parts)
     positive = plain(classes, identity)
     for parameter in positive.parameters():
         parameter.data.abs_()
@@ -121,7 +123,7 @@ def slow_values(plan, masks, index):
 
     thick = plain(classes, batch_norm, "normal")
     noise = torch.randn(2, options["zen"].images, 3, 8, 8, generator=generator("noise", 4)).double()
-    moved = noise[0] + options["zen"].step * noise[1]
+    moved = noise[0] + options["zen"].noise_scale * noise[1]
     variances = [x.var((0, 2, 3), correction=0) for x in record(thick, nn.BatchNorm2d, noise[0], inputs=True)]
     maps = [record(thick, nn.ReLU, x, inputs=False)[-1] for x in (noise[0], moved)]
     values["zen"] = formulas.zen(*maps, variances)
@@ -264,7 +266,7 @@ def test_time_within_is_charged_by_that_alone(monkeypatch):
     assert meter.operations == {"a": 0, "b": 5}
 
 
-def test_a_strangers_criterion_is_timed():
+def test_a_user_defined_criterion_is_timed():
     measure = lambda context, options, draws, masks: Measured(np.array([1.0]), 7)  # noqa: E731
     own = Criterion(measure, larger_is_better=True, title="x")
     found = measure_all({"own": own}, make_plan().context, {}, DRAWS, architectures(SPACES["few-shot"], 1))["own"]
@@ -311,12 +313,13 @@ def test_grasp_agrees_with_the_hessian(dtype):
     plain = MixedNetwork(network, plan.space, own, norm=batch_norm)
     value = nn.functional.cross_entropy(plain(images), labels)
     weights = list(plain.parameters())
-    gradients = torch.autograd.grad(value, weights, create_graph=True)
-    product = sum((gradient * gradient.detach()).sum() for gradient in gradients)
+    firsts = torch.autograd.grad(value, weights, create_graph=True)
+    product = sum((first * first.detach()).sum() for first in firsts)
     curved = torch.autograd.grad(product, weights)
     slow = -sum(float((weight * second).detach().sum()) for weight, second in zip(weights, curved, strict=True))
-    got = grasp.measure_networks(alone(plain.to(dtype)), images.to(dtype), labels)["grasp"].values[0]
-    scale = sum(float(gradient.detach().square().sum()) for gradient in gradients)
+    batch = images.to(dtype), labels
+    got = gradients.measure_grasp(alone(plain.to(dtype)), [batch], ["grasp"])["grasp"].values[0]
+    scale = sum(float(first.detach().square().sum()) for first in firsts)
     assert got == pytest.approx(slow, abs=scale * (1e-7 if dtype == torch.float64 else 2e-2))
 
 
@@ -359,7 +362,15 @@ def test_batches_have_an_output_per_class_and_values_of_their_own():
     assert values[0] != values[1]
 
 
+def families_in_modules():
+    """The module of each criterion."""
+    for path in sorted((SCRIPTS / "metantk" / "criteria").glob("[!_]*.py")):
+        module = importlib.import_module(f"metantk.criteria.{path.stem}")
+        yield from ((name, path.stem) for name in getattr(module, "CRITERIA", {}))
+
+
 def test_the_catalogue_is_the_criteria_that_there_are():
+    assert sorted(families_in_modules()) == sorted(catalogue.FAMILIES.items())
     assert sorted(ALL) == plugins.kinds("criteria")
     titles = set()
     for name, section in catalogue.CRITERIA.items():
@@ -369,6 +380,8 @@ def test_the_catalogue_is_the_criteria_that_there_are():
         # The logarithm of a change needs an axis of logarithms, and a score that is one already takes differences.
         assert criterion.change != "logarithm" or criterion.logarithmic, name
         assert criterion.change != "difference" or not criterion.logarithmic, name
+        assert criterion.larger_is_better == (catalogue.CRITERION_ENTRIES[name].better == "higher"), name
+        assert catalogue.CRITERION_ENTRIES[name].what, name
         titles.add(criterion.title)
     assert len(titles) == len(ALL)
     assert {name for name in ALL if not load_criterion(name).larger_is_better} == {

@@ -52,7 +52,7 @@ def test_modules_of_kinds_are_those_that_were_asked_for():
         f"metantk/criteria/{name}.py"
         for name in (
             *("__init__", "base", "chunks", "inputs", "formulas", "networks"),
-            *("gram", "meta_ntk", "meta_ntk_condition", "linear_regions"),
+            *("gram", "meta_ntk", "linear_regions"),
         )
     }
     random = names(*files_of("search_architecture.py", "searches", "random"))

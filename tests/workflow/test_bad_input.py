@@ -215,7 +215,7 @@ def test_bad_options(refuse, tmp_path, search, named):
     ("criterion", "criteria_options", "named"),
     [
         ("nosuch", {}, ["criteria: unknown kind 'nosuch'", "linear_regions, logsynflow, meta_ntk_condition"]),
-        ("images", {}, ["criteria: images", "CRITERION"]),
+        ("inputs", {}, ["criteria: unknown kind 'inputs'"]),
         ("linear_regions", {"linear_regions": {"tuna": 20}}, ["criteria.linear_regions", "unknown key 'tuna'"]),
         ("linear_regions", {"linear_regions": {"crop_size": 20}}, ["crop_size"]),
         ("linear_regions", {"linear_regions": {"images": 3, "batches": 5}}, ["batches"]),

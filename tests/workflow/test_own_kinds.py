@@ -39,7 +39,7 @@ class Network(nn.Module):
     def __init__(self, width, outputs):
         super().__init__()
         self.conv, self.norm = nn.Conv2d(3, width, 3), nn.BatchNorm2d(width)
-        self.head, self.feature_dim, self.recompute = nn.Linear(width, outputs), width, False
+        self.head, self.feature_dim = nn.Linear(width, outputs), width
 
     def features(self, images, drop=None):
         return self.norm(self.conv(images)).relu().mean((2, 3))

@@ -100,8 +100,7 @@ BEHIND = {
     ): "metantk/options/searches/bayesian_optimisation.py metantk/results/records.py metantk/results/tables.py",
     (*SEARCHES, "aggregate", *FIGURES): "metantk/options/searches/__init__.py",
     ("metantk",): """
-        metantk/criteria/gram.py metantk/criteria/meta_ntk.py metantk/criteria/meta_ntk_condition.py
-        metantk/options/criteria/meta_ntk.py
+        metantk/criteria/gram.py metantk/criteria/meta_ntk.py metantk/options/criteria/meta_ntk.py
     """,
     ("random",): "metantk/searches/sample.py metantk/options/searches/sample.py",
     ("fixed",): "metantk/searches/fixed.py metantk/options/searches/fixed.py",
@@ -267,7 +266,7 @@ def edit_code(house, *files):
         ("metantk/searches/base.py", jobs_from("search_architecture")),
         ("metantk/searches/prune.py", jobs_from("search_architecture", ONLY_PRUNED)),
         ("metantk/searches/sample.py", jobs_from("search_architecture", chains(["random"], conv4=False))),
-        ("metantk/criteria/meta_ntk_condition.py", jobs_from("search_architecture", ONLY_METANTK)),
+        ("metantk/criteria/meta_ntk.py", jobs_from("search_architecture", ONLY_METANTK)),
         ("metantk/options/criteria/meta_ntk.py", jobs_from("search_architecture", ONLY_METANTK)),
         ("metantk/kernels.py", jobs_from("search_architecture", ONLY_PRUNED) | THEORY),
         ("metantk/backbones/conv4.py", jobs_from("train_network", chains([]))),
@@ -297,7 +296,7 @@ def test_code_that_no_job_uses_reruns_nothing(finished):
     unused = files - used
     for family in (
         "backbones/resnet12",
-        "criteria/ntk_condition",
+        "criteria/ntk",
         "searches/given",
         "learners/maml",
         "options/config",
@@ -315,18 +314,19 @@ def add_kind(house, family, name, like):
         (folder / f"{name}.py").write_text(
             source.replace(f"{family}.{like}", f"{family}.{name}").replace(f'"{like}"', f'"{name}"')
         )
-    add_lines(
-        house,
-        f"from metantk.options.{family}.{name} import Options as New{family}",
-        f'KINDS["{family}"]["{name}"] = New{family}',
-        f'NAMED["{family}"]["{name}"] = {{"kind": "{name}"}}',
-        f'TITLES.setdefault("{family}", {{}})["{name}"] = "New"',
-    )
+    add_entry(house, f'"{family}": {{', f'"{name}": Entry({{"kind": "{name}"}}, "new", "New"),')
 
 
-def add_lines(house, *lines):
+def add_entry(house, table, line):
+    """Add a line to a table of the catalogue."""
+    edit_catalogue(house, table, f"{table}\n{line}")
+
+
+def edit_catalogue(house, old, new):
     catalogue = house.path / "scripts" / "metantk" / "options" / "catalogue.py"
-    catalogue.write_text("\n".join([catalogue.read_text(), *lines, ""]))
+    text = catalogue.read_text()
+    assert text.count(old) == 1
+    catalogue.write_text(text.replace(old, new))
 
 
 def test_what_is_added_reruns_nothing_that_is_finished(finished):
@@ -335,14 +335,12 @@ def test_what_is_added_reruns_nothing_that_is_finished(finished):
     add_kind(finished, "backbones", "newnet", like="conv4")
     add_kind(finished, "searches", "newsearch", like="sample")
     add_kind(finished, "learners", "newlearner", like="rfs")
-    criterion = (library / "criteria" / "ntk_condition.py").read_text()
-    (library / "criteria" / "newcriterion.py").write_text(criterion)
-    add_lines(
-        finished,
-        'CRITERIA["newcriterion"] = "ntk"',
-        'NAMED["searches"]["by-new"] = {"kind": "prune", "criteria": ["newcriterion"]}',
-    )
-    (library / "figures" / "new.py").write_text("drawn = 1\n")
+    criterion = (library / "criteria" / "counts.py").read_text()
+    (library / "criteria" / "new.py").write_text(criterion.replace('    "layers": c', '    "newcriterion": c'))
+    add_entry(finished, "dict[str, CriterionEntry] = {", '"newcriterion": CriterionEntry("new", "x"),')
+    by_new = '"by-new": Entry({"kind": "prune", "criteria": ["newcriterion"]}, "new"),'
+    add_entry(finished, '"searches": {', by_new)
+    (library / "results" / "figures" / "new.py").write_text("drawn = 1\n")
     assert finished.planned("all", "theory") == set()
     configuration = finished.configuration
     configuration["rows"] += [
@@ -356,7 +354,7 @@ def test_what_is_added_reruns_nothing_that_is_finished(finished):
 
 
 def test_another_title_redraws_tables_and_figures_only(finished):
-    add_lines(finished, 'TITLES["searches"]["metantk"] = "Another title"')
+    edit_catalogue(finished, '"MetaNTK-NAS",', '"Another title",')
     assert finished.planned("all", "theory") == TABLES | {f"draw_searches figures/{CELLS}/metantk"}
 
 

@@ -1,9 +1,9 @@
 """Networks that turn images into features, each kind in a module of its own.
 
 Each is an `nn.Module` with `features(images, drop=None)`, a linear `head`, `forward` = the head's outputs on the
-features, `feature_dim`, `recompute` (keep no activations for the backward pass, compute them again), and
-`initialise_(generator)`. A kind's module has `build(architecture, outputs)` and, free of torch, the classes
-`Architecture` (what builds the network) and `Options` (what a configuration says of it).
+features, `feature_dim`, and `initialise_(generator)`. One that can save memory has `recompute`: whether a backward
+pass computes activations again, which then are not kept. A kind's module has `build(architecture, outputs)` and,
+free of torch, the classes `Options` (what a configuration says) and `Architecture` (all that builds the network).
 """
 
 from types import ModuleType

@@ -19,7 +19,6 @@ class Network(nn.Module):
         super().__init__()
         self.mixed = mixed
         self.feature_dim = mixed.feature_dim
-        self.recompute = False
 
     @property
     def head(self) -> nn.Linear:

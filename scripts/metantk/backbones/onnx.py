@@ -37,7 +37,6 @@ class Network(nn.Module):
         self.register_buffer("file", torch.zeros(architecture["file_bytes"], dtype=torch.uint8))
         self.feature_dim = architecture["feature_dim"]
         self.head = nn.Linear(self.feature_dim, outputs)
-        self.recompute = False
         self.numbers_in_file = 0
         self._graph: Graph | None = None
 

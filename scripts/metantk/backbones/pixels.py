@@ -16,7 +16,6 @@ class Network(nn.Module):
         super().__init__()
         self.feature_dim = 3 * image_size**2
         self.head = nn.Linear(self.feature_dim, outputs)
-        self.recompute = False
 
     def features(self, images: Tensor, drop: Drop | None = None) -> Tensor:
         """`(images, 3, height, width)` to `(images, feature_dim)`."""

@@ -49,7 +49,6 @@ class Network(nn.Module):
         self.statistics = {"mean": list(about["mean"]), "std": list(about["std"])}
         self.feature_dim = getattr(self.body, "head_hidden_size", self.body.num_features)
         self.head = nn.Linear(self.feature_dim, outputs)
-        self.recompute = False
         self.initial_weights: dict | None = None
 
     def features(self, images: Tensor, drop: Drop | None = None) -> Tensor:

@@ -1,8 +1,8 @@
-"""What a criterion is, and what it is given: many untrained candidates, which share the draws behind a key.
+"""What a criterion is, and what it is given: many untrained candidates, which share the random draws behind a key.
 
-Each criterion is a module of this package, named as the criterion, or a .py file of one's own, that holds
-`CRITERION`. It measures the masks of many candidates at once and returns one value per candidate. Equal draws give
-equal weights and images.
+Built-in criteria stand in modules of this package, several that share their expensive part in one, each with a dict
+`CRITERIA` by name; a user's .py file holds one, `CRITERION`. A criterion measures the masks of many candidates at
+once and returns one value per candidate. Equal keys give equal weights and images.
 """
 
 import math
@@ -145,7 +145,7 @@ class CostMeter:
         }
 
 
-# Measures several criteria that share their expensive part: `(setting, options, draws, masks, parts)`.
+# Measures several criteria that share their expensive part: `(context, options, draws, masks, parts)`.
 Family = Callable[[MeasurementContext, Options | None, RandomKeys, Masks, Sequence[str]], dict[str, Measured]]
 
 
@@ -153,13 +153,13 @@ class Criterion(NamedTuple):
     """A measure, which way is better, and how it is compared and shown.
 
     Attributes:
-        measure: of many candidates at once: `(setting, options, draws, masks)`; `options` are of the class below.
+        measure: of many candidates at once: `(context, options, draws, masks)`; `options` are of the class below.
         larger_is_better: whether the search keeps what makes the value large (regions) or small (conditions).
         title: its name on an axis; a line break where it is long.
         change: how the value u of a network and p of the pruned one are compared: "relative", (u - p) / |u|;
             "difference", u - p, for scores that are logarithms already; "logarithm", ln u - ln p.
         logarithmic: whether its axis is.
-        section: of the configuration's `criteria`, where its options stand; none where it has no options.
+        section: of the configuration's `criteria`, where its options stand; by default named as the module.
         options: the class of its options.
         weights_per_candidate: whether the published program draws the weights for each candidate anew, where
             for other criteria it keeps them for a round.
@@ -208,13 +208,18 @@ class Criterion(NamedTuple):
         }
 
 
-def criterion_of(family: Family, part: str, **facts) -> Criterion:
-    """A criterion that a family measures; `facts` are the other attributes of `Criterion`."""
+LOGARITHMIC = {"change": "logarithm", "logarithmic": True}  # of a positive score that varies by factors
+
+
+def criterion_of(
+    family: Family, part: str, *, title: str, larger_is_better: bool = True, **attributes: object
+) -> Criterion:
+    """A criterion that a family measures as its `part`; `attributes` are the others of `Criterion`."""
 
     def measure(context: MeasurementContext, options: Options | None, draws: RandomKeys, masks: Masks) -> Measured:
         return criterion.settled(family(context, options, draws, masks, [part])[part])
 
-    criterion = Criterion(measure, family=(family, part), **facts)
+    criterion = Criterion(measure, larger_is_better, title, family=(family, part), **attributes)
     return criterion
 
 
@@ -229,7 +234,7 @@ def measure_all(
 
     Args:
         criteria: by name.
-        settings: each criterion's own options, by name.
+        criteria_options: each criterion's own options, by name.
 
     Returns:
         By name, in the same order; values, and costs as if each were measured alone.
@@ -255,16 +260,19 @@ def measure_all(
 
 
 def load_criterion(name: str) -> Criterion:
-    """The built-in criterion of that name, or the one in a .py file, whose section is named as the file.
+    """The built-in criterion of that name, or the one in a .py file.
 
     Raises:
         InputError: there is none, or a file is named as a built-in one.
     """
-    if name.endswith(".py") and Path(name).stem in plugins.kinds("criteria"):
-        raise InputError(f"criteria: {name}: {Path(name).stem} is built in; choose another name for the file")
-    criterion = plugins.load_whole("criteria", name).CRITERION
-    own_section = Path(name).stem if criterion.options else None
-    return criterion._replace(section=criterion.section or own_section)
+    if name.endswith(".py"):
+        if Path(name).stem in plugins.kinds("criteria"):
+            raise InputError(f"criteria: {name}: {Path(name).stem} is built in; choose another name for the file")
+        criterion = plugins.load_whole("criteria", name).CRITERION
+    else:
+        criterion = plugins.load("criteria", name).CRITERIA[name]
+    section = criterion.section or plugins.module_file("criteria", name).stem
+    return criterion._replace(section=section if criterion.options else None)
 
 
 def options_of(criterion: Criterion, criteria_options: dict[str, dict]) -> Options | None:

@@ -8,7 +8,7 @@ import copy
 import logging
 import math
 import queue
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
@@ -26,6 +26,7 @@ from metantk.space.supernet import Supernet, initialise
 
 log = logging.getLogger("metantk")
 T = TypeVar("T")
+MeasureChunk = Callable[[Supernet, Masks], dict[str, Measured]]
 
 # The images of a chunk of candidates, as numbers after the stem, stay near a CPU's caches.
 CHUNK_NUMBERS = 2**19
@@ -69,7 +70,7 @@ def build(
     Args:
         outputs: of the head; None for no head.
         norm: see `metantk.space.supernet.Norms`.
-        dtype, initialisation: those of the setting if left out.
+        dtype, initialisation: those of the context if left out.
     """
     kinds = cell_types(context.cells)
     network = Supernet(context.operations, union(masks), kinds, context.channels, outputs=outputs, norm=norm)
@@ -115,15 +116,33 @@ def over_candidates(
     return results
 
 
-def join(meter: CostMeter, chunks: list[dict[str, Measured]]) -> dict[str, Measured]:
-    """Values of all chunks one after the other, costs added up, with what `bill` says for all of them."""
+def measure_in_chunks(
+    context: MeasurementContext,
+    draws: RandomKeys,
+    masks: Masks,
+    parts: Sequence[str],
+    prepare: Callable[[], tuple[Supernet, Tensor, MeasureChunk]],
+) -> dict[str, Measured]:
+    """Measure all candidates by several criteria that share their networks and images.
+
+    Args:
+        prepare: makes the network, the images that go through at once, and what measures a chunk of candidates; its
+            time is charged to all parts.
+
+    Returns:
+        By part, the values of all chunks one after the other, and their costs added up.
+    """
+    meter = CostMeter(parts)
+    with meter.of():
+        network, images, measure = prepare()
+    chunks = over_candidates(context, draws, network, masks, images, measure)
     return {
         part: Measured(
             np.concatenate([chunk[part].values for chunk in chunks]),
-            meter.operations[part] + sum(chunk[part].operations for chunk in chunks),
+            sum(chunk[part].operations for chunk in chunks),
             meter.seconds[part] + sum(chunk[part].seconds for chunk in chunks),
         )
-        for part in meter.seconds
+        for part in parts
     }
 
 

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 import torch
 
 from metantk.criteria.base import (
+    LOGARITHMIC,
     CostMeter,
-    Criterion,
     Masks,
     Measured,
     MeasurementContext,
@@ -20,11 +20,6 @@ from metantk.criteria.base import (
 from metantk.criteria.chunks import union
 from metantk.space.genotype import cell_types
 from metantk.space.supernet import Layer, Supernet, full_masks
-
-
-def count_criterion(part: str, **facts) -> Criterion:
-    """A criterion of `measure`."""
-    return criterion_of(measure, part, larger_is_better=True, **facts)
 
 
 def measure(
@@ -60,3 +55,12 @@ def multiply_accumulates(network: Supernet, layers: list[Layer], image_size: int
     for hook in hooks:
         hook.remove()
     return [layer.module.weight.numel() / layer.copies * pixels[layer.shown] for layer in layers]
+
+
+CRITERIA = {
+    "parameters": criterion_of(measure, "parameters", title="parameters", **LOGARITHMIC),
+    "multiply_accumulates": criterion_of(
+        measure, "multiply_accumulates", title="multiply-\naccumulates", **LOGARITHMIC
+    ),
+    "layers": criterion_of(measure, "layers", title="layers"),  # weight tensors (VKDNW)
+}

@@ -82,11 +82,12 @@ def regions_of_candidates(network: Supernet, batches: list[Tensor], masks: dict[
     return np.array([len(np.unique(as_bytes(rows))) for rows in patterns])
 
 
-CRITERION = Criterion(
-    measure,
-    larger_is_better=True,
-    title="linear regions",
-    section="linear_regions",
-    options=LinearRegionsOptions,
-    weights_per_candidate=True,
-)
+CRITERIA = {
+    "linear_regions": Criterion(
+        measure,
+        larger_is_better=True,
+        title="linear regions",
+        options=LinearRegionsOptions,
+        weights_per_candidate=True,
+    )
+}

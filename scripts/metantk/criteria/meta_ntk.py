@@ -6,17 +6,12 @@ Norms are group norms, so that images do not mix.
 
 from collections.abc import Sequence
 
-from metantk.criteria.base import CostMeter, Criterion, Masks, Measured, MeasurementContext, RandomKeys
+from metantk.criteria.base import CostMeter, Masks, Measured, MeasurementContext, RandomKeys
 from metantk.criteria.chunks import kernels_of_candidates
-from metantk.criteria.gram import summarise, summary_criterion
+from metantk.criteria.gram import summarise, summary_criteria
 from metantk.criteria.inputs import draw_tasks
 from metantk.kernels import meta_ntk
 from metantk.options.criteria.meta_ntk import MetaNtkOptions
-
-
-def meta_ntk_criterion(summary: str) -> Criterion:
-    """A summary of the MetaNTK."""
-    return summary_criterion(measure, summary, kernel="MetaNTK", section="meta_ntk", options=MetaNtkOptions)
 
 
 def measure(
@@ -37,3 +32,6 @@ def measure(
         )
     meter.count(kernels.operations)
     return summarise(meter, adapted)
+
+
+CRITERIA = summary_criteria(measure, "meta_ntk", kernel="MetaNTK", options=MetaNtkOptions)

@@ -5,16 +5,11 @@ An output per class, images of any class. Norms are group norms, so that images 
 
 from collections.abc import Sequence
 
-from metantk.criteria.base import CostMeter, Criterion, Masks, Measured, MeasurementContext, RandomKeys
+from metantk.criteria.base import CostMeter, Masks, Measured, MeasurementContext, RandomKeys
 from metantk.criteria.chunks import kernels_of_candidates
-from metantk.criteria.gram import summarise, summary_criterion
+from metantk.criteria.gram import summarise, summary_criteria
 from metantk.criteria.inputs import draw_batch
 from metantk.options.criteria.ntk import NtkOptions
-
-
-def ntk_criterion(summary: str) -> Criterion:
-    """A summary of the supervised network's NTK."""
-    return summary_criterion(measure, summary, kernel="NTK", section="ntk", options=NtkOptions)
 
 
 def measure(
@@ -26,3 +21,6 @@ def measure(
         kernels = kernels_of_candidates(context, draws, masks, images, outputs=context.classes)
     meter.count(kernels.operations)
     return summarise(meter, kernels.ntk)
+
+
+CRITERIA = summary_criteria(measure, "ntk", kernel="NTK", options=NtkOptions)

@@ -9,26 +9,13 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from metantk.criteria.base import (
-    CostMeter,
-    Criterion,
-    Masks,
-    Measured,
-    MeasurementContext,
-    RandomKeys,
-    criterion_of,
-)
-from metantk.criteria.chunks import build, join, over_candidates
+from metantk.criteria.base import CostMeter, Masks, Measured, MeasurementContext, RandomKeys, criterion_of
+from metantk.criteria.chunks import MeasureChunk, build, measure_in_chunks
 from metantk.criteria.formulas import log_determinants
 from metantk.criteria.inputs import draw_batch
 from metantk.criteria.networks import operations_of
 from metantk.options.criteria.patterns import PatternsOptions
 from metantk.space.supernet import Supernet
-
-
-def patterns_criterion(part: str, **facts) -> Criterion:
-    """A criterion of `measure_chunk`."""
-    return criterion_of(measure, part, larger_is_better=True, section="patterns", options=PatternsOptions, **facts)
 
 
 class Agreements:
@@ -81,19 +68,12 @@ class Columns:
 def measure(
     context: MeasurementContext, options: PatternsOptions, draws: RandomKeys, masks: Masks, parts: Sequence[str]
 ) -> dict[str, Measured]:
-    meter = CostMeter(parts)
-    with meter.of():
+    def prepare() -> tuple[Supernet, Tensor, MeasureChunk]:
         network = build(context, draws, masks, outputs=None, norm="batch")
         images = draw_batch(context, options.images, draws.images, "patterns")
-    chunks = over_candidates(
-        context,
-        draws,
-        network,
-        masks,
-        images,
-        lambda own, chunk: measure_chunk(own, images, chunk, parts, options.swap_images),
-    )
-    return join(meter, chunks)
+        return network, images, lambda own, chunk: measure_chunk(own, images, chunk, parts, options.swap_images)
+
+    return measure_in_chunks(context, draws, masks, parts, prepare)
 
 
 @torch.no_grad()
@@ -124,3 +104,11 @@ def measure_chunk(
         with meter.of("swap"):
             values["swap"] = columns.count(count)
     return meter.measured(values)
+
+
+CRITERIA = {
+    # Grows with the number of units. Minus infinity where two images agree in all units.
+    "naswot": criterion_of(measure, "naswot", title="NASWOT", change="difference", options=PatternsOptions),
+    # The published program takes the mean of 32 draws of weights.
+    "swap": criterion_of(measure, "swap", title="SWAP", options=PatternsOptions),
+}

@@ -132,11 +132,12 @@ def _features(network: nn.Module, context: MeasurementContext) -> Tensor:
     return torch.cat(parts)
 
 
-CRITERION = Criterion(
-    measure,
-    larger_is_better=True,
-    title="validation accuracy (%)\nafter short training",
-    change="difference",
-    section="short_training",
-    options=ShortTrainingOptions,
-)
+CRITERIA = {
+    "short_training": Criterion(
+        measure,
+        larger_is_better=True,
+        title="validation accuracy (%)\nafter short training",
+        change="difference",
+        options=ShortTrainingOptions,
+    )
+}

@@ -9,39 +9,36 @@ import torch
 from torch import Tensor
 
 from metantk.criteria.base import (
+    LOGARITHMIC,
     CostMeter,
-    Criterion,
     Masks,
     Measured,
     MeasurementContext,
     RandomKeys,
     criterion_of,
 )
-from metantk.criteria.chunks import build, join, over_candidates
+from metantk.criteria.chunks import MeasureChunk, build, measure_in_chunks
 from metantk.criteria.networks import Networks, Seen, backward, candidates_of, forward, weight_gradients
-
-
-def synaptic_criterion(part: str, **facts) -> Criterion:
-    """A criterion of `measure_networks`."""
-    return criterion_of(measure, part, larger_is_better=True, change="logarithm", logarithmic=True, **facts)
+from metantk.space.supernet import Supernet
 
 
 def measure(
     context: MeasurementContext, options: None, draws: RandomKeys, masks: Masks, parts: Sequence[str]
 ) -> dict[str, Measured]:
-    meter = CostMeter(parts)
-    with meter.of():
+    def prepare() -> tuple[Supernet, Tensor, MeasureChunk]:
         network = build(context, draws, masks, outputs=context.classes, norm="none", dtype=torch.float64)
         size = context.image_size
         ones = torch.ones(1, 3, size, size, dtype=torch.float64, device=context.device)
 
-    def measure_chunk(own, chunk: Masks) -> dict[str, Measured]:
-        with torch.no_grad():  # here, since a head of the candidate's own is drawn just before
-            for weight in own.parameters():
-                weight.abs_()
-        return measure_networks(candidates_of(own, chunk), ones, parts)
+        def measure_chunk(own: Supernet, chunk: Masks) -> dict[str, Measured]:
+            with torch.no_grad():  # here, since a head of the candidate's own is drawn just before
+                for weight in own.parameters():
+                    weight.abs_()
+            return measure_networks(candidates_of(own, chunk), ones, parts)
 
-    return join(meter, over_candidates(context, draws, network, masks, ones, measure_chunk))
+        return network, ones, measure_chunk
+
+    return measure_in_chunks(context, draws, masks, parts, prepare)
 
 
 def measure_networks(networks: Networks, ones: Tensor, parts: Sequence[str]) -> dict[str, Measured]:
@@ -67,3 +64,11 @@ def measure_networks(networks: Networks, ones: Tensor, parts: Sequence[str]) -> 
         backward(done, done.answers.sum(), consume)
     meter.count(3 * done.operations)
     return meter.measured(sums)
+
+
+CRITERIA = {
+    # Σ |w ∂R/∂w|, R the sum of all outputs (SynFlow, zero-cost-nas).
+    "synflow": criterion_of(measure, "synflow", title="SynFlow", **LOGARITHMIC),
+    # Σ |w ln(1 + ∂R/∂w)| (FreeREA, which averages 3 draws).
+    "logsynflow": criterion_of(measure, "logsynflow", title="LogSynFlow", **LOGARITHMIC),
+}

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from metantk.criteria.base import CostMeter, Masks, Measured, MeasurementContext, RandomKeys, criterion_of
-from metantk.criteria.chunks import build, join, over_candidates
+from metantk.criteria.chunks import MeasureChunk, build, measure_in_chunks
 from metantk.criteria.networks import operations_of
 from metantk.options.criteria.zen import ZenOptions
 from metantk.runtime.devices import generator
@@ -38,17 +38,15 @@ class Variances:
 def measure(
     context: MeasurementContext, options: ZenOptions, draws: RandomKeys, masks: Masks, parts: Sequence[str]
 ) -> dict[str, Measured]:
-    meter = CostMeter(parts)
-    with meter.of():
+    def prepare() -> tuple[Supernet, Tensor, MeasureChunk]:
         network = build(context, draws, masks, outputs=None, norm="batch", initialisation="normal")
         shape = (2, options.images, 3, context.image_size, context.image_size)
         noise = torch.randn(shape, generator=generator("noise", *draws.images))
         images, second = noise.to(context.device, context.dtype)
         moved = images + options.noise_scale * second
-    chunks = over_candidates(
-        context, draws, network, masks, images, lambda own, chunk: measure_chunk(own, images, moved, chunk)
-    )
-    return join(meter, chunks)
+        return network, images, lambda own, chunk: measure_chunk(own, images, moved, chunk)
+
+    return measure_in_chunks(context, draws, masks, parts, prepare)
 
 
 @torch.no_grad()
@@ -64,12 +62,4 @@ def measure_chunk(network: Supernet, images: Tensor, moved: Tensor, masks: Masks
     return meter.measured({"zen": values})
 
 
-CRITERION = criterion_of(
-    measure,
-    "zen",
-    larger_is_better=True,
-    title="Zen score",
-    change="difference",
-    section="zen",
-    options=ZenOptions,
-)
+CRITERIA = {"zen": criterion_of(measure, "zen", title="Zen score", change="difference", options=ZenOptions)}

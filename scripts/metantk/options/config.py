@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Annotated, NamedTuple
 
 import yaml
-from pydantic import AfterValidator, BeforeValidator, Field, PrivateAttr, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, PrivateAttr, create_model, model_validator
 
 from metantk.options import catalogue
 from metantk.options.base import (
@@ -25,13 +25,6 @@ from metantk.options.base import (
     refuse_former_name,
     unknown_key,
 )
-from metantk.options.criteria.gradients import GradientsOptions
-from metantk.options.criteria.linear_regions import LinearRegionsOptions
-from metantk.options.criteria.meta_ntk import MetaNtkOptions
-from metantk.options.criteria.ntk import NtkOptions
-from metantk.options.criteria.patterns import PatternsOptions
-from metantk.options.criteria.short_training import ShortTrainingOptions
-from metantk.options.criteria.zen import ZenOptions
 from metantk.options.dataset import DatasetOptions, check_outside, unknown_word
 from metantk.options.evaluation import EvaluationOptions
 from metantk.options.study import StudyOptions
@@ -95,16 +88,13 @@ class RowOptions(Options):
     )
 
 
-class CriteriaOptions(Options, extra="allow"):
-    """Options of criteria, for all searches; those of a criterion of your own stand under the name of its file."""
-
-    meta_ntk: MetaNtkOptions = MetaNtkOptions()
-    ntk: NtkOptions = NtkOptions()
-    linear_regions: LinearRegionsOptions = LinearRegionsOptions()
-    short_training: ShortTrainingOptions = ShortTrainingOptions()
-    patterns: PatternsOptions = PatternsOptions()
-    gradients: GradientsOptions = GradientsOptions()
-    zen: ZenOptions = ZenOptions()
+CriteriaOptions = create_model(
+    "CriteriaOptions",
+    __base__=Options,
+    __cls_kwargs__={"extra": "allow"},
+    __doc__="Options of criteria, for all searches; those of a user-defined one stand under its file's name.",
+    **{section: (options, options()) for section, options in catalogue.SECTIONS.items()},
+)
 
 
 class Chain(NamedTuple):

@@ -16,7 +16,7 @@ import pandas as pd
 from scipy.stats import kendalltau
 
 from metantk.criteria import short_training
-from metantk.criteria.base import RandomKeys, measure_all, options_of
+from metantk.criteria.base import RandomKeys, load_criterion, measure_all, options_of
 from metantk.options.study import StudyOptions
 from metantk.runtime.devices import numpy_generator
 from metantk.searches.plan import Plan
@@ -84,7 +84,7 @@ def finite_or_none(value: float) -> float | None:
 def _score_by_training(plan: Plan, options: StudyOptions, row: np.ndarray, advance: Callable[[], None]) -> dict:
     if not options.short_training_epochs:
         return {}
-    own = options_of(short_training.CRITERION, options.criteria_options)
+    own = options_of(load_criterion("short_training"), options.criteria_options)
     mask = {kind: candidates[0] for kind, candidates in paths.masks_of(plan.space, row).items()}
     began = time.perf_counter()
     results = short_training.train_and_test(

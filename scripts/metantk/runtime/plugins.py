@@ -1,6 +1,7 @@
-"""Modules by family and kind: those of the house by name, a stranger's by the path of a file. Imports no torch.
+"""Modules by family and kind: built-in ones by name, a user's by the path of a file. Imports no torch.
 
-A kind is loaded only when it is asked for, so that a new one changes nothing for those that do not use it.
+A kind is loaded only when it is asked for, so that a new one changes nothing for those that do not use it. Built-in
+criteria share modules, which the catalogue names.
 """
 
 import hashlib
@@ -16,7 +17,7 @@ from metantk.options.base import Options, glance, refuse_former_name
 from metantk.runtime.files import SCRIPTS, InputError
 
 Family = Literal["backbones", "criteria", "searches", "learners"]
-# What a module of one's own must hold, and what its Options must say.
+# What a user's module must hold, and what its Options must say.
 HOLDS: dict[Family, tuple[str, ...]] = {
     "backbones": ("Options", "Architecture", "build"),
     "criteria": ("CRITERION",),
@@ -31,7 +32,7 @@ def load(family: Family, kind: str) -> ModuleType:
     """The module of a kind; a file is run once, however often and by whichever path it is asked for.
 
     Args:
-        family: where built-in kinds live, `metantk.<family>`.
+        family: the package of its built-in kinds, `metantk.<family>`.
         kind: a built-in name, where "-" stands for "_" of the module's, or the path of a Python file (`.py`).
 
     Raises:
@@ -46,7 +47,7 @@ def load(family: Family, kind: str) -> ModuleType:
 
 
 def module_file(family: Family, kind: str) -> Path:
-    """The file behind a kind, which is not imported; a stranger's by the path given.
+    """The file behind a kind, which is not imported; a user's by the path given.
 
     Raises:
         InputError: there is no such kind or file.
@@ -56,7 +57,8 @@ def module_file(family: Family, kind: str) -> Path:
         if not path.is_file():
             raise InputError(f"{family}: {kind}: no such file")
         return path
-    path = SCRIPTS / "metantk" / family / f"{kind.replace('-', '_')}.py"
+    module = _family_of_criterion().get(kind) if family == "criteria" else kind.replace("-", "_")
+    path = SCRIPTS / "metantk" / family / f"{module}.py"
     refuse_former_name(f"{family}: unknown kind {kind!r}", kind)
     if not re.fullmatch("[a-z0-9_-]{1,60}", kind) or path.stem == "__init__" or not path.is_file():
         raise InputError(
@@ -65,13 +67,21 @@ def module_file(family: Family, kind: str) -> Path:
     return path
 
 
+def _family_of_criterion() -> dict[str, str]:
+    """The module of each built-in criterion, by name.
+
+    Imported here and by name, so that the catalogue is no part of a stage's code: a new criterion reruns nothing.
+    """
+    return importlib.import_module("metantk.options.catalogue").FAMILIES
+
+
 def module_files(family: Family, options: Options) -> list[Path]:
     """The files behind a kind and behind the other kinds that its options name."""
     return [module_file(family, options.kind), *(module_file(*dependency) for dependency in options.dependencies)]
 
 
 def options_file(family: Family, kind: str) -> Path:
-    """The file behind a kind's options alone; of a stranger's kind all is in one file.
+    """The file behind a kind's options alone; of a user's kind all is in one file.
 
     Raises:
         InputError: there is no such kind or file.
@@ -115,16 +125,29 @@ def load_whole(family: Family, kind: str) -> ModuleType:
 
 
 def kinds(family: Family) -> list[str]:
-    """Names of the built-in kinds; a module without options, or that holds no criterion, only helps others."""
-    options = SCRIPTS / "metantk" / "options" / family
-    found = sorted((SCRIPTS / "metantk" / family).glob("[!_]*.py"))
+    """Names of the built-in kinds, sorted."""
     if family == "criteria":
-        return [path.stem for path in found if "\nCRITERION = " in path.read_text(encoding="utf-8")]
-    return [path.stem for path in found if not options.is_dir() or (options / path.name).is_file()]
+        return sorted(_family_of_criterion())
+    return [module.replace("_", "-") for module in _modules_with_options(family)]
+
+
+def options_by_module(family: Family) -> dict[str, type[Options]]:
+    """The options of each built-in module of a family that has some."""
+    return {
+        module: importlib.import_module(f"metantk.options.{family}.{module}").Options
+        for module in _modules_with_options(family)
+    }
+
+
+def _modules_with_options(family: Family) -> list[str]:
+    """Names of modules, sorted; one without options only helps others."""
+    folders = SCRIPTS / "metantk" / family, SCRIPTS / "metantk" / "options" / family
+    modules, options = ({path.stem for path in folder.glob("[!_]*.py")} for folder in folders)
+    return sorted(modules & options)
 
 
 def _name_of(family: str, path: Path) -> str:
-    """Of a stranger's module in sys.modules: no other module can have it."""
+    """The name of a user's module in sys.modules, which no other module can have."""
     digest = hashlib.sha256(str(path).encode()).hexdigest()[:16]
     return f"metantk_{family}_{re.sub(r'[^A-Za-z0-9_]', '_', path.stem)}_{digest}"
 

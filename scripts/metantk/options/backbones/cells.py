@@ -9,58 +9,27 @@ from metantk.options.base import parse
 from metantk.runtime.files import InputError
 from metantk.space.genotype import check_genotype
 
-CELLS = Field(ge=2, le=100, description="stacked cells; those at 1/3 and 2/3 of the depth are reduction cells")
-CHANNELS = Field(ge=1, le=4096, description="channels after the stem; each reduction cell doubles them")
-LAYOUT = Field(
-    "few-shot",
-    description="how cells are stacked: the paper's way; MetaNAS's (a stem of three times the channels, which are "
-    "never doubled); or T-NAS's (behind two poolings a normal cell, and a reduction cell of twice the channels)",
-)
-Layout = Literal["few-shot", "metanas", "t-nas"]
-
-
-def check_cells(layout: str, cells: int) -> None:
-    """Refuse a depth that the layout does not have."""
-    if layout == "t-nas" and cells != 2:
-        raise ValueError(f"layout t-nas has 2 cells, not {cells}")
-
-
-class Architecture(Base):
-    """All that builds the network."""
-
-    kind: Literal["cells"]
-    genotype: dict = Field(description="as in metantk.space.genotype")
-    cells: int = CELLS
-    channels: int = CHANNELS
-    layout: Layout = LAYOUT
-
-    @model_validator(mode="after")
-    def _depth_fits(self) -> "Architecture":
-        check_cells(self.layout, self.cells)
-        return self
-
-    @field_validator("genotype")
-    @classmethod
-    def _valid(cls, value: dict) -> dict:
-        try:
-            return check_genotype(value)
-        except InputError as error:
-            raise ValueError(str(error)) from None
-
 
 class CellsOptions(Base):
     """A depth and a width; a search finds the genotype (paper, section 6.1)."""
 
     searchable: ClassVar[bool] = True
 
-    kind: Literal["cells"] = Field("cells", description="a stack of cells that a search finds")
-    cells: int = CELLS
-    channels: int = CHANNELS
-    layout: Layout = LAYOUT
+    kind: Literal["cells"] = Field("cells", description="Stack of cells that a search finds")
+    cells: int = Field(
+        ge=2, le=100, description="Number of stacked cells; those at 1/3 and 2/3 of the depth are reduction cells"
+    )
+    channels: int = Field(ge=1, le=4096, description="Channels after the stem, which each reduction cell doubles")
+    layout: Literal["few-shot", "metanas", "t-nas"] = Field(
+        "few-shot",
+        description="Layout of the stack: the paper's; MetaNAS's (a stem of three times the channels, which are "
+        "never doubled); or T-NAS's (two poolings, a normal cell, and a reduction cell of twice the channels)",
+    )
 
     @model_validator(mode="after")
     def _depth_fits(self) -> "CellsOptions":
-        check_cells(self.layout, self.cells)
+        if self.layout == "t-nas" and self.cells != 2:
+            raise ValueError(f"layout t-nas has 2 cells, not {self.cells}")
         return self
 
     @property
@@ -79,6 +48,20 @@ class CellsOptions(Base):
             raise InputError("backbone cells: needs a genotype, and none was found or given")
         values = self.model_dump() | {"genotype": genotype}
         return parse(Architecture, values, where="backbone cells").model_dump()
+
+
+class Architecture(CellsOptions):
+    """All that builds the network."""
+
+    genotype: dict = Field(description="Genotype, as in metantk.space.genotype")
+
+    @field_validator("genotype")
+    @classmethod
+    def _valid(cls, value: dict) -> dict:
+        try:
+            return check_genotype(value)
+        except InputError as error:
+            raise ValueError(str(error)) from None
 
 
 Options = CellsOptions

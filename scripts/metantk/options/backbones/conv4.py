@@ -1,33 +1,11 @@
 """Options of the backbone `conv4`: four convolutions, as MAML, ANIL and RFS have them. Imports no torch."""
 
-from typing import Annotated, ClassVar, Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
 from metantk.options.base import Need, parse
 from metantk.options.base import Options as Base
-
-Channels = Annotated[int, Field(ge=1, le=4096, description="Number of filters of each convolution")]
-Poolings = Annotated[int, Field(ge=1, le=4, description="Number of blocks, from the first, with a max pooling")]
-Pool = Annotated[
-    Literal["average", "none"],
-    Field(description="Features: the average over the last map (RFS), or all of its pixels (MAML)"),
-]
-Initialisation = Annotated[
-    Literal["xavier_uniform", "kaiming_normal"],
-    Field(description="Initial weights: Glorot's uniform (MAML), or Kaiming's normal by fan-out (RFS)"),
-]
-
-
-class Architecture(Base):
-    """All that builds the network."""
-
-    kind: Literal["conv4"]
-    channels: Channels = 32
-    poolings: Poolings = 4
-    pool: Pool = "none"
-    initialisation: Initialisation = "xavier_uniform"
-    image_size: int = Field(84, ge=16, le=1024, description="Height and width of the images, in pixels")
 
 
 class Conv4Options(Base):
@@ -36,10 +14,15 @@ class Conv4Options(Base):
     searchable: ClassVar[bool] = False
 
     kind: Literal["conv4"] = Field("conv4", description="Four convolutions, as in MAML, ANIL and RFS")
-    channels: Channels = 32
-    poolings: Poolings = 4
-    pool: Pool = "none"
-    initialisation: Initialisation = "xavier_uniform"
+    channels: int = Field(32, ge=1, le=4096, description="Number of filters of each convolution")
+    poolings: int = Field(4, ge=1, le=4, description="Number of blocks, from the first, with a max pooling")
+    pool: Literal["average", "none"] = Field(
+        "none", description="Features: the average over the last map (RFS), or all of its pixels (MAML)"
+    )
+    initialisation: Literal["xavier_uniform", "kaiming_normal"] = Field(
+        "xavier_uniform",
+        description="Initial weights: Glorot's uniform (MAML), or Kaiming's normal by fan-out (RFS)",
+    )
 
     @property
     def title(self) -> str:
@@ -58,6 +41,12 @@ class Conv4Options(Base):
         """
         values = self.model_dump() | {"image_size": image_size}
         return parse(Architecture, values, where="backbone conv4").model_dump()
+
+
+class Architecture(Conv4Options):
+    """All that builds the network."""
+
+    image_size: int = Field(84, ge=16, le=1024, description="Height and width of the images, in pixels")
 
 
 Options = Conv4Options

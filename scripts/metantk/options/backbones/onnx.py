@@ -9,25 +9,7 @@ from metantk.options.base import Options as Base
 from metantk.options.base import parse
 from metantk.runtime.onnx_files import read_onnx
 
-Mean = Annotated[list[float], Field(min_length=3, max_length=3)]
-Deviation = Annotated[list[Annotated[float, Field(gt=0)]], Field(min_length=3, max_length=3)]
-FILE = Field(min_length=1, description="the ONNX file: float32 images in, one row of features per image out")
-MEAN = Field([0.0, 0.0, 0.0], description="per channel, taken off images in 0..1 before they go in")
-STD = Field([1.0, 1.0, 1.0], description="per channel, divided by after that")
-
-
-class Architecture(Base):
-    """All that builds the network; the file is read when it is initialised, and then kept with the model."""
-
-    kind: Literal["onnx"]
-    file: str = FILE
-    mean: Mean = MEAN
-    std: Deviation = STD
-    image_size: int = Field(ge=8, le=1024, description="height and width of the images, in pixels")
-    input_size: int | None = Field(ge=1, le=4096, description="what the file takes, in pixels; null: any")
-    feature_dim: int = Field(ge=1, le=10**6)
-    file_bytes: int = Field(ge=1)
-    file_sha256: str = Field(pattern="^[0-9a-f]{64}$")
+Positive = Annotated[float, Field(gt=0)]
 
 
 class OnnxOptions(Base):
@@ -36,10 +18,22 @@ class OnnxOptions(Base):
     searchable: ClassVar[bool] = False
     frozen: ClassVar[bool] = True
 
-    kind: Literal["onnx"] = Field("onnx", description="features of an ONNX file, frozen")
-    file: str = FILE
-    mean: Mean = MEAN
-    std: Deviation = STD
+    kind: Literal["onnx"] = Field("onnx", description="Features of an ONNX file, frozen")
+    file: str = Field(
+        min_length=1, description="ONNX file that turns float32 images into one row of features per image"
+    )
+    mean: list[float] = Field(
+        [0.0, 0.0, 0.0],
+        min_length=3,
+        max_length=3,
+        description="Mean of each channel, subtracted from images in 0..1",
+    )
+    std: list[Positive] = Field(
+        [1.0, 1.0, 1.0],
+        min_length=3,
+        max_length=3,
+        description="Standard deviation of each channel, by which images are divided after that",
+    )
 
     @property
     def title(self) -> str:
@@ -66,6 +60,18 @@ class OnnxOptions(Base):
             "file_sha256": found.sha256,
         }
         return parse(Architecture, values, where="backbone onnx").model_dump()
+
+
+class Architecture(OnnxOptions):
+    """All that builds the network; the file is read when it is initialised, and then kept with the model."""
+
+    image_size: int = Field(ge=8, le=1024, description="Height and width of the images, in pixels")
+    input_size: int | None = Field(
+        ge=1, le=4096, description="Image size that the file takes, in pixels; null: any"
+    )
+    feature_dim: int = Field(ge=1, le=10**6, description="Number of features of an image")
+    file_bytes: int = Field(ge=1, description="Size of the file, in bytes")
+    file_sha256: str = Field(pattern="^[0-9a-f]{64}$", description="Checksum of the file")
 
 
 Options = OnnxOptions

@@ -8,20 +8,13 @@ from metantk.options.base import Options as Base
 from metantk.options.base import parse
 
 
-class Architecture(Base):
-    """All that builds it."""
-
-    kind: Literal["pixels"]
-    image_size: int = Field(ge=8, le=1024, description="height and width of the images, in pixels")
-
-
 class PixelsOptions(Base):
-    """No network: the yardstick that every network should pass. Its learner is `none`."""
+    """No network: the baseline that every network should beat. Its learner is `none`."""
 
     searchable: ClassVar[bool] = False
     frozen: ClassVar[bool] = True
 
-    kind: Literal["pixels"] = Field("pixels", description="the images' own pixels as features")
+    kind: Literal["pixels"] = Field("pixels", description="Pixels of the images as features")
 
     @property
     def title(self) -> str:
@@ -30,9 +23,14 @@ class PixelsOptions(Base):
 
     def architecture(self, image_size: int, genotype: dict | None = None) -> dict:
         """The content of architecture.json; there is no genotype."""
-        return parse(
-            Architecture, {"kind": self.kind, "image_size": image_size}, where="backbone pixels"
-        ).model_dump()
+        values = self.model_dump() | {"image_size": image_size}
+        return parse(Architecture, values, where="backbone pixels").model_dump()
+
+
+class Architecture(PixelsOptions):
+    """All that builds it."""
+
+    image_size: int = Field(ge=8, le=1024, description="Height and width of the images, in pixels")
 
 
 Options = PixelsOptions

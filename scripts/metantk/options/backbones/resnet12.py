@@ -9,21 +9,7 @@ from metantk.options.base import Options as Base
 
 LARGE_IMAGE = 64  # pixels; the published block sizes are those of 84 and of 32 pixels
 Width = Annotated[int, Field(ge=1, le=8192)]
-Widths = Annotated[list[Width], Field(min_length=4, max_length=4)]
 BlockSize = Annotated[int, Field(ge=1, le=64)]
-Pool = Literal["average", "none"]
-
-
-class Architecture(Base):
-    """All that builds the network."""
-
-    kind: Literal["resnet12"]
-    widths: Widths = Field([64, 160, 320, 640], description="channels of the four stages")
-    pool: Pool = Field(
-        "average", description="average over the last map (RFS), or none: all of its pixels (MetaOptNet)"
-    )
-    image_size: int = Field(84, ge=16, le=1024, description="height and width of the images, in pixels")
-    block_size: BlockSize = Field(5, description="side of the squares that DropBlock zeroes, in pixels of the map")
 
 
 class ResNet12Options(Base):
@@ -31,13 +17,17 @@ class ResNet12Options(Base):
 
     searchable: ClassVar[bool] = False
 
-    kind: Literal["resnet12"] = Field("resnet12", description="the ResNet-12 of MetaOptNet and RFS")
-    widths: Widths = Field([64, 160, 320, 640], description="channels of the four stages")
-    pool: Pool = Field(
-        "average", description="average over the last map (RFS), or none: all of its pixels (MetaOptNet)"
+    kind: Literal["resnet12"] = Field("resnet12", description="ResNet-12 of MetaOptNet and RFS")
+    widths: list[Width] = Field(
+        [64, 160, 320, 640], min_length=4, max_length=4, description="Channels of the four stages"
+    )
+    pool: Literal["average", "none"] = Field(
+        "average", description="Features: the average over the last map (RFS), or all of its pixels (MetaOptNet)"
     )
     block_size: BlockSize | None = Field(
-        None, description="side of DropBlock's squares; null for 5, or 2 on images below 64 pixels"
+        None,
+        description="Side of the squares that DropBlock zeroes, in pixels of the map; null for 5, or 2 on images "
+        "below 64 pixels",
     )
 
     @property
@@ -59,6 +49,13 @@ class ResNet12Options(Base):
         if self.block_size is None:
             values["block_size"] = 5 if image_size >= LARGE_IMAGE else 2
         return parse(Architecture, values, where="backbone resnet12").model_dump()
+
+
+class Architecture(ResNet12Options):
+    """All that builds the network."""
+
+    image_size: int = Field(84, ge=16, le=1024, description="Height and width of the images, in pixels")
+    block_size: BlockSize = 5
 
 
 Options = ResNet12Options

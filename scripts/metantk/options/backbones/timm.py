@@ -9,27 +9,7 @@ from metantk.options.base import Options as Base
 from metantk.options.base import parse
 from metantk.runtime.files import InputError
 
-# As timm lists them; nothing that timm would take for a place to fetch a model from.
-NAME = Field(
-    pattern=r"^[a-z0-9][A-Za-z0-9_.]{0,99}$", description="of the network in timm, such as `resnet18.a1_in1k`"
-)
-WEIGHTS = Field(
-    None,
-    min_length=1,
-    description="file of the weights (`.safetensors`, or a `.pth` that holds nothing but tensors); null: those "
-    "that timm has for the name, from your own cache of Hugging Face or PyTorch; nothing is downloaded",
-)
 Pixels = Annotated[int, Field(ge=8, le=2048)]
-
-
-class Architecture(Base):
-    """All that builds the network; the weights are read when it is initialised."""
-
-    kind: Literal["timm"]
-    name: str = NAME
-    weights: str | None = WEIGHTS
-    input_size: Pixels | None = None
-    image_size: int = Field(ge=8, le=1024, description="height and width of the images, in pixels")
 
 
 class TimmOptions(Base):
@@ -38,12 +18,22 @@ class TimmOptions(Base):
     searchable: ClassVar[bool] = False
     frozen: ClassVar[bool] = True
 
-    kind: Literal["timm"] = Field("timm", description="a network of timm, frozen")
-    name: str = NAME
-    weights: str | None = WEIGHTS
+    kind: Literal["timm"] = Field("timm", description="Network of timm with weights trained elsewhere, frozen")
+    # As timm lists them; nothing that timm would take for a place to fetch a model from.
+    name: str = Field(
+        pattern=r"^[a-z0-9][A-Za-z0-9_.]{0,99}$",
+        description="Name of the network in timm, such as `resnet18.a1_in1k`",
+    )
+    weights: str | None = Field(
+        None,
+        min_length=1,
+        description="File of the weights (`.safetensors`, or a `.pth` that holds nothing but tensors); null: those "
+        "that timm has for the name, from your own cache of Hugging Face or PyTorch; nothing is downloaded",
+    )
     input_size: Pixels | None = Field(
         None,
-        description="height and width that images are resized to, in pixels; null: those that it was trained on",
+        description="Height and width that images are resized to, in pixels; null: those that the network was "
+        "trained on",
     )
 
     @property
@@ -65,6 +55,12 @@ class TimmOptions(Base):
             raise InputError(f"backbone timm: {self.weights}: no such file")
         values = self.model_dump() | {"image_size": image_size}
         return parse(Architecture, values, where="backbone timm").model_dump()
+
+
+class Architecture(TimmOptions):
+    """All that builds the network; the weights are read when it is initialised."""
+
+    image_size: int = Field(ge=8, le=1024, description="Height and width of the images, in pixels")
 
 
 Options = TimmOptions

@@ -4,19 +4,20 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from metantk.options.base import Need, Options
+from metantk.options.base import Need
+from metantk.options.base import Options as Base
 
 
-class GradientsOptions(Options):
+class GradientsOptions(Base):
     """The labelled images of one batch."""
 
     sampling: Literal["episode", "batch"] = Field(
         "episode",
-        description="`episode`: the batch is a few-shot task, with as many images of each of its classes and a "
-        "head of as many outputs; `batch`: images of all training classes, as published",
+        description="Way of sampling a batch: `episode`, a few-shot task of equally many images per class, for a "
+        "head with an output per class of the task; or `batch`, images of all training classes, as published",
     )
-    ways: int = Field(5, ge=2, description="classes of an episode")
-    images: int = Field(60, ge=2, description="images per batch (published: 64)")
+    ways: int = Field(5, ge=2, description="Number of classes of an episode")
+    images: int = Field(60, ge=2, description="Number of images per batch (published: 64)")
 
     @model_validator(mode="after")
     def _classes_have_as_many_images(self) -> "GradientsOptions":
@@ -29,3 +30,6 @@ class GradientsOptions(Options):
         if self.sampling == "episode":
             return [Need("train", self.ways, self.images // self.ways)]
         return [Need("train", images=self.images)]
+
+
+Options = GradientsOptions

@@ -2,14 +2,18 @@
 
 from pydantic import Field
 
-from metantk.options.base import Need, Options
+from metantk.options.base import Need
+from metantk.options.base import Options as Base
 
 
-class NtkOptions(Options):
+class NtkOptions(Base):
     """The supervised kernel of TE-NAS."""
 
-    images: int = Field(30, ge=2, description="images per kernel")
+    images: int = Field(30, ge=2, description="Number of images per kernel")
 
     @property
     def needs(self) -> list[Need]:
         return [Need("train", images=self.images)]
+
+
+Options = NtkOptions

@@ -1,5 +1,0 @@
-"""Mean entry of the MetaNTK; higher is better, as for the NTK."""
-
-from metantk.criteria.meta_ntk import meta_ntk_criterion
-
-CRITERION = meta_ntk_criterion("mean")
