@@ -48,7 +48,7 @@ class Effect(Record):
     node: int = Field(ge=2)
     operation: Text
     effect: float
-    deviation: Positive
+    std: Positive
     certainty: float = Field(ge=0, le=1)
     kept: bool
 

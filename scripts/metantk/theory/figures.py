@@ -6,7 +6,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from metantk.results.figures.style import MUTED, STYLE, TEXT, new_figure
+from metantk.results.figures.style import MUTED, STYLE, TEXT, new_figure, set_logarithmic
 from metantk.theory.learner import summarise_learners
 from metantk.theory.training_checks import COMPARISONS
 from metantk.theory.verdicts import EXPECTED_SLOPE, fit_slope
@@ -74,7 +74,8 @@ def draw_convergence(curves: pd.DataFrame) -> Figure:
         one = part[(part["width"] == part["width"].iloc[0]) & (part["seed"] == 0) & (part["rate"] == fastest)]
         axes.plot(one["step"], one["bound"] / one["bound"].iloc[0], color=TEXT, linewidth=1.8, label="bound")
         low = float((one["bound"] / one["bound"].iloc[0]).iloc[-1])
-        axes.set(yscale="log", xlabel="step", ylabel="loss / loss at the start", ylim=(low * 1e-4, 1e3))
+        set_logarithmic(axes, "y")
+        axes.set(xlabel="step", ylabel="loss / loss at the start", ylim=(low * 1e-4, 1e3))
         axes.set_title(label)
         axes.grid(axis="y")
     _add_legend(figure, panels)
@@ -162,7 +163,9 @@ def _finish_trends(axes: Axes, title: str, quantity: str) -> None:
     top = max(max(line.get_ydata()) for line in axes.lines)
     expected = 1.4 * top * (widths / widths[0]) ** EXPECTED_SLOPE
     axes.plot(widths, expected, color=MUTED, linewidth=0.8, label="slope −1/2")
-    axes.set(xscale="log", yscale="log", xlabel="width", ylabel=quantity)
+    for which in "xy":
+        set_logarithmic(axes, which)
+    axes.set(xlabel="width", ylabel=quantity)
     axes.set_xlim(widths[0] / 1.3, widths[-1] * 2)
     axes.set_xticks(widths, [f"{width:g}" for width in widths])
     axes.xaxis.minorticks_off()

@@ -11,7 +11,16 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from metantk.results.figures.palette import OPERATIONS, OTHER_OPERATION, decider_colour, tint
-from metantk.results.figures.style import MUTED, STYLE, TEXT, centred_text, message_figure, new_figure, text_width
+from metantk.results.figures.style import (
+    MUTED,
+    STYLE,
+    TEXT,
+    centred_text,
+    message_figure,
+    new_figure,
+    set_logarithmic,
+    text_width,
+)
 
 COLUMNS = ["round", "stage", "cell", "edge", "input", "node", "operation", "removed", "decided_by"]
 ROUND_WIDTH = 1.02
@@ -47,7 +56,7 @@ def draw_search_trace(trace: pd.DataFrame, title: str, facts: Mapping[str, Mappi
         facts: by criterion, its `title` and whether its axis is `logarithmic`; from search.json.
     """
     if trace.empty:
-        return message_figure(title, "Nothing was measured: this architecture was drawn or given.")
+        return message_figure(title, "Nothing was measured: this architecture was sampled or given.")
     facts = facts or {}
     trace = trace.assign(removed=trace["removed"].astype(bool))
     criteria = _criteria_of(trace)
@@ -128,7 +137,7 @@ def _draw_criterion(axes: Axes, trace: pd.DataFrame, criterion: str, columns: Ma
     )
     axes.margins(y=0.12)
     if logarithmic:
-        axes.set_yscale("log")
+        set_logarithmic(axes, "y")
         _label_short_log_axis(axes)
     _set_panel_label(axes, str(facts.get("title", criterion.replace("_", " "))))
     axes.grid(axis="y")
