@@ -291,13 +291,24 @@ def test_numbers_on_logarithmic_axes_are_plain_and_inside_the_figure(name):
             assert figure.bbox.containsy(box.y1)
 
 
-@pytest.mark.parametrize(("value", "text"), [(1000.0, "10³"), (0.01, "10⁻²"), (1e12, "10¹²"), (0.03, "3×10⁻²")])
-def test_powers_of_ten_have_superscripts(value, text):
+@pytest.mark.parametrize(("value", "text"), [(1000.0, "10³"), (1e12, "10¹²"), (3e-6, "3×10⁻⁶"), (0.3, "0.3")])
+def test_powers_of_ten_have_superscripts_and_short_axes_decimals(value, text):
     formatter = style.PlainPowers()
     formatter.create_dummy_axis()
-    formatter.axis.set_view_interval(value / 2, value * 1.5)
-    formatter.set_locs([value])
+    formatter.axis.set_view_interval(1e-9 if text.startswith(("10", "3×")) else value / 2, value * 1.5)
     assert formatter(value) == text
+
+
+@pytest.mark.parametrize("name", ["determinism", "formula", "regression"])
+def test_slopes_stand_beside_each_other(name):
+    figure = LOGARITHMIC[name]()
+    renderer = FigureCanvasAgg(figure).get_renderer()
+    FigureCanvasAgg(figure).draw()
+    texts = figure.findobj(lambda artist: artist.get_gid() == "slope")
+    assert len(texts) >= 2
+    assert all(text.get_text().endswith("−0.50") for text in texts)
+    boxes = [text.get_window_extent(renderer) for text in texts]
+    assert not any(one.overlaps(other) for one, other in itertools.combinations(boxes, 2))
 
 
 def test_a_dollar_sign_in_a_name_is_one():

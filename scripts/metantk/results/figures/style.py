@@ -81,10 +81,16 @@ def message_figure(title: str, message: str) -> Figure:
 
 
 class PlainPowers(ticker.LogFormatterSciNotation):
-    """Labels of a logarithmic axis as plain text, such as 3×10⁻²: matplotlib's own need its mathematics."""
+    """Labels of a logarithmic axis as plain text: matplotlib's own need its mathematics.
+
+    Decimals such as 0.3 where all of the axis is between 0.001 and 10 000, otherwise powers such as 3×10⁻⁴.
+    """
 
     def __call__(self, value: float, position: int | None = None) -> str:
         text = super().__call__(value, position).removeprefix(r"$\mathdefault{").removesuffix("}$")
+        low, high = sorted(self.axis.get_view_interval())
+        if text and low >= 1e-3 and high <= 1e4:
+            return f"{value:g}"
         text = text.replace(r"\times", "×")
         return re.sub(r"\^\{(-?\d+)\}", lambda power: power[1].translate(SUPERSCRIPTS), text)
 
