@@ -44,7 +44,7 @@ def test_seconds_are_means_memory_is_the_largest_and_all_nodes_are_named(tmp_pat
         write_log(tmp_path, stage, seed, node)
     table = costs.summarise(groups, tmp_path)
     assert list(table.columns) == costs.COLUMNS
-    assert table["stage"].tolist() == list(costs.STAGES)
+    assert table["stage"].tolist() == costs.STAGES
     row = table.iloc[index]
     assert row[tables.KEY].tolist() == ["glyphs", "5cells-48ch", "metantk", "rfs"]
     assert (row["jobs"], row["seconds"], row["memory_mb"]) == (2, 15.0, 300.0)
