@@ -15,7 +15,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import PathCollection
 from matplotlib.colors import to_hex
 from matplotlib.text import Text
-from small_chain import GENOTYPE, change, write_chain
+from small_chain import change, write_chain
 
 import draw_results
 import draw_searches
@@ -112,13 +112,6 @@ def make_trace(seed: int, criteria=(CONDITION, "linear_regions"), nodes: int = 3
             row["removed"] = True
         rows += scored
     return pd.DataFrame(rows)
-
-
-def lead_to(genotype: dict, trace: pd.DataFrame) -> pd.DataFrame:
-    """The trace, but what the genotype has stays."""
-    places = zip(trace["cell"], trace["node"], trace["input"], trace["operation"], strict=True)
-    stays = [[operation, source] in genotype[cell][node - 2] for cell, node, source, operation in places]
-    return trace.assign(removed=trace["removed"] & ~np.array(stays))
 
 
 def training_table(epochs: int = 20) -> pd.DataFrame:
@@ -722,7 +715,7 @@ def finished(tmp_path):
     for folder in folders:
         training_table().to_csv(folder / "training.csv", index=False)
         measured = "/metantk/" in str(folder)
-        trace = lead_to(GENOTYPE, make_trace(1)) if measured else make_trace(1).iloc[:0]
+        trace = make_trace(1) if measured else make_trace(1).iloc[:0]
         trace.to_csv(folder.parent / "search.csv", index=False)
         facts = {name: FACTS[name] for name in (CONDITION, "linear_regions")} if measured else {}
         change(folder.parent / "search.json", criteria=facts)

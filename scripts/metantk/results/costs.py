@@ -10,13 +10,13 @@ from pathlib import Path
 import pandas as pd
 
 from metantk.results import layout
-from metantk.results.records import Numbers, read_table
+from metantk.results.records import GAPS, NUMBER, read_table
 from metantk.results.tables import KEY, Chain
 from metantk.runtime.files import InputError, check_regular
 
 STAGES = [stage for stage, place in layout.STAGES.items() if "{seed}" in place.job]
 COLUMNS = [*KEY, "stage", "jobs", "seconds", "memory_mb", "gpu_memory_mb", "nodes"]
-BENCHMARK = {"s": Numbers(least=0), "max_rss": Numbers(least=0, gaps=True)}
+BENCHMARK = {"s": NUMBER, "max_rss": GAPS}
 # The line that devices.start() logs.
 NODE = re.compile(r"device .*, \d+ threads, on (\S+)")
 

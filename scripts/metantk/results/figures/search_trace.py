@@ -214,7 +214,7 @@ def _draw_headings(axes: Axes, trace: pd.DataFrame, columns: Mapping) -> None:
     headings = {"operations": "operation removed in round", "edges": "edge stage"}
     for stage, rounds in trace.groupby("stage")["round"]:
         left, right = columns[rounds.min()][0], sum(columns[rounds.max()])
-        centred_text(axes, (left + right) / 2, -1.5, headings[stage], GRID_TEXT + 0.5)
+        centred_text(axes, (left + right) / 2, -1.5, headings.get(stage, stage), GRID_TEXT + 0.5)
         axes.plot([left + 0.06, right - 0.06], [-1.05, -1.05], color=MUTED, linewidth=0.7)
     for index, column in columns.items():
         centred_text(axes, _middle(column), -0.5, str(index), GRID_TEXT + 0.5, color=MUTED)
