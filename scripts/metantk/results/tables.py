@@ -198,16 +198,11 @@ def labels(summary: pd.DataFrame) -> dict[tuple, str]:
 
 
 def make_table1(summary: pd.DataFrame, groups: dict[tuple, list[Chain]]) -> pd.DataFrame:
-    """The layout of Table 1: our rows, and the paper's.
-
-    The paper's rows are of the data sets that it has; where we have none of them, of miniImageNet.
-    """
+    """The layout of Table 1: our rows, below the paper's where the data set is one of its two."""
     shots = sorted(summary["shots"].unique())
     published = pd.read_csv(PUBLISHED, dtype=str, keep_default_na=False)
-    ours = list(summary["dataset"].unique())
-    theirs = [name for name in ours if name in set(published["dataset"])] or ["mini-imagenet"]
     rows = []
-    for dataset in dict.fromkeys([*ours, *theirs]):
+    for dataset in summary["dataset"].unique():
         rows += [_published_row(row, shots) for row in published[published["dataset"] == dataset].itertuples()]
         for key, group in summary[summary["dataset"] == dataset].groupby(KEY, sort=False):
             rows.append(_our_row(group, groups[key][0].model.architecture, shots))
