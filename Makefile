@@ -11,7 +11,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 export PYTHONNOUSERSITE := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run own status estimate tables theory study report container check test bench wheels lint schema lock clean
+.PHONY: help setup run own status estimate tables theory study report figures container check test bench wheels lint schema lock clean
 
 help:       ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' $(MAKEFILE_LIST) | expand -t 16
@@ -52,6 +52,12 @@ study: .venv/ready  ## Say what criteria are worth (CONFIG=config/study.yaml), i
 report: run         ## Write report.html into the results of CONFIG=...: tables and figures in one page
 	@snakemake --cores $(CORES) --configfile $(CONFIG) $(OWN) \
 	  --report "$$(python scripts/show_results.py --configfile $(CONFIG) --folder)/report.html"
+
+DRAWN := $(addprefix results/figures/glyphs/3cells-4ch/search_,metantk_seed0.png ntk-bo_seed0.png)
+
+figures: .venv/ready ## Draw the figures of the documentation anew, from a run of some minutes
+	@snakemake theory $(DRAWN) --cores $(CORES) --rerun-incomplete --configfile docs/figures/config.yaml
+	@python docs/figures/draw.py results
 
 container: .venv/ready ## Build the Apptainer image containers/metantk-VERSION.sif (DEFINITION=, MIRROR=)
 	@python scripts/build_container.py $(if $(DEFINITION),--definition $(DEFINITION)) $(if $(MIRROR),--mirror $(MIRROR))

@@ -79,7 +79,7 @@ def main() -> None:
     table = study.correlate(scores)
     verdict = study.verdict(table)
     figures = {
-        "_".join(["frontier", *key]): draw_frontier(group, f"What a criterion is worth: {', '.join(key)}")
+        "_".join(["frontier", *key]): draw_frontier(group, f"Criteria against accuracies: {', '.join(key)}")
         for key, group in table.groupby(study.GROUP[:3])
     }
     check_writable(arguments.output)

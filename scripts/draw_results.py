@@ -11,24 +11,19 @@ import pandas as pd
 from metantk.results.figures.accuracies import draw_accuracies, draw_cost_accuracy
 from metantk.results.figures.style import save
 from metantk.results.figures.training_curves import draw_training_curves
-from metantk.results.records import COUNT, CURVE, PERCENT, SIZE, Evaluation, ModelDescription, read_table
+from metantk.results.records import CURVE, GAPS, NUMBER, TEXT, WHOLE, Evaluation, ModelDescription, read_table
 from metantk.results.tables import KEY, labels
 from metantk.runtime.command_line import make_parser, progress, run
 from metantk.runtime.files import InputError, check_writable
 from metantk.runtime.typed_files import read_record
 
-TEXTS = dict.fromkeys([*KEY, "model", "device"])
 SUMMARY = {
-    **TEXTS,
-    "seeds": COUNT,
-    "params": COUNT,
-    "search_seconds": SIZE,
-    "shots": COUNT,
-    "accuracy_mean": PERCENT,
-    "accuracy_std": SIZE._replace(gaps=True),
-    "ci95": SIZE,
+    **dict.fromkeys([*KEY, "model", "device"], TEXT),
+    **dict.fromkeys(["seeds", "params", "shots"], WHOLE),
+    **dict.fromkeys(["search_seconds", "accuracy_mean", "ci95"], NUMBER),
+    "accuracy_std": GAPS,
 }
-SEEDS = {**dict.fromkeys(KEY), "seed": SIZE._replace(whole=True), "shots": COUNT, "accuracy": PERCENT}
+SEEDS = {**dict.fromkeys(KEY, TEXT), "seed": WHOLE, "shots": WHOLE, "accuracy": NUMBER}
 
 
 def main() -> None:

@@ -12,7 +12,7 @@ Examples:
 from pathlib import Path
 
 from metantk.options.config import Config, parse_config, read_yaml
-from metantk.results import status, tables
+from metantk.results import layout, status, tables
 from metantk.results.baselines import find_weak
 from metantk.runtime.command_line import make_parser, run
 from metantk.runtime.files import InputError
@@ -48,15 +48,15 @@ def show_tables(results: Path) -> None:
         InputError: there are none.
     """
     for name in ("table2", "table1"):
-        path = results / "tables" / f"{name}.md"
+        path = results / layout.TABLES / f"{name}.md"
         if not path.is_file():
             raise InputError(f"{path}: is missing; run the workflow first (`make status` says how far it is)")
         table = path.read_text(encoding="utf-8").strip()
         if len(table.splitlines()) > HEAD:
             print(f"\n{path}\n\n{table}\n")
-    for line in find_weak(results / "tables" / "summary.csv"):
+    for line in find_weak(results / layout.TABLES / "summary.csv"):
         print(f"Note: {line}")
-    print(f"Tables (CSV, Markdown, LaTeX):  {results / 'tables'}")
+    print(f"Tables (CSV, Markdown, LaTeX):  {results / layout.TABLES}")
     print(f"Figures (SVG, PNG):             {results / 'figures'}")
 
 
@@ -64,7 +64,7 @@ def show_status(config: Config) -> None:
     """Print how far a workflow is, and the table as it stands."""
     seen = status.look(config)
     print(f"{'':22}{'done':>6}{'running':>9}{'left':>6}")
-    for stage in status.STAGES:
+    for stage in layout.STAGES:
         counts = (sum(job.stage == stage for job in jobs) for jobs in (seen.done, seen.running, seen.left))
         print("{:22}{:>6}{:>9}{:>6}".format(stage, *counts))
     for job in seen.running:

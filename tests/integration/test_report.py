@@ -92,7 +92,13 @@ def test_a_large_campaigns_report_is_small(report, finished_run):
     assert (report.stat().st_size + SEARCHES * 4 / 3 * sum(sizes) / 3) / 1e6 < MEGABYTES
 
 
-def test_figures_are_labelled_by_method_and_seed(report):
+def test_the_cover_names_data_sets_rows_and_seeds(report):
+    html = report.read_text(encoding="utf-8")
+    assert "Data sets: glyphs. Seeds: 0." in html
+    assert "3cells-2ch; metantk, linear-regions, random; rfs" in html
+
+
+def test_figures_are_labelled_by_search_and_seed(report):
     html = report.read_text(encoding="utf-8")
     assert re.search(r'"search":\s*"metantk"', html)
     assert re.search(r'"seed":\s*"0"', html)

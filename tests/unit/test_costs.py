@@ -44,7 +44,7 @@ def test_seconds_are_means_memory_is_the_largest_and_all_nodes_are_named(tmp_pat
         write_log(tmp_path, stage, seed, node)
     table = costs.summarise(groups, tmp_path)
     assert list(table.columns) == costs.COLUMNS
-    assert table["stage"].tolist() == list(costs.STAGES)
+    assert table["stage"].tolist() == costs.STAGES
     row = table.iloc[index]
     assert row[tables.KEY].tolist() == ["glyphs", "5cells-48ch", "metantk", "rfs"]
     assert (row["jobs"], row["seconds"], row["memory_mb"]) == (2, 15.0, 300.0)
@@ -71,7 +71,6 @@ def test_what_was_not_measured_is_left_empty(tmp_path, groups, known):
         ("s\tmax_rss\n", "has no line"),
         ("garbage\n", "lacks the columns s, max_rss"),
         ("s\tmax_rss\nabc\t5\n", "column s holds other things than numbers"),
-        ("s\tmax_rss\n-5\tinf\n", "column s holds a number that is not in 0 to inf"),
         ("s\tmax_rss\n5\tinf\n", "column max_rss holds a number that is not finite"),
     ],
 )

@@ -14,16 +14,29 @@ import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import PathCollection
 from matplotlib.colors import to_hex
-from small_chain import GENOTYPE, change, write_chain
+from matplotlib.text import Text
+from small_chain import change, write_chain
 
 import draw_results
 import draw_searches
 from metantk.criteria.base import load_criterion
 from metantk.options import catalogue
 from metantk.results import tables
-from metantk.results.figures import accuracies, cells, palette, search_curves, search_trace, style, training_curves
+from metantk.results.figures import (
+    accuracies,
+    cells,
+    frontier,
+    palette,
+    search_curves,
+    search_trace,
+    style,
+    training_curves,
+)
+from metantk.results.figures import effects as effects_figures
 from metantk.results.records import SearchReport
 from metantk.runtime.files import InputError
+from metantk.theory import figures as theory_figures
+from metantk.theory.training_checks import COMPARISONS
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
 OPERATIONS = [
@@ -101,13 +114,6 @@ def make_trace(seed: int, criteria=(CONDITION, "linear_regions"), nodes: int = 3
     return pd.DataFrame(rows)
 
 
-def lead_to(genotype: dict, trace: pd.DataFrame) -> pd.DataFrame:
-    """The trace, but what the genotype has stays."""
-    places = zip(trace["cell"], trace["node"], trace["input"], trace["operation"], strict=True)
-    stays = [[operation, source] in genotype[cell][node - 2] for cell, node, source, operation in places]
-    return trace.assign(removed=trace["removed"] & ~np.array(stays))
-
-
 def training_table(epochs: int = 20) -> pd.DataFrame:
     epoch = np.arange(1, epochs + 1)
     rate = np.where(epoch > 12, 0.002, 0.02)
@@ -137,6 +143,81 @@ def all_figures() -> dict:
         "accuracies": lambda: accuracies.draw_accuracies(summary_table(), "accuracies", chance=20.0),
         "cost": lambda: accuracies.draw_cost_accuracy(summary_table(), "cost"),
     }
+
+
+def effects_figure():
+    """A search by experiment, with a criterion on a logarithmic axis."""
+    rows = [
+        {
+            "cell": "normal",
+            "edge": edge,
+            "input": edge,
+            "node": 2,
+            "operation": operation,
+            "kept": operation == "conv_3x3",
+        }
+        for edge in (0, 1)
+        for operation in OPERATIONS
+    ]
+    effects = pd.DataFrame(rows).assign(effect=0.5, std=0.2, certainty=0.4)
+    trace = pd.DataFrame({"candidate": range(4), "stage": ["first sample"] * 2 + ["focused"] * 2})
+    trace[CONDITION] = [20.0, 300.0, 40.0, 5000.0]
+    return effects_figures.draw_effects(effects, trace, "effects", {CONDITION: FACTS[CONDITION]})
+
+
+def frontier_figure():
+    columns = [
+        "shots",
+        "criterion",
+        "tau",
+        "tau_low",
+        "tau_high",
+        "regret",
+        "regret_low",
+        "regret_high",
+        "operations",
+    ]
+    rows = [
+        (1, "parameters", 0.3, 0.2, 0.4, 2.0, 1.0, 3.0, 0.0),
+        (1, "ntk_condition", 0.1, 0.0, 0.2, 3.0, 2.0, 4.0, 2e9),
+        (1, "trained 2 epochs", 0.5, 0.4, 0.6, 1.0, 0.5, 1.5, 5e11),
+        (1, "trained again", 0.6, 0.5, 0.7, 1.0, 0.5, 1.5, np.nan),
+    ]
+    return frontier.draw_frontier(pd.DataFrame(rows, columns=columns), "frontier")
+
+
+def kernels_table() -> pd.DataFrame:
+    widths = np.array([16.0, 32.0, 64.0])
+    errors = dict.fromkeys(("ntk_change", "meta_change", "formula", "printed"), widths**-0.5)
+    names = {"source": "glyphs", "network": "fully connected, relu, depth 2", "inner": "MAML, flow"}
+    return pd.DataFrame({"width": widths, **errors, **names})
+
+
+def convergence_table() -> pd.DataFrame:
+    steps = np.arange(20)
+    names = {"source": "glyphs", "network": "fully connected, relu, depth 2", "width": 16, "rate": 0.9, "seed": 0}
+    return pd.DataFrame({"step": steps, "loss": 0.7**steps, "bound": 0.9**steps, **names})
+
+
+def regression_table() -> pd.DataFrame:
+    widths = np.array([16.0, 32.0, 64.0])
+    names = {"source": "glyphs", "network": "fully connected, relu, depth 2", "time": 4}
+    cases = [
+        pd.DataFrame({"width": widths, "error": widths**-0.5, **names, **case}) for case in COMPARISONS.values()
+    ]
+    return pd.concat(cases, ignore_index=True)
+
+
+LOGARITHMIC = {
+    "trace": lambda: search_trace.draw_search_trace(make_trace(0), "trace", FACTS),
+    "cost": lambda: accuracies.draw_cost_accuracy(summary_table(), "cost"),
+    "effects": effects_figure,
+    "frontier": frontier_figure,
+    "determinism": lambda: theory_figures.draw_determinism(kernels_table()),
+    "formula": lambda: theory_figures.draw_formula(kernels_table()),
+    "convergence": lambda: theory_figures.draw_convergence(convergence_table()),
+    "regression": lambda: theory_figures.draw_regression(regression_table()),
+}
 
 
 def svg_root(figure, folder: Path) -> ElementTree.Element:
@@ -179,6 +260,57 @@ def test_save_keeps_dots_in_names(tmp_path):
     figure = search_trace.draw_search_trace(make_trace(0).iloc[:0], "empty")
     names = [path.name for path in style.save(figure, tmp_path / "ridge-0.5")]
     assert names == ["ridge-0.5.svg", "ridge-0.5.png"]
+
+
+@pytest.mark.parametrize("name", LOGARITHMIC)
+def test_numbers_on_logarithmic_axes_are_plain_and_inside_the_figure(name):
+    figure = LOGARITHMIC[name]()
+    FigureCanvasAgg(figure).draw()
+    scaled = [axis for axes in figure.axes for axis in (axes.xaxis, axes.yaxis) if axis.get_scale() == "log"]
+    assert scaled
+    for axis in scaled:
+        low, high = sorted(axis.get_view_interval())
+        ticks = [
+            tick for tick in [*axis.get_major_ticks(), *axis.get_minor_ticks()] if low <= tick.get_loc() <= high
+        ]
+        labels = [tick.label1 for tick in ticks if tick.label1.get_text()]
+        assert labels
+        for label in labels:
+            assert re.fullmatch(r"[0-9.]+|([0-9.]+×)?10[⁻⁰¹²³⁴⁵⁶⁷⁸⁹]+|[0-9.]+ (s|min|h|d)", label.get_text())
+            box = label.get_window_extent()
+            assert figure.bbox.containsx(box.x0)
+            assert figure.bbox.containsx(box.x1)
+            assert figure.bbox.containsy(box.y0)
+            assert figure.bbox.containsy(box.y1)
+
+
+@pytest.mark.parametrize(("value", "text"), [(1000.0, "10³"), (1e12, "10¹²"), (3e-6, "3×10⁻⁶"), (0.3, "0.3")])
+def test_powers_of_ten_have_superscripts_and_short_axes_decimals(value, text):
+    formatter = style.PlainPowers()
+    formatter.create_dummy_axis()
+    formatter.axis.set_view_interval(1e-9 if text.startswith(("10", "3×")) else value / 2, value * 1.5)
+    assert formatter(value) == text
+
+
+@pytest.mark.parametrize("name", ["determinism", "formula", "regression"])
+def test_slopes_stand_beside_each_other(name):
+    figure = LOGARITHMIC[name]()
+    renderer = FigureCanvasAgg(figure).get_renderer()
+    FigureCanvasAgg(figure).draw()
+    texts = figure.findobj(lambda artist: artist.get_gid() == "slope")
+    assert len(texts) >= 2
+    assert all(text.get_text().endswith("−0.50") for text in texts)
+    boxes = [text.get_window_extent(renderer) for text in texts]
+    assert not any(one.overlaps(other) for one, other in itertools.combinations(boxes, 2))
+
+
+def test_a_dollar_sign_in_a_name_is_one():
+    table = summary_table().replace("RFS", "$my_row^2$")
+    for draw in (accuracies.draw_accuracies, accuracies.draw_cost_accuracy):
+        figure = draw(table, "$title_1$")
+        names = [text for text in figure.findobj(Text) if "$" in text.get_text()]
+        assert len(names) >= 2
+        assert not any(text.get_parse_math() for text in names)
 
 
 # --- Styles ----------------------------------------------------------------------------------------------
@@ -469,7 +601,7 @@ def test_accuracies_show_means_errors_and_chance():
     figure = accuracies.draw_accuracies(summary_table(-38), "accuracies", chance=20.0)
     texts = figure_texts(figure)
     assert {"1-shot", "5-shot", "MetaNTK-NAS", "TE-NAS", "Random Cell", "RFS"} <= set(texts)
-    # Deviation over seeds where there are several, otherwise the interval over episodes.
+    # Standard deviation over seeds where there are several, otherwise the interval over episodes.
     assert {"25.88 ± 0.81", "24.02 ± 0.63", "41.88 ± 0.81"} <= set(texts)
     means = [container.lines[0].get_xdata()[0] for container in figure.axes[0].containers]
     assert np.allclose(means, [25.88, 24.51, 24.55, 24.02])
@@ -526,7 +658,17 @@ def shown_points(axes) -> dict[str, float]:
     return {to_hex(c.get_facecolor()[0]): round(float(c.get_offsets()[0, 1]), 2) for c in markers(axes)}
 
 
-@pytest.mark.parametrize("seconds", [0.0, 0.5, 40.0, 500000.0])
+def test_rows_sampled_given_or_fixed_have_no_search_time():
+    """What computes nothing takes some milliseconds, too."""
+    summary = summary_table().replace({"search_seconds": {0.0: 0.006}})
+    strip, searched = accuracies.draw_cost_accuracy(summary, "cost").axes
+    assert "#7f7f7f" in shown_points(strip)
+    assert len(shown_points(searched)) == 2
+    nothing = accuracies.draw_cost_accuracy(summary.assign(search_seconds=0.006), "cost")
+    assert "No row has a search." in figure_texts(nothing)
+
+
+@pytest.mark.parametrize("seconds", [0.5, 40.0, 500000.0])
 def test_cost_of_one_row_fits_its_axis(seconds):
     summary = summary_table()
     figure = accuracies.draw_cost_accuracy(
@@ -535,8 +677,7 @@ def test_cost_of_one_row_fits_its_axis(seconds):
     (axes,) = figure.axes
     low, high = axes.get_xlim()
     assert low <= seconds <= high
-    if seconds:
-        assert sum(low <= tick <= high for tick in axes.get_xticks()) >= 1
+    assert sum(low <= tick <= high for tick in axes.get_xticks()) >= 1
 
 
 # --- Searches that train ---------------------------------------------------------------------------------
@@ -574,7 +715,7 @@ def finished(tmp_path):
     for folder in folders:
         training_table().to_csv(folder / "training.csv", index=False)
         measured = "/metantk/" in str(folder)
-        trace = lead_to(GENOTYPE, make_trace(1)) if measured else make_trace(1).iloc[:0]
+        trace = make_trace(1) if measured else make_trace(1).iloc[:0]
         trace.to_csv(folder.parent / "search.csv", index=False)
         facts = {name: FACTS[name] for name in (CONDITION, "linear_regions")} if measured else {}
         change(folder.parent / "search.json", criteria=facts)

@@ -9,7 +9,7 @@ from conftest import run_program
 from small_chain import write_chain
 
 from metantk.options.config import parse_config
-from metantk.results import status
+from metantk.results import layout, status
 from metantk.results.baselines import find_weak
 
 
@@ -59,7 +59,7 @@ def test_jobs_are_what_snakemake_plans(tiny_house):
     for job in status.jobs_of(config):
         for path in (job.output, job.log):
             assert str(path) in run.stdout, path
-    planned = [job for job in tiny_house.planned() if job.split()[0] in status.STAGES]
+    planned = [job for job in tiny_house.planned() if job.split()[0] in layout.STAGES]
     assert len(planned) == len(status.jobs_of(config))
 
 
@@ -67,7 +67,7 @@ def test_what_is_done_running_and_left(started):
     seen = status.look(started)
     assert [job.name for job in seen.running] == ["train_network glyphs 5cells-48ch random seed0 rfs"]
     assert status.last_line(seen.running[0].log) == "training: 3/9 [00:01]"
-    counts = {stage: sum(job.stage == stage for job in seen.done) for stage in status.STAGES}
+    counts = {stage: sum(job.stage == stage for job in seen.done) for stage in layout.STAGES}
     assert list(counts.values()) == [1, 2, 1, 1]
     assert len(seen.done) + len(seen.running) + len(seen.left) == 1 + 3 * 6
     # Four searches are left (one alike took 100 s), five trainings with the one that runs (50 s), five evaluations.

@@ -152,7 +152,8 @@ def test_the_correction_makes_no_other_slope_pass_for_the_expected_one(exponent)
 def test_a_diverged_run_makes_a_slope_undecided_not_steep():
     table = power_law(-0.5, widths=(8, 16, 32))
     table.loc[0, "error"] = np.inf
-    assert judge_slope("4", "case", table, "error", cases=1).verdict != HOLDS
+    for as_expected in (False, True):
+        assert judge_slope("4", "case", table, "error", cases=1, as_expected=as_expected).verdict == UNDECIDED
 
 
 @pytest.mark.parametrize(
@@ -277,6 +278,9 @@ def test_learners_are_compared_task_by_task(gain, verdict):
         ({"networks": [{"widths": [8, 4, 16]}]}, "widths must ascend"),
         ({"networks": [{"widths": [4, 8]}]}, "at least three widths"),
         ({"networks": [{"trained_widths": []}]}, "none has trained_widths"),
+        ({"sources": ["glyphs", "glyphs"]}, "sources.*glyphs is listed twice"),
+        ({"times": [1, 4, 1]}, "times.*1 is listed twice"),
+        ({"networks": [{}, {"widths": [4, 8, 16]}]}, "networks.*fully connected, relu, depth 2 is listed twice"),
         ({"lr": 1.0}, "'lr'"),
         ({"inner_time": 2.0}, "'inner_time'"),
     ],

@@ -60,6 +60,7 @@ import metantk.data.needs
 import metantk.runtime.failures
 import metantk.options.config
 import metantk.options.dataset
+import metantk.results.layout
 import metantk.runtime.plugins
 import metantk.runtime.provenance
 import metantk.runtime.files
@@ -139,17 +140,18 @@ wildcard_constraints:
 # Dependencies for --sdm conda; `make` installs the same pins into .venv, `make container` into IMAGE.
 ENVIRONMENT = "../../envs/metantk.yaml"
 
-DATA = f"{RESULTS}/{{dataset}}/data"
-SEARCH = f"{RESULTS}/{{dataset}}/{{backbone}}/{{search}}/seed{{seed}}"
-CHAIN = f"{SEARCH}/{{learner}}"
+DATA = f"{RESULTS}/{metantk.results.layout.DATA}"
+SEARCH = f"{RESULTS}/{metantk.results.layout.SEARCH}"
+CHAIN = f"{RESULTS}/{metantk.results.layout.CHAIN}"
 # Where a job's log and benchmark lie, below the folders of all logs and benchmarks: as its outputs do.
-SEARCH_JOB, CHAIN_JOB = (folder.removeprefix(f"{RESULTS}/") for folder in (SEARCH, CHAIN))
-STABILITY = f"{RESULTS}/{{dataset}}/{{backbone}}/{{search}}/rank_stability"
-TABLES = f"{RESULTS}/tables"
-FIGURES = f"{RESULTS}/figures/{{dataset}}"
-THEORY = f"{RESULTS}/theory"
-CRITERIA = f"{RESULTS}/criteria"
-SCORES = f"{SEARCH}/scores.json"
+SEARCH_JOB, CHAIN_JOB = metantk.results.layout.SEARCH, metantk.results.layout.CHAIN
+STABILITY = f"{RESULTS}/{metantk.results.layout.STABILITY}"
+TABLES = f"{RESULTS}/{metantk.results.layout.TABLES}"
+PARTIAL_TABLES = f"{RESULTS}/{metantk.results.layout.PARTIAL_TABLES}"
+FIGURES = f"{RESULTS}/{metantk.results.layout.FIGURES}"
+THEORY = f"{RESULTS}/{metantk.results.layout.THEORY}"
+CRITERIA = f"{RESULTS}/{metantk.results.layout.CRITERIA}"
+SCORES = f"{RESULTS}/{metantk.results.layout.SCORES}"
 
 
 class Needs(NamedTuple):

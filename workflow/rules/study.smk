@@ -33,7 +33,7 @@ rule score_architecture:
     message:
         "Score {wildcards.dataset} {wildcards.backbone} {wildcards.search}, seed {wildcards.seed}"
     shell:
-        "python {params.script} --data $(dirname {input.manifest:q}) --architecture {input.architecture:q}"
+        'python {params.script:q} --data "$(dirname -- {input.manifest:q})" --architecture {input.architecture:q}'
         " --options {params.options:q} --output {output:q} 2> {log:q}"
 
 
@@ -70,7 +70,7 @@ rule compare_criteria:
     message:
         "Compare the criteria"
     shell:
-        "python {params.script} {params.chains:q} --output $(dirname {output.scores:q}) 2> {log:q}"
+        'python {params.script:q} {params.chains:q} --output "$(dirname -- {output.scores:q})" 2> {log:q}'
 
 
 rule study:

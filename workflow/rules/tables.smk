@@ -77,7 +77,7 @@ rule tabulate_finished:
         chains=all_chains(CHAIN),
         results=results_folder,
         titles=titles,
-        tables=f"{RESULTS}/tables_partial",
+        tables=PARTIAL_TABLES,
     message:
         "Tabulate what is finished"
     shell:

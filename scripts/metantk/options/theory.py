@@ -7,6 +7,11 @@ from pydantic import Field, field_validator, model_validator
 from metantk.options.base import Count, Options
 
 
+def network_name(kind: str, activation: str, depth: int) -> str:
+    """What tables call a network, at every width."""
+    return f"{kind.replace('_', ' ')}, {activation}, depth {depth}"
+
+
 class TheoryNetworkOptions(Options):
     """Network of growing width in the checks of the theory; NTK parametrisation, no biases."""
 
@@ -27,6 +32,10 @@ class TheoryNetworkOptions(Options):
         description="Units or channels per layer of the networks that are meta-trained, ascending; `[]`: no "
         "training",
     )
+
+    @property
+    def name(self) -> str:
+        return network_name(self.kind, self.activation, self.depth)
 
     @field_validator("widths", "trained_widths")
     @classmethod
@@ -101,6 +110,15 @@ class TheoryOptions(Options):
         [1, 4], min_length=1, description="Meta-training times t of Theorem 2, in meta-steps of learning rate η₀"
     )
     learner: TheoryLearnerOptions = TheoryLearnerOptions()
+
+    @field_validator("networks", "sources", "times")
+    @classmethod
+    def _nothing_twice(cls, values: list) -> list:
+        """What is listed twice would count its points twice and make intervals too narrow."""
+        names = [value.name if isinstance(value, TheoryNetworkOptions) else value for value in values]
+        if repeated := [name for name in names if names.count(name) > 1]:
+            raise ValueError(f"{repeated[0]} is listed twice")
+        return values
 
     @model_validator(mode="after")
     def _something_trains(self) -> "TheoryOptions":

@@ -9,13 +9,14 @@ from pathlib import Path
 
 import pandas as pd
 
-from metantk.results.records import Numbers, read_table
+from metantk.results import layout
+from metantk.results.records import GAPS, NUMBER, read_table
 from metantk.results.tables import KEY, Chain
 from metantk.runtime.files import InputError, check_regular
 
-STAGES = ("search_architecture", "train_network", "evaluate_episodes")
+STAGES = [stage for stage, place in layout.STAGES.items() if "{seed}" in place.job]
 COLUMNS = [*KEY, "stage", "jobs", "seconds", "memory_mb", "gpu_memory_mb", "nodes"]
-BENCHMARK = {"s": Numbers(least=0), "max_rss": Numbers(least=0, gaps=True)}
+BENCHMARK = {"s": NUMBER, "max_rss": GAPS}
 # The line that devices.start() logs.
 NODE = re.compile(r"device .*, \d+ threads, on (\S+)")
 
@@ -49,9 +50,9 @@ def _cost(chain: Chain, stage: str, results: Path | None) -> dict:
     }
     if results is None or not folder.is_relative_to(results):
         return spent
-    name = folder.relative_to(results)
-    spent["seconds"], spent["memory_mb"] = _benchmark(results / "benchmarks" / stage / f"{name}.tsv")
-    spent["node"] = _node(results / "logs" / stage / f"{name}.log")
+    job = str(folder.relative_to(results))
+    spent["seconds"], spent["memory_mb"] = _benchmark(layout.benchmark_file(results, stage, job))
+    spent["node"] = _node(layout.log_file(results, stage, job))
     return spent
 
 

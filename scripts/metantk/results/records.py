@@ -48,7 +48,7 @@ class Effect(Record):
     node: int = Field(ge=2)
     operation: Text
     effect: float
-    deviation: Positive
+    std: Positive
     certainty: float = Field(ge=0, le=1)
     kept: bool
 
@@ -123,55 +123,42 @@ class Numbers(NamedTuple):
     """What a column of numbers may hold.
 
     Attributes:
+        whole: whether all values are whole.
         gaps: whether a value may be missing.
         infinite: whether one may be infinite.
     """
 
-    least: float = -math.inf
-    most: float = math.inf
-    gaps: bool = False
     whole: bool = False
+    gaps: bool = False
     infinite: bool = False
 
 
-COUNT, SIZE = Numbers(least=1, whole=True), Numbers(least=0)
-PERCENT, MAYBE_PERCENT = Numbers(0, 100), Numbers(0, 100, gaps=True)
-CURVE = {"epoch": COUNT, "lr": SIZE, "loss": Numbers(), "accuracy": MAYBE_PERCENT}
-TRACE = {
-    "round": Numbers(0, 60, whole=True),
-    "stage": ["operations", "edges"],
-    "cell": ["normal", "reduce"],
-    "edge": Numbers(0, 60, whole=True),
-    "input": Numbers(0, 60, whole=True),
-    "node": Numbers(2, 60, whole=True),
-    "operation": None,
-    "removed": ["True", "False"],
-    "decided_by": None,
-}
+TEXT, NUMBER, WHOLE, GAPS = None, Numbers(), Numbers(whole=True), Numbers(gaps=True)
+MEASUREMENT = Numbers(gaps=True, infinite=True)  # of a criterion
+CURVE = {"epoch": WHOLE, "lr": NUMBER, "loss": NUMBER, "accuracy": GAPS}
+TRACE = dict.fromkeys(["round", "edge", "input", "node"], WHOLE) | dict.fromkeys(
+    ["stage", "cell", "operation", "removed", "decided_by"], TEXT
+)
 # Of a search by experiment, whose criteria have columns, too.
-EXPERIMENT = {"candidate": Numbers(0, whole=True), "stage": ["first sample", "focused"]}
+EXPERIMENT = {"candidate": WHOLE, "stage": TEXT}
 # What figures draw of searches other than prunings, as far as they have it.
-MEASURED = {
-    "epoch": Numbers(least=0, gaps=True),
-    "candidate": Numbers(least=0, gaps=True),
-    "loss": Numbers(gaps=True),
-    "accuracy": MAYBE_PERCENT,
-    "entropy_normal": Numbers(gaps=True),
-    "entropy_reduce": Numbers(gaps=True),
-    "genotypes": Numbers(least=0, gaps=True),
-    "score": Numbers(gaps=True),
-    "predicted": Numbers(gaps=True),
-}
-# Of a column: numbers of a kind, some words, or any text.
-Column = Numbers | list[str] | None
-MOST_LINES = 10**7
-LONGEST_TEXT = 300  # characters of a field
+MEASURED = [
+    "epoch",
+    "candidate",
+    "loss",
+    "accuracy",
+    "entropy_normal",
+    "entropy_reduce",
+    "genotypes",
+    "score",
+    "predicted",
+]
 
 
 def read_table(
-    path: Path, columns: Mapping[str, Column], *, stage: str, separator: str = ",", missing: str = ""
+    path: Path, columns: Mapping[str, Numbers | None], *, stage: str, separator: str = ",", missing: str = ""
 ) -> pd.DataFrame:
-    """Read a CSV file of a stage that has at least `columns`; only these are looked at.
+    """Read a CSV file of a stage that has at least `columns`; types and finiteness of only these are checked.
 
     Text stays as it is written: a row may be called `null`.
 
@@ -185,15 +172,14 @@ def read_table(
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", pd.errors.ParserWarning)  # lines that are longer than the first
-            table = pd.read_csv(
-                path, sep=separator, nrows=MOST_LINES, keep_default_na=False, dtype=str, index_col=False
-            ).replace(missing, "")
+            table = pd.read_csv(path, sep=separator, keep_default_na=False, dtype=str, index_col=False).replace(
+                missing, ""
+            )
     except (OSError, ValueError, OverflowError, pd.errors.ParserWarning) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
         raise InputError(f"{path}: cannot be read ({reason}); run {stage} again") from None
-    missing = [column for column in columns if column not in table]
-    if missing:
-        raise InputError(f"{path}: lacks the columns {', '.join(missing)}; run {stage} again")
+    if lacking := [column for column in columns if column not in table]:
+        raise InputError(f"{path}: lacks the columns {', '.join(lacking)}; run {stage} again")
     for name, column in columns.items():
         try:
             table[name] = _checked(table[name], column)
@@ -202,36 +188,27 @@ def read_table(
     return table
 
 
-def _checked(values: pd.Series, column: Column) -> pd.Series:
+def _checked(values: pd.Series, column: Numbers | None) -> pd.Series:
     """The values of a column in its type.
 
     Raises:
         ValueError: one of them is not as it should be; the message goes on after the column's name.
     """
-    if column is None:
-        if (values.str.len() > LONGEST_TEXT).any():
-            raise ValueError(f"holds a text of more than {LONGEST_TEXT} characters")
+    if column is TEXT:
         return values
-    if isinstance(column, list):
-        if not values.isin(column).all():
-            raise ValueError(f"holds other words than {', '.join(column)}")
-        return values
-    numbers = pd.to_numeric(values.where(values.str.strip() != ""), errors="coerce").astype(float)
-    missing = values.str.strip().str.lower().isin(["", "nan"])
-    if (numbers.isna() & ~missing).any():
+    is_missing = values.str.strip().str.lower().isin(["", "nan"])
+    numbers = pd.to_numeric(values.mask(is_missing), errors="coerce").astype(float)
+    if (numbers.isna() & ~is_missing).any():
         raise ValueError("holds other things than numbers")
-    if missing.any() and not column.gaps:
+    if is_missing.any() and not column.gaps:
         raise ValueError("has gaps")
-    there = numbers.dropna()
-    if not column.infinite and np.isinf(there).any():
+    if not column.infinite and np.isinf(numbers).any():
         raise ValueError("holds a number that is not finite")
-    if not there.between(column.least, column.most).all():
-        raise ValueError(f"holds a number that is not in {column.least:g} to {column.most:g}")
-    if column.whole and (there % 1 != 0).any():
+    if not column.whole:
+        return numbers
+    if (numbers % 1 != 0).any() or (numbers.abs() >= 2**53).any():
         raise ValueError("holds a number that is not whole")
-    return (
-        numbers.astype("int64") if column.whole and not column.gaps and (numbers.abs() < 2**53).all() else numbers
-    )
+    return numbers.astype("int64")
 
 
 def read_trace(path: Path, report: SearchReport) -> pd.DataFrame:
@@ -244,15 +221,15 @@ def read_trace(path: Path, report: SearchReport) -> pd.DataFrame:
     stage = "search_architecture"
     found = read_table(path, {}, stage=stage)
     if not report.criteria:
-        return read_table(path, {name: MEASURED[name] for name in MEASURED if name in found}, stage=stage)
+        return read_table(path, {name: GAPS for name in MEASURED if name in found}, stage=stage)
     if found.empty:
         raise InputError(f"{path}: has no line; run {stage} again")
     if report.effects:
-        values = {criterion: Numbers(gaps=True, infinite=True) for criterion in report.criteria}
+        values = dict.fromkeys(report.criteria, MEASUREMENT)
         return read_table(path, EXPERIMENT | values, stage=stage)
     drawn = [name.removesuffix("_unpruned") for name in found if name.endswith("_unpruned")]
     values = {
-        f"{criterion}{part}": Numbers(gaps=True, infinite=True)
+        f"{criterion}{part}": MEASUREMENT
         for criterion in dict.fromkeys([*report.criteria, *drawn])
         for part in ("_unpruned", "")
     }
@@ -260,40 +237,14 @@ def read_trace(path: Path, report: SearchReport) -> pd.DataFrame:
     return trace.assign(removed=trace["removed"] == "True")
 
 
-def check_pruning(trace: pd.DataFrame, genotype: dict, *, where: Path) -> None:
-    """Refuse the trace of a pruning that is not whole, or does not lead to the genotype.
-
-    Raises:
-        InputError: rounds are missing, a line stands there twice, or an operation of the genotype went.
-    """
-    said = None
-    choice = ["cell", "node", "input", "operation"]
-    gone = set(trace.loc[trace["removed"], choice].itertuples(index=False, name=None))
-    kept = [
-        (cell, node, entering, operation)
-        for cell in ("normal", "reduce")
-        for node, edges in enumerate(genotype[cell], start=2)
-        for operation, entering in edges
-    ]
-    if trace.duplicated(["round", "cell", "edge", "operation"]).any():
-        said = "has a line twice"
-    elif sorted(trace["round"].unique()) != list(range(trace["round"].max() + 1)) or trace["stage"].nunique() < 2:
-        said = "lacks some of its rounds"
-    elif wrong := [place for place in kept if place in gone]:
-        said = f"says that {wrong[0][3]} of node {wrong[0][1]} went, which architecture.json has"
-    if said:
-        raise InputError(f"{where}: {said}; run search_architecture again")
-
-
 def read_episodes(path: Path, evaluation: Evaluation) -> pd.DataFrame:
     """Columns `shots`, `episode`, `accuracy` (percent) of episodes.csv, sorted.
 
     Raises:
-        InputError: also where it is not what evaluation.json sums up: other shots or numbers of episodes, values
-            out of 0 to 100.
+        InputError: also where it is not what evaluation.json sums up: other shots, episodes, means or intervals.
     """
     stage = "evaluate_episodes"
-    columns = {"shots": COUNT, "episode": Numbers(least=0, whole=True), "accuracy": PERCENT}
+    columns = {"shots": WHOLE, "episode": WHOLE, "accuracy": NUMBER}
     table = read_table(path, columns, stage=stage)[list(columns)]
     table = table.sort_values(["shots", "episode"], ignore_index=True)
     if sorted(table["shots"].unique()) != sorted(int(shots) for shots in evaluation.shots):

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from metantk.options.config import Config
+from metantk.results import layout
 
-STAGES = ("prepare_dataset", "search_architecture", "train_network", "evaluate_episodes")
 LOCKS = Path(".snakemake", "locks")  # where Snakemake, while it runs, keeps files; below its working folder
 
 
@@ -19,7 +19,7 @@ class Job(NamedTuple):
 
     Attributes:
         stage: the rule.
-        place: of its outputs, below the folder of results: data set, backbone, search, seed, learner.
+        place: data set, backbone, search, seed, learner, as far as the stage has them.
         output: the file that is there when the job is done.
         log, benchmark: where they lie, if it has begun, or is done.
     """
@@ -68,27 +68,19 @@ class Progress(NamedTuple):
 
 def jobs_of(config: Config) -> list[Job]:
     """The jobs of all stages that take their time, in the order in which they can run."""
+    wildcards = [
+        {"dataset": dataset, **chain._asdict(), "seed": seed}
+        for dataset in sorted(config.datasets)
+        for chain in config.chains
+        for seed in config.seeds
+    ]
     results = Path(config.results)
-    found: dict[str, dict[Path, Job]] = {stage: {} for stage in STAGES}
-
-    def add(stage: str, place: tuple[str, ...], output: str) -> None:
-        folder = results.joinpath(*place)
-        benchmark, log = (
-            results.joinpath(kind, stage, *place).with_name(f"{place[-1]}{suffix}")
-            for kind, suffix in (("benchmarks", ".tsv"), ("logs", ".log"))
-        )
-        path = folder / output
-        found[stage].setdefault(path, Job(stage, place, path, log, benchmark))
-
-    for dataset in sorted(config.datasets):
-        add("prepare_dataset", (dataset,), "data/manifest.json")
-        for backbone, search, learner in config.chains:
-            for seed in config.seeds:
-                place = (dataset, backbone, search, f"seed{seed}")
-                add("search_architecture", place, "architecture.json")
-                add("train_network", (*place, learner), "model.json")
-                add("evaluate_episodes", (*place, learner), "evaluation.json")
-    return [job for jobs in found.values() for job in jobs.values()]
+    jobs = []
+    for stage, place in layout.STAGES.items():
+        for name, output in dict.fromkeys((place.job.format(**w), place.output.format(**w)) for w in wildcards):
+            log, benchmark = (find(results, stage, name) for find in (layout.log_file, layout.benchmark_file))
+            jobs.append(Job(stage, tuple(name.split("/")), results / output, log, benchmark))
+    return jobs
 
 
 def chains_of(config: Config) -> list[Path]:

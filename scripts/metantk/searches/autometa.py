@@ -4,7 +4,7 @@ Every candidate of one block is trained, a predictor is fitted on what was measu
 more those are trained which it likes best. A candidate's score is its mean accuracy on the queries of validation
 tasks, after learning their support. One cell serves as normal and as reduction cell.
 
-The paper leaves much open; `Found.extra["filled"]` lists what was filled in, and from where.
+The paper leaves much open; `Found.facts["filled"]` lists what was filled in, and from where.
 """
 
 import copy

@@ -248,7 +248,7 @@ def effects(space: Space, model: Model, seed: int) -> list[dict]:
     """What each choice changes in an otherwise random architecture, and how sure the search is of it.
 
     Returns:
-        For each choice: `effect`, expected, and `deviation`, of the function that is made small; `certainty`, the
+        For each choice: `effect`, expected, and `std`, of the function that is made small; `certainty`, the
         share of functions (drawn from what the measurements leave possible) whose optimum has it; `kept`.
     """
     draws = numpy_generator("effects", seed)
@@ -265,7 +265,7 @@ def effects(space: Space, model: Model, seed: int) -> list[dict]:
             "node": space.edges[choice.edge].node,
             "operation": space.operations[choice.operation],
             "effect": float(expected[place]),
-            "deviation": float(each[:, place].std()),
+            "std": float(each[:, place].std()),
             "certainty": float(certainty[place]),
             "kept": bool(model.best[place]),
         }

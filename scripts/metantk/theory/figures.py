@@ -6,14 +6,16 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from metantk.results.figures.style import MUTED, STYLE, TEXT, new_figure
+from metantk.results.figures.style import MUTED, STYLE, TEXT, new_figure, set_logarithmic
 from metantk.theory.learner import summarise_learners
 from metantk.theory.training_checks import COMPARISONS
 from metantk.theory.verdicts import EXPECTED_SLOPE, fit_slope
 
 # Okabe and Ito's colours, in this order for whatever a panel compares.
 COLOURS = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7f7f7f"]
-MARKERS = ["o", "s", "^", "D", "v", "P", "X"]
+MARKERS = ["o", "s", "^", "D", "v"]
+SIGNS = {"full": "●■▲◆▼", "none": "○□△◇▽"}  # the same in text
+SLOPE_HEIGHT = 0.05  # of a panel: what a line of text takes
 PANEL_WIDTH, PANEL_HEIGHT = 3.1, 2.7  # inches
 
 
@@ -74,7 +76,8 @@ def draw_convergence(curves: pd.DataFrame) -> Figure:
         one = part[(part["width"] == part["width"].iloc[0]) & (part["seed"] == 0) & (part["rate"] == fastest)]
         axes.plot(one["step"], one["bound"] / one["bound"].iloc[0], color=TEXT, linewidth=1.8, label="bound")
         low = float((one["bound"] / one["bound"].iloc[0]).iloc[-1])
-        axes.set(yscale="log", xlabel="step", ylabel="loss / loss at the start", ylim=(low * 1e-4, 1e3))
+        set_logarithmic(axes, "y")
+        axes.set(xlabel="step", ylabel="loss / loss at the start", ylim=(low * 1e-4, 1e3))
         axes.set_title(label)
         axes.grid(axis="y")
     _add_legend(figure, panels)
@@ -143,31 +146,51 @@ def _draw_trend(
     fill: str = "full",
     line: str = "-",
 ) -> None:
-    """Every seed as a dot, the line through the medians, and its slope at its end."""
-    colour, marker = COLOURS[number % len(COLOURS)], MARKERS[number % len(MARKERS)]
+    """Every seed as a dot, the line through the medians, and its slope."""
+    colour, shape = COLOURS[number % len(COLOURS)], number % len(MARKERS)
     faces = colour if fill == "full" else "none"
     finite = table[np.isfinite(table[column])]
-    marks = {"marker": marker, "facecolors": faces, "edgecolors": colour, "linewidths": 0.6}
+    if finite.empty:
+        return
+    marks = {"marker": MARKERS[shape], "facecolors": faces, "edgecolors": colour, "linewidths": 0.6}
     axes.scatter(finite["width"], finite[column], s=9, **marks)
     medians = finite.groupby("width")[column].median()
-    axes.plot(medians.index, medians, color=colour, linestyle=line, linewidth=1.1, label=label)
-    slope = fit_slope(table["width"], table[column]).value
-    place = (1.1 * medians.index[-1], medians.iloc[-1])
-    axes.text(*place, f"{slope:.2f}", color=colour, fontsize=6, va="center", gid="slope")
+    style = {"color": colour, "linestyle": line, "linewidth": 1.1}
+    axes.plot(medians.index, medians, **style)
+    axes.plot([], [], marker=MARKERS[shape], markersize=3, markerfacecolor=faces, label=label, **style)
+    slope = f"{fit_slope(table['width'], table[column]).value:.2f}".replace("-", "−")
+    text = f"{SIGNS[fill][shape]} {slope}"
+    axes.text(1.0, medians.iloc[-1], text, color=colour, fontsize=6.5, va="center", gid="slope")
 
 
 def _finish_trends(axes: Axes, title: str, quantity: str) -> None:
-    """Logarithmic axes, the expected slope in grey, room for the slopes at the right."""
+    """Logarithmic axes, the expected slope in grey, the fitted slopes at the right."""
     widths = np.array(sorted({point for line in axes.lines for point in line.get_xdata()}), float)
-    top = max(max(line.get_ydata()) for line in axes.lines)
+    top = max(max(line.get_ydata(), default=0) for line in axes.lines)
     expected = 1.4 * top * (widths / widths[0]) ** EXPECTED_SLOPE
     axes.plot(widths, expected, color=MUTED, linewidth=0.8, label="slope −1/2")
-    axes.set(xscale="log", yscale="log", xlabel="width", ylabel=quantity)
-    axes.set_xlim(widths[0] / 1.3, widths[-1] * 2)
+    for which in "xy":
+        set_logarithmic(axes, which)
+    axes.set(xlabel="width", ylabel=quantity)
+    axes.set_xlim(widths[0] / 1.3, widths[-1] * 1.3)
+    _spread_slopes(axes)
     axes.set_xticks(widths, [f"{width:g}" for width in widths])
     axes.xaxis.minorticks_off()
     axes.set_title(title)
     axes.grid(axis="y")
+
+
+def _spread_slopes(axes: Axes) -> None:
+    """Slopes stand right of the panel, each at the end of its line as far as there is room."""
+    texts = sorted(
+        (text for text in axes.texts if text.get_gid() == "slope"), key=lambda text: text.get_position()[1]
+    )
+    low, high = np.log(axes.get_ylim())
+    previous = -SLOPE_HEIGHT
+    for above, text in zip(range(len(texts) - 1, -1, -1), texts, strict=True):
+        height = (np.log(text.get_position()[1]) - low) / (high - low)
+        previous = min(max(height, previous + SLOPE_HEIGHT), max(1 - above * SLOPE_HEIGHT, previous + SLOPE_HEIGHT))
+        text.set(position=(1.01, previous), transform=axes.transAxes)
 
 
 def _add_legend(figure: Figure, panels: dict[str, Axes]) -> None:

@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from metantk.options.theory import network_name
+
 Weights = dict[str, Tensor]
 
 HEAD = "head"  # the only weight that ANIL adapts
@@ -41,7 +43,7 @@ class Network(NamedTuple):
 
     @property
     def name(self) -> str:
-        return f"{self.kind.replace('_', ' ')}, {self.activation}, depth {self.depth}"
+        return network_name(self.kind, self.activation, self.depth)
 
     def draw(self, generator: torch.Generator) -> Weights:
         """Standard normal weights, float64."""

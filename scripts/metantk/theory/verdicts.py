@@ -66,14 +66,15 @@ class Slope(NamedTuple):
 
     @property
     def may_be_expected(self) -> bool:
-        return abs(self.value - EXPECTED_SLOPE) <= self.half_width
+        """An undefined slope may be any."""
+        return bool(np.isnan(self.value)) or abs(self.value - EXPECTED_SLOPE) <= self.half_width
 
 
 def fit_slope(widths: Sequence[float], values: Sequence[float], *, cases: int = 1, choices: int = 1) -> Slope:
     """Slope of log value against log width; one point per width and seed.
 
     The interval is 95 % for `cases` such slopes, each for `choices` of its widths, together. A value that is zero
-    or not finite makes it infinite.
+    or not finite makes the slope undefined (NaN) and its interval infinite.
     """
     widths, values = np.asarray(widths, float), np.asarray(values, float)
     if not (np.isfinite(values) & (values > 0)).all():

@@ -11,7 +11,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from metantk.results.figures.palette import row_styles, tint
-from metantk.results.figures.style import MUTED, STYLE, TEXT, message_figure, new_figure
+from metantk.results.figures.style import MUTED, STYLE, TEXT, message_figure, new_figure, set_logarithmic
+from metantk.results.tables import SHORTEST_SEARCH
 
 SINGLE_SEED_TINT = 0.25  # filling of the marker of a row with one seed
 
@@ -103,7 +104,7 @@ def _draw_chance(panels: Sequence[Axes], chance: float) -> None:
 
 
 def _error(entry) -> float:
-    """Half the length of the bar: deviation over seeds; for a single seed the interval over episodes."""
+    """Half the length of the bar: std over seeds; for a single seed the 95 % interval over episodes."""
     return float(entry.accuracy_std if entry.seeds > 1 else entry.ci95)
 
 
@@ -111,7 +112,7 @@ def _accuracy_legend(summary: pd.DataFrame, with_seeds: bool) -> list[Line2D]:
     bar = {"color": TEXT, "marker": "o", "markersize": 4.5, "linewidth": 1.2}
     handles = []
     if (summary["seeds"] > 1).any():
-        handles.append(Line2D([], [], label="mean ± deviation over seeds", **bar))
+        handles.append(Line2D([], [], label="mean ± std over seeds", **bar))
     if (summary["seeds"] <= 1).any():
         label = "one seed, 95 % interval over episodes"
         handles.append(Line2D([], [], label=label, markerfacecolor=tint(TEXT, SINGLE_SEED_TINT), **bar))
@@ -125,8 +126,8 @@ def _accuracy_legend(summary: pd.DataFrame, with_seeds: bool) -> list[Line2D]:
 def draw_cost_accuracy(summary: pd.DataFrame, title: str) -> Figure:
     """Accuracy at the largest number of shots against the time of the search.
 
-    Markers grow with the number of parameters. Bars are as in `draw_accuracies`. Rows that need no search
-    (0 or no seconds) stand side by side in a strip of their own, left of the logarithmic axis.
+    Markers grow with the number of parameters. Bars are as in `draw_accuracies`. Rows without a search stand side
+    by side in a strip of their own, left of the logarithmic axis. Without any search there is nothing to draw.
 
     Args:
         summary: rows of `summary.csv` for one data set. Read are the columns `dataset`,
@@ -138,19 +139,20 @@ def draw_cost_accuracy(summary: pd.DataFrame, title: str) -> Figure:
         return message_figure(title, "No network was evaluated.")
     summary = summary[summary["shots"] == summary["shots"].max()]
     styles = row_styles(summary["row"])
-    searched = summary[summary["search_seconds"] > 0]
-    unsearched = summary[~(summary["search_seconds"] > 0)]
+    is_searched = summary["search_seconds"] >= SHORTEST_SEARCH
+    searched, unsearched = summary[is_searched], summary[~is_searched]
+    if searched.empty:
+        return message_figure(title, "No row has a search.")
 
     figure = new_figure(6.4, 3.5, title, layout="constrained")
-    ratios = [ratio for ratio, group in ((1, unsearched), (5, searched)) if len(group)]
+    ratios = [1, 5] if len(unsearched) else [1]
     panels = figure.subplots(1, len(ratios), sharey=True, squeeze=False, width_ratios=ratios)[0]
     if len(unsearched):
         places = (np.arange(len(unsearched)) + 0.5) / len(unsearched) * 2 - 1
         _draw_cost_points(panels[0], unsearched.assign(search_seconds=places), styles)
         panels[0].set(xlim=(-1, 1), xticks=[0], xticklabels=["no search"], facecolor="#f6f6f6")
-    if len(searched):
-        _draw_cost_points(panels[-1], searched, styles)
-        _scale_seconds(panels[-1], searched["search_seconds"])
+    _draw_cost_points(panels[-1], searched, styles)
+    _scale_seconds(panels[-1], searched["search_seconds"])
     if len(panels) == 2:
         panels[1].spines["left"].set_visible(False)
         panels[1].tick_params(axis="y", length=0)
@@ -180,15 +182,15 @@ def _draw_cost_points(axes: Axes, summary: pd.DataFrame, styles: Mapping) -> Non
 
 def _scale_seconds(axes: Axes, seconds: pd.Series) -> None:
     """A logarithmic axis with the marks of a clock: seconds, minutes, hours, days."""
-    marks = {0.01: "10 ms", 0.1: "0.1 s", 1: "1 s", 10: "10 s", 60: "1 min", 600: "10 min"}
+    marks = {0.1: "0.1 s", 1: "1 s", 10: "10 s", 60: "1 min", 600: "10 min"}
     marks |= {3600: "1 h", 36000: "10 h", 86400 * 4: "4 d", 86400 * 40: "40 d"}
-    axes.set_xscale("log")
+    set_logarithmic(axes, "x")
     low, high = seconds.min() / 3, seconds.max() * 3
     # At least one mark on each side, or the scale could not be read.
     low = max((mark for mark in marks if low / 3 <= mark <= low), default=low)
     high = min((mark for mark in marks if high <= mark <= high * 3), default=high)
     axes.set_xlim(low, high)
-    axes.set_xlabel("time of the search")
+    axes.set_xlabel("search time")
     axes.xaxis.set_major_locator(ticker.FixedLocator(list(marks)))
     axes.xaxis.set_major_formatter(ticker.FuncFormatter(lambda value, _: marks.get(value, "")))
     axes.xaxis.set_minor_locator(ticker.NullLocator())

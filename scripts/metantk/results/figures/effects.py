@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from metantk.results.figures.palette import OPERATIONS, OTHER_OPERATION
-from metantk.results.figures.style import MUTED, STYLE, TEXT, new_figure
+from metantk.results.figures.style import MUTED, STYLE, TEXT, new_figure, set_logarithmic
 
 WIDTH, PANEL_HEIGHT, EDGE_HEIGHT, EDGE_COLUMNS = 9.6, 1.4, 1.5, 3
 STATES = ("previous but one", "previous")
@@ -19,12 +19,12 @@ STATES = ("previous but one", "previous")
 def draw_effects(effects: pd.DataFrame, trace: pd.DataFrame, title: str, facts: Mapping[str, Mapping]) -> Figure:
     """Above, each criterion's value of each architecture measured; below, a panel for each edge.
 
-    In an edge's panel each operation has its effect on what the search makes small (dot), in deviations of the
-    first sample, with two deviations of what the measurements leave open (line). What the result has is filled, and
-    its number says in how many of a hundred functions that fit the measurements the optimum has it, too.
+    In an edge's panel each operation has its effect on what the search minimises (dot), in standard deviations of
+    the first sample, ± 2 standard deviations of the posterior (line). What the result has is filled. Its number
+    says in how many of a hundred functions drawn from the posterior the optimum has it, too.
 
     Args:
-        effects: `effects` of search.json: `cell`, `edge`, `input`, `node`, `operation`, `effect`, `deviation`,
+        effects: `effects` of search.json: `cell`, `edge`, `input`, `node`, `operation`, `effect`, `std`,
             `certainty`, `kept`.
         trace: search.csv: `candidate`, `stage`, and a column per criterion.
         facts: by criterion, its `title` and whether its axis is `logarithmic`; from search.json.
@@ -51,7 +51,7 @@ def _draw_values(axes: Axes, trace: pd.DataFrame, name: str, fact: Mapping) -> N
     for chosen, colour, label in ((first, MUTED, "first sample (random)"), (~first, "#0072b2", "focused")):
         axes.plot(trace["candidate"][chosen], values[chosen], ".", color=colour, markersize=3, label=label)
     if fact.get("logarithmic"):
-        axes.set_yscale("log")
+        set_logarithmic(axes, "y")
     axes.set_ylabel(str(fact.get("title", name)), color=TEXT)
     axes.set_xlabel("architecture measured")
     axes.grid(axis="y")
@@ -61,7 +61,7 @@ def _draw_values(axes: Axes, trace: pd.DataFrame, name: str, fact: Mapping) -> N
 def _draw_edge(axes: Axes, of_edge: pd.DataFrame, cell: str) -> None:
     for height, (_, row) in enumerate(of_edge.iloc[::-1].iterrows()):
         colour = OPERATIONS.get(row["operation"], OTHER_OPERATION)
-        spread = 2 * row["deviation"]
+        spread = 2 * row["std"]
         axes.plot([row["effect"] - spread, row["effect"] + spread], [height, height], color=colour, linewidth=1.2)
         face = colour if row["kept"] else "white"
         axes.plot(row["effect"], height, "o", color=colour, markerfacecolor=face, markersize=4.5)

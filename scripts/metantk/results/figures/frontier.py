@@ -7,7 +7,7 @@ from matplotlib import ticker
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from metantk.results.figures.style import MUTED, STYLE, TEXT, new_figure
+from metantk.results.figures.style import MUTED, STYLE, TEXT, new_figure, set_logarithmic
 from metantk.results.study import AGAIN, BASELINE
 
 TRAINED = "trained "  # criteria that train have names of this beginning
@@ -75,8 +75,7 @@ def _draw_costs(axes: Axes, table: pd.DataFrame, ceiling: pd.Series) -> None:
     for value in ceiling:
         axes.axhline(value, color=COLOURS["ceiling"], linewidth=0.8, linestyle="--", label=AGAIN)
     axes.axhline(0, color=MUTED, linewidth=0.6)
-    axes.set_xscale("log")
-    axes.xaxis.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"1e{round(np.log10(value))}"))
+    set_logarithmic(axes, "x")
     axes.xaxis.set_minor_formatter(ticker.NullFormatter())
     axes.margins(x=0.15, y=0.12)
     axes.set_xlabel("floating-point operations per architecture")

@@ -32,7 +32,7 @@ def draw_search_curves(trace: pd.DataFrame, title: str) -> Figure:
     course = next((column for column in COURSE if column in trace), None)
     columns = [column for column in UNITS if column in trace and trace[column].notna().any()]
     if course is None or not columns:
-        return message_figure(title, "Nothing was measured: this architecture was drawn or given.")
+        return message_figure(title, "Nothing was measured: this architecture was sampled or given.")
     panels = [column for column in columns if column != "predicted" or "score" not in columns]
     figure = new_figure(6.6, 0.8 + PANEL_HEIGHT * len(panels), title, layout="constrained")
     axes = figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]

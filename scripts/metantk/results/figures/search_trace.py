@@ -11,7 +11,16 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from metantk.results.figures.palette import OPERATIONS, OTHER_OPERATION, decider_colour, tint
-from metantk.results.figures.style import MUTED, STYLE, TEXT, centred_text, message_figure, new_figure, text_width
+from metantk.results.figures.style import (
+    MUTED,
+    STYLE,
+    TEXT,
+    centred_text,
+    message_figure,
+    new_figure,
+    set_logarithmic,
+    text_width,
+)
 
 COLUMNS = ["round", "stage", "cell", "edge", "input", "node", "operation", "removed", "decided_by"]
 ROUND_WIDTH = 1.02
@@ -47,7 +56,7 @@ def draw_search_trace(trace: pd.DataFrame, title: str, facts: Mapping[str, Mappi
         facts: by criterion, its `title` and whether its axis is `logarithmic`; from search.json.
     """
     if trace.empty:
-        return message_figure(title, "Nothing was measured: this architecture was drawn or given.")
+        return message_figure(title, "Nothing was measured: this architecture was sampled or given.")
     facts = facts or {}
     trace = trace.assign(removed=trace["removed"].astype(bool))
     criteria = _criteria_of(trace)
@@ -128,7 +137,7 @@ def _draw_criterion(axes: Axes, trace: pd.DataFrame, criterion: str, columns: Ma
     )
     axes.margins(y=0.12)
     if logarithmic:
-        axes.set_yscale("log")
+        set_logarithmic(axes, "y")
         _label_short_log_axis(axes)
     _set_panel_label(axes, str(facts.get("title", criterion.replace("_", " "))))
     axes.grid(axis="y")
@@ -205,7 +214,7 @@ def _draw_headings(axes: Axes, trace: pd.DataFrame, columns: Mapping) -> None:
     headings = {"operations": "operation removed in round", "edges": "edge stage"}
     for stage, rounds in trace.groupby("stage")["round"]:
         left, right = columns[rounds.min()][0], sum(columns[rounds.max()])
-        centred_text(axes, (left + right) / 2, -1.5, headings[stage], GRID_TEXT + 0.5)
+        centred_text(axes, (left + right) / 2, -1.5, headings.get(stage, stage), GRID_TEXT + 0.5)
         axes.plot([left + 0.06, right - 0.06], [-1.05, -1.05], color=MUTED, linewidth=0.7)
     for index, column in columns.items():
         centred_text(axes, _middle(column), -0.5, str(index), GRID_TEXT + 0.5, color=MUTED)

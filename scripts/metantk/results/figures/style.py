@@ -5,10 +5,12 @@ Equal input gives equal bytes.
 """
 
 import functools
+import re
 import warnings
 from pathlib import Path
 
 import matplotlib
+from matplotlib import ticker
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.textpath import TextPath
@@ -42,6 +44,7 @@ PNG_DOTS_PER_INCH = 200
 TITLE_SIZE = 10.5
 TEXT = "#222222"
 MUTED = "#8a8a8a"
+SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
 @matplotlib.rc_context(STYLE)
@@ -75,6 +78,29 @@ def message_figure(title: str, message: str) -> Figure:
     figure = new_figure(6.0, 1.1, title)
     figure.text(0.5, 0.42, message, ha="center", va="center", color=MUTED, fontsize=9)
     return figure
+
+
+class PlainPowers(ticker.LogFormatterSciNotation):
+    """Labels of a logarithmic axis as plain text: matplotlib's own need its mathematics.
+
+    Decimals such as 0.3 where all of the axis is between 0.001 and 10 000, otherwise powers such as 3×10⁻⁴.
+    """
+
+    def __call__(self, value: float, position: int | None = None) -> str:
+        text = super().__call__(value, position).removeprefix(r"$\mathdefault{").removesuffix("}$")
+        low, high = sorted(self.axis.get_view_interval())
+        if text and low >= 1e-3 and high <= 1e4:
+            return f"{value:g}"
+        text = text.replace(r"\times", "×")
+        return re.sub(r"\^\{(-?\d+)\}", lambda power: power[1].translate(SUPERSCRIPTS), text)
+
+
+def set_logarithmic(axes: Axes, which: str) -> None:
+    """Make an axis, `x` or `y`, logarithmic, with labels in plain text."""
+    axes.set(**{f"{which}scale": "log"})
+    axis = getattr(axes, f"{which}axis")
+    axis.set_major_formatter(PlainPowers())
+    axis.set_minor_formatter(PlainPowers())
 
 
 @functools.cache

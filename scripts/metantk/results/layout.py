@@ -1,0 +1,46 @@
+"""Where a workflow's files lie below its folder of results: the one place that knows.
+
+Paths are patterns with the wildcards of the rules; Python fills them by `str.format`. Imports no torch.
+"""
+
+from pathlib import Path
+from typing import NamedTuple
+
+DATA = "{dataset}/data"
+SEARCH = "{dataset}/{backbone}/{search}/seed{seed}"
+CHAIN = f"{SEARCH}/{{learner}}"
+SCORES = f"{SEARCH}/scores.json"
+STABILITY = "{dataset}/{backbone}/{search}/rank_stability"
+TABLES = "tables"
+PARTIAL_TABLES = "tables_partial"
+FIGURES = "figures/{dataset}"
+THEORY = "theory"
+CRITERIA = "criteria"
+
+
+class Stage(NamedTuple):
+    """A stage that takes its time.
+
+    Attributes:
+        job: pattern of a job's name: its log and benchmark lie there, below the folders of all logs and benchmarks.
+        output: pattern of the file that is there when the job is done.
+    """
+
+    job: str
+    output: str
+
+
+STAGES = {
+    "prepare_dataset": Stage("{dataset}", f"{DATA}/manifest.json"),
+    "search_architecture": Stage(SEARCH, f"{SEARCH}/architecture.json"),
+    "train_network": Stage(CHAIN, f"{CHAIN}/model.json"),
+    "evaluate_episodes": Stage(CHAIN, f"{CHAIN}/evaluation.json"),
+}
+
+
+def log_file(results: Path, stage: str, job: str) -> Path:
+    return results / "logs" / stage / f"{job}.log"
+
+
+def benchmark_file(results: Path, stage: str, job: str) -> Path:
+    return results / "benchmarks" / stage / f"{job}.tsv"
