@@ -1,8 +1,8 @@
 """Tell your own images apart with a trained model and a few examples of each class.
 
 The support folder holds a folder of images for each class (one is enough, five are better); the query folder
-holds the images to classify, in folders or not. The model is the folder of a training, and answers by its learner's own way, as in
-the evaluation, or a file of export_backbone.py; support images are taken as they are.
+holds the images to classify, in folders or not. The model is the folder of a training, which classifies by its
+learner's own way, as in the evaluation, or a file of export_backbone.py; support images are taken as they are.
 
 Probabilities, and which images are unlike any class, are calibrated on tasks of the validation classes of the
 data set that the model was trained on; the log says how well that works there. Without the data set, probabilities
