@@ -13,6 +13,7 @@ from pathlib import Path
 import pandas as pd
 
 from metantk.results import costs, tables
+from metantk.results.published_results import compare_with_published
 from metantk.runtime.command_line import make_parser, run
 from metantk.runtime.files import InputError, atomic_write, check_writable
 
@@ -41,12 +42,14 @@ def main() -> None:
     summary = tables.summarise(groups, titles)
     differences = tables.differences(summary, groups)
     spent = costs.summarise(groups, arguments.results)
+    published = compare_with_published(groups, summary)
     texts = {
         **render("summary", summary, summary.round(3).astype(str)),
         **render("table1", tables.make_table1(summary, groups)),
         **render("table2", tables.make_table2(summary, groups)),
         **render("differences", differences, differences.astype(object).fillna("").astype(str)),
         **render("costs", spent, spent.astype(object).fillna("").astype(str)),
+        **render("published", published, published.astype(str)),
         "seeds.csv": tables.per_seed(groups).to_csv(index=False),
         "missing.csv": missing.to_csv(index=False),
     }

@@ -41,7 +41,7 @@ SUMMARY_COLUMNS = [
     "accuracy_std",
     "ci95",
 ]
-TABLES = ("summary", "table1", "table2", "differences", "costs")
+TABLES = ("summary", "table1", "table2", "differences", "costs", "published")
 SEARCH_FILES = ("architecture.json", "search.csv", "search.json")
 CHAIN_FILES = ("model.safetensors", "model.json", "training.csv", "episodes.csv", "evaluation.json")
 CORES, SECONDS = 2, 450  # beside other tests two cores that share one do half as much each

@@ -363,7 +363,7 @@ def aggregate(monkeypatch, chains, output, *flags):
 def test_every_table_is_written_in_every_format(monkeypatch, chains, tmp_path):
     aggregate(monkeypatch, chains, tmp_path / "tables")
     names = {path.name for path in (tmp_path / "tables").iterdir()}
-    formats = {f"{name}.{suffix}" for name in ("summary", "table1", "table2", "differences", "costs")
+    formats = {f"{name}.{suffix}" for name in ("summary", "table1", "table2", "differences", "costs", "published")
                for suffix in ("csv", "md", "tex")}  # fmt: skip
     assert names == formats | {"seeds.csv", "missing.csv"}
     assert pd.read_csv(tmp_path / "tables" / "missing.csv").empty

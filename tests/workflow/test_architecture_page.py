@@ -22,10 +22,10 @@ def edges(graph: str) -> set[tuple[str, str]]:
 def test_the_rule_graph_is_the_one_that_snakemake_prints(tmp_path):
     command = ("all", "study", "theory", "--rulegraph", "mermaid-js")
     places = ("--snakefile", REPOSITORY / "Snakefile", "--directory", tmp_path)
-    configuration = ("--configfile", REPOSITORY / "config" / "cifar-fs.yaml")
+    configuration = ("--configfile", REPOSITORY / "config" / "paper" / "cifar-fs-5cells.yaml")
     run = run_program(sys.executable, "-m", "snakemake", *command, *places, *configuration)
     assert run.returncode == 0, run.stderr
-    assert f"snakemake {' '.join(command[:3])} --configfile config/cifar-fs.yaml" in PAGE
+    assert f"snakemake {' '.join(command[:3])} --configfile config/paper/cifar-fs-5cells.yaml" in PAGE
     assert edges(PAGE) == edges(run.stdout) != set()
 
 

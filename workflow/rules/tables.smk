@@ -26,9 +26,15 @@ rule aggregate_tables:
         costs=report(
             f"{TABLES}/costs.csv", category="Tables", labels={"table": "costs"}, caption="../report/costs.rst"
         ),
+        published=report(
+            f"{TABLES}/published.csv",
+            category="Tables",
+            labels={"table": "published results"},
+            caption="../report/published.rst",
+        ),
         texts=expand(
             f"{TABLES}/{{table}}.{{suffix}}",
-            table=["summary", "table1", "table2", "differences", "costs"],
+            table=["summary", "table1", "table2", "differences", "costs", "published"],
             suffix=["md", "tex"],
         ),
         seeds=f"{TABLES}/seeds.csv",
