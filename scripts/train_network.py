@@ -23,6 +23,7 @@ import torch
 
 from metantk import backbones
 from metantk.backbones.counting import count_macs, count_parameters
+from metantk.data.images import load_images
 from metantk.data.store import checksum_of, load_split, read_manifest
 from metantk.models import save_model
 from metantk.runtime import devices, plugins
@@ -41,7 +42,7 @@ from metantk.runtime.devices import generator
 from metantk.runtime.files import DivergedError, InputError, atomic_write, check_writable, sha256_of
 from metantk.runtime.provenance import code_hash, provenance
 from metantk.runtime.typed_files import BuiltArchitecture, read_record
-from metantk.training import CURVE, Trainer, load_images
+from metantk.training import CURVE, Trainer
 
 log = logging.getLogger("metantk")
 

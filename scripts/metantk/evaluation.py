@@ -76,7 +76,7 @@ class Pool:
     def prepared_copies(self, indices: np.ndarray) -> Tensor:
         """Normalised augmented copies by number, `(copies, 3, height, width)`."""
         draws = self.draws.of(torch.from_numpy(indices))
-        changed = transforms.augment_with(self.images(indices // self.each), self.options.augmentation, draws)
+        changed = transforms.augment(self.images(indices // self.each), self.options.augmentation, draws)
         return transforms.normalise(changed, self.model.mean, self.model.std)
 
     @functools.cached_property

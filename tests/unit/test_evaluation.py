@@ -129,7 +129,7 @@ def copies_of(split: Split, episode: Episode, index: int, options: EvaluationOpt
         for copy in shares.argsort()[: options.support_copies]:
             drawn = draws.of(torch.tensor([position * each + copy]))
             image = torch.from_numpy(split.images[position][None])
-            copies.append(transforms.augment_with(image, options.augmentation, drawn))
+            copies.append(transforms.augment(image, options.augmentation, drawn))
     return torch.cat(copies)
 
 

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from metantk import backbones
+from metantk.data.images import ImageData
 from metantk.data.store import Split
 from metantk.evaluation import evaluate
 from metantk.learners import heads
@@ -19,7 +20,7 @@ from metantk.runtime import plugins
 from metantk.runtime.checkpoints import freeze, thaw
 from metantk.runtime.devices import generator
 from metantk.runtime.files import InputError
-from metantk.training import ImageData, Trainer
+from metantk.training import Trainer
 
 SIZE = 16
 MEAN, STD = [0.5, 0.5, 0.5], [0.3, 0.3, 0.3]

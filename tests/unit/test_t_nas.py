@@ -9,12 +9,12 @@ import torch
 from small_meta_search import Memory, assert_resumes, make_problem, make_split
 from torch.nn import functional
 
+from metantk.meta_learning.first_order import add_meta_gradient, descend
+from metantk.meta_learning.reptile import snapshot
 from metantk.options.base import parse
 from metantk.searches import pacing, t_nas
 from metantk.searches.base import Found
 from metantk.searches.decoding import decode_edges, to_genotype
-from metantk.searches.fomaml import add_meta_gradient, descend
-from metantk.searches.reptile import snapshot
 from metantk.searches.t_nas import Options, halve, make_learner, validate
 from metantk.searches.tasks import Task, TaskSource
 from metantk.space.genotype import CELL_TYPES, SPACES, check_genotype

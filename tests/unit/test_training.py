@@ -15,6 +15,7 @@ from metantk.backbones.cells import stack
 from metantk.backbones.counting import count_parameters
 from metantk.backbones.drop import Drop
 from metantk.data import transforms
+from metantk.data.images import ImageData
 from metantk.data.store import Source, Split, stream_split, write_dataset
 from metantk.learners.base import StepContext
 from metantk.learners.rfs import Learner
@@ -25,7 +26,7 @@ from metantk.runtime.checkpoints import CheckpointFile
 from metantk.runtime.devices import generator
 from metantk.runtime.files import InputError
 from metantk.space.genotype import check_genotype
-from metantk.training import ImageData, Trainer
+from metantk.training import Trainer
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
 PUBLISHED = json.loads((FIXTURES / "published_genotypes.json").read_text())["architectures"]

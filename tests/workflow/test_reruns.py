@@ -117,7 +117,7 @@ BEHIND = {
         metantk/options/backbones/__init__.py
         metantk/learners/__init__.py metantk/learners/base.py metantk/learners/linear.py metantk/learners/rfs.py
         metantk/models.py metantk/options/learners/__init__.py metantk/options/learners/rfs.py
-        metantk/training.py
+        metantk/training.py metantk/data/images.py
     """,
     OF_CELLS: """
         metantk/backbones/cells.py metantk/space/channels_last.py metantk/space/depthwise.py

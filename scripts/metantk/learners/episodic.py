@@ -8,11 +8,11 @@ from torch import Tensor
 
 from metantk.data import transforms
 from metantk.data.episodes import EpisodeSampler
+from metantk.data.images import ImageData
 from metantk.learners.base import StepContext
 from metantk.options.augmentation import AugmentationOptions
 from metantk.runtime.devices import numpy_generator
 from metantk.runtime.files import InputError
-from metantk.training import ImageData
 
 
 class TaskSampler:

@@ -11,7 +11,6 @@ per step answer where `transductive` is false.
 """
 
 import copy
-import math
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
@@ -19,7 +18,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from metantk.learners.adaptation import (
+from metantk.data.images import ImageData
+from metantk.learners.base import Outcome, StepContext
+from metantk.learners.episodic import TaskSampler, prepare, require_ways, steps_of_epoch
+from metantk.meta_learning.adaptation import (
     Adapt,
     InnerLoop,
     Rate,
@@ -32,13 +34,11 @@ from metantk.learners.adaptation import (
     key_of,
     name_of,
 )
-from metantk.learners.base import Outcome, StepContext
-from metantk.learners.episodic import TaskSampler, prepare, require_ways, steps_of_epoch
+from metantk.meta_learning.schedules import cosine_rate
 from metantk.models import Model, Tasks
 from metantk.options.learners.maml import Options
 from metantk.runtime import devices
 from metantk.runtime.files import InputError
-from metantk.training import ImageData
 
 
 def outputs(options: Options, classes: int) -> int:
@@ -98,7 +98,7 @@ class Learner:
     def lr(self, epoch: int) -> float:
         if self.options.lr_schedule == "constant":
             return self.options.meta_lr
-        return cosine_rate(epoch, epochs=self.epochs, rate=self.options.meta_lr)
+        return cosine_rate(epoch, steps=self.epochs, rate=self.options.meta_lr)
 
     def indices(self, epoch: int, first: int) -> Iterator[Tensor]:
         return steps_of_epoch(self.samplers, epoch, first, self.steps)
@@ -419,8 +419,3 @@ def initial_rates(network: nn.Module, *, steps: int, rate: float, adapt: Adapt =
         name: nn.Parameter(parameters[name].new_full((steps,), rate, requires_grad=False))
         for name in adapted_names(network, adapt)
     }
-
-
-def cosine_rate(epoch: int, *, epochs: int, rate: float, last: float = 0.0) -> float:
-    """The outer rate in an epoch, counted from 0: half a cosine from `rate` down to `last` in epoch `epochs`."""
-    return last + (rate - last) * (1 + math.cos(math.pi * epoch / epochs)) / 2

@@ -1,7 +1,7 @@
 """MetaNAS: weights and architecture are meta-learned together, and each task adapts both (Elsken et al. 2020).
 
 The search `metanas` stops at the decoded meta-architecture; this learner is the model itself, on the backbone
-`mixed`. Tasks are learned as in `metantk.searches.metanas`; a test's queries are normalised by their own
+`mixed`. Tasks are learned as in `metantk.meta_learning.metanas`; a test's queries are normalised by their own
 statistics, all at once (transductive; the published protocol has one query per class, here they are as many as for
 all rows).
 """
@@ -11,15 +11,21 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
+from metantk.data.images import ImageData
 from metantk.learners.base import Outcome, StepContext
 from metantk.learners.episodic import TaskSampler, prepare, require_ways, steps_of_epoch
+from metantk.meta_learning.metanas import (
+    TaskGenerators,
+    TaskLearner,
+    adapt_to_task,
+    initial_alphas,
+    make_generators,
+)
+from metantk.meta_learning.reptile import mean_displacements
 from metantk.models import Model, Tasks
 from metantk.options.learners.metanas import Options
 from metantk.runtime import devices
 from metantk.runtime.files import InputError
-from metantk.searches.metanas import TaskGenerators, TaskLearner, adapt_to_task, draw_alphas, make_generators
-from metantk.searches.reptile import mean_displacements
-from metantk.training import ImageData
 
 WEIGHTS = "weights."
 
@@ -107,7 +113,7 @@ def task_learner(network: nn.Module, options: Options, seed: int, device: torch.
     mixed = getattr(network, "mixed", None)
     if mixed is None:
         raise InputError("learner metanas: its backbone must be of kind mixed")
-    return TaskLearner(mixed, draw_alphas(mixed.space, seed, device), options)
+    return TaskLearner(mixed, initial_alphas(mixed.space, seed, device), options)
 
 
 def scores(model: Model, tasks: Tasks) -> Tensor:

@@ -11,13 +11,13 @@ from torch import Tensor, nn
 
 from metantk.backbones.drop import Drop
 from metantk.data import transforms
+from metantk.data.images import ImageData
 from metantk.learners import heads
 from metantk.learners.base import Outcome, StepContext
 from metantk.learners.episodic import TaskSampler, prepare, steps_of_epoch
 from metantk.models import Model, Tasks
 from metantk.options.learners.metaoptnet import Options
 from metantk.runtime import devices
-from metantk.training import ImageData
 
 
 def outputs(options: Options, classes: int) -> int:

@@ -5,10 +5,10 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
+from metantk.data.images import ImageData
 from metantk.learners.base import Outcome, StepContext
 from metantk.learners.rfs import scores as scores
 from metantk.options.learners.none import Options
-from metantk.training import ImageData
 
 
 def outputs(options: Options, classes: int) -> int:

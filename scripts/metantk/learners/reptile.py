@@ -7,18 +7,18 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.optim import SGD, Adam, Optimizer
+from torch.optim import SGD, Optimizer
 
+from metantk.data.images import ImageData
 from metantk.learners.base import Outcome, StepContext
 from metantk.learners.episodic import TaskSampler, prepare, require_ways, steps_of_epoch
-from metantk.learners.maml import cosine_rate
+from metantk.meta_learning.reptile import learn_weights, make_adam, mean_displacements, step_on
+from metantk.meta_learning.schedules import cosine_rate
 from metantk.models import Model, Tasks
 from metantk.options.learners.reptile import Options
 from metantk.runtime import devices
 from metantk.runtime.devices import generator
 from metantk.runtime.files import InputError
-from metantk.searches.reptile import mean_displacements
-from metantk.training import ImageData
 
 
 def outputs(options: Options, classes: int) -> int:
@@ -43,7 +43,7 @@ class Learner:
     def lr(self, epoch: int) -> float:
         if self.options.lr_schedule == "constant":
             return self.options.meta_lr
-        return cosine_rate(epoch, epochs=self.epochs, rate=self.options.meta_lr)
+        return cosine_rate(epoch, steps=self.epochs, rate=self.options.meta_lr)
 
     def indices(self, epoch: int, first: int) -> Iterator[Tensor]:
         return steps_of_epoch([self.sampler], epoch, first, self.steps)
@@ -87,14 +87,15 @@ def _adapted(model: Model, support: Tensor, labels: Tensor, query: Tensor) -> Te
     options = model.learner
     network = copy.deepcopy(model.network).train(options.transductive)
     optimiser = inner_optimiser(network, "adam", rate=options.inner_lr, weight_decay=options.weight_decay)
-    draws = generator("reptile test", len(labels))
-    for _ in range(options.test_steps):
-        chosen = torch.randint(len(labels), (min(options.inner_batch_size, len(labels)),), generator=draws).to(
-            labels.device
-        )
-        optimiser.zero_grad()
-        functional.cross_entropy(network(support[chosen]), labels[chosen]).backward()
-        optimiser.step()
+    learn_weights(
+        network,
+        optimiser,
+        support,
+        labels,
+        steps=options.test_steps,
+        batch=min(options.inner_batch_size, len(labels)),
+        generator=generator("reptile test", len(labels)),
+    )
     with torch.no_grad():
         return network(query)
 
@@ -111,7 +112,7 @@ def inner_optimiser(
         case "sgd":
             return SGD(network.parameters(), lr=rate, weight_decay=weight_decay)
         case "adam":
-            return Adam(network.parameters(), lr=rate, betas=(0.0, 0.999), weight_decay=weight_decay)
+            return make_adam(network.parameters(), rate, weight_decay)
     raise InputError(f"the inner optimiser is {name!r}; it may be 'sgd' or 'adam'")
 
 
@@ -142,11 +143,9 @@ def reptile_displacement(
         if not keep_moments:
             optimiser.state.clear()
         for step in range(images.shape[1]):
-            optimiser.zero_grad()
             logits = network(images[task, step])
             loss = functional.cross_entropy(logits, labels[task, step])
-            loss.backward()
-            optimiser.step()
+            step_on(loss, optimiser)
             losses[task, step] = loss.detach()
             correct[task, step] = (logits.detach().argmax(1) == labels[task, step]).sum()
 

@@ -10,13 +10,13 @@ from torch import Tensor, nn
 
 from metantk.backbones.drop import Drop
 from metantk.data import transforms
+from metantk.data.images import ImageData
 from metantk.learners import linear
 from metantk.learners.base import Outcome, StepContext
 from metantk.models import Model, Tasks
 from metantk.options.learners.rfs import Options
 from metantk.runtime import devices
 from metantk.runtime.devices import generator
-from metantk.training import ImageData
 
 CLASSIFIERS = {"logistic_regression": linear.logistic_regression, "svm": linear.hinge_loss}
 

@@ -58,7 +58,7 @@ def make_adam(parameters: Iterable[Tensor], rate: float, decay: float = 0.0) -> 
     return torch.optim.Adam(parameters, lr=rate, betas=(0.0, 0.999), weight_decay=decay)
 
 
-def step_on(loss: Tensor, optimiser: torch.optim.Adam) -> None:
+def step_on(loss: Tensor, optimiser: torch.optim.Optimizer) -> None:
     """One step of the optimiser; parameters that the loss does not reach stay as they are."""
     parameters = [parameter for group in optimiser.param_groups for parameter in group["params"]]
     gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
@@ -81,7 +81,7 @@ def draw_batch(labels: Tensor, size: int, generator: torch.Generator) -> Tensor:
 
 def learn_weights(
     network: Callable[[Tensor], Tensor],
-    optimiser: torch.optim.Adam,
+    optimiser: torch.optim.Optimizer,
     images: Tensor,
     labels: Tensor,
     *,
