@@ -85,7 +85,7 @@ def main() -> None:
         log.warning("warning: %s", warning)
     labels = torch.from_numpy(support.labels)
     task = make_task(model, torch.from_numpy(support.images), labels, torch.from_numpy(queries), ways=ways)
-    calibration = _calibration(model, arguments.data, ways, int(np.median(np.bincount(support.labels))))
+    calibration = _calibration(model, arguments.data, ways, np.bincount(support.labels).tolist())
     chances = probabilities(model.scores(task)[0], calibration.temperature if calibration else 1.0).cpu().numpy()
     close = closeness(task.support_features()[0], labels.to(model.device), task.query_features()[0], ways=ways)
     unlike = close.cpu().numpy() < calibration.threshold if calibration else np.zeros(len(files), bool)
@@ -107,7 +107,7 @@ def _check_distinct(support: Split, folder: Path) -> None:
             raise InputError(f"{folder}: classes {names} have an image in common; take it out of one of them")
 
 
-def _calibration(model: AnyModel, given: Path | None, ways: int, shots: int) -> Calibration | None:
+def _calibration(model: AnyModel, given: Path | None, ways: int, shots: list[int]) -> Calibration | None:
     data = calibration_data(given, model)
     calibration = None
     if data is not None:
@@ -118,7 +118,7 @@ def _calibration(model: AnyModel, given: Path | None, ways: int, shots: int) -> 
                 raise
             log.warning("%s", error)
     else:
-        calibration = nearest(getattr(model, "calibrations", []), ways=ways, shots=shots)
+        calibration = nearest(getattr(model, "calibrations", []), ways=ways, shots=int(np.median(shots)))
     (log.info if calibration else log.warning)("%s", _say(calibration))
     return calibration
 

@@ -59,14 +59,14 @@ def main() -> None:
         plugins.module_file("backbones", model.facts["architecture"]["kind"]),
         *plugins.module_files("learners", model.learner),
     ]
-    asked = {
+    evaluated = {
         "split": arguments.split,
         "weights_sha256": model.facts["weights_sha256"],
         "parameters": model.facts["parameters"],
         "data_sha256": checksum_of(read_manifest(arguments.data)),
     }
     key = {
-        **asked,
+        **evaluated,
         "options": options.model_dump(),
         "model": sha256_of(arguments.model / DESCRIPTION),
         "code": code_hash(*files),
@@ -85,7 +85,9 @@ def main() -> None:
     report = {
         "ways": options.ways,
         "episodes": options.episodes,
-        **asked,
+        **evaluated,
+        "transductive": bool(getattr(model.learner, "transductive", False)),
+        "warnings": model.facts.get("warnings", []),
         "shots": results,
         **provenance(
             *files, options=options.model_dump(), seed=options.seed, device=devices.describe_device(device)

@@ -122,7 +122,8 @@ def main() -> None:
     except DivergedError:
         checkpoint.remove()
         raise
-    kept_epoch = trainer.take_best()
+    warnings = trainer.warnings()
+    best_epoch = trainer.take_best()
     facts = {
         "architecture": architecture,
         "learner": options.model_dump(),
@@ -139,7 +140,9 @@ def main() -> None:
         "feature_dim": network.feature_dim,
         "backbone_parameters": count_parameters(network) - count_parameters(network.head),
         "macs": count_macs(network, train.images.shape[1]),
-        "epoch": kept_epoch,
+        "epoch": best_epoch,
+        "transductive": bool(getattr(options, "transductive", False)),
+        "warnings": warnings,
         "seconds": round(seconds, 3),
         "peak_memory_mb": devices.peak_memory_mb(device),
         **provenance(
@@ -151,6 +154,8 @@ def main() -> None:
         pd.DataFrame(trainer.curve, columns=columns).to_csv(temporary, index=False)
     save_model(arguments.output, network, learner.extra, facts)
     checkpoint.remove()
+    for warning in warnings:
+        log.warning("warning: %s", warning)
 
 
 def _train(trainer: Trainer, checkpoint: CheckpointFile) -> float:

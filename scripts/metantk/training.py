@@ -9,8 +9,10 @@ from torch import Tensor
 
 from metantk.data.images import ImageData
 from metantk.learners.base import Learner, StepContext
+from metantk.runtime.divergence import advice
 from metantk.runtime.files import DivergedError
 
+FAR = 2.0  # times the loss of guessing: no learning rate that learns ends there
 log = logging.getLogger("metantk")
 CURVE = ["epoch", "lr", "loss", "accuracy"]  # columns of training.csv, and validation_accuracy for some
 
@@ -33,7 +35,7 @@ class Trainer:
         learner.network.to(memory_format=torch.channels_last)
         self.learner, self.data, self.seed, self.validation = learner, data, seed, validation
         self.best: dict | None = None
-        self.epoch = self.step = self.seen = self.counted = 0
+        self.epoch = self.step = self.seen = self.counted = self.last_counted = 0
         self.curve: list[dict] = []
         # Summed on the device: reading a number would wait for the device at every step.
         self.loss_sum = torch.zeros((), dtype=torch.float64, device=data.device)
@@ -49,6 +51,7 @@ class Trainer:
             "step": self.step,
             "seen": self.seen,
             "counted": self.counted,
+            "last_counted": self.last_counted,
             "curve": self.curve,
             "loss_sum": self.loss_sum,
             "correct": self.correct,
@@ -61,7 +64,7 @@ class Trainer:
             self.learner.extra.load_state_dict(state["extra"])
         self.learner.optimiser.load_state_dict(state["optimiser"])
         self.epoch, self.step = state["epoch"], state["step"]
-        self.seen, self.counted = state["seen"], state["counted"]
+        self.seen, self.counted, self.last_counted = state["seen"], state["counted"], state["last_counted"]
         self.curve, self.best = list(state["curve"]), state["best"]
         self.loss_sum.copy_(state["loss_sum"])
         self.correct.copy_(state["correct"])
@@ -99,12 +102,10 @@ class Trainer:
             "loss is" if not math.isfinite(loss) else "weights are" if is_last and not self._is_finite() else None
         )
         if what:
-            raise DivergedError(
-                f"training: the {what} not finite in epoch {self.epoch + 1}, with a learning rate of {rate:g}:"
-                " use a lower one"
-            )
+            raise DivergedError(f"training: the {what} not finite in epoch {self.epoch + 1}: {self._advice()}")
         accuracy = 100 * int(self.correct) / self.counted if self.counted else math.nan
         row = {"epoch": self.epoch + 1, "lr": rate, "loss": loss, "accuracy": accuracy}
+        self.last_counted = self.counted
         if self.validation is not None:
             row["validation_accuracy"] = self._validate(lambda: advance(0))
         self.curve.append(row)
@@ -129,6 +130,31 @@ class Trainer:
             }
         return accuracy
 
+    def _advice(self) -> str:
+        return advice(getattr(self.learner, "options", None))
+
+    def warnings(self) -> list[str]:
+        """What speaks against the training: a last loss far above that of guessing, accuracies at chance."""
+        if not self.curve:
+            return []
+        last, classes = self.curve[-1], self.learner.network.head.out_features
+        guessing, found = math.log(classes), []
+        if last["loss"] > FAR * guessing:
+            found.append(
+                f"the last epoch's loss, {last['loss']:.4g}, is far above that of guessing, {guessing:.2f}: the "
+                f"training diverged or is too short: {self._advice()}"
+            )
+        accuracies = [("training", last["accuracy"], self.last_counted)]
+        if self.best is not None:
+            accuracies.append(("validation", self.best["accuracy"], getattr(self.learner, "validated", 0)))
+        for name, accuracy, predictions in accuracies:
+            if predictions and accuracy <= (least := _above_chance(classes, predictions)):
+                found.append(
+                    f"the {name} accuracy, {accuracy:.2f} %, is not above that of guessing: below {least:.2f} % of "
+                    f"{predictions} predictions among {classes} classes, chance explains it"
+                )
+        return found
+
     def take_best(self) -> int:
         """Go back to the best epoch, where there is a validation; the epoch, counted from 1, or the last one."""
         if self.best is None:
@@ -141,6 +167,11 @@ class Trainer:
     @property
     def steps_done(self) -> int:
         return self.epoch * self.learner.steps + self.step
+
+
+def _above_chance(classes: int, predictions: int) -> float:
+    """Accuracy in percent that guessing stays below in 97.5 % of cases."""
+    return 100 / classes + 196 * math.sqrt((classes - 1) / predictions) / classes
 
 
 def _on_cpu(tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -47,8 +47,9 @@ class Learner(Protocol):
     """How a network learns.
 
     A learner may have `validate(images, epoch, advance) -> float` (and then says by None whether it is not to be
-    used): accuracy in percent on images of the validation classes after an epoch, counted from 0. The epoch where
-    it is largest is then kept, else the last. It calls `advance()`, which may raise, after each share of its work.
+    used): accuracy in percent on images of the validation classes after an epoch, counted from 0. The model is then
+    that of the epoch where it is largest, else of the last. It calls `advance()`, which may raise, after each share
+    of its work. `validated` is then the number of predictions that the accuracy is of.
 
     Attributes:
         network: the backbone with its head.

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from metantk.data import transforms
 from metantk.data.episodes import EpisodeSampler
-from metantk.data.images import ImageData
+from metantk.data.images import ImageData, require_memory
 from metantk.learners.base import StepContext
 from metantk.options.augmentation import AugmentationOptions
 from metantk.runtime.devices import numpy_generator
@@ -22,7 +22,7 @@ class TaskSampler:
         where: names the tasks in errors.
 
     Raises:
-        InputError: too few classes, or too few images in a class.
+        InputError: too few classes, too few images in a class, or more images in a step than memory holds.
     """
 
     def __init__(
@@ -38,6 +38,9 @@ class TaskSampler:
     ) -> None:
         self.episodes = EpisodeSampler(data.labels.numpy(), ways=ways, shots=shots, queries=queries, where=where)
         self.seed, self.tasks, self.ways, self.shots, self.queries = seed, tasks, ways, shots, queries
+        require_memory(
+            self.size, side=data.images.shape[1], device=data.device, options="meta_batch_size, shots, queries"
+        )
 
     def indices(self, epoch: int, step: int) -> Tensor:
         """Images of a step, task by task: supports class by class, then queries class by class."""

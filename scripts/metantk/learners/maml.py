@@ -34,7 +34,9 @@ from metantk.meta_learning.adaptation import (
     key_of,
     name_of,
 )
+from metantk.meta_learning.balance import class_weights, unequal_weights
 from metantk.meta_learning.schedules import cosine_rate
+from metantk.meta_learning.statistics import answer_by_support_statistics
 from metantk.models import Model, Tasks
 from metantk.options.learners.maml import Options
 from metantk.runtime import devices
@@ -150,7 +152,7 @@ class Learner:
 
 
 def scores(model: Model, tasks: Tasks) -> Tensor:
-    """One for the class that the adapted network names and zero for others, or NIL's votes.
+    """Logits of the network adapted to each task, or NIL's votes, `(episodes, queries, ways)`.
 
     Raises:
         InputError: the tasks have not as many classes as those of the training.
@@ -160,9 +162,10 @@ def scores(model: Model, tasks: Tasks) -> Tensor:
     network, rate, norms = _network_for(model, len(tasks.labels) // tasks.ways)
     support, query = tasks.support_images(), tasks.query_images()
     labels = tasks.labels.expand(len(support), -1)
+    inductive = options.transductive and not tasks.transductive
     if options.test_classifier == "nil":
-        return _nil(network, support, labels, query, options)
-    named = predict(
+        return _nil(network, support, labels, query, options, inductive=inductive)
+    return adapted_logits(
         network,
         support,
         labels,
@@ -171,10 +174,11 @@ def scores(model: Model, tasks: Tasks) -> Tensor:
         rate=rate,
         adapt=options.adapt,
         transductive=options.transductive,
+        inductive=inductive,
         joint_statistics=options.joint_statistics,
         norms=norms,
+        class_weights=unequal_weights(tasks.labels, tasks.ways),
     )
-    return functional.one_hot(named, tasks.ways).double()
 
 
 def _network_for(model: Model, shots: int) -> tuple[nn.Module, Rate, StepNorms | None]:
@@ -188,17 +192,22 @@ def _network_for(model: Model, shots: int) -> tuple[nn.Module, Rate, StepNorms |
 
 
 @torch.no_grad()
-def _nil(network: nn.Module, support: Tensor, labels: Tensor, query: Tensor, options: Options) -> Tensor:
+def _nil(
+    network: nn.Module, support: Tensor, labels: Tensor, query: Tensor, options: Options, *, inductive: bool
+) -> Tensor:
     """Supports and queries of an episode pass the body apart, or normalised together."""
     network = copy.deepcopy(network).train(options.transductive)
 
     def features(support: Tensor, query: Tensor) -> tuple[Tensor, Tensor]:
+        if inductive:
+            queries = answer_by_support_statistics(network, network.features, support, query)
+            return network.features(support), queries
         if options.joint_statistics:
             return network.features(torch.cat([support, query])).split([len(support), len(query)])
         return network.features(support), network.features(query)
 
     each = [features(*episode) for episode in zip(support, query, strict=True)]
-    supports, queries = (torch.stack(part) for part in zip(*each, strict=True))
+    supports, queries = (torch.stack(features) for features in zip(*each, strict=True))
     return nil_scores(supports, labels, queries, ways=options.ways)
 
 
@@ -280,9 +289,9 @@ def tasks_loss(
     check(network, inner, norms)
     after = _weights_of_steps(step_weights, steps)
     each, moved = [], []
-    for images, labels, asked in zip(support, support_labels, query, strict=True):
+    for images, labels, queries in zip(support, support_labels, query, strict=True):
         stateless = Stateless(network, adapt, norms)
-        each.append(adapt_and_answer(stateless, images, labels, asked, inner, after))
+        each.append(adapt_and_answer(stateless, images, labels, queries, inner, after))
         moved.append(stateless)
     if network.training:
         _average_buffers(network, [stateless.buffers for stateless in moved])
@@ -317,7 +326,12 @@ def _average_buffers(network: nn.Module, buffers: Sequence[Weights]) -> None:
             buffer.copy_(buffers[0][name])
 
 
-def predict(
+def predict(network: nn.Module, support: Tensor, support_labels: Tensor, query: Tensor, **how) -> Tensor:
+    """Classes of the queries by `adapted_logits`, whose arguments it takes; int64 `(episodes, queries)`."""
+    return adapted_logits(network, support, support_labels, query, **how).argmax(-1)
+
+
+def adapted_logits(
     network: nn.Module,
     support: Tensor,
     support_labels: Tensor,
@@ -327,10 +341,12 @@ def predict(
     rate: Rate,
     adapt: Adapt = "all",
     transductive: bool = True,
+    inductive: bool = False,
     joint_statistics: bool = False,
     norms: StepNorms | None = None,
+    class_weights: Tensor | None = None,
 ) -> Tensor:
-    """Adapt to each episode's supports and name the class of its queries; the network stays as it is.
+    """Logits of the queries by the network adapted to each episode's supports; the network stays as it is.
 
     Episodes run in turn in channels-last order, which takes 0.5 to 0.6 of the processor time of PyTorch's own order
     (Conv4-32, 5 steps); on a CPU as many side by side as PyTorch has threads, one thread each.
@@ -342,9 +358,11 @@ def predict(
         steps, rate, adapt, joint_statistics: as in `InnerLoop`.
         transductive: normalise each batch by its own statistics, queries together (MAML as published); else by the
             running averages of meta-training, in the steps too.
+        inductive: with `transductive`, normalise the queries by the statistics of the supports instead.
+        class_weights: as of `adapt_and_answer`.
 
     Returns:
-        int64 `(episodes, queries)`.
+        `(episodes, queries, ways)`.
 
     Raises:
         InputError: as `adaptation.check`.
@@ -353,13 +371,23 @@ def predict(
     check(network, inner, norms)
 
     @torch.no_grad()
-    def answer(part: slice) -> Tensor:
+    def answer(chunk: slice) -> Tensor:
         # A copy: threads lend the network their weights, and the mode and the order of axes are another's.
         own = copy.deepcopy(network).train(transductive).to(memory_format=torch.channels_last)
-        episodes = (support[part], support_labels[part], query[part])
-        return torch.stack(
-            [_argmax(Stateless(own, adapt, norms), *episode, inner) for episode in zip(*episodes, strict=True)]
-        )
+        logits = []
+        for images, labels, queries in zip(support[chunk], support_labels[chunk], query[chunk], strict=True):
+            images, queries = (part.contiguous(memory_format=torch.channels_last) for part in (images, queries))
+            logits += adapt_and_answer(
+                Stateless(own, adapt, norms),
+                images,
+                labels,
+                queries,
+                inner,
+                [steps],
+                class_weights=class_weights,
+                inductive=inductive,
+            )
+        return torch.stack(logits)
 
     threads = torch.get_num_threads()
     workers = 1 if support.device.type != "cpu" else min(threads, len(support))
@@ -374,16 +402,12 @@ def predict(
         torch.set_num_threads(threads)
 
 
-def _argmax(network: Stateless, support: Tensor, labels: Tensor, query: Tensor, inner: InnerLoop) -> Tensor:
-    support = support.contiguous(memory_format=torch.channels_last)
-    query = query.contiguous(memory_format=torch.channels_last)
-    return adapt_and_answer(network, support, labels, query, inner, [inner.steps])[0].argmax(-1)
-
-
 def nil_scores(
     support_features: Tensor, support_labels: Tensor, query_features: Tensor, *, ways: int, softmax: bool = False
 ) -> Tensor:
     """Scores of classes without a head: each support votes for its class with its cosine to the query (NIL).
+
+    Where classes have unequal numbers of supports, votes are weighted such that classes count alike.
 
     Args:
         support_features: `(..., supports, feature_dim)`.
@@ -396,7 +420,8 @@ def nil_scores(
     """
     cosines = functional.normalize(query_features, dim=-1) @ functional.normalize(support_features, dim=-1).mT
     votes = cosines.softmax(-1) if softmax else cosines
-    return votes @ functional.one_hot(support_labels, ways).to(votes.dtype)
+    balanced = functional.one_hot(support_labels, ways) * class_weights(support_labels, ways)[..., None, :]
+    return votes @ balanced.to(votes.dtype)
 
 
 def multi_step_weights(epoch: int, *, steps: int, epochs: int) -> Tensor:

@@ -131,7 +131,15 @@ def scores(model: Model, tasks: Tasks) -> Tensor:
     generators: TaskGenerators = make_generators(model.device, "test", len(tasks.labels))
     with torch.enable_grad():
         answers = [
-            adapt_to_task(learner, support, tasks.labels, query, options.adaptation, generators).logits
+            adapt_to_task(
+                learner,
+                support,
+                tasks.labels,
+                query,
+                options.adaptation,
+                generators,
+                inductive=not tasks.transductive,
+            ).logits
             for support, query in each
         ]
     model.network.eval()

@@ -9,11 +9,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.optim import SGD, Optimizer
 
-from metantk.data.images import ImageData
+from metantk.data.images import ImageData, require_memory
 from metantk.learners.base import Outcome, StepContext
 from metantk.learners.episodic import TaskSampler, prepare, require_ways, steps_of_epoch
+from metantk.meta_learning.balance import unequal_weights
 from metantk.meta_learning.reptile import learn_weights, make_adam, mean_displacements, step_on
 from metantk.meta_learning.schedules import cosine_rate
+from metantk.meta_learning.statistics import answer_by_support_statistics
 from metantk.models import Model, Tasks
 from metantk.options.learners.reptile import Options
 from metantk.runtime import devices
@@ -36,6 +38,12 @@ class Learner:
         self.epochs, self.steps = options.epochs, options.steps_per_epoch
         self.sampler = TaskSampler(
             data, seed, tasks=options.meta_batch_size, ways=options.ways, shots=options.shots, queries=0
+        )
+        require_memory(
+            options.meta_batch_size * options.inner_steps * options.inner_batch_size,
+            side=data.images.shape[1],
+            device=data.device,
+            options="meta_batch_size, inner_steps, inner_batch_size",
         )
         self.optimiser = torch.optim.SGD(network.parameters(), lr=options.meta_lr)
         self.inner = inner_optimiser(network, "adam", rate=options.inner_lr, weight_decay=options.weight_decay)
@@ -71,7 +79,8 @@ class Learner:
 def scores(model: Model, tasks: Tasks) -> Tensor:
     """Logits of the network trained on each task's supports, `(episodes, queries, ways)`.
 
-    Batches are drawn with replacement, no larger than the support; all queries pass the network at once.
+    Batches are sampled with replacement, no larger than the support. All queries pass the network at once, and are
+    normalised by the statistics of the supports where the tasks are not transductive.
 
     Raises:
         InputError: the tasks have not as many classes as those of the training.
@@ -79,10 +88,13 @@ def scores(model: Model, tasks: Tasks) -> Tensor:
     options = model.learner
     require_ways(options.ways, tasks.ways)
     each = zip(tasks.support_images(), tasks.query_images(), strict=True)
-    return torch.stack([_adapted(model, support, tasks.labels, query) for support, query in each])
+    inductive = options.transductive and not tasks.transductive
+    return torch.stack(
+        [_adapted(model, support, tasks.labels, query, inductive=inductive) for support, query in each]
+    )
 
 
-def _adapted(model: Model, support: Tensor, labels: Tensor, query: Tensor) -> Tensor:
+def _adapted(model: Model, support: Tensor, labels: Tensor, query: Tensor, *, inductive: bool) -> Tensor:
     """Logits of the queries of one task, `(queries, ways)`."""
     options = model.learner
     network = copy.deepcopy(model.network).train(options.transductive)
@@ -95,7 +107,10 @@ def _adapted(model: Model, support: Tensor, labels: Tensor, query: Tensor) -> Te
         steps=options.test_steps,
         batch=min(options.inner_batch_size, len(labels)),
         generator=generator("reptile test", len(labels)),
+        weights=unequal_weights(labels, options.ways),
     )
+    if inductive:
+        return answer_by_support_statistics(network, network, support, query)
     with torch.no_grad():
         return network(query)
 

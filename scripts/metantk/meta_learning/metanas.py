@@ -13,7 +13,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from metantk.meta_learning.balance import unequal_weights
 from metantk.meta_learning.reptile import draw_batch, make_adam, step_on
+from metantk.meta_learning.statistics import answer_by_support_statistics
 from metantk.options.searches.metanas import Adaptation, TaskLearning
 from metantk.runtime.devices import generator
 from metantk.space.genotype import CELL_TYPES, Space
@@ -88,6 +90,7 @@ class TaskLearner:
         batch: int,
         threshold: float,
         drop_path: float,
+        class_weights: Tensor | None = None,
     ) -> float:
         """Learn a task in place.
 
@@ -98,6 +101,7 @@ class TaskLearner:
             batch: images of a step.
             threshold: of what is skipped.
             drop_path: probability.
+            class_weights: as of `draw_batch`.
 
         Returns:
             the loss of the last step's batch, in nats; nan without steps.
@@ -108,11 +112,11 @@ class TaskLearner:
             if architecture_steps is not None:
                 temperature = temperature_at(step, architecture_steps, self.options.min_temperature)
             if step < (architecture_steps or 0):
-                chosen = draw_batch(labels, batch, generators.batches)
+                chosen = draw_batch(labels, batch, generators.batches, class_weights)
                 arch = self.arch(temperature, threshold)
                 loss = self.loss(images[chosen], labels[chosen], arch, threshold, drop_path, generators)
                 step_on(loss, self.alpha_optimiser)
-            chosen = draw_batch(labels, batch, generators.batches)
+            chosen = draw_batch(labels, batch, generators.batches, class_weights)
             with torch.no_grad():
                 arch = self.arch(temperature, threshold)
             loss = self.loss(images[chosen], labels[chosen], arch, threshold, drop_path, generators)
@@ -197,6 +201,8 @@ def adapt_to_task(
     query: Tensor,
     options: Adaptation,
     generators: TaskGenerators,
+    *,
+    inductive: bool = False,
 ) -> Adapted:
     """Learn a task from its support, weights and architecture, and answer its queries all at once.
 
@@ -206,7 +212,9 @@ def adapt_to_task(
     Args:
         support, query: normalised images, `(images, 3, height, width)`.
         labels: of the support, in 0..ways - 1.
+        inductive: normalise queries by the statistics of the supports instead.
     """
+    network = learner.network
     before = learner.tensors()
     learner.learn(
         support,
@@ -217,10 +225,15 @@ def adapt_to_task(
         batch=options.inner_batch_size,
         threshold=options.threshold,
         drop_path=0.0,
+        class_weights=unequal_weights(labels, network.head.out_features),
     )
     with torch.no_grad():
         arch = learner.arch(learner.options.min_temperature, options.threshold)
-        logits = learner.network(query, arch, threshold=options.threshold)
-        parameters = learner.network.count_surviving(arch, options.threshold)
+
+        def forward(images: Tensor) -> Tensor:
+            return network(images, arch, threshold=options.threshold)
+
+        logits = answer_by_support_statistics(network, forward, support, query) if inductive else forward(query)
+        parameters = network.count_surviving(arch, options.threshold)
     learner.load_tensors(before)
     return Adapted(logits, parameters)

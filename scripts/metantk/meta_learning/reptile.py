@@ -4,9 +4,11 @@ import math
 from collections.abc import Callable, Iterable
 
 import torch
+from pydantic import BaseModel
 from torch import Tensor
 from torch.nn import functional
 
+from metantk.runtime.divergence import advice
 from metantk.runtime.files import DivergedError
 
 
@@ -15,8 +17,8 @@ def snapshot(tensors: Iterable[Tensor]) -> list[Tensor]:
 
 
 @torch.no_grad()
-def restore(tensors: Iterable[Tensor], kept: list[Tensor]) -> None:
-    for tensor, value in zip(tensors, kept, strict=True):
+def restore(tensors: Iterable[Tensor], values: list[Tensor]) -> None:
+    for tensor, value in zip(tensors, values, strict=True):
         tensor.copy_(value)
 
 
@@ -24,7 +26,7 @@ def mean_displacements(tensors: list[Tensor], tasks: int, learn: Callable[[int],
     """Where tasks lead, on average, from the same start: the mean over tasks of (learned - start) of each tensor.
 
     Args:
-        learn: learns the task of a number, in place; every task begins at the same tensors, bit for bit, and they
+        learn: learns the task of an index, in place; every task begins at the same tensors, bit for bit, and they
             are left as they were.
     """
     start = snapshot(tensors)
@@ -68,15 +70,22 @@ def step_on(loss: Tensor, optimiser: torch.optim.Optimizer) -> None:
     optimiser.zero_grad()
 
 
-def check_loss(loss: float, epoch: int) -> None:
+def check_loss(loss: float, epoch: int, options: BaseModel) -> None:
     """Raises `DivergedError` where a search's training has come to nothing."""
     if not math.isfinite(loss):
-        raise DivergedError(f"search: the loss is not finite in epoch {epoch}: use lower rates")
+        raise DivergedError(f"search: the loss is not finite in epoch {epoch}: {advice(options)}")
 
 
-def draw_batch(labels: Tensor, size: int, generator: torch.Generator) -> Tensor:
-    """Numbers of `size` images, drawn with replacement; `generator` is on the CPU."""
-    return torch.randint(len(labels), (size,), generator=generator).to(labels.device)
+def draw_batch(labels: Tensor, size: int, generator: torch.Generator, weights: Tensor | None = None) -> Tensor:
+    """Indices of `size` images, sampled with replacement; `generator` is on the CPU.
+
+    Args:
+        weights: of the classes, `(ways,)`, where they have unequal numbers of images; then each is as likely.
+    """
+    if weights is None:
+        return torch.randint(len(labels), (size,), generator=generator).to(labels.device)
+    chances = weights[labels].cpu()
+    return torch.multinomial(chances, size, replacement=True, generator=generator).to(labels.device)
 
 
 def learn_weights(
@@ -88,12 +97,14 @@ def learn_weights(
     steps: int,
     batch: int,
     generator: torch.Generator,
+    weights: Tensor | None = None,
 ) -> None:
     """Learn a task: `steps` steps, each on a batch of its own.
 
     Args:
         network: images to logits.
+        weights: as of `draw_batch`.
     """
     for _ in range(steps):
-        chosen = draw_batch(labels, batch, generator)
+        chosen = draw_batch(labels, batch, generator, weights)
         step_on(functional.cross_entropy(network(images[chosen]), labels[chosen]), optimiser)

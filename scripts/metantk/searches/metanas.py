@@ -89,7 +89,7 @@ def find(problem: Problem, options: MetaNasOptions, seed: int, checkpoint: Check
         finished = epoch + 1
         if finished % max(1, options.meta_steps // ROWS) == 0 or finished == options.meta_steps:
             loss = sum(losses) / len(losses)
-            check_loss(loss, finished)
+            check_loss(loss, finished, options)
             rows.append({"event": "epoch", "epoch": finished, "loss": loss} | _entropies(learner))
         if finished % options.prune_every_steps == 0:
             removed = learner.remove_tiny()

@@ -22,6 +22,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from metantk.backbones.initial import uniform_
+from metantk.data.images import require_memory
 from metantk.data.store import Split
 from metantk.meta_learning.first_order import Group, add_meta_gradient, descend, gradients_of
 from metantk.meta_learning.reptile import check_loss, restore, snapshot
@@ -171,6 +172,12 @@ def find(problem: Problem, options: TNasOptions, seed: int, checkpoint: Checkpoi
     progress = _Progress()
     if checkpoint.state:
         progress = _Progress.load(checkpoint.state, learner)
+    require_memory(
+        options.meta_batch_size * options.ways * (options.shots + options.queries),
+        side=options.image_size or problem.train.images.shape[1],
+        device=problem.device,
+        options="meta_batch_size, shots, queries",
+    )
     training, of_theta = _training_tasks(problem, options, seed)
     validation = _tasks_of(problem, problem.val, options, "validation")
     meta_steps = options.steps_per_epoch
@@ -272,7 +279,7 @@ class _Progress:
 
     def end_epoch(self, accuracy: float, genotypes: int, learner: MetaLearner) -> None:
         """Raises `DivergedError` where the loss is not finite."""
-        check_loss(self.loss, self.epoch + 1)
+        check_loss(self.loss, self.epoch + 1, learner.options)
         is_best = accuracy > self.best_accuracy
         if is_best:
             self.best_accuracy, self.best = accuracy, learner.tensors()
