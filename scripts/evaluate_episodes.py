@@ -5,7 +5,7 @@ several augmented copies of each support image. The episodes depend on the seed 
 alone, so every model sees the same ones.
 
 Writes episodes.csv (one row per episode and number of shots) and evaluation.json (mean and 95 % interval). An
-evaluation that is asked to end keeps its finished episodes, one that is killed those of half a minute ago; started
+evaluation that is told to end saves its finished episodes, one that is killed those of half a minute ago; started
 again, it goes on there.
 
 Example:
@@ -100,20 +100,20 @@ def main() -> None:
 def _evaluate(
     model: Model, split, options: EvaluationOptions, checkpoint: CheckpointFile, where: str
 ) -> list[dict[int, float]]:
-    """Accuracies of all episodes by number of shots, those that an earlier run has kept included."""
+    """Accuracies of all episodes by number of shots, those that an earlier run has saved included."""
     done: list[dict[int, float]] = checkpoint.state["accuracies"] if checkpoint.state else []
     if done:
         log.info("going on after %d episodes", len(done))
-    kept_at = time.monotonic()
+    saved_at = time.monotonic()
     accuracies = evaluate(model, split, options, where=where, done=len(done))
     with progress(None, total=options.episodes, initial=len(done), what="evaluation", unit="episode") as bar:
         try:
             for accuracy in accuracies:
                 done.append(accuracy)
                 bar.update(1)
-                if time.monotonic() - kept_at > KEEP_SECONDS:
+                if time.monotonic() - saved_at > KEEP_SECONDS:
                     checkpoint.save({"accuracies": done})
-                    kept_at = time.monotonic()
+                    saved_at = time.monotonic()
         except Ended:
             checkpoint.save({"accuracies": done})
             raise

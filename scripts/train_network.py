@@ -4,7 +4,7 @@
 learner's options.
 
 Writes the weights (model.safetensors), all that is needed to use them (model.json) and the training curve
-(training.csv). A training that is asked to end keeps the last finished step, one that is killed the last finished
+(training.csv). A training that is told to end saves the last finished step, one that is killed the last finished
 epoch; started again, it goes on there, and on a CPU ends with the same bytes.
 
 Example:
@@ -208,7 +208,7 @@ def _save_memory(trainer: Trainer) -> None:
     if getattr(network, "recompute", True):  # already, or a network that cannot
         raise InputError("training: out of GPU memory: use a smaller batch, fewer channels or a larger GPU")
     network.recompute = True
-    log.warning("out of GPU memory: from here on activations are computed twice instead of kept; results stay")
+    log.warning("out of GPU memory: from here on activations are computed twice instead of stored; results stay")
 
 
 def _freeze(trainer: Trainer, began: float) -> bytes:
@@ -216,7 +216,7 @@ def _freeze(trainer: Trainer, began: float) -> bytes:
 
 
 def _resume(trainer: Trainer, state: dict) -> float:
-    """Go back to a kept state; the seconds spent until then."""
+    """Go back to a saved state; the seconds spent until then."""
     trainer.load_state(state["trainer"])
     return state["seconds"]
 

@@ -1,4 +1,4 @@
-"""A trained model: its two files, its network, and the tasks that it is asked.
+"""A trained model: its two files, its network, and the tasks that it answers.
 
 `model.json` says all that uses a model (the architecture, the learner with its options, normalisation, classes,
 checksum of the weights), `model.safetensors` holds the weights: the network's by their names, what else the
@@ -83,7 +83,7 @@ class Model(NamedTuple):
         at_once = max(1, FORWARD_PIXELS // (images.shape[-1] * images.shape[-2]))
         while True:
             try:
-                features = torch.cat([self.network.features(part) for part in images.split(at_once)])
+                features = torch.cat([self.network.features(chunk) for chunk in images.split(at_once)])
                 break
             except torch.OutOfMemoryError:
                 if at_once == 1:

@@ -118,7 +118,7 @@ class Trainer:
         return all(bool(torch.isfinite(tensor).all()) for tensor in tensors if tensor.is_floating_point())
 
     def _validate(self, advance: Callable[[], None]) -> float:
-        """Accuracy in percent; the epoch is kept if it is better than all before."""
+        """Accuracy in percent; the epoch is the result if it is better than all before."""
         accuracy = self.learner.validate(self.validation, self.epoch, advance)
         if self.best is None or accuracy > self.best["accuracy"]:
             extra = self.learner.extra

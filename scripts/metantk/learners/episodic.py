@@ -16,7 +16,7 @@ from metantk.runtime.files import InputError
 
 
 class TaskSampler:
-    """Draws the tasks of each step of a training; a step's draws are named by seed, epoch and step.
+    """Samples the tasks of each step of a training; a step's random numbers are named by seed, epoch and step.
 
     Args:
         where: names the tasks in errors.
@@ -44,9 +44,9 @@ class TaskSampler:
 
     def indices(self, epoch: int, step: int) -> Tensor:
         """Images of a step, task by task: supports class by class, then queries class by class."""
-        draws = numpy_generator("training tasks", self.shots, self.seed, epoch, step)
-        tasks = [self.episodes.draw(draws) for _ in range(self.tasks)]
-        return torch.from_numpy(np.concatenate([part.ravel() for task in tasks for part in task]))
+        rng = numpy_generator("training tasks", self.shots, self.seed, epoch, step)
+        tasks = [self.episodes.draw(rng) for _ in range(self.tasks)]
+        return torch.from_numpy(np.concatenate([indices.ravel() for task in tasks for indices in task]))
 
     @property
     def size(self) -> int:
@@ -64,7 +64,7 @@ class TaskSampler:
 
 
 def steps_of_epoch(samplers: list[TaskSampler], epoch: int, first: int, steps: int) -> Iterator[Tensor]:
-    """Numbers of the images of each step from `first` on, sampler by sampler."""
+    """Indices of the images of each step from `first` on, sampler by sampler."""
     for step in range(first, steps):
         yield torch.cat([sampler.indices(epoch, step) for sampler in samplers])
 
@@ -72,7 +72,7 @@ def steps_of_epoch(samplers: list[TaskSampler], epoch: int, first: int, steps: i
 def prepare(
     images: Tensor, data: ImageData, augmentation: AugmentationOptions | None, context: StepContext
 ) -> Tensor:
-    """uint8 `(images, height, width, 3)` to what the network takes, augmented where that is asked for."""
+    """uint8 `(images, height, width, 3)` to what the network takes, augmented with the options given."""
     if augmentation is None:
         floats = transforms.to_float(images)
     else:
@@ -80,11 +80,11 @@ def prepare(
     return transforms.normalise(floats, data.mean, data.std)
 
 
-def require_ways(trained: int, asked: int) -> None:
+def require_ways(trained: int, ways: int) -> None:
     """Refuse tasks that the head of a meta-learned network has no output for.
 
     Raises:
         InputError: other ways than in training.
     """
-    if asked != trained:
-        raise InputError(f"the model was trained on {trained}-way tasks and cannot answer {asked}-way ones")
+    if ways != trained:
+        raise InputError(f"the model was trained on {trained}-way tasks and cannot answer {ways}-way ones")

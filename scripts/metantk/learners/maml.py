@@ -108,9 +108,9 @@ class Learner:
     def step(self, images: Tensor, labels: Tensor, context: StepContext) -> Outcome:
         """Tasks go backward one by one, so that memory holds the graph of a single one."""
         inputs = prepare(images, self.data, self.options.augmentation, context)
-        parts = inputs.split([sampler.size for sampler in self.samplers])
+        splits = inputs.split([sampler.size for sampler in self.samplers])
         outcomes = [
-            self._learn(*each, context.epoch) for each in zip(self.networks, self.samplers, parts, strict=True)
+            self._learn(*each, context.epoch) for each in zip(self.networks, self.samplers, splits, strict=True)
         ]
         nn.utils.clip_grad_value_(self.parameters, self.options.clip_grad_value)
         losses, correct, seen = zip(*outcomes, strict=True)

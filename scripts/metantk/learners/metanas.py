@@ -71,7 +71,7 @@ class Learner:
         return steps_of_epoch([self.sampler], epoch, first, self.steps)
 
     def step(self, images: Tensor, labels: Tensor, context: StepContext) -> Outcome:
-        """The loss is the mean of the tasks' last ones; it is of batches, so nothing is counted as right."""
+        """The loss is the mean of the tasks' last ones; it is of batches, so nothing is counted as correct."""
         options, sampler, device = self.options, self.sampler, images.device
         inputs, _ = sampler.split(prepare(images, self.data, None, context))
         own = torch.arange(options.ways, device=device).repeat_interleave(options.shots)

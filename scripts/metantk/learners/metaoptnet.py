@@ -1,7 +1,7 @@
 """MetaOptNet: features that a convex classifier of each task can use; gradients go through its solution.
 
 Lee et al., "Meta-learning with differentiable convex optimization", 2019. As in the published code, the epoch that
-is best on validation episodes is kept.
+is best on validation episodes is the result.
 """
 
 from collections.abc import Callable, Iterator
@@ -80,8 +80,8 @@ class Learner:
         inputs = prepare(images, self.data, self.options.augmentation, context)
         with devices.lowered(self.options.precision, device):
             support, query = (
-                self.network.features(part.flatten(0, 1), drop).float().unflatten(0, part.shape[:2])
-                for part in sampler.split(inputs)
+                self.network.features(images.flatten(0, 1), drop).float().unflatten(0, images.shape[:2])
+                for images in sampler.split(inputs)
             )
         logits = self.extra.scale * task_logits(
             self.options, support, sampler.labels(sampler.shots, device), query, ways=sampler.ways

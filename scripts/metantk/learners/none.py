@@ -1,4 +1,4 @@
-"""No learning: the network as it was drawn, or as it came with its weights. The yardstick of all that learn."""
+"""No learning: the network as it was initialised, or as it came with its weights. The baseline of learners."""
 
 from collections.abc import Iterator
 

@@ -57,7 +57,7 @@ class Learner:
         return steps_of_epoch([self.sampler], epoch, first, self.steps)
 
     def step(self, images: Tensor, labels: Tensor, context: StepContext) -> Outcome:
-        """Each task takes batches of its images, drawn with replacement; the loss is that of its last batches.
+        """Each task takes batches of its images, sampled with replacement; the loss is that of its last batches.
 
         Its optimiser begins anew, so that a resumed training needs no state of it.
         """
@@ -69,8 +69,8 @@ class Learner:
         chosen = devices.upload(chosen, images.device)
         tasks = torch.arange(sampler.tasks, device=images.device)[:, None]
         batches = [
-            part.unflatten(1, (options.inner_steps, options.inner_batch_size))
-            for part in (inputs[tasks, chosen], own[tasks, chosen])
+            values.unflatten(1, (options.inner_steps, options.inner_batch_size))
+            for values in (inputs[tasks, chosen], own[tasks, chosen])
         ]
         losses, correct = reptile_displacement(self.network, *batches, self.inner)
         return Outcome(losses[:, -1].mean(), correct[:, -1].sum(), sampler.tasks * options.inner_batch_size)
@@ -147,7 +147,7 @@ def reptile_displacement(
             else each task starts with none.
 
     Returns:
-        The loss before each step and how many of its batch were right, `(tasks, steps)` each.
+        The loss before each step and how many of its batch were correct, `(tasks, steps)` each.
     """
     parameters = list(network.parameters())
     state = [*parameters, *network.buffers()]

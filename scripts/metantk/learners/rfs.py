@@ -73,5 +73,5 @@ class Learner:
 def scores(model: Model, tasks: Tasks) -> Tensor:
     """Of the linear classifier of each task on features divided by their L2 norm, `(episodes, queries, ways)`."""
     support, labels = tasks.augmented_features()
-    support, query = (nn.functional.normalize(part, dim=-1) for part in (support, tasks.query_features()))
+    support, query = (nn.functional.normalize(features, dim=-1) for features in (support, tasks.query_features()))
     return CLASSIFIERS[tasks.classifier](support, labels, query, ways=tasks.ways)

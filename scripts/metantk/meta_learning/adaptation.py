@@ -269,7 +269,7 @@ def adapt_and_answer(
             logits, labels, weight=None if class_weights is None else class_weights.to(logits)
         )
 
-    def ask(weights: Weights, step: int) -> Tensor:
+    def answer_queries(weights: Weights, step: int) -> Tensor:
         if not inductive:
             return answer(weights, query, step)
         return answer_by_support_statistics(
@@ -277,4 +277,4 @@ def adapt_and_answer(
         )
 
     steps = descend(loss, network.weights, network.adapted, inner)
-    return [ask(weights, max(index - 1, 0)) for index, weights in enumerate(steps) if index in after]
+    return [answer_queries(weights, max(index - 1, 0)) for index, weights in enumerate(steps) if index in after]

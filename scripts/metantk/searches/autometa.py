@@ -205,7 +205,7 @@ class _Scorer:
 
 
 def first_cells(operations: int, count: int | None, seed: int) -> list[Cell]:
-    """Cells of one block: all, or `count` of them drawn at random."""
+    """Cells of one block: all, or `count` of them sampled at random."""
     cells = [(block,) for block in unique_blocks(2, operations)]
     if count is None or count >= len(cells):
         return cells
@@ -216,7 +216,7 @@ def first_cells(operations: int, count: int | None, seed: int) -> list[Cell]:
 def find(problem: Problem, options: AutoMetaOptions, seed: int, checkpoint: Checkpoint) -> Found:
     """Grow cells to as many blocks as the space has nodes; the best measured one is the result.
 
-    Costs are of the parts "training", "validation" and "predictor"; an evaluation is a gradient step of a network
+    Costs are of the phases "training", "validation" and "predictor"; an evaluation is a gradient step of a network
     or an answer to a task's queries, and for the predictor a fit or a ranking, whose operations are not counted.
 
     Trace: a row per candidate: its number of `blocks`, `candidate` number, `cell` (blocks of two [input,

@@ -55,7 +55,7 @@ def make_learner(
 def find(problem: Problem, options: MetaNasOptions, seed: int, checkpoint: Checkpoint) -> Found:
     """Search by meta-training.
 
-    Costs are of the parts "warm-up" and "search"; an evaluation is a gradient step, of weights or architecture.
+    Costs are of the phases "warm-up" and "search"; an evaluation is a gradient step, of weights or architecture.
     Floating-point operations are those of the whole network, though skipped operations cost none.
 
     Trace: a row of event "epoch" for some 200 meta-epochs: mean over tasks of the last step's `loss`, in nats, and

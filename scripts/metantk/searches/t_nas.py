@@ -140,18 +140,18 @@ def make_learner(options: TNasOptions, cells: int, channels: int, seed: int, dev
     space = MIXED_SPACES[options.space]
     network = MixedNetwork(space, layout, options.ways)
     uniform_(network, generator("initial weights", seed))
-    draws = generator("t-nas theta", seed)
+    rng = generator("t-nas theta", seed)
     shape = (len(space.edges), len(space.operations))
-    theta = {kind: (1e-3 * torch.randn(shape, generator=draws)).to(device).requires_grad_() for kind in CELL_TYPES}
+    theta = {kind: (1e-3 * torch.randn(shape, generator=rng)).to(device).requires_grad_() for kind in CELL_TYPES}
     return MetaLearner(network.to(device), theta, options)
 
 
 def halve(labels: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Numbers of the images of two halves of every class: for w, and for theta (auto-MAML)."""
-    draws = numpy_generator("auto-maml halves", seed)
+    """Indices of the images of two halves of every class: for w, and for theta (auto-MAML)."""
+    rng = numpy_generator("auto-maml halves", seed)
     halves: tuple[list, list] = ([], [])
     for label in np.unique(labels):
-        images = draws.permutation(np.flatnonzero(labels == label))
+        images = rng.permutation(np.flatnonzero(labels == label))
         middle = (len(images) + 1) // 2
         halves[0].append(images[:middle])
         halves[1].append(images[middle:])
@@ -161,7 +161,7 @@ def halve(labels: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
 def find(problem: Problem, options: TNasOptions, seed: int, checkpoint: Checkpoint) -> Found:
     """Search by meta-training; the epoch of the best validation accuracy is decoded.
 
-    Costs are of the parts "training" and "validation"; an evaluation is a gradient of a task, on support or query.
+    Costs are of the phases "training" and "validation"; an evaluation is a gradient of a task, on support or query.
 
     Trace: a row per epoch: `loss` of the training queries after the adaptation, in nats; `accuracy` of the
     validation queries after theirs, in percent; `genotypes`, how many different ones the validation tasks decode
