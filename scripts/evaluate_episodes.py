@@ -72,6 +72,11 @@ def main() -> None:
         "code": code_hash(*files),
     }
     checkpoint = CheckpointFile(arguments.output, "evaluation", key)
+    transductive = bool(getattr(model.learner, "transductive", False))
+    if transductive:
+        log.info(
+            "transductive: the queries of an episode are normalised together, so that answers depend on each other"
+        )
     where = f"{arguments.data}, {arguments.split} split"
     by_episode = _evaluate(model, split, options, checkpoint, where)
     rows, results = [], {}
@@ -86,7 +91,7 @@ def main() -> None:
         "ways": options.ways,
         "episodes": options.episodes,
         **evaluated,
-        "transductive": bool(getattr(model.learner, "transductive", False)),
+        "transductive": transductive,
         "warnings": model.facts.get("warnings", []),
         "shots": results,
         **provenance(

@@ -251,7 +251,9 @@ def test_votes_of_support_vector_machines(counts, copies):
 def test_votes_where_all_features_are_equal():
     labels = torch.tensor([2, 0, 1, 1])
     support = torch.ones(4, 3)
-    model = make_pipeline(StandardScaler(), SVC(kernel="linear")).fit(support.numpy(), labels.numpy())
+    model = make_pipeline(StandardScaler(), SVC(kernel="linear", class_weight="balanced")).fit(
+        support.numpy(), labels.numpy()
+    )
     predicted = hinge_loss(support, labels, support, ways=3).argmax(1)
     np.testing.assert_array_equal(predicted, model.predict(support.numpy()))
 

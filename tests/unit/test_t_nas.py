@@ -58,7 +58,7 @@ def make_tasks(indices: np.ndarray | None = None) -> TaskSource:
 
 
 def test_rates_that_leave_no_operation_are_one_line():
-    with pytest.raises(DivergedError, match="a node is left without an operation|the loss is not finite"):
+    with pytest.raises(DivergedError, match="a node is left without an operation"):
         t_nas.find(make_problem(), tiny(inner_lr=1e30), 0, Memory())
 
 

@@ -125,7 +125,7 @@ BEHIND = {
     """,
     OF_CONV4: "metantk/backbones/conv4.py",
     (*OF_CELLS, *OF_CONV4): "metantk/backbones/initial.py",
-    TRAINED: "train_network.py metantk/training.py",
+    TRAINED: "train_network.py metantk/training.py metantk/runtime/divergence.py",
     EVALUATED: "evaluate_episodes.py metantk/evaluation.py",
     (*EVALUATED, "aggregate", *FIGURES): "metantk/options/evaluation.py",
     (*EVALUATED, "aggregate", *FIGURES, "theory"): "metantk/statistics.py",

@@ -1,5 +1,6 @@
 """Training on few-shot tasks: which images the tasks of a step take, and the images task by task."""
 
+import dataclasses
 from collections.abc import Iterator
 
 import numpy as np
@@ -10,6 +11,8 @@ from metantk.data import transforms
 from metantk.data.episodes import EpisodeSampler
 from metantk.data.images import ImageData, require_memory
 from metantk.learners.base import StepContext
+from metantk.meta_learning.balance import repeat_to_equal
+from metantk.models import Tasks
 from metantk.options.augmentation import AugmentationOptions
 from metantk.runtime.devices import numpy_generator
 from metantk.runtime.files import InputError
@@ -78,6 +81,16 @@ def prepare(
     else:
         floats = transforms.augment(images, augmentation, context.generator("augmentation"))
     return transforms.normalise(floats, data.mean, data.std)
+
+
+def balanced(tasks: Tasks) -> Tasks:
+    """Tasks whose classes have as many supports, and so as much weight in losses, batches and statistics."""
+    chosen = repeat_to_equal(tasks.labels, tasks.ways)
+    if len(chosen) == len(tasks.labels):
+        return tasks
+    return dataclasses.replace(
+        tasks, labels=tasks.labels[chosen], support_images=lambda: tasks.support_images()[:, chosen]
+    )
 
 
 def require_ways(trained: int, ways: int) -> None:

@@ -20,7 +20,7 @@ from torch.nn import functional
 
 from metantk.data.images import ImageData
 from metantk.learners.base import Outcome, StepContext
-from metantk.learners.episodic import TaskSampler, prepare, require_ways, steps_of_epoch
+from metantk.learners.episodic import TaskSampler, balanced, prepare, require_ways, steps_of_epoch
 from metantk.meta_learning.adaptation import (
     Adapt,
     InnerLoop,
@@ -34,7 +34,6 @@ from metantk.meta_learning.adaptation import (
     key_of,
     name_of,
 )
-from metantk.meta_learning.balance import class_weights, unequal_weights
 from metantk.meta_learning.schedules import cosine_rate
 from metantk.meta_learning.statistics import answer_by_support_statistics
 from metantk.models import Model, Tasks
@@ -160,6 +159,7 @@ def scores(model: Model, tasks: Tasks) -> Tensor:
     options = model.learner
     require_ways(options.ways, tasks.ways)
     network, rate, norms = _network_for(model, len(tasks.labels) // tasks.ways)
+    tasks = balanced(tasks)
     support, query = tasks.support_images(), tasks.query_images()
     labels = tasks.labels.expand(len(support), -1)
     inductive = options.transductive and not tasks.transductive
@@ -177,7 +177,6 @@ def scores(model: Model, tasks: Tasks) -> Tensor:
         inductive=inductive,
         joint_statistics=options.joint_statistics,
         norms=norms,
-        class_weights=unequal_weights(tasks.labels, tasks.ways),
     )
 
 
@@ -344,7 +343,6 @@ def adapted_logits(
     inductive: bool = False,
     joint_statistics: bool = False,
     norms: StepNorms | None = None,
-    class_weights: Tensor | None = None,
 ) -> Tensor:
     """Logits of the queries by the network adapted to each episode's supports; the network stays as it is.
 
@@ -359,7 +357,6 @@ def adapted_logits(
         transductive: normalise each batch by its own statistics, queries together (MAML as published); else by the
             running averages of meta-training, in the steps too.
         inductive: with `transductive`, normalise the queries by the statistics of the supports instead.
-        class_weights: as of `adapt_and_answer`.
 
     Returns:
         `(episodes, queries, ways)`.
@@ -384,7 +381,6 @@ def adapted_logits(
                 queries,
                 inner,
                 [steps],
-                class_weights=class_weights,
                 inductive=inductive,
             )
         return torch.stack(logits)
@@ -407,8 +403,6 @@ def nil_scores(
 ) -> Tensor:
     """Scores of classes without a head: each support votes for its class with its cosine to the query (NIL).
 
-    Where classes have unequal numbers of supports, votes are weighted such that classes count alike.
-
     Args:
         support_features: `(..., supports, feature_dim)`.
         support_labels: int64 `(..., supports)`.
@@ -420,8 +414,7 @@ def nil_scores(
     """
     cosines = functional.normalize(query_features, dim=-1) @ functional.normalize(support_features, dim=-1).mT
     votes = cosines.softmax(-1) if softmax else cosines
-    balanced = functional.one_hot(support_labels, ways) * class_weights(support_labels, ways)[..., None, :]
-    return votes @ balanced.to(votes.dtype)
+    return votes @ functional.one_hot(support_labels, ways).to(votes.dtype)
 
 
 def multi_step_weights(epoch: int, *, steps: int, epochs: int) -> Tensor:

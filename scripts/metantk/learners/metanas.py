@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from metantk.data.images import ImageData
 from metantk.learners.base import Outcome, StepContext
-from metantk.learners.episodic import TaskSampler, prepare, require_ways, steps_of_epoch
+from metantk.learners.episodic import TaskSampler, balanced, prepare, require_ways, steps_of_epoch
 from metantk.meta_learning.metanas import (
     TaskGenerators,
     TaskLearner,
@@ -127,6 +127,7 @@ def scores(model: Model, tasks: Tasks) -> Tensor:
     learner = task_learner(model.network, options, 0, model.device)
     MetaState(learner).load_state_dict(model.extra)
     model.network.train()
+    tasks = balanced(tasks)
     each = zip(tasks.support_images(), tasks.query_images(), strict=True)
     generators: TaskGenerators = make_generators(model.device, "test", len(tasks.labels))
     with torch.enable_grad():

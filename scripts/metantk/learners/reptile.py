@@ -11,8 +11,7 @@ from torch.optim import SGD, Optimizer
 
 from metantk.data.images import ImageData, require_memory
 from metantk.learners.base import Outcome, StepContext
-from metantk.learners.episodic import TaskSampler, prepare, require_ways, steps_of_epoch
-from metantk.meta_learning.balance import unequal_weights
+from metantk.learners.episodic import TaskSampler, balanced, prepare, require_ways, steps_of_epoch
 from metantk.meta_learning.reptile import learn_weights, make_adam, mean_displacements, step_on
 from metantk.meta_learning.schedules import cosine_rate
 from metantk.meta_learning.statistics import answer_by_support_statistics
@@ -87,6 +86,7 @@ def scores(model: Model, tasks: Tasks) -> Tensor:
     """
     options = model.learner
     require_ways(options.ways, tasks.ways)
+    tasks = balanced(tasks)
     each = zip(tasks.support_images(), tasks.query_images(), strict=True)
     inductive = options.transductive and not tasks.transductive
     return torch.stack(
@@ -107,7 +107,6 @@ def _adapted(model: Model, support: Tensor, labels: Tensor, query: Tensor, *, in
         steps=options.test_steps,
         batch=min(options.inner_batch_size, len(labels)),
         generator=generator("reptile test", len(labels)),
-        weights=unequal_weights(labels, options.ways),
     )
     if inductive:
         return answer_by_support_statistics(network, network, support, query)

@@ -231,7 +231,6 @@ def adapt_and_answer(
     inner: InnerLoop,
     after: Collection[int],
     *,
-    class_weights: Tensor | None = None,
     inductive: bool = False,
 ) -> list[Tensor]:
     """Logits of the adapted network on the queries, after each number of steps in `after`.
@@ -241,7 +240,6 @@ def adapt_and_answer(
         labels: int64 `(supports)`.
         query: `(queries, 3, height, width)`.
         after: numbers of steps, 0 to `inner.steps`.
-        class_weights: `(ways,)`, of the supports' cross-entropy where classes have unequal numbers of supports.
         inductive: normalise queries by the statistics of the supports, not their own; for networks in training
             mode, without gradients.
 
@@ -264,10 +262,7 @@ def adapt_and_answer(
         answer = network.head
 
     def loss(weights: Weights, step: int) -> Tensor:
-        logits = answer(weights, support, step)
-        return functional.cross_entropy(
-            logits, labels, weight=None if class_weights is None else class_weights.to(logits)
-        )
+        return functional.cross_entropy(answer(weights, support, step), labels)
 
     def answer_queries(weights: Weights, step: int) -> Tensor:
         if not inductive:

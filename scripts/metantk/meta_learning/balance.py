@@ -1,5 +1,6 @@
 """Supports that weigh per class: where classes have unequal numbers of them, each class counts as much."""
 
+import torch
 from torch import Tensor
 from torch.nn import functional
 
@@ -21,7 +22,18 @@ def support_weights(labels: Tensor, ways: int) -> Tensor:
     return class_weights(labels, ways).gather(-1, labels)
 
 
-def unequal_weights(labels: Tensor, ways: int) -> Tensor | None:
-    """`class_weights` of the supports `(supports,)` of a task; None where classes have as many."""
-    weights = class_weights(labels, ways)
-    return None if bool((weights == 1).all()) else weights
+def repeat_to_equal(labels: Tensor, ways: int) -> Tensor:
+    """Indices of supports, as many of every class as the largest has: smaller classes repeat their own in turn.
+
+    Args:
+        labels: int64 `(supports,)`.
+
+    Returns:
+        int64 `(ways * most,)`; all supports in their order where they are equal in number.
+    """
+    counts = torch.bincount(labels, minlength=ways)
+    most = int(counts.max())
+    if bool((counts == most).all()):
+        return torch.arange(len(labels), device=labels.device)
+    members = [torch.nonzero(labels == way).view(-1) for way in range(ways)]
+    return torch.cat([own.repeat(-(-most // len(own)))[:most] for own in members])

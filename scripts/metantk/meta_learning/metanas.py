@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from metantk.meta_learning.balance import unequal_weights
 from metantk.meta_learning.reptile import draw_batch, make_adam, step_on
 from metantk.meta_learning.statistics import answer_by_support_statistics
 from metantk.options.searches.metanas import Adaptation, TaskLearning
@@ -90,7 +89,6 @@ class TaskLearner:
         batch: int,
         threshold: float,
         drop_path: float,
-        class_weights: Tensor | None = None,
     ) -> float:
         """Learn a task in place.
 
@@ -101,7 +99,6 @@ class TaskLearner:
             batch: images of a step.
             threshold: of what is skipped.
             drop_path: probability.
-            class_weights: as of `draw_batch`.
 
         Returns:
             the loss of the last step's batch, in nats; nan without steps.
@@ -112,11 +109,11 @@ class TaskLearner:
             if architecture_steps is not None:
                 temperature = temperature_at(step, architecture_steps, self.options.min_temperature)
             if step < (architecture_steps or 0):
-                chosen = draw_batch(labels, batch, generators.batches, class_weights)
+                chosen = draw_batch(labels, batch, generators.batches)
                 arch = self.arch(temperature, threshold)
                 loss = self.loss(images[chosen], labels[chosen], arch, threshold, drop_path, generators)
                 step_on(loss, self.alpha_optimiser)
-            chosen = draw_batch(labels, batch, generators.batches, class_weights)
+            chosen = draw_batch(labels, batch, generators.batches)
             with torch.no_grad():
                 arch = self.arch(temperature, threshold)
             loss = self.loss(images[chosen], labels[chosen], arch, threshold, drop_path, generators)
@@ -225,7 +222,6 @@ def adapt_to_task(
         batch=options.inner_batch_size,
         threshold=options.threshold,
         drop_path=0.0,
-        class_weights=unequal_weights(labels, network.head.out_features),
     )
     with torch.no_grad():
         arch = learner.arch(learner.options.min_temperature, options.threshold)

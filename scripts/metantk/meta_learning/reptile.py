@@ -76,16 +76,9 @@ def check_loss(loss: float, epoch: int, options: BaseModel) -> None:
         raise DivergedError(f"search: the loss is not finite in epoch {epoch}: {advice(options)}")
 
 
-def draw_batch(labels: Tensor, size: int, generator: torch.Generator, weights: Tensor | None = None) -> Tensor:
-    """Indices of `size` images, sampled with replacement; `generator` is on the CPU.
-
-    Args:
-        weights: of the classes, `(ways,)`, where they have unequal numbers of images; then each is as likely.
-    """
-    if weights is None:
-        return torch.randint(len(labels), (size,), generator=generator).to(labels.device)
-    chances = weights[labels].cpu()
-    return torch.multinomial(chances, size, replacement=True, generator=generator).to(labels.device)
+def draw_batch(labels: Tensor, size: int, generator: torch.Generator) -> Tensor:
+    """Indices of `size` images, sampled with replacement; `generator` is on the CPU."""
+    return torch.randint(len(labels), (size,), generator=generator).to(labels.device)
 
 
 def learn_weights(
@@ -97,14 +90,12 @@ def learn_weights(
     steps: int,
     batch: int,
     generator: torch.Generator,
-    weights: Tensor | None = None,
 ) -> None:
     """Learn a task: `steps` steps, each on a batch of its own.
 
     Args:
         network: images to logits.
-        weights: as of `draw_batch`.
     """
     for _ in range(steps):
-        chosen = draw_batch(labels, batch, generator, weights)
+        chosen = draw_batch(labels, batch, generator)
         step_on(functional.cross_entropy(network(images[chosen]), labels[chosen]), optimiser)
