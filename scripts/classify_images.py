@@ -2,7 +2,8 @@
 
 The support folder holds a folder of images for each class (one is enough, five are better); the query folder
 holds the images to classify, in folders or not. The model is the folder of a training, which classifies by its
-learner's own way, as in the evaluation, or a file of export_backbone.py; support images are taken as they are.
+learner's own way, or a file of export_backbone.py; support images are taken as they are. An image's class depends
+on the support images and on that image alone, and classes weigh alike, however many support images they have.
 
 Probabilities, and which images are unlike any class, are calibrated on tasks of the validation classes of the
 data set that the model was trained on; the log says how well that works there. Without the data set, probabilities
