@@ -2,7 +2,8 @@
 
 The support folder holds a folder of images for each class (one is enough, five are better); the query folder
 holds the images to classify, in folders or not. The model is the folder of a training, which classifies by its
-learner's own way, as in the evaluation, or a file of export_backbone.py; support images are taken as they are.
+learner's own way, or a file of export_backbone.py; support images are taken as they are. An image's class depends
+on the support images and on that image alone, and classes weigh alike, however many support images they have.
 
 Probabilities, and which images are unlike any class, are calibrated on tasks of the validation classes of the
 data set that the model was trained on; the log says how well that works there. Without the data set, probabilities
@@ -85,7 +86,7 @@ def main() -> None:
         log.warning("warning: %s", warning)
     labels = torch.from_numpy(support.labels)
     task = make_task(model, torch.from_numpy(support.images), labels, torch.from_numpy(queries), ways=ways)
-    calibration = _calibration(model, arguments.data, ways, int(np.median(np.bincount(support.labels))))
+    calibration = _calibration(model, arguments.data, ways, np.bincount(support.labels).tolist())
     chances = probabilities(model.scores(task)[0], calibration.temperature if calibration else 1.0).cpu().numpy()
     close = closeness(task.support_features()[0], labels.to(model.device), task.query_features()[0], ways=ways)
     unlike = close.cpu().numpy() < calibration.threshold if calibration else np.zeros(len(files), bool)
@@ -107,7 +108,7 @@ def _check_distinct(support: Split, folder: Path) -> None:
             raise InputError(f"{folder}: classes {names} have an image in common; take it out of one of them")
 
 
-def _calibration(model: AnyModel, given: Path | None, ways: int, shots: int) -> Calibration | None:
+def _calibration(model: AnyModel, given: Path | None, ways: int, shots: list[int]) -> Calibration | None:
     data = calibration_data(given, model)
     calibration = None
     if data is not None:
@@ -118,7 +119,7 @@ def _calibration(model: AnyModel, given: Path | None, ways: int, shots: int) -> 
                 raise
             log.warning("%s", error)
     else:
-        calibration = nearest(getattr(model, "calibrations", []), ways=ways, shots=shots)
+        calibration = nearest(getattr(model, "calibrations", []), ways=ways, shots=int(np.median(shots)))
     (log.info if calibration else log.warning)("%s", _say(calibration))
     return calibration
 

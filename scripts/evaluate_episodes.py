@@ -5,7 +5,7 @@ several augmented copies of each support image. The episodes depend on the seed 
 alone, so every model sees the same ones.
 
 Writes episodes.csv (one row per episode and number of shots) and evaluation.json (mean and 95 % interval). An
-evaluation that is asked to end keeps its finished episodes, one that is killed those of half a minute ago; started
+evaluation that is told to end saves its finished episodes, one that is killed those of half a minute ago; started
 again, it goes on there.
 
 Example:
@@ -59,19 +59,24 @@ def main() -> None:
         plugins.module_file("backbones", model.facts["architecture"]["kind"]),
         *plugins.module_files("learners", model.learner),
     ]
-    asked = {
+    evaluated = {
         "split": arguments.split,
         "weights_sha256": model.facts["weights_sha256"],
         "parameters": model.facts["parameters"],
         "data_sha256": checksum_of(read_manifest(arguments.data)),
     }
     key = {
-        **asked,
+        **evaluated,
         "options": options.model_dump(),
         "model": sha256_of(arguments.model / DESCRIPTION),
         "code": code_hash(*files),
     }
     checkpoint = CheckpointFile(arguments.output, "evaluation", key)
+    transductive = bool(getattr(model.learner, "transductive", False))
+    if transductive:
+        log.info(
+            "transductive: the queries of an episode are normalised together, so that answers depend on each other"
+        )
     where = f"{arguments.data}, {arguments.split} split"
     by_episode = _evaluate(model, split, options, checkpoint, where)
     rows, results = [], {}
@@ -85,7 +90,9 @@ def main() -> None:
     report = {
         "ways": options.ways,
         "episodes": options.episodes,
-        **asked,
+        **evaluated,
+        "transductive": transductive,
+        "warnings": model.facts.get("warnings", []),
         "shots": results,
         **provenance(
             *files, options=options.model_dump(), seed=options.seed, device=devices.describe_device(device)
@@ -98,20 +105,20 @@ def main() -> None:
 def _evaluate(
     model: Model, split, options: EvaluationOptions, checkpoint: CheckpointFile, where: str
 ) -> list[dict[int, float]]:
-    """Accuracies of all episodes by number of shots, those that an earlier run has kept included."""
+    """Accuracies of all episodes by number of shots, those that an earlier run has saved included."""
     done: list[dict[int, float]] = checkpoint.state["accuracies"] if checkpoint.state else []
     if done:
         log.info("going on after %d episodes", len(done))
-    kept_at = time.monotonic()
+    saved_at = time.monotonic()
     accuracies = evaluate(model, split, options, where=where, done=len(done))
     with progress(None, total=options.episodes, initial=len(done), what="evaluation", unit="episode") as bar:
         try:
             for accuracy in accuracies:
                 done.append(accuracy)
                 bar.update(1)
-                if time.monotonic() - kept_at > KEEP_SECONDS:
+                if time.monotonic() - saved_at > KEEP_SECONDS:
                     checkpoint.save({"accuracies": done})
-                    kept_at = time.monotonic()
+                    saved_at = time.monotonic()
         except Ended:
             checkpoint.save({"accuracies": done})
             raise

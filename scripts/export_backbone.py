@@ -19,6 +19,7 @@ import metantk  # isort: skip  # noqa: F401  # before torch: how its threads wai
 import torch
 
 from metantk.deployment.exported import INPUT, OUTPUT, OnnxModel, image_size_of, to_onnx
+from metantk.deployment.out_of_distribution import TooFewError
 from metantk.deployment.own_images import calibrate_model, calibration_data
 from metantk.learners import rfs
 from metantk.models import DESCRIPTION, Model, load_model
@@ -80,7 +81,11 @@ def _calibrations(model: Model, data: Path | None) -> list[dict]:
     found: list[dict] = []
     for ways, shots in TASKS:
         # A file answers by a linear classifier on its features, whatever the model's learner does.
-        entry = calibrate_model(model, data, ways=ways, shots=shots, module=rfs).model_dump()
+        try:
+            entry = calibrate_model(model, data, ways=ways, shots=shots, module=rfs).model_dump()
+        except TooFewError as error:
+            log.warning("%s: %s; the file will not say which images are unlike any", data, error)
+            return []
         if entry not in found:
             found.append(entry)
     return found

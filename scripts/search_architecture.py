@@ -1,12 +1,12 @@
 """Find an architecture: Algorithm 1 of the paper (MetaNTK-NAS) or a rival search.
 
 The search decides the options: `prune` with the criteria meta_ntk_condition + linear_regions is MetaNTK-NAS, with
-ntk_condition + linear_regions TE-NAS; `sample` is a uniform draw, `given` a genotype that is known beforehand, and
+ntk_condition + linear_regions TE-NAS; `sample` is a uniform sample, `given` a genotype that is known already, and
 `fixed` belongs to backbones in which there is nothing to find. `--search KIND --help` lists a search's options.
 
 Writes the architecture (architecture.json: all that builds the network), the trace (search.csv: what was measured
 and decided) and the cost (search.json); what a search has meta-trained on the way is in search.safetensors. A
-search that is ended goes on where it has kept its state last, and finds the same architecture.
+search that is ended goes on where it has saved its state last, and finds the same architecture.
 
 Example:
     python scripts/search_architecture.py --data results/glyphs/data --backbone cells --cells 3 --channels 8 \\

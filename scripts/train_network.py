@@ -4,7 +4,7 @@
 learner's options.
 
 Writes the weights (model.safetensors), all that is needed to use them (model.json) and the training curve
-(training.csv). A training that is asked to end keeps the last finished step, one that is killed the last finished
+(training.csv). A training that is told to end saves the last finished step, one that is killed the last finished
 epoch; started again, it goes on there, and on a CPU ends with the same bytes.
 
 Example:
@@ -23,6 +23,7 @@ import torch
 
 from metantk import backbones
 from metantk.backbones.counting import count_macs, count_parameters
+from metantk.data.images import load_images
 from metantk.data.store import checksum_of, load_split, read_manifest
 from metantk.models import save_model
 from metantk.runtime import devices, plugins
@@ -41,7 +42,7 @@ from metantk.runtime.devices import generator
 from metantk.runtime.files import DivergedError, InputError, atomic_write, check_writable, sha256_of
 from metantk.runtime.provenance import code_hash, provenance
 from metantk.runtime.typed_files import BuiltArchitecture, read_record
-from metantk.training import CURVE, Trainer, load_images
+from metantk.training import CURVE, Trainer
 
 log = logging.getLogger("metantk")
 
@@ -121,7 +122,8 @@ def main() -> None:
     except DivergedError:
         checkpoint.remove()
         raise
-    kept_epoch = trainer.take_best()
+    warnings = trainer.warnings()
+    best_epoch = trainer.take_best()
     facts = {
         "architecture": architecture,
         "learner": options.model_dump(),
@@ -138,7 +140,9 @@ def main() -> None:
         "feature_dim": network.feature_dim,
         "backbone_parameters": count_parameters(network) - count_parameters(network.head),
         "macs": count_macs(network, train.images.shape[1]),
-        "epoch": kept_epoch,
+        "epoch": best_epoch,
+        "transductive": bool(getattr(options, "transductive", False)),
+        "warnings": warnings,
         "seconds": round(seconds, 3),
         "peak_memory_mb": devices.peak_memory_mb(device),
         **provenance(
@@ -150,6 +154,8 @@ def main() -> None:
         pd.DataFrame(trainer.curve, columns=columns).to_csv(temporary, index=False)
     save_model(arguments.output, network, learner.extra, facts)
     checkpoint.remove()
+    for warning in warnings:
+        log.warning("warning: %s", warning)
 
 
 def _train(trainer: Trainer, checkpoint: CheckpointFile) -> float:
@@ -202,7 +208,7 @@ def _save_memory(trainer: Trainer) -> None:
     if getattr(network, "recompute", True):  # already, or a network that cannot
         raise InputError("training: out of GPU memory: use a smaller batch, fewer channels or a larger GPU")
     network.recompute = True
-    log.warning("out of GPU memory: from here on activations are computed twice instead of kept; results stay")
+    log.warning("out of GPU memory: from here on activations are computed twice instead of stored; results stay")
 
 
 def _freeze(trainer: Trainer, began: float) -> bytes:
@@ -210,7 +216,7 @@ def _freeze(trainer: Trainer, began: float) -> bytes:
 
 
 def _resume(trainer: Trainer, state: dict) -> float:
-    """Go back to a kept state; the seconds spent until then."""
+    """Go back to a saved state; the seconds spent until then."""
     trainer.load_state(state["trainer"])
     return state["seconds"]
 

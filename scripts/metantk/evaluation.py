@@ -1,4 +1,4 @@
-"""Few-shot episodes on a split: the tasks that every model is asked, and its accuracies."""
+"""Few-shot episodes on a split: the tasks that every model is evaluated on, and its accuracies."""
 
 import functools
 from collections.abc import Callable, Iterator
@@ -24,7 +24,7 @@ def evaluate(
 ) -> Iterator[dict[int, float]]:
     """Accuracy in percent of each episode from number `done` on, by number of shots.
 
-    An episode is drawn with the most shots asked for; fewer shots take the first supports of each class, so that
+    An episode is sampled with the most shots of the options; fewer take the first supports of each class, so that
     numbers of shots are compared on the same queries. Episodes depend on the options and on the split alone. What
     goes through the network or a classifier together does not depend on `done`, for its rounding does on that.
 
@@ -38,20 +38,20 @@ def evaluate(
     targets = torch.arange(options.ways).repeat_interleave(options.queries)
     numbered = enumerate(sampler.episodes(options.episodes, seed=options.seed))
     while chunk := list(islice(numbered, TOGETHER)):
-        asked = Asked(pool, chunk)
+        batch = EpisodeBatch(pool, chunk)
         if chunk[-1][0] < done:
             continue
         correct = {
-            shots: (model.scores(asked.tasks(shots)).argmax(-1).cpu() == targets).double().mean(1)
+            shots: (model.scores(batch.tasks(shots)).argmax(-1).cpu() == targets).double().mean(1)
             for shots in options.shots
         }
-        for place, (index, _) in enumerate(chunk):
+        for position, (index, _) in enumerate(chunk):
             if index >= done:
-                yield {shots: 100 * float(accuracies[place]) for shots, accuracies in correct.items()}
+                yield {shots: 100 * float(accuracies[position]) for shots, accuracies in correct.items()}
 
 
 class Pool:
-    """The images of a split, and the features of those that are asked for: queries, supports, supports' copies.
+    """The images of a split, and the features of those in use: queries, supports, supports' copies.
 
     Of each image there are `each` augmented copies in all; they are numbered image by image.
     """
@@ -64,23 +64,23 @@ class Pool:
         self.copies = Features(self, images * self.each, self.prepared_copies)
 
     def images(self, indices: np.ndarray) -> Tensor:
-        """Raw images by number, `(..., height, width, 3)`, on the device."""
+        """Raw images by index, `(..., height, width, 3)`, on the device."""
         chosen = torch.from_numpy(self.split.images[indices.ravel()]).to(self.model.device)
         return chosen.view(*indices.shape, *chosen.shape[1:])
 
     def prepared(self, indices: np.ndarray) -> Tensor:
-        """Normalised images by number, `(..., 3, height, width)`."""
+        """Normalised images by index, `(..., 3, height, width)`."""
         images = self.model.prepare(self.images(indices.ravel()))
         return images.view(*indices.shape, *images.shape[1:])
 
     def prepared_copies(self, indices: np.ndarray) -> Tensor:
-        """Normalised augmented copies by number, `(copies, 3, height, width)`."""
-        draws = self.draws.of(torch.from_numpy(indices))
-        changed = transforms.augment_with(self.images(indices // self.each), self.options.augmentation, draws)
+        """Normalised augmented copies by index, `(copies, 3, height, width)`."""
+        parameters = self.parameters.of(torch.from_numpy(indices))
+        changed = transforms.augment(self.images(indices // self.each), self.options.augmentation, parameters)
         return transforms.normalise(changed, self.model.mean, self.model.std)
 
     @functools.cached_property
-    def draws(self) -> transforms.AugmentationParameters:
+    def parameters(self) -> transforms.AugmentationParameters:
         """Of all copies."""
         purpose = generator("support copies", self.options.seed)
         return transforms.sample_parameters(len(self.split.labels) * self.each, self.options.augmentation, purpose)
@@ -93,62 +93,62 @@ class Pool:
 
 
 class Features:
-    """Features of numbered images, computed once for each, together with those that were met with it.
+    """Features of numbered images, computed once for each, together with those that were registered with it.
 
     Args:
         images: how many there are.
-        prepare: gives what the network takes, by number.
+        prepare: gives what the network takes, by index.
     """
 
     def __init__(self, pool: Pool, images: int, prepare: Callable[[np.ndarray], Tensor]) -> None:
         self.pool, self.prepare = pool, prepare
         self.group = np.full(images, -1)
         self.groups = 0
-        self.waiting: dict[int, np.ndarray] = {}
+        self.pending: dict[int, np.ndarray] = {}
         # Memory that is never written to costs nothing.
         self.rows = torch.empty(images, pool.model.network.feature_dim)
 
-    def meet(self, indices: np.ndarray) -> None:
-        """Make a group of the images among `numbers` that are in none yet."""
+    def register(self, indices: np.ndarray) -> None:
+        """Make a group of the images among `indices` that are in none yet."""
         new = np.unique(indices[self.group[indices] < 0])
         if len(new):
             self.group[new] = self.groups
-            self.waiting[self.groups] = new
+            self.pending[self.groups] = new
             self.groups += 1
 
     def __call__(self, indices: np.ndarray) -> Tensor:
-        """Of images that were met, by number, `(..., features)`, on the device."""
+        """Of registered images, by index, `(..., features)`, on the device."""
         for index in np.unique(self.group[indices]):
-            if index in self.waiting:
-                self._compute(self.waiting.pop(index))
+            if index in self.pending:
+                self._compute(self.pending.pop(index))
         return self.rows[torch.from_numpy(indices)].to(self.pool.model.device)
 
     def _compute(self, indices: np.ndarray) -> None:
         at_once = self.pool.at_once
         for first in range(0, len(indices), at_once):
-            part = indices[first : first + at_once]
-            self.rows[torch.from_numpy(part)] = self.pool.model.features(self.prepare(part)).cpu()
+            chunk = indices[first : first + at_once]
+            self.rows[torch.from_numpy(chunk)] = self.pool.model.features(self.prepare(chunk)).cpu()
 
 
-class Asked:
+class EpisodeBatch:
     """Numbered episodes of a chunk, as the tasks of any number of shots."""
 
     def __init__(self, pool: Pool, episodes: list[tuple[int, Episode]]) -> None:
         self.pool, self.episodes = pool, episodes
         self.support = np.stack([episode.support for _, episode in episodes])  # (episodes, ways, shots)
         self.query = np.stack([episode.query.ravel() for _, episode in episodes])
-        pool.queries.meet(self.query)
-        pool.supports.meet(self.support)
+        pool.queries.register(self.query)
+        pool.supports.register(self.support)
         self._shared: np.ndarray | None = None
         if pool.options.support_copy_pool and pool.options.support_copies > 1:
             self._shared = np.stack([self._draw_copies(index, episode) for index, episode in episodes])
-            pool.copies.meet(self._shared)
+            pool.copies.register(self._shared)
         self._copies: Tensor | None = None
 
     def _draw_copies(self, index: int, episode: Episode) -> np.ndarray:
         """Which copies an episode takes of the pool's, `(ways, shots, copies)`: none of them twice."""
-        each, draws = self.pool.each, numpy_generator("copies of supports", self.pool.options.seed, index)
-        chosen = draws.random((*episode.support.shape, each)).argsort(-1)[..., : self.pool.options.support_copies]
+        each, rng = self.pool.each, numpy_generator("copies of supports", self.pool.options.seed, index)
+        chosen = rng.random((*episode.support.shape, each)).argsort(-1)[..., : self.pool.options.support_copies]
         return episode.support[..., None] * each + chosen
 
     def tasks(self, shots: int) -> Tasks:
@@ -188,11 +188,11 @@ class Asked:
         return self._copies
 
     def _augmented(self, episodes: list[tuple[int, Episode]]) -> Tensor:
-        """Features of copies made anew, `(images, features)`; each episode has draws of its own."""
+        """Features of copies made anew, `(images, features)`; each episode has random numbers of its own."""
         options, model = self.pool.options, self.pool.model
         images = []
         for index, episode in episodes:
             copies = self.pool.images(np.repeat(episode.support.ravel(), options.support_copies))
-            draws = generator("support augmentation", options.seed, index)
-            images.append(transforms.augment(copies, options.augmentation, draws))
+            rng = generator("support augmentation", options.seed, index)
+            images.append(transforms.augment(copies, options.augmentation, rng))
         return model.features(transforms.normalise(torch.cat(images), model.mean, model.std))

@@ -1,4 +1,4 @@
-"""A trained model: its two files, its network, and the tasks that it is asked.
+"""A trained model: its two files, its network, and the tasks that it answers.
 
 `model.json` says all that uses a model (the architecture, the learner with its options, normalisation, classes,
 checksum of the weights), `model.safetensors` holds the weights: the network's by their names, what else the
@@ -83,7 +83,7 @@ class Model(NamedTuple):
         at_once = max(1, FORWARD_PIXELS // (images.shape[-1] * images.shape[-2]))
         while True:
             try:
-                features = torch.cat([self.network.features(part) for part in images.split(at_once)])
+                features = torch.cat([self.network.features(chunk) for chunk in images.split(at_once)])
                 break
             except torch.OutOfMemoryError:
                 if at_once == 1:
@@ -101,7 +101,10 @@ class Model(NamedTuple):
         """
         scores = self.module.scores(self, tasks)
         if not torch.isfinite(scores).all():
-            raise InputError("the model's scores are not finite: its weights are of no use; train again")
+            raise InputError(
+                "the model's scores are not finite: its weights are of no use, or adapting them to a task diverged;"
+                " train again, with a lower rate"
+            )
         return scores
 
 
@@ -113,6 +116,8 @@ class Tasks:
         ways: classes of a task.
         labels: int64 `(supports,)` in 0 .. ways - 1; the same for all tasks.
         classifier: name of the classifier, for learners that leave it to the evaluation.
+        transductive: whether queries may be normalised by their joint statistics, as published evaluations do; else
+            an answer depends on the supports and the one query alone.
         support_images, query_images: give normalised images `(episodes, supports or queries, 3, height, width)`.
         support_features, query_features: give features `(episodes, supports or queries, features)`.
         augmented_features: gives features of augmented copies of the supports `(episodes, copies, features)`, and
@@ -127,6 +132,7 @@ class Tasks:
     support_features: Callable[[], Tensor]
     query_features: Callable[[], Tensor]
     augmented_features: Callable[[], tuple[Tensor, Tensor]]
+    transductive: bool = True
 
 
 def save_model(folder: Path, network: nn.Module, extra: nn.Module | None, facts: dict) -> None:

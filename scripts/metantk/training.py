@@ -1,84 +1,20 @@
-"""The one training loop, for all learners: images to the device, steps, epochs, what a checkpoint must hold."""
+"""The one training loop, for all learners: steps, epochs, what a checkpoint must hold."""
 
 import logging
 import math
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple
+from collections.abc import Callable
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from metantk.data.store import Split, block_starts
+from metantk.data.images import ImageData
 from metantk.learners.base import Learner, StepContext
-from metantk.runtime import devices
+from metantk.runtime.divergence import advice
 from metantk.runtime.files import DivergedError
 
+FAR = 2.0  # times the loss of guessing: no learning rate that learns ends there
 log = logging.getLogger("metantk")
 CURVE = ["epoch", "lr", "loss", "accuracy"]  # columns of training.csv, and validation_accuracy for some
-SHARE_OF_FREE_MEMORY = 0.5  # of the device's, for images; the network and its activations need the rest
-
-
-class ImageData(NamedTuple):
-    """A training split, with what normalises it.
-
-    Attributes:
-        images: uint8 `(images, height, width, 3)`; on the device, or mapped from the disk.
-        labels: int64 `(images,)`, on the CPU.
-        device: where batches go.
-        mean, std: per channel, for images in 0..1.
-    """
-
-    images: Tensor | np.ndarray
-    labels: Tensor
-    device: torch.device
-    mean: list[float]
-    std: list[float]
-
-    def batches(self, orders: Iterable[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
-        """Images, uint8, and labels on the device, by the numbers of each batch.
-
-        The next batch is put together while the device is busy with this one. Nothing here waits for a GPU.
-        """
-        if self.device.type == "cpu" and isinstance(self.images, Tensor):
-            for indices in orders:
-                yield self.images[indices], self.labels[indices]
-            return
-        with ThreadPoolExecutor(max_workers=1) as reader:
-            reading = (reader.submit(self._read, indices) for indices in orders)
-            current = next(reading, None)
-            while current is not None:
-                following = next(reading, None)
-                images, labels = current.result()
-                images, labels = (part.to(self.device, non_blocking=True) for part in (images, labels))
-                yield (self.images[images] if isinstance(self.images, Tensor) else images), labels
-                current = following
-
-    def _read(self, indices: Tensor) -> tuple[Tensor, Tensor]:
-        """The images, or, where they are on the device, their numbers; and the labels."""
-        on_device = isinstance(self.images, Tensor)
-        images = indices if on_device else torch.from_numpy(self.images[indices.numpy()])
-        return self._pinned(images), self._pinned(self.labels[indices])
-
-    def _pinned(self, tensor: Tensor) -> Tensor:
-        return tensor.pin_memory() if self.device.type == "cuda" else tensor
-
-
-def load_images(train: Split, manifest: dict, device: torch.device) -> ImageData:
-    """Put the images on a GPU where they fit; else they stay mapped and are read batch by batch."""
-    fit = train.images.nbytes <= SHARE_OF_FREE_MEMORY * devices.free_memory(device)
-    images = _copy_to(train.images, device) if fit else train.images
-    log.info("images: %.1f GB, %s", train.images.nbytes / 1e9, "on the device" if fit else "read from the disk")
-    return ImageData(images, torch.from_numpy(train.labels), device, manifest["mean"], manifest["std"])
-
-
-def _copy_to(images: np.ndarray, device: torch.device) -> Tensor:
-    """Copy block by block, so that the host never holds all of them."""
-    copy = torch.empty(images.shape, dtype=torch.uint8, device=device)
-    for start, stop in block_starts(0, len(images), images.shape[1:]):
-        copy[start:stop] = torch.from_numpy(np.array(images[start:stop]))
-    return copy
 
 
 class Trainer:
@@ -99,7 +35,7 @@ class Trainer:
         learner.network.to(memory_format=torch.channels_last)
         self.learner, self.data, self.seed, self.validation = learner, data, seed, validation
         self.best: dict | None = None
-        self.epoch = self.step = self.seen = self.counted = 0
+        self.epoch = self.step = self.seen = self.counted = self.last_counted = 0
         self.curve: list[dict] = []
         # Summed on the device: reading a number would wait for the device at every step.
         self.loss_sum = torch.zeros((), dtype=torch.float64, device=data.device)
@@ -115,6 +51,7 @@ class Trainer:
             "step": self.step,
             "seen": self.seen,
             "counted": self.counted,
+            "last_counted": self.last_counted,
             "curve": self.curve,
             "loss_sum": self.loss_sum,
             "correct": self.correct,
@@ -127,7 +64,7 @@ class Trainer:
             self.learner.extra.load_state_dict(state["extra"])
         self.learner.optimiser.load_state_dict(state["optimiser"])
         self.epoch, self.step = state["epoch"], state["step"]
-        self.seen, self.counted = state["seen"], state["counted"]
+        self.seen, self.counted, self.last_counted = state["seen"], state["counted"], state["last_counted"]
         self.curve, self.best = list(state["curve"]), state["best"]
         self.loss_sum.copy_(state["loss_sum"])
         self.correct.copy_(state["correct"])
@@ -165,12 +102,10 @@ class Trainer:
             "loss is" if not math.isfinite(loss) else "weights are" if is_last and not self._is_finite() else None
         )
         if what:
-            raise DivergedError(
-                f"training: the {what} not finite in epoch {self.epoch + 1}, with a learning rate of {rate:g}:"
-                " use a lower one"
-            )
+            raise DivergedError(f"training: the {what} not finite in epoch {self.epoch + 1}: {self._advice()}")
         accuracy = 100 * int(self.correct) / self.counted if self.counted else math.nan
         row = {"epoch": self.epoch + 1, "lr": rate, "loss": loss, "accuracy": accuracy}
+        self.last_counted = self.counted
         if self.validation is not None:
             row["validation_accuracy"] = self._validate(lambda: advance(0))
         self.curve.append(row)
@@ -183,7 +118,7 @@ class Trainer:
         return all(bool(torch.isfinite(tensor).all()) for tensor in tensors if tensor.is_floating_point())
 
     def _validate(self, advance: Callable[[], None]) -> float:
-        """Accuracy in percent; the epoch is kept if it is better than all before."""
+        """Accuracy in percent; the epoch is the result if it is better than all before."""
         accuracy = self.learner.validate(self.validation, self.epoch, advance)
         if self.best is None or accuracy > self.best["accuracy"]:
             extra = self.learner.extra
@@ -194,6 +129,31 @@ class Trainer:
                 "extra": {} if extra is None else _on_cpu(extra.state_dict()),
             }
         return accuracy
+
+    def _advice(self) -> str:
+        return advice(getattr(self.learner, "options", None))
+
+    def warnings(self) -> list[str]:
+        """What speaks against the training: a last loss far above that of guessing, accuracies at chance."""
+        if not self.curve:
+            return []
+        last, classes = self.curve[-1], self.learner.network.head.out_features
+        guessing, found = math.log(classes), []
+        if last["loss"] > FAR * guessing:
+            found.append(
+                f"the last epoch's loss, {last['loss']:.4g}, is far above that of guessing, {guessing:.2f}: the "
+                f"training diverged or is too short: {self._advice()}"
+            )
+        accuracies = [("training", last["accuracy"], self.last_counted)]
+        if self.best is not None:
+            accuracies.append(("validation", self.best["accuracy"], getattr(self.learner, "validated", 0)))
+        for name, accuracy, predictions in accuracies:
+            if predictions and accuracy <= (least := _above_chance(classes, predictions)):
+                found.append(
+                    f"the {name} accuracy, {accuracy:.2f} %, is not above that of guessing: below {least:.2f} % of "
+                    f"{predictions} predictions among {classes} classes, chance explains it"
+                )
+        return found
 
     def take_best(self) -> int:
         """Go back to the best epoch, where there is a validation; the epoch, counted from 1, or the last one."""
@@ -207,6 +167,11 @@ class Trainer:
     @property
     def steps_done(self) -> int:
         return self.epoch * self.learner.steps + self.step
+
+
+def _above_chance(classes: int, predictions: int) -> float:
+    """Accuracy in percent that guessing stays below in 97.5 % of cases."""
+    return 100 / classes + 196 * math.sqrt((classes - 1) / predictions) / classes
 
 
 def _on_cpu(tensors: dict[str, Tensor]) -> dict[str, Tensor]:

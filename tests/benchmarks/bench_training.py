@@ -33,10 +33,11 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms as torchvision_transforms
 
 from metantk.backbones.cells import stack
+from metantk.data.images import ImageData
 from metantk.learners.rfs import Learner
 from metantk.options.learners.rfs import RfsOptions
 from metantk.runtime import devices
-from metantk.training import ImageData, Trainer
+from metantk.training import Trainer
 
 CPU = torch.device("cpu")
 CLASSES = 64

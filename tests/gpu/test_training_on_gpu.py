@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from metantk import backbones, training
+from metantk.data import images as loading
 from metantk.data import transforms
 from metantk.data.store import Split
 from metantk.learners import rfs
@@ -37,7 +38,7 @@ def make_trainer(kind: str, device: torch.device) -> training.Trainer:
     genotype = random_genotype(SPACES["few-shot"], 0) if kind == "cells" else None
     network = backbones.build(BACKBONES[kind].architecture(SIDE, genotype), rfs.outputs(options, CLASSES))
     network.initialise_(devices.generator("initial weights", 0))
-    data = training.load_images(make_split(), NORMALISATION, device)
+    data = loading.load_images(make_split(), NORMALISATION, device)
     return training.Trainer(rfs.Learner(options, network.to(device), data, 0), data, seed=0)
 
 
@@ -50,7 +51,7 @@ class Enough(Exception):
 def test_no_training_step_waits_for_the_device(kind, on_device, monkeypatch):
     """PyTorch raises an error at any operation that synchronises: reading a batch, its augmentation, the step."""
     if not on_device:
-        monkeypatch.setattr(training.devices, "free_memory", lambda device: 0)
+        monkeypatch.setattr(loading.devices, "free_memory", lambda device: 0)
     trainer = make_trainer(kind, CUDA)
     assert isinstance(trainer.data.images, torch.Tensor) == on_device
     assert trainer.learner.steps == STEPS
@@ -87,10 +88,10 @@ def test_the_mode_notices_a_step_that_waits():
 @pytest.mark.parametrize("on_device", [True, False], ids=["images on the device", "images from the disk"])
 def test_batches_and_augmentation_are_those_of_the_cpu(on_device, monkeypatch):
     """Draws are made on the CPU; devices differ by rounding."""
-    placed = {"cpu": training.load_images(make_split(), NORMALISATION, torch.device("cpu"))}
+    placed = {"cpu": loading.load_images(make_split(), NORMALISATION, torch.device("cpu"))}
     if not on_device:
-        monkeypatch.setattr(training.devices, "free_memory", lambda device: 0)
-    placed["cuda"] = training.load_images(make_split(), NORMALISATION, CUDA)
+        monkeypatch.setattr(loading.devices, "free_memory", lambda device: 0)
+    placed["cuda"] = loading.load_images(make_split(), NORMALISATION, CUDA)
     orders = torch.randperm(48, generator=torch.Generator().manual_seed(0)).split(8)
     batches = {name: list(data.batches(orders)) for name, data in placed.items()}
     options = AugmentationOptions(padding=3)

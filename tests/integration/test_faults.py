@@ -71,7 +71,7 @@ def row_of_each_kind() -> dict:
         "learners": {
             "rfs": {"epochs": 2},
             "reptile": {"epochs": 2, "steps_per_epoch": 3, "meta_batch_size": 2, "shots": 3, "test_steps": 2},
-            "maml-plus-plus": {"epochs": 2, "steps_per_epoch": 2, **task},
+            "maml-plus-plus": {"epochs": 2, "steps_per_epoch": 2, "multi_step_loss_epochs": 1, **task},
             "anil": {"epochs": 2, "steps_per_epoch": 3, **task},
             "metaoptnet": {"epochs": 2, "steps_per_epoch": 3, "shots": 2, "validation_episodes": 4, **task},
             "metanas": {"epochs": 2, "steps_per_epoch": 2, "warm_up_epochs": 1, "meta_batch_size": 2, "shots": 3}

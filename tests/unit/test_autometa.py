@@ -13,15 +13,15 @@ from torch.nn import functional
 
 from metantk.backbones.cells import stack
 from metantk.backbones.initial import uniform_
+from metantk.meta_learning.reptile import snapshot
 from metantk.options.base import parse
 from metantk.options.searches.autometa import FILLED
 from metantk.runtime.devices import generator
 from metantk.searches import autometa, pacing
-from metantk.searches.autometa import Options, Trainee, first_cells, meta_lr_at
+from metantk.searches.autometa import Options, Trainee, first_cells
 from metantk.searches.base import Found
 from metantk.searches.predictor import Ensemble
 from metantk.searches.progressive import canonical, expand, genotype_of, grow, unique_blocks
-from metantk.searches.reptile import snapshot
 from metantk.searches.tasks import TaskSource
 from metantk.space.genotype import SPACES, check_genotype
 from metantk.space.mixed import batch_norm
@@ -244,10 +244,6 @@ def test_one_predictor_of_one_cell():
 
 
 # Candidates.
-
-
-def test_meta_lr_is_a_cosine():
-    assert [meta_lr_at(i, 4, 2.0) for i in range(5)] == pytest.approx([2, 1 + 0.5**0.5, 1, 1 - 0.5**0.5, 0])
 
 
 def make_trainee(**changes) -> Trainee:

@@ -207,7 +207,7 @@ def test_a_key_that_counted_something_else_is_refused_by_the_present_unit(path, 
 
 
 def test_a_warm_up_in_the_former_unit_is_refused():
-    with pytest.raises(InputError, match="warm_up_epochs is 15000, but there are 30 epochs of meta-steps"):
+    with pytest.raises(InputError, match="warm_up_epochs, 15000, is not below epochs, 30"):
         make(searches={"metanas": {"warm_up_epochs": 15000}})
 
 

@@ -129,7 +129,7 @@ def copies_of(split: Split, episode: Episode, index: int, options: EvaluationOpt
         for copy in shares.argsort()[: options.support_copies]:
             drawn = draws.of(torch.tensor([position * each + copy]))
             image = torch.from_numpy(split.images[position][None])
-            copies.append(transforms.augment_with(image, options.augmentation, drawn))
+            copies.append(transforms.augment(image, options.augmentation, drawn))
     return torch.cat(copies)
 
 
@@ -212,7 +212,7 @@ def test_copies_from_a_pool_and_copies_made_anew_give_the_same_mean_and_interval
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_scores_that_are_not_finite_are_refused(value):
     model = make_model(module=Recorder(value))
-    with pytest.raises(InputError, match="scores are not finite: its weights are of no use; train again"):
+    with pytest.raises(InputError, match="scores are not finite: its weights are of no use, or"):
         list(evaluate(model, colours(60), make_options(), where="here"))
 
 

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -14,11 +15,13 @@ from safetensors.torch import save_file
 from small_graph import means_graph
 from torch.nn import functional
 
+import export_backbone
 import metantk
 from metantk import backbones
 from metantk.data.glyphs import make_glyphs
 from metantk.data.store import Source, stream_split, write_dataset
 from metantk.deployment import exported
+from metantk.deployment.out_of_distribution import TooFewError
 from metantk.models import load_model, save_model
 from metantk.options.learners.rfs import RfsOptions
 from metantk.runtime.devices import generator
@@ -151,6 +154,15 @@ def data(tmp_path_factory):
     folder = tmp_path_factory.mktemp("glyphs") / "data"
     write_dataset(folder, Source(streams, "CC0", [], [], False), name="glyphs", source="glyphs")
     return folder
+
+
+def test_a_file_without_enough_validation_classes_is_written_uncalibrated(monkeypatch, caplog):
+    def too_few(*_, **__):
+        raise TooFewError("calibration takes 4 validation classes of 2 images or more")
+
+    monkeypatch.setattr(export_backbone, "calibrate_model", too_few)
+    assert export_backbone._calibrations(None, Path("data")) == []
+    assert "data: calibration takes 4 validation classes" in caplog.text
 
 
 @pytest.mark.slow

@@ -61,7 +61,7 @@ def solve_by_slsqp(support, labels, ways, penalty):
         lambda a: a @ hessian @ a / 2 - own @ a,
         np.zeros(count * ways),
         jac=lambda a: hessian @ a - own,
-        bounds=[(None, penalty * one) for one in own],
+        bounds=[(None, bound) for bound in (np.reshape(penalty, (-1, 1)) * np.eye(ways)[labels]).ravel()],
         constraints={"type": "eq", "fun": lambda a: sums @ a, "jac": lambda a: sums},
         options={"ftol": 1e-16, "maxiter": 1000},
         method="SLSQP",
@@ -78,6 +78,26 @@ def test_svm_agrees_with_a_general_solver(ways, shots, features, penalty):
     dual = solve_by_slsqp(support.numpy(), labels.numpy(), ways, penalty)
     logits = svm_logits(support, labels, query, ways=ways, penalty=penalty)
     assert np.abs(logits.numpy() - query.numpy() @ support.numpy().T @ dual).max() < 1e-6
+
+
+def test_weighted_supports_have_bounds_of_their_own():
+    """5, 1 and 2 supports of a class, each class with as much weight in all."""
+    support, _, query = draw_episodes(2, 4, 6)
+    labels = torch.tensor([0, 0, 1, 0, 2, 0, 2, 0])
+    weights = (8 / 3 / torch.tensor([5.0, 1.0, 2.0], dtype=torch.float64))[labels]
+    dual = solve_by_slsqp(support.numpy(), labels.numpy(), 3, 0.1 * weights.numpy())
+    logits = svm_logits(support, labels, query, ways=3, weights=weights)
+    assert np.abs(logits.numpy() - query.numpy() @ support.numpy().T @ dual).max() < 1e-6
+    assert not torch.allclose(logits, svm_logits(support, labels, query, ways=3), atol=1e-3)
+
+
+def test_a_weight_of_two_is_a_support_listed_twice():
+    support, _, query = draw_episodes(2, 2, 20)
+    labels = torch.tensor([0, 1, 2, 2])
+    twice = torch.tensor([0, 0, 1, 1, 2, 3])
+    weights = torch.tensor([2.0, 2.0, 1.0, 1.0])
+    listed = ridge_logits(support[twice], labels[twice], query, ways=3, ridge=7.0)
+    torch.testing.assert_close(ridge_logits(support, labels, query, ways=3, ridge=7.0, weights=weights), listed)
 
 
 def test_ridge_solves_the_programme_of_each_class():

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from metantk import training
+from metantk.data import images as loading
 from metantk.data.store import Split
 from metantk.runtime import devices
 
@@ -21,7 +21,7 @@ def split(tmp_path):
 
 
 def test_on_a_cpu_images_stay_mapped(split):
-    data = training.load_images(split, MANIFEST, CPU)
+    data = loading.load_images(split, MANIFEST, CPU)
     assert data.images is split.images
     assert isinstance(data.images, np.memmap)
 
@@ -30,7 +30,7 @@ def test_on_a_cpu_images_stay_mapped(split):
 def test_on_a_device_images_are_copied_where_they_fit(split, monkeypatch, free, fit):
     monkeypatch.setattr(devices, "free_memory", lambda device: free)
     monkeypatch.setattr("metantk.data.store.BLOCK_BYTES", 7 * 108)
-    data = training.load_images(split, MANIFEST, CPU)
+    data = loading.load_images(split, MANIFEST, CPU)
     assert isinstance(data.images, torch.Tensor) == fit
     np.testing.assert_array_equal(np.asarray(data.images), split.images)
 
@@ -38,7 +38,7 @@ def test_on_a_device_images_are_copied_where_they_fit(split, monkeypatch, free, 
 @pytest.mark.parametrize("batches", [0, 1, 2, 7])
 def test_batches_are_the_same_wherever_the_images_lie(split, batches):
     orders = [torch.randperm(50, generator=torch.Generator().manual_seed(index))[:6] for index in range(batches)]
-    mapped = training.load_images(split, MANIFEST, CPU)
+    mapped = loading.load_images(split, MANIFEST, CPU)
     placed = mapped._replace(images=torch.from_numpy(np.array(split.images)))
     taken = [list(data.batches(iter(orders))) for data in (mapped, placed)]
     assert len(taken[0]) == len(taken[1]) == batches
@@ -57,7 +57,7 @@ def test_batches_are_read_no_further_ahead_than_one(split):
             asked.append(index)
             yield torch.tensor([index])
 
-    batches = training.load_images(split, MANIFEST, CPU).batches(orders())
+    batches = loading.load_images(split, MANIFEST, CPU).batches(orders())
     for index in range(3):
         next(batches)
         assert max(asked) == index + 1

@@ -35,8 +35,6 @@ ALLOWED = {
 }
 # TODO: arrows that still point the wrong way. Remove an entry together with its imports.
 KNOWN = {
-    ("learners", "searches"),  # both import what meta-learners and meta-learned searches share
-    ("learners", "training"),  # ImageData belongs to data
     ("options", "space"),  # the check of a genotype, which needs no torch
 }
 

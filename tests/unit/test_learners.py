@@ -7,19 +7,22 @@ import pytest
 import torch
 
 from metantk import backbones
+from metantk.data.images import ImageData
 from metantk.data.store import Split
+from metantk.deployment.own_images import make_task
 from metantk.evaluation import evaluate
 from metantk.learners import heads
 from metantk.learners.episodic import TaskSampler
 from metantk.learners.maml import predict
+from metantk.meta_learning.balance import class_weights, repeat_to_equal
 from metantk.models import load_model, save_model
 from metantk.options.base import parse
 from metantk.options.evaluation import EvaluationOptions
 from metantk.runtime import plugins
 from metantk.runtime.checkpoints import freeze, thaw
 from metantk.runtime.devices import generator
-from metantk.runtime.files import InputError
-from metantk.training import ImageData, Trainer
+from metantk.runtime.files import DivergedError, InputError
+from metantk.training import Trainer
 
 SIZE = 16
 MEAN, STD = [0.5, 0.5, 0.5], [0.3, 0.3, 0.3]
@@ -324,6 +327,77 @@ def test_answers_depend_on_the_other_queries_only_where_they_are_transductive(tr
     )
     assert torch.equal(by_threes[:, :3], alone)
     assert torch.equal(together, by_threes) is not transductive
+
+
+@pytest.fixture(scope="module", params=LEARNERS)
+def untrained(request, tmp_path_factory):
+    """A model of each learner that was never trained, apart from what it answers by."""
+    options = LEARNERS[request.param] | ({} if request.param == "rfs" else {"epochs": 0})
+    trainer = make_trainer(options, architecture_for(request.param))
+    return model_of(trainer, architecture_for(request.param), tmp_path_factory.mktemp(request.param))
+
+
+def own_images(model, supports, labels, queries) -> torch.Tensor:
+    """Scores `(queries, ways)` outside of the evaluation, by indices of images of a split."""
+    images, labels = torch.from_numpy(make_split(seed=1).images), torch.tensor(labels)
+    return model.scores(make_task(model, images[supports], labels, images[queries], ways=3))[0]
+
+
+QUERIES = [*range(5, 12), *range(17, 24), *range(29, 36)]
+
+
+def test_outside_of_the_evaluation_an_image_gets_its_answer_whatever_comes_with_it(untrained):
+    supports, labels = [0, 1, 12, 13, 24, 25], [0, 0, 1, 1, 2, 2]
+    together = own_images(untrained, supports, labels, QUERIES)
+    alone = torch.cat([own_images(untrained, supports, labels, [query]) for query in QUERIES[::5]])
+    torch.testing.assert_close(alone, together[::5], rtol=1e-4, atol=1e-4)
+    assert len(together[:, 0].unique()) > 10  # and the answers are not one and the same
+
+
+def test_classes_weigh_alike_however_many_supports_they_have(untrained):
+    """As if the supports of the smaller classes were listed as often as those of the larger one."""
+    uneven = own_images(untrained, [0, 1, 2, 3, 12, 24], [0, 0, 0, 0, 1, 2], QUERIES)
+    repeated = own_images(untrained, [0, 1, 2, 3, *[12] * 4, *[24] * 4], [0] * 4 + [1] * 4 + [2] * 4, QUERIES)
+    if untrained.learner.kind in ("maml", "reptile", "metanas"):
+        torch.testing.assert_close(uneven, repeated)
+    else:  # the sum of weights differs, and with it the regularisation
+        assert (uneven.argmax(1) == repeated.argmax(1)).double().mean() > 0.8
+
+
+def test_smaller_classes_repeat_their_supports_in_turn():
+    labels = torch.tensor([1, 0, 0, 2, 0, 2])
+    assert repeat_to_equal(labels, 3).tolist() == [1, 2, 4, 0, 0, 0, 3, 5, 3]
+    assert repeat_to_equal(torch.tensor([1, 0, 0, 1]), 2).tolist() == [0, 1, 2, 3]
+
+
+def test_equal_supports_weigh_one_to_the_last_digit():
+    for ways, shots in ((5, 1), (5, 5), (3, 7), (20, 15)):
+        assert (class_weights(torch.arange(ways).repeat_interleave(shots), ways) == 1).all()
+
+
+def test_a_training_that_diverges_and_stays_finite_says_so():
+    trainer = train(make_trainer(LEARNERS["reptile"] | {"inner_lr": 1e9}, CONV4))
+    loss, *_ = trainer.warnings()
+    assert "is far above that of guessing, 1.10" in loss
+    assert "lower inner_lr (1e+09; default 0.001)" in loss
+    trainer.curve[-1] |= {"loss": 0.9, "accuracy": 34.0}
+    trainer.last_counted = 1000
+    (accuracy,) = trainer.warnings()
+    assert "the training accuracy, 34.00 %, is not above that of guessing: below 36.26 %" in accuracy
+    trainer.curve[-1] |= {"accuracy": 37.0}
+    assert trainer.warnings() == []
+
+
+def test_a_mixture_without_an_operation_left_is_one_line():
+    options = LEARNERS["metanas"] | {"warm_up_epochs": 0, "min_temperature": 1e-50}
+    with pytest.raises(DivergedError, match="a node is left without an operation: the architecture's weights"):
+        train(make_trainer(options, MIXED))
+
+
+@pytest.mark.parametrize("name", ["maml", "reptile", "metaoptnet", "metanas"])
+def test_steps_that_no_memory_holds_are_refused_before_they_begin(name):
+    with pytest.raises(InputError, match=r"meta_batch_size.*: a step takes \d+ images, .* GB, but the memory here"):
+        make_trainer(LEARNERS[name] | {"meta_batch_size": 10**9}, architecture_for(name))
 
 
 def test_a_learner_of_nothing_leaves_the_network_as_it_was_drawn():

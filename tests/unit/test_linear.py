@@ -39,7 +39,9 @@ def draw(
 def by_scikit_learn(support: Tensor, labels: Tensor, query: Tensor, penalty: float = 1.0) -> Tensor:
     """Scores of one episode, which sum to zero; from a full Hessian and to a tight tolerance."""
     is_binary = int(labels.max()) == 1  # one vector w for W = [-w / 2, w / 2]: |w|^2 is twice |W|^2
-    model = LogisticRegression(C=(1 + is_binary) * penalty, solver="newton-cholesky", tol=1e-12, max_iter=1000)
+    strength = (1 + is_binary) * penalty
+    exact = {"solver": "newton-cholesky", "tol": 1e-12, "max_iter": 1000}
+    model = LogisticRegression(C=strength, class_weight="balanced", **exact)
     model.fit(support.double().numpy(), labels.numpy())
     scores = torch.from_numpy(query.double().numpy() @ model.coef_.T + model.intercept_)
     scores = torch.cat([-scores / 2, scores / 2], dim=1) if is_binary else scores
@@ -52,10 +54,12 @@ def by_descent(support: Tensor, labels: Tensor, query: Tensor, penalty: float = 
     targets = one_hot(labels, ways).double()
     penalised = torch.cat([torch.ones(ways, features), torch.zeros(ways, 1)], dim=1).double()
     inputs = torch.cat([support.double(), torch.ones(len(support), 1).double()], dim=1)
+    weights = len(labels) / ways / targets.sum(0)
 
     def objective(flat: Tensor) -> Tensor:
         both = flat.view(ways, features + 1)
-        return (penalised * both**2).sum() / 2 - penalty * (targets * (inputs @ both.T).log_softmax(1)).sum()
+        losses = -(weights * targets * (inputs @ both.T).log_softmax(1)).sum()
+        return (penalised * both**2).sum() / 2 + penalty * losses
 
     both = torch.zeros(ways * (features + 1), dtype=torch.float64)
     for _ in range(30):
@@ -137,11 +141,11 @@ def test_duplicates_and_identical_classes(features):
 
 
 @pytest.mark.parametrize("features", [2, 40])
-def test_equal_features_leave_the_classes_frequencies(features):
+def test_equal_features_leave_all_classes_as_likely_however_many_supports_they_have(features):
     labels = torch.tensor([0, 0, 0, 1, 2, 2, 2, 2])
     support = torch.full((8, features), features**-0.5)
     scores = logistic_regression(support, labels, support, ways=3)
-    torch.testing.assert_close(scores.softmax(1)[0], torch.tensor([3, 1, 4]).double() / 8, rtol=0, atol=1e-9)
+    torch.testing.assert_close(scores.softmax(1)[0], torch.ones(3).double() / 3, rtol=0, atol=1e-9)
 
 
 @pytest.mark.parametrize(("scale", "features"), [(30.0, 6), (30.0, 50), (300.0, 6)])
@@ -232,8 +236,12 @@ def test_votes_of_support_vector_machines(counts, copies):
     pairs = len(counts) * (len(counts) - 1) // 2
     assert (votes.sum(2) == pairs).all()
     ties = 0
+    is_equal = len(set(counts)) == 1
+    weights = None if is_equal else (len(labels) / len(counts) / np.bincount(labels))[labels]
     for one, counted, asked in zip(support, votes, query, strict=True):
-        model = make_pipeline(StandardScaler(), SVC(kernel="linear", C=1.0)).fit(one.numpy(), labels.numpy())
+        machine = SVC(kernel="linear", C=1.0, class_weight="balanced")
+        model = make_pipeline(StandardScaler(), machine)
+        model.fit(one.numpy(), labels.numpy(), standardscaler__sample_weight=weights)
         np.testing.assert_array_equal(counted.argmax(1), model.predict(asked.numpy()))
         ties += int(((counted == counted.amax(1, keepdim=True)).sum(1) > 1).sum())
     # Two classes cannot tie; with one support a class, a vote goes to the nearer one, and the nearest wins all.
@@ -243,7 +251,9 @@ def test_votes_of_support_vector_machines(counts, copies):
 def test_votes_where_all_features_are_equal():
     labels = torch.tensor([2, 0, 1, 1])
     support = torch.ones(4, 3)
-    model = make_pipeline(StandardScaler(), SVC(kernel="linear")).fit(support.numpy(), labels.numpy())
+    model = make_pipeline(StandardScaler(), SVC(kernel="linear", class_weight="balanced")).fit(
+        support.numpy(), labels.numpy()
+    )
     predicted = hinge_loss(support, labels, support, ways=3).argmax(1)
     np.testing.assert_array_equal(predicted, model.predict(support.numpy()))
 

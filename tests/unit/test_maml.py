@@ -12,9 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from metantk.backbones.cells import stack
-from metantk.learners.adaptation import StepNorms, adapted_names
 from metantk.learners.maml import (
-    cosine_rate,
     initial_rates,
     multi_step_weights,
     nil_scores,
@@ -23,6 +21,8 @@ from metantk.learners.maml import (
     tasks_loss,
 )
 from metantk.learners.reptile import inner_optimiser, reptile_displacement
+from metantk.meta_learning.adaptation import StepNorms, adapted_names
+from metantk.meta_learning.schedules import cosine_rate
 from metantk.runtime.files import InputError
 from metantk.space.genotype import check_genotype
 
@@ -532,10 +532,12 @@ def test_cosine_rate_is_that_of_pytorch():
     optimiser = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.3)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, 7, eta_min=0.01)
     for epoch in range(8):
-        assert cosine_rate(epoch, epochs=7, rate=0.3, last=0.01) == pytest.approx(schedule.get_last_lr()[0])
+        assert cosine_rate(epoch, steps=7, rate=0.3, last=0.01) == pytest.approx(schedule.get_last_lr()[0])
         optimiser.step()
         schedule.step()
-    assert math.isclose(cosine_rate(7, epochs=7, rate=0.3), 0, abs_tol=1e-16)
+    assert math.isclose(cosine_rate(7, steps=7, rate=0.3), 0, abs_tol=1e-16)
+    halves = [cosine_rate(step, steps=4, rate=2.0) for step in range(5)]
+    assert halves == pytest.approx([2, 1 + 0.5**0.5, 1, 1 - 0.5**0.5, 0])
 
 
 def minibatches(tasks: int, steps: int) -> tuple[Tensor, Tensor]:

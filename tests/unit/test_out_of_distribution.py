@@ -85,6 +85,19 @@ def test_the_area_is_that_of_all_pairs():
     assert out_of_distribution._area(close, other) == pytest.approx(np.mean(pairs))
 
 
+def test_tasks_have_as_many_supports_of_a_class_as_are_at_hand():
+    features, labels = blobs()
+    by_counts, seen = by_means(features), set()
+
+    def answer(support, own, query, ways):
+        seen.add(tuple(torch.bincount(own).tolist()))
+        assert not set(support) & set(query)
+        return by_counts(support, own, query, ways)
+
+    out_of_distribution.calibrate(features, labels, answer, ways=4, shots=[5, 1, 2, 1], seed=0)
+    assert seen == {(5, 1, 2, 1)}
+
+
 def test_small_sets_give_what_they_have():
     features, labels = blobs(classes=5, each=3)
     found = out_of_distribution.calibrate(features, labels, by_means(features), ways=10, shots=20, seed=0)

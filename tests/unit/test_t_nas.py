@@ -9,12 +9,13 @@ import torch
 from small_meta_search import Memory, assert_resumes, make_problem, make_split
 from torch.nn import functional
 
+from metantk.meta_learning.first_order import add_meta_gradient, descend
+from metantk.meta_learning.reptile import snapshot
 from metantk.options.base import parse
+from metantk.runtime.files import DivergedError, InputError
 from metantk.searches import pacing, t_nas
 from metantk.searches.base import Found
 from metantk.searches.decoding import decode_edges, to_genotype
-from metantk.searches.fomaml import add_meta_gradient, descend
-from metantk.searches.reptile import snapshot
 from metantk.searches.t_nas import Options, halve, make_learner, validate
 from metantk.searches.tasks import Task, TaskSource
 from metantk.space.genotype import CELL_TYPES, SPACES, check_genotype
@@ -54,6 +55,16 @@ def make_tasks(indices: np.ndarray | None = None) -> TaskSource:
     return TaskSource(
         problem, problem.train, ways=3, shots=2, queries=3, image_size=None, where="test", indices=indices
     )
+
+
+def test_rates_that_leave_no_operation_are_one_line():
+    with pytest.raises(DivergedError, match="a node is left without an operation"):
+        t_nas.find(make_problem(), tiny(inner_lr=1e30), 0, Memory())
+
+
+def test_tasks_that_no_memory_holds_are_refused():
+    with pytest.raises(InputError, match="meta_batch_size, shots, queries: a step takes 15000000000 images"):
+        t_nas.find(make_problem(), tiny(meta_batch_size=10**9), 0, Memory())
 
 
 def equal(one: list[torch.Tensor], other: list[torch.Tensor]) -> bool:

@@ -15,17 +15,23 @@ from metantk.backbones.cells import stack
 from metantk.backbones.counting import count_parameters
 from metantk.backbones.drop import Drop
 from metantk.data import transforms
+from metantk.data.images import ImageData
 from metantk.data.store import Source, Split, stream_split, write_dataset
 from metantk.learners.base import StepContext
 from metantk.learners.rfs import Learner
 from metantk.options.augmentation import AugmentationOptions
+from metantk.options.base import parse
+from metantk.options.learners.maml import MamlOptions
+from metantk.options.learners.metanas import MetaNasLearnerOptions
+from metantk.options.learners.metaoptnet import MetaOptNetOptions
 from metantk.options.learners.rfs import RfsOptions
 from metantk.runtime import devices
 from metantk.runtime.checkpoints import CheckpointFile
 from metantk.runtime.devices import generator
+from metantk.runtime.divergence import advice
 from metantk.runtime.files import InputError
 from metantk.space.genotype import check_genotype
-from metantk.training import ImageData, Trainer
+from metantk.training import Trainer
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
 PUBLISHED = json.loads((FIXTURES / "published_genotypes.json").read_text())["architectures"]
@@ -329,11 +335,44 @@ def test_a_loss_that_is_not_finite_stops_the_training(value, step, tmp_path):
     trainer.learner.step = broken
     with pytest.raises(InputError) as error:
         train_network._train(trainer, CheckpointFile(tmp_path, "training", {}))
-    assert str(error.value) == (
-        "training: the loss is not finite in epoch 3, with a learning rate of 0.005: use a lower one"
-    )
+    assert str(error.value).startswith("training: the loss is not finite in epoch 3: lower lr (")
     state = CheckpointFile(tmp_path, "training", {}).state  # of the last good epoch
     assert state["trainer"]["epoch"] == 2
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        (RfsOptions(lr=3.0), "lower lr (3; default 0.02)"),
+        (RfsOptions(weight_decay=1e9), "lower weight_decay (1e+09; default 0.0005)"),
+        (RfsOptions(lr=0.01), "lower lr (0.01)"),
+        (MetaOptNetOptions(head="ridge", ridge=1e-300), "raise ridge (1e-300; default 50)"),
+        (MamlOptions(inner_lr=10.0), "lower inner_lr (10; default 0.05)"),
+        (MamlOptions(learn_inner_lr=True, test_steps=5), "lower inner_lr (0.05) or meta_lr (0.001)"),
+    ],
+)
+def test_divergence_names_the_options_that_were_moved(options, expected):
+    assert advice(options) == expected
+
+
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [
+        (MamlOptions, {"epochs": 2, "first_order_epochs": 2}),
+        (MamlOptions, {"epochs": 2, "multi_step_loss_epochs": 3}),
+        (MetaNasLearnerOptions, {"epochs": 5}),
+    ],
+)
+def test_phases_that_never_begin_are_refused(kind, options):
+    with pytest.raises(InputError, match=r"epochs"):
+        parse(kind, options, where="learner")
+    parse(kind, options | {"epochs": 0}, where="learner")  # an untrained network has no phases
+
+
+def test_metaoptnet_begins_at_its_whole_learning_rate():
+    assert [MetaOptNetOptions(epochs=epochs).factor(0) for epochs in range(1, 7)] == [1.0] * 6
+    published = MetaOptNetOptions(epochs=60)
+    assert [published.factor(epoch) for epoch in (19, 20, 40, 50)] == [1.0, 0.06, 0.012, 0.0024]
 
 
 @pytest.fixture
@@ -357,6 +396,6 @@ def test_the_program_ends_with_one_line_and_leaves_no_model(data, tmp_path, monk
     ]  # fmt: skip
     monkeypatch.setattr(sys, "argv", [str(word) for word in words])
     monkeypatch.setenv("METANTK_DEVICE", "cpu")
-    with pytest.raises(InputError, match=r"the loss is not finite in epoch 1, with a learning rate of 1e\+30"):
+    with pytest.raises(InputError, match=r"the loss is not finite in epoch 1: lower lr \(1e\+30; default 0\.02\)"):
         train_network.main()
     assert [path for path in (tmp_path / "out").iterdir() if path.name != ".checkpoints"] == []

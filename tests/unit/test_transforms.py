@@ -54,8 +54,9 @@ def test_each_crop_is_a_part_of_its_own_padded_image(images, padding):
     assert len(places) > 3  # images have draws of their own
 
 
-def test_flip_mirrors_some_images_and_leaves_the_others(images):
-    flipped = transforms.random_crop(images, 9, 0, torch.Generator().manual_seed(0), flip=True)
+def test_flip_mirrors_some_images_and_leaves_the_others(pixels):
+    images, options = transforms.to_float(pixels), AugmentationOptions(padding=0, jitter=0.0, flip=True)
+    flipped = transforms.augment(pixels, options, torch.Generator().manual_seed(0))
     mirrored = [torch.equal(a, b.flip(2)) for a, b in zip(flipped, images, strict=True)]
     same = [torch.equal(a, b) for a, b in zip(flipped, images, strict=True)]
     assert all(a != b for a, b in zip(mirrored, same, strict=True))
@@ -93,7 +94,7 @@ def test_normalised_images_have_mean_zero_and_deviation_one():
 def test_drawn_changes_agree_with_torchvision(pixels, flip):
     options = AugmentationOptions(padding=2, jitter=0.4, flip=flip)
     parameters = transforms.sample_parameters(12, options, torch.Generator().manual_seed(5))
-    got = transforms.augment_with(pixels, options, parameters)
+    got = transforms.augment(pixels, options, parameters)
     adjust = (reference.adjust_brightness, reference.adjust_contrast, reference.adjust_saturation)
     for index, image in enumerate(pixels.permute(0, 3, 1, 2)):
         image = reference.pad(image, [2] * 4)
@@ -108,9 +109,9 @@ def test_drawn_changes_agree_with_torchvision(pixels, flip):
 def test_drawn_changes_are_the_same_alone_and_together(pixels):
     options = AugmentationOptions(padding=2, jitter=0.4)
     parameters = transforms.sample_parameters(12, options, torch.Generator().manual_seed(5))
-    together = transforms.augment_with(pixels, options, parameters)
+    together = transforms.augment(pixels, options, parameters)
     for index in range(12):
-        alone = transforms.augment_with(pixels[index][None], options, parameters.of(torch.tensor([index])))
+        alone = transforms.augment(pixels[index][None], options, parameters.of(torch.tensor([index])))
         torch.testing.assert_close(alone[0], together[index], rtol=1e-5, atol=1e-6)
 
 

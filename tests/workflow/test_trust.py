@@ -83,7 +83,7 @@ def test_a_failed_stage_says_its_own_line_last(house):
     log = "results/logs/train_network/glyphs/2cells-1ch/random/seed0/wild.log"
     lines = [line for line in run.stderr.splitlines() if line.startswith("train_network.py: error: ")]
     assert len(lines) == 1
-    assert "the loss is not finite in epoch 1, with a learning rate of 1e+30" in lines[0]
+    assert "the loss is not finite in epoch 1: lower lr (1e+30; default 0.02)" in lines[0]
     assert lines[0].endswith(f"(all of it: {log})")
     assert len(run.stderr.splitlines()) - run.stderr.splitlines().index(lines[0]) <= 6
     assert not list(house.path.glob("results/glyphs/2cells-1ch/random/seed0/wild/**/*"))

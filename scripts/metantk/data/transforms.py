@@ -1,11 +1,11 @@
-"""Random changes of batched images, on the images' device, each image with draws of its own.
+"""Random changes of batched images, on the images' device, each image with random numbers of its own.
 
-torchvision's transforms draw once per batch, or take one image at a time; these draw per image for a whole
+torchvision's transforms sample once per batch, or take one image at a time; these sample per image for a whole
 batch at once. A test compares each with torchvision's function on single images.
 
 Images are `(images, 3, height, width)` and lie in memory as they lie on disk, channels last: that is left so,
 and what differs by channel is written such that neighbours in memory are treated alike, several times as fast.
-Draws are made where their generator lives, on the CPU, and uploaded at once: they are the same on every device, and
+Random numbers come from a generator on the CPU and are uploaded at once: they are the same on every device, and
 no step waits for a GPU. tests/benchmarks/bench_input_pipeline.py measures all of it.
 """
 
@@ -59,7 +59,7 @@ def resize(images: Tensor, size: int) -> Tensor:
 def random_crop(
     images: Tensor, size: int, padding: int, generator: torch.Generator, *, flip: bool = False
 ) -> Tensor:
-    """A random `size` × `size` part of each image after padding it with zeros; with `flip`, half are mirrored.
+    """A random `size` × `size` region of each image after padding it with zeros; with `flip`, half are mirrored.
 
     Of any type: on bytes it is several times as fast as on numbers.
     """
@@ -82,9 +82,9 @@ def random_crop(
 def crop(
     images: Tensor, size: int, padding: int, top: Tensor, left: Tensor, mirrored: Tensor | None = None
 ) -> Tensor:
-    """The `size` × `size` part of each padded image that begins at `top` and `left`, int64 `(images,)`.
+    """The `size` × `size` region of each zero-padded image that begins at `top` and `left`, int64 `(images,)`.
 
-    Where `mirrored`, int64 `(images,)`, is 1, the padded image is mirrored first.
+    Where `mirrored`, int64 `(images,)`, is 1, the padded image is mirrored first. Of any type.
     """
     padded = functional.pad(images.permute(0, 2, 3, 1), [0, 0, *[padding] * 4]).contiguous()
     count, height, width, channels = padded.shape
@@ -97,13 +97,6 @@ def crop(
     starts = rows * width + left.view(-1, 1)
     cropped = padded.view(-1).unfold(0, size * channels, channels).index_select(0, starts.view(-1))
     return cropped.view(count, size, size, channels).permute(0, 3, 1, 2)
-
-
-def random_jitter(images: Tensor, strength: float, generator: torch.Generator) -> Tensor:
-    """Brightness, contrast and saturation, each changed by a factor in 1 ± strength, in a random order."""
-    order = torch.randperm(3, generator=generator).tolist()
-    factors = 1 + strength * (2 * torch.rand(3, len(images), generator=generator) - 1)
-    return jitter(images, upload(factors, images.device), order)
 
 
 def jitter(images: Tensor, factors: Tensor, order: Iterable[int]) -> Tensor:
@@ -141,44 +134,32 @@ def adjust_saturation(images: Tensor, factor: Tensor) -> Tensor:
     return changed.view(count, height, width, channels).permute(0, 3, 1, 2).clamp_(0, 1)
 
 
-def augment(images: Tensor, options: AugmentationOptions, generator: torch.Generator) -> Tensor:
-    """The RFS training augmentation, crop, flip and jitter.
-
-    uint8 `(images, height, width, 3)` to float32 `(images, 3, height, width)` in 0..1.
-    """
-    images = images.permute(0, 3, 1, 2)
-    if options.padding or options.flip:
-        images = random_crop(images, images.shape[-1], options.padding, generator, flip=options.flip)
-    images = images.float().div_(255)
-    return random_jitter(images, options.jitter, generator) if options.jitter else images
-
-
 class AugmentationParameters(NamedTuple):
-    """What `augment` draws, by itself, so that each of many changes of an image can be made at any time.
+    """The random numbers behind `augment`, so that each of many changes of an image can be made at any time.
 
     Attributes:
         mirrored: int64 `(images,)`, 1 where an image is mirrored.
         top, left: int64 `(images,)`, where the crop begins in the padded image.
         factors: of brightness, contrast and saturation, `(3, images)`.
-        order: int64 `(images,)`, the place in `ORDERS` of the order of the three: each image's own, as
-            torchvision draws it.
+        order: index in `ORDERS` of the order of the three: int64 `(images,)`, each image's own as in torchvision,
+            or one for all images.
     """
 
     mirrored: Tensor
     top: Tensor
     left: Tensor
     factors: Tensor
-    order: Tensor
+    order: Tensor | int
 
     def of(self, indices: Tensor) -> "AugmentationParameters":
-        """The draws of these images, int64 `(chosen,)`."""
-        return AugmentationParameters(*(split[..., indices] for split in self))
+        """Those of some images, int64 `(chosen,)`; each image has an order of its own."""
+        return AugmentationParameters(*(values[..., indices] for values in self))
 
 
 def sample_parameters(
     count: int, options: AugmentationOptions, generator: torch.Generator
 ) -> AugmentationParameters:
-    """Distributed as those of `augment`; on the CPU."""
+    """Parameters of `count` images, each with an order of its own; on the CPU."""
 
     def below(limit: int) -> Tensor:
         return torch.randint(limit, (count,), generator=generator)
@@ -193,18 +174,50 @@ def sample_parameters(
     )
 
 
-def augment_with(images: Tensor, options: AugmentationOptions, parameters: AugmentationParameters) -> Tensor:
-    """As `augment`, by draws that were made before."""
-    mirrored, top, left, factors = (upload(split, images.device) for split in parameters[:4])
+def sample_batch_parameters(
+    count: int, options: AugmentationOptions, generator: torch.Generator
+) -> AugmentationParameters:
+    """Parameters of a batch with one order of the colour changes; on the CPU.
+
+    Nothing is sampled for what the options turn off.
+    """
+    mirrored, top, left = torch.zeros(3, count, dtype=torch.int64)
+    if options.flip:
+        mirrored = torch.randint(2, (count,), generator=generator)
+    if options.padding or options.flip:
+        top, left = (torch.randint(2 * options.padding + 1, (count,), generator=generator) for _ in range(2))
+    factors, order = torch.ones(3, count), 0
+    if options.jitter:
+        order = ORDERS.index(tuple(torch.randperm(3, generator=generator).tolist()))
+        factors = 1 + options.jitter * (2 * torch.rand(3, count, generator=generator) - 1)
+    return AugmentationParameters(mirrored, top, left, factors, order)
+
+
+def augment(
+    images: Tensor, options: AugmentationOptions, source: torch.Generator | AugmentationParameters
+) -> Tensor:
+    """The RFS training augmentation, crop, flip and jitter.
+
+    uint8 `(images, height, width, 3)` to float32 `(images, 3, height, width)` in 0..1.
+
+    Args:
+        source: parameters of these images, sampled before; or a generator, from which a batch takes its own, with
+            one order of the colour changes for all of its images.
+    """
+    if isinstance(source, torch.Generator):
+        source = sample_batch_parameters(len(images), options, source)
+    mirrored, top, left, factors = (upload(values, images.device) for values in source[:4])
     images = images.permute(0, 3, 1, 2)
     if options.padding or options.flip:
         images = crop(images, images.shape[-1], options.padding, top, left, mirrored if options.flip else None)
     images = images.float().div_(255)
     if not options.jitter:
         return images
+    if isinstance(source.order, int):
+        return jitter(images, factors, ORDERS[source.order])
     changed = torch.empty_like(images)
     for index, order in enumerate(ORDERS):
-        chosen = upload(torch.nonzero(parameters.order == index).view(-1), images.device)
+        chosen = upload(torch.nonzero(source.order == index).view(-1), images.device)
         if len(chosen):
             changed[chosen] = jitter(images[chosen], factors[:, chosen], order)
     return changed

@@ -6,7 +6,7 @@ softmax (Guo et al., 2017), and the least closeness at which `KEPT` of the image
 How many images of other classes pass, too, is measured on the same tasks.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -66,39 +66,47 @@ def probabilities(scores: Tensor, temperature: float) -> Tensor:
     return torch.softmax(scores.double() * temperature, dim=-1)
 
 
+class TooFewError(InputError):
+    """Fewer classes than a calibration takes: answers can be given without one."""
+
+
 Answer = Callable[[np.ndarray, Tensor, np.ndarray, int], Tensor]
 
 
 def calibrate(
-    features: Tensor, labels: np.ndarray, answer: Answer, *, ways: int, shots: int, seed: int
+    features: Tensor, labels: np.ndarray, answer: Answer, *, ways: int, shots: int | Sequence[int], seed: int
 ) -> Calibration:
     """Calibrate for tasks of `ways` classes with `shots` examples, or the nearest that the images suffice for.
 
     Args:
         features: of the images of the validation classes, `(images, features)`.
         labels: int64 `(images,)`, numbers of classes.
+        shots: supports of a class, or of each class where they are unequal in number.
         answer: from numbers of supports, their labels, numbers of queries and ways to scores `(queries, ways)`.
 
     Raises:
-        InputError: there are fewer than 4 classes of 2 images.
+        TooFewError: there are fewer than 4 classes of 2 images.
     """
     members = [np.flatnonzero(labels == label) for label in np.unique(labels)]
     members = [indices for indices in members if len(indices) > 1]
     if len(members) < 4:
-        raise InputError("calibration takes 4 validation classes of 2 images or more")
+        raise TooFewError("calibration takes 4 validation classes of 2 images or more")
     ways = min(ways, len(members) // 2)
-    shots = min(shots, min(map(len, members)) - 1)
+    most = min(map(len, members)) - 1
+    counts = np.minimum(np.resize(shots, ways), most)
+    shots = int(np.median(counts))
     known, correct, close, other = [], [], [], []
     for index in range(TASKS):
         draws = numpy_generator("calibration", seed, index)
         order = draws.permutation(len(members))
         shuffled = [draws.permutation(members[place]) for place in order]
-        support = np.concatenate([indices[:shots] for indices in shuffled[:ways]])
-        queries = [indices[shots : shots + QUERIES] for indices in shuffled[:ways]]
+        support = np.concatenate([indices[:n] for indices, n in zip(shuffled[:ways], counts, strict=True)])
+        first = counts.max()
+        queries = [indices[first : first + QUERIES] for indices in shuffled[:ways]]
         targets = torch.from_numpy(np.repeat(np.arange(ways), [len(indices) for indices in queries]))
         strangers = draws.permutation(np.concatenate(shuffled[ways:]))[: len(targets)]
         query = np.concatenate(queries)
-        own = torch.arange(ways).repeat_interleave(shots)
+        own = torch.arange(ways).repeat_interleave(torch.from_numpy(counts))
         known.append(answer(support, own, query, ways).double().cpu())
         correct.append(targets)
         both = closeness(features[support], own, features[np.concatenate([query, strangers])], ways=ways)

@@ -1,7 +1,7 @@
 """One's own images and a trained model: a task of a few examples, and how sure its answers are."""
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from types import ModuleType
 
@@ -34,6 +34,7 @@ def make_task(model: AnyModel, supports: Tensor, labels: Tensor, queries: Tensor
         support_features=lambda: model.features(supports)[None],
         query_features=lambda: model.features(queries)[None],
         augmented_features=lambda: (model.features(supports)[None], labels),
+        transductive=False,
     )
 
 
@@ -71,11 +72,18 @@ def bits_of_images(files: Iterable[Path], data: Path | None) -> int | None:
 
 
 def calibrate_model(
-    model: AnyModel, data: Path, *, ways: int, shots: int, part: str = "val", module: ModuleType | None = None
+    model: AnyModel,
+    data: Path,
+    *,
+    ways: int,
+    shots: int | Sequence[int],
+    part: str = "val",
+    module: ModuleType | None = None,
 ) -> Calibration:
     """Calibrate a model's answers on the validation classes of a prepared data set.
 
     Args:
+        shots: supports of a class, or of each class where they are unequal in number.
         module: the learner that answers, instead of the model's own.
 
     Raises:
@@ -102,6 +110,7 @@ def calibrate_model(
             support_features=lambda: features[support][None],
             query_features=lambda: features[query][None],
             augmented_features=lambda: (features[support][None], own.to(model.device)),
+            transductive=False,
         )
         return module.scores(model, task)[0] if module else model.scores(task)[0]
 

@@ -18,14 +18,14 @@ from metantk.runtime.devices import generator
 
 
 class StepContext(NamedTuple):
-    """A step of a training. Its draws come from generators that it names: a resumed training draws the same."""
+    """A step of a training. Random numbers come from generators that it names: a resumed training has the same."""
 
     seed: int
     epoch: int
     step: int
 
     def generator(self, purpose: str, device: torch.device | str = "cpu") -> torch.Generator:
-        """On the CPU the draws of a seed are the same for every device that they go to."""
+        """On the CPU the random numbers of a seed are the same for every device that they go to."""
         return generator(purpose, *self, device=device)
 
 
@@ -34,7 +34,7 @@ class Outcome(NamedTuple):
 
     Attributes:
         loss: mean over what was predicted, in nats; on the device.
-        correct: number of right predictions, on the device; None where a learner does not count them.
+        correct: number of correct predictions, on the device; None where a learner does not count them.
         seen: number of predictions.
     """
 
@@ -47,12 +47,13 @@ class Learner(Protocol):
     """How a network learns.
 
     A learner may have `validate(images, epoch, advance) -> float` (and then says by None whether it is not to be
-    used): accuracy in percent on images of the validation classes after an epoch, counted from 0. The epoch where
-    it is largest is then kept, else the last. It calls `advance()`, which may raise, after each share of its work.
+    used): accuracy in percent on images of the validation classes after an epoch, counted from 0. The model is then
+    that of the epoch where it is largest, else of the last. It calls `advance()`, which may raise, after each share
+    of its work. `validated` is then the number of predictions that the accuracy is of.
 
     Attributes:
         network: the backbone with its head.
-        extra: what else is learned, such as the scale of a head; kept with the model.
+        extra: what else is learned, such as the scale of a head; saved with the model.
         optimiser: of all parameters.
         epochs: of the training.
         steps: of an epoch.
@@ -68,7 +69,7 @@ class Learner(Protocol):
         """Of the optimiser in an epoch, counted from 0."""
 
     def indices(self, epoch: int, first: int) -> Iterator[Tensor]:
-        """Numbers of the images of each step of an epoch, from step `first` on; on the CPU."""
+        """Indices of the images of each step of an epoch, from step `first` on; on the CPU."""
 
     def step(self, images: Tensor, labels: Tensor, context: StepContext) -> Outcome:
         """Leave the gradients of a step in the parameters.

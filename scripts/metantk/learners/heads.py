@@ -21,7 +21,15 @@ _CORRECTIONS = 6  # of the guess, in each attempt
 _ROUNDING = 1e-13  # a bound may be crossed by so much, relative to the largest variable; more in later attempts
 
 
-def svm_logits(support: Tensor, labels: Tensor, query: Tensor, *, ways: int, penalty: float = 0.1) -> Tensor:
+def svm_logits(
+    support: Tensor,
+    labels: Tensor,
+    query: Tensor,
+    *,
+    ways: int,
+    penalty: float = 0.1,
+    weights: Tensor | None = None,
+) -> Tensor:
     """Logits of the support vector machine of Crammer and Singer, trained on the support set (MetaOptNet, Eq. 8).
 
     With K the Gram matrix of the support and Y the labels, one-hot, α `(supports, ways)` minimises
@@ -36,6 +44,7 @@ def svm_logits(support: Tensor, labels: Tensor, query: Tensor, *, ways: int, pen
         query: features, `(..., queries, features)`.
         ways: number of classes.
         penalty: C.
+        weights: factors of C, `(..., supports)`; all 1 without.
 
     Returns:
         `(..., queries, ways)` in the dtype of the features. Inside, all is float64: with features of a few
@@ -49,19 +58,28 @@ def svm_logits(support: Tensor, labels: Tensor, query: Tensor, *, ways: int, pen
     _check(support, labels, query, ways, penalty)
     features = support.double()
     own = _one_hot(labels, ways)
-    episodes = features.reshape(-1, *features.shape[-2:]), own.reshape(-1, *own.shape[-2:])
+    weights = _factors(weights, labels)[..., None]
+    episodes = [tensor.reshape(-1, *tensor.shape[-2:]) for tensor in (features, own, weights)]
     return _logits(features, query, _DualSolution.apply(*episodes, penalty).view(own.shape))
 
 
-def ridge_logits(support: Tensor, labels: Tensor, query: Tensor, *, ways: int, ridge: float = 50.0) -> Tensor:
-    """Logits of ridge regression to one-hot labels, with MetaOptNet's factor: α = 2 (K + ridge · I)⁻¹ Y.
+def ridge_logits(
+    support: Tensor,
+    labels: Tensor,
+    query: Tensor,
+    *,
+    ways: int,
+    ridge: float = 50.0,
+    weights: Tensor | None = None,
+) -> Tensor:
+    """Logits of ridge regression to one-hot labels, with MetaOptNet's factor: α = 2 (K + ridge · W⁻¹)⁻¹ Y.
 
-    Arguments, result and errors are those of `svm_logits`; `ridge` is λ.
+    Arguments, result and errors are those of `svm_logits`; `ridge` is λ, and the diagonal of W the weights of the
+    supports' squared errors.
     """
     _check(support, labels, query, ways, ridge)
     features = support.double()
-    identity = torch.eye(features.shape[-2], dtype=features.dtype, device=features.device)
-    matrix = features @ features.mT + ridge * identity
+    matrix = features @ features.mT + torch.diag_embed(ridge / _factors(weights, labels))
     factor = torch.linalg.cholesky_ex(matrix)[0]
     return _logits(features, query, torch.cholesky_solve(2 * _one_hot(labels, ways).double(), factor))
 
@@ -69,6 +87,13 @@ def ridge_logits(support: Tensor, labels: Tensor, query: Tensor, *, ways: int, r
 def _logits(features: Tensor, query: Tensor, dual: Tensor) -> Tensor:
     """Q Xᵀ α, from the right: there are fewer classes than supports."""
     return (query.double() @ (features.mT @ dual)).to(query.dtype)
+
+
+def _factors(weights: Tensor | None, labels: Tensor) -> Tensor:
+    """float64, of the shape of the labels."""
+    if weights is None:
+        return torch.ones_like(labels, dtype=torch.float64)
+    return weights.double().expand(labels.shape)
 
 
 def _one_hot(labels: Tensor, ways: int) -> Tensor:
@@ -97,24 +122,26 @@ class _DualSolution(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, features: Tensor, own: Tensor, penalty: float) -> Tensor:
-        dual, system, scale = _solve_dual(features @ features.mT, own, penalty)
+    def forward(ctx, features: Tensor, own: Tensor, weights: Tensor, penalty: float) -> Tensor:
+        dual, system, scale = _solve_dual(features @ features.mT, own, penalty, weights)
         ctx.save_for_backward(features, dual, *system, scale)
         return dual
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, gradient: Tensor) -> tuple[Tensor, None, None]:
+    def backward(ctx, gradient: Tensor) -> tuple[Tensor, None, None, None]:
         features, dual, inverses, schur, scale = ctx.saved_tensors
         # dα = −J⁻¹ (dK α) with J⁻¹ symmetric, so K's gradient is −adjoint αᵀ: never formed, its rank is low.
         adjoint = _solve((inverses, schur), gradient) / scale
-        return -adjoint @ (dual.mT @ features) - dual @ (adjoint.mT @ features), None, None
+        return -adjoint @ (dual.mT @ features) - dual @ (adjoint.mT @ features), None, None, None
 
 
 System = tuple[Tensor, Tensor]  # as `_factor` returns it
 
 
-def _solve_dual(gram: Tensor, own: Tensor, penalty: float) -> tuple[Tensor, System, Tensor]:
+def _solve_dual(
+    gram: Tensor, own: Tensor, penalty: float, weights: Tensor | float = 1.0
+) -> tuple[Tensor, System, Tensor]:
     """α, the KKT system at it, and the scale of that system's unknowns.
 
     An interior point method comes close; then the bounds that hold are guessed, the equations that are left are
@@ -128,7 +155,7 @@ def _solve_dual(gram: Tensor, own: Tensor, penalty: float) -> tuple[Tensor, Syst
     # In units of 1 / scale, variables and multipliers are of the order of 1 for small and for large features.
     scale = hessian.diagonal(dim1=-2, dim2=-1).mean(-1)[:, None, None].clamp(min=1 / penalty)
     hessian = hessian / scale
-    bound = penalty * scale * target
+    bound = penalty * scale * weights * target
 
     solution, free = torch.full_like(target, torch.nan), torch.zeros_like(own)
     is_solved = torch.zeros_like(own[:, :1, :1])
@@ -137,6 +164,7 @@ def _solve_dual(gram: Tensor, own: Tensor, penalty: float) -> tuple[Tensor, Syst
     # overlap and many variables end at their bounds.
     ways = own.shape[-1]
     for size, attempts in zip((torch.ones_like(scale), penalty * scale), _STEPS, strict=True):
+        size = size * weights
         dual = size * (ways * target - 1) / (2 * ways)  # at most half of the way to the bounds; rows sum to 0
         point = dual, bound - dual, size / (bound - dual)
         for steps in attempts:

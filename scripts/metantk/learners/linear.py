@@ -1,8 +1,9 @@
 """Linear classifiers of few-shot episodes: those of many episodes are fitted together, on any device.
 
 They are fitted to features and answer queries with scores; nothing here is differentiated. `support` is
-`(..., supports, features)`, `query` `(..., queries, features)` and `labels`, numbers from 0 to ways - 1, either
+`(..., supports, features)`, `query` `(..., queries, features)` and `labels`, from 0 to ways - 1, either
 `(..., supports)` or `(supports,)` for all episodes alike. Copies of an image count as supports of their own.
+Classes with unequal numbers of supports weigh alike (`metantk.meta_learning.balance`).
 """
 
 import contextlib
@@ -17,6 +18,7 @@ from sklearn.svm import SVC
 from torch import Tensor
 from torch.nn import functional
 
+from metantk.meta_learning.balance import support_weights
 from metantk.runtime.files import InputError
 
 TOLERANCE = 1e-10  # of the gradient's norm, relative to that at zero, or to 1 where that is less
@@ -41,9 +43,10 @@ def logistic_regression(
 ) -> Tensor:
     """Scores of multinomial logistic regressions, `(..., queries, ways)` in float64; a query's sum to zero.
 
-    Weights W and bias minimise 1/2 |W|^2 + penalty * (sum of the supports' cross-entropies), the bias unpenalised:
-    scikit-learn's `LogisticRegression(C=penalty)`, with which RFS classifies (facts from its published code). Two
-    classes are no exception here; scikit-learn has one vector of weights for them, and needs `C=2 * penalty`.
+    Weights W and bias minimise 1/2 |W|^2 + penalty * (weighted sum of the supports' cross-entropies), the bias
+    unpenalised: scikit-learn's `LogisticRegression(C=penalty, class_weight="balanced")`, with which RFS classifies
+    (facts from its published code; its supports are equal in number). Two classes are no exception here;
+    scikit-learn has one vector of weights for them, and needs `C=2 * penalty`.
     The minimiser is found up to `TOLERANCE`, so more exactly than with scikit-learn's default tolerance. A device
     without float64 (mps) leaves the work, and the scores, to the CPU.
 
@@ -54,9 +57,9 @@ def logistic_regression(
     batch_shape, episodes = _flatten(support, labels, query, ways)
     count, supports, _ = episodes.support.shape
     together = max(1, SUPPORTS_TOGETHER // supports) if episodes.support.device.type == "cpu" else count
-    parts = zip(*(tensor.split(together) for tensor in episodes), strict=True)
+    chunks = zip(*(tensor.split(together) for tensor in episodes), strict=True)
     with _one_thread():
-        scores = torch.cat([_logistic_scores(Episodes(*part), ways, penalty) for part in parts])
+        scores = torch.cat([_logistic_scores(Episodes(*chunk), ways, penalty) for chunk in chunks])
     return scores.view(*batch_shape, *scores.shape[1:])
 
 
@@ -66,21 +69,23 @@ def hinge_loss(support: Tensor, labels: Tensor, query: Tensor, *, ways: int, pen
 
     The paper's classifier of some 1-shot cases: features are standardised over an episode's supports, then each
     pair of classes has a linear SVM and a vote. These are scikit-learn's `StandardScaler` and
-    `SVC(kernel="linear", C=penalty)`, one episode after the other: libsvm stops within 1e-3 of the optimality
-    conditions, and queries near a boundary get their votes from where it stopped. An exact solver would be another
-    classifier.
+    `SVC(kernel="linear", C=penalty, class_weight="balanced")`, one episode after the other: libsvm stops within
+    1e-3 of the optimality conditions, and queries near a boundary get their votes from where it stopped. An exact
+    solver would be another classifier.
 
     Raises:
         InputError: shapes or labels do not fit together, a class has no support, or a feature is not finite.
     """
     batch_shape, episodes = _flatten(support, labels, query, ways)
     votes = torch.zeros(*episodes.query.shape[:-1], ways, dtype=torch.float64)
-    each = zip(*(part.numpy(force=True) for part in episodes), strict=True)
-    for index, (features, classes, asked) in enumerate(each):
-        scaler = StandardScaler().fit(features)
-        machine = SVC(kernel="linear", C=penalty, decision_function_shape="ovo")
+    each = zip(*(tensor.numpy(force=True) for tensor in episodes), strict=True)
+    weights_of = support_weights(episodes.labels, ways).numpy(force=True)
+    for index, (features, classes, queries) in enumerate(each):
+        weights = None if (weights_of[index] == 1).all() else weights_of[index]
+        scaler = StandardScaler().fit(features, sample_weight=weights)
+        machine = SVC(kernel="linear", C=penalty, decision_function_shape="ovo", class_weight="balanced")
         machine.fit(scaler.transform(features), classes)
-        decisions = torch.from_numpy(machine.decision_function(scaler.transform(asked)))
+        decisions = torch.from_numpy(machine.decision_function(scaler.transform(queries)))
         if ways == 2:
             decisions = -decisions[:, None]  # with two classes, scikit-learn turns libsvm's sign
         for (first, second), decision in zip(combinations(range(ways), 2), decisions.unbind(1), strict=True):
@@ -104,7 +109,7 @@ def _logistic_scores(episodes: Episodes, ways: int, penalty: float) -> Tensor:
     support, query = episodes.support.double(), episodes.query.double()
     targets = functional.one_hot(episodes.labels, ways).mT.to(support.dtype)
     space = (BySupports if support.shape[1] <= support.shape[2] else ByFeatures)(support, penalty / ways)
-    position, values = _fit(space, targets, penalty)
+    position, values = _fit(space, targets, penalty * support_weights(episodes.labels, ways)[:, None])
     weight = space.weight(position)
     centre = support.mean(dim=1, keepdim=True)
     return query @ weight.mT + (values.mean(dim=2, keepdim=True) - weight @ centre.mT).mT
@@ -185,7 +190,7 @@ class ByFeatures:
         return torch.linalg.solve_triangular(self.factor, position[..., :-1], upper=False, left=False)
 
 
-def _fit(space: BySupports | ByFeatures, targets: Tensor, penalty: float) -> tuple[Tensor, Tensor]:
+def _fit(space: BySupports | ByFeatures, targets: Tensor, penalties: Tensor) -> tuple[Tensor, Tensor]:
     """The minimiser by Newton's method: its position in the space, and its values.
 
     Values `(episodes, ways, supports)` are the supports' scores; features being centred, their mean is the bias.
@@ -195,13 +200,14 @@ def _fit(space: BySupports | ByFeatures, targets: Tensor, penalty: float) -> tup
     |weights|^2; the `weight` `(episodes, ways, features)` of a position. A gradient's norm is by the inverse of the
     Hessian at zero.
 
-    Each episode stops for itself: one at its end stays as it is while others go on.
+    `penalties` are of each support, `(episodes, 1, supports)`. Each episode stops for itself: one at its end stays
+    as it is while others go on.
     """
     position, values = space.start(targets), torch.zeros_like(targets)
-    objective, shares = _objective(space, position, values, targets, penalty)
+    objective, shares = _objective(space, position, values, targets, penalties)
     allowed = None
     for _ in range(NEWTON_STEPS):
-        gradient = space.gradient(position, values, penalty * (shares - targets))
+        gradient = space.gradient(position, values, penalties * (shares - targets))
         step, change = space.solve(-gradient)
         square = -space.dot(gradient, step, change)
         if allowed is None:
@@ -209,13 +215,13 @@ def _fit(space: BySupports | ByFeatures, targets: Tensor, penalty: float) -> tup
         running = square > allowed
         if not running.any():
             return position, values
-        step, change = _newton_step(space, gradient, step, change, shares, penalty, running)
+        step, change = _newton_step(space, gradient, step, change, shares, penalties, running)
         slope = space.dot(gradient, step, change)
         bound = objective + 1e-12 * objective  # rounding may hide the gain of the last steps
         length = torch.ones_like(slope)
         for _ in range(STEP_HALVINGS):
             trial = position + length * step, values + length * change
-            reached, shares = _objective(space, *trial, targets, penalty)
+            reached, shares = _objective(space, *trial, targets, penalties)
             is_lower = reached <= bound + 1e-4 * length * slope
             if is_lower.all():
                 break
@@ -228,11 +234,11 @@ def _fit(space: BySupports | ByFeatures, targets: Tensor, penalty: float) -> tup
 
 
 def _objective(
-    space: BySupports | ByFeatures, position: Tensor, values: Tensor, targets: Tensor, penalty: float
+    space: BySupports | ByFeatures, position: Tensor, values: Tensor, targets: Tensor, penalties: Tensor
 ) -> tuple[Tensor, Tensor]:
     """What is minimised, `(episodes, 1, 1)`, and the classes' shares (softmax)."""
     log_shares = functional.log_softmax(values, dim=1)
-    return space.energy(position, values) / 2 - penalty * _dot(targets, log_shares), log_shares.exp()
+    return space.energy(position, values) / 2 - _dot(penalties * targets, log_shares), log_shares.exp()
 
 
 def _newton_step(
@@ -241,14 +247,14 @@ def _newton_step(
     direction: Tensor,
     moved: Tensor,
     shares: Tensor,
-    penalty: float,
+    penalties: Tensor,
     running: Tensor,
 ) -> tuple[Tensor, Tensor]:
     """A Newton step and its change of the values; zero where an episode is not running.
 
     By conjugate gradients, preconditioned with the Hessian at zero; `direction` and `moved` are its solution.
     """
-    weighted_shares = penalty * shares
+    weighted_shares = penalties * shares
     is_open = running
     step, change = torch.zeros_like(gradient), torch.zeros_like(shares)
     residual, solved, solved_values = -gradient, direction, moved

@@ -11,7 +11,6 @@ per step answer where `transductive` is false.
 """
 
 import copy
-import math
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
@@ -19,7 +18,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from metantk.learners.adaptation import (
+from metantk.data.images import ImageData
+from metantk.learners.base import Outcome, StepContext
+from metantk.learners.episodic import TaskSampler, balanced, prepare, require_ways, steps_of_epoch
+from metantk.meta_learning.adaptation import (
     Adapt,
     InnerLoop,
     Rate,
@@ -32,13 +34,12 @@ from metantk.learners.adaptation import (
     key_of,
     name_of,
 )
-from metantk.learners.base import Outcome, StepContext
-from metantk.learners.episodic import TaskSampler, prepare, require_ways, steps_of_epoch
+from metantk.meta_learning.schedules import cosine_rate
+from metantk.meta_learning.statistics import answer_by_support_statistics
 from metantk.models import Model, Tasks
 from metantk.options.learners.maml import Options
 from metantk.runtime import devices
 from metantk.runtime.files import InputError
-from metantk.training import ImageData
 
 
 def outputs(options: Options, classes: int) -> int:
@@ -98,7 +99,7 @@ class Learner:
     def lr(self, epoch: int) -> float:
         if self.options.lr_schedule == "constant":
             return self.options.meta_lr
-        return cosine_rate(epoch, epochs=self.epochs, rate=self.options.meta_lr)
+        return cosine_rate(epoch, steps=self.epochs, rate=self.options.meta_lr)
 
     def indices(self, epoch: int, first: int) -> Iterator[Tensor]:
         return steps_of_epoch(self.samplers, epoch, first, self.steps)
@@ -106,9 +107,9 @@ class Learner:
     def step(self, images: Tensor, labels: Tensor, context: StepContext) -> Outcome:
         """Tasks go backward one by one, so that memory holds the graph of a single one."""
         inputs = prepare(images, self.data, self.options.augmentation, context)
-        parts = inputs.split([sampler.size for sampler in self.samplers])
+        splits = inputs.split([sampler.size for sampler in self.samplers])
         outcomes = [
-            self._learn(*each, context.epoch) for each in zip(self.networks, self.samplers, parts, strict=True)
+            self._learn(*each, context.epoch) for each in zip(self.networks, self.samplers, splits, strict=True)
         ]
         nn.utils.clip_grad_value_(self.parameters, self.options.clip_grad_value)
         losses, correct, seen = zip(*outcomes, strict=True)
@@ -150,7 +151,7 @@ class Learner:
 
 
 def scores(model: Model, tasks: Tasks) -> Tensor:
-    """One for the class that the adapted network names and zero for others, or NIL's votes.
+    """Logits of the network adapted to each task, or NIL's votes, `(episodes, queries, ways)`.
 
     Raises:
         InputError: the tasks have not as many classes as those of the training.
@@ -158,11 +159,13 @@ def scores(model: Model, tasks: Tasks) -> Tensor:
     options = model.learner
     require_ways(options.ways, tasks.ways)
     network, rate, norms = _network_for(model, len(tasks.labels) // tasks.ways)
+    tasks = balanced(tasks)
     support, query = tasks.support_images(), tasks.query_images()
     labels = tasks.labels.expand(len(support), -1)
+    inductive = options.transductive and not tasks.transductive
     if options.test_classifier == "nil":
-        return _nil(network, support, labels, query, options)
-    named = predict(
+        return _nil(network, support, labels, query, options, inductive=inductive)
+    return adapted_logits(
         network,
         support,
         labels,
@@ -171,10 +174,10 @@ def scores(model: Model, tasks: Tasks) -> Tensor:
         rate=rate,
         adapt=options.adapt,
         transductive=options.transductive,
+        inductive=inductive,
         joint_statistics=options.joint_statistics,
         norms=norms,
     )
-    return functional.one_hot(named, tasks.ways).double()
 
 
 def _network_for(model: Model, shots: int) -> tuple[nn.Module, Rate, StepNorms | None]:
@@ -188,17 +191,22 @@ def _network_for(model: Model, shots: int) -> tuple[nn.Module, Rate, StepNorms |
 
 
 @torch.no_grad()
-def _nil(network: nn.Module, support: Tensor, labels: Tensor, query: Tensor, options: Options) -> Tensor:
+def _nil(
+    network: nn.Module, support: Tensor, labels: Tensor, query: Tensor, options: Options, *, inductive: bool
+) -> Tensor:
     """Supports and queries of an episode pass the body apart, or normalised together."""
     network = copy.deepcopy(network).train(options.transductive)
 
     def features(support: Tensor, query: Tensor) -> tuple[Tensor, Tensor]:
+        if inductive:
+            queries = answer_by_support_statistics(network, network.features, support, query)
+            return network.features(support), queries
         if options.joint_statistics:
             return network.features(torch.cat([support, query])).split([len(support), len(query)])
         return network.features(support), network.features(query)
 
     each = [features(*episode) for episode in zip(support, query, strict=True)]
-    supports, queries = (torch.stack(part) for part in zip(*each, strict=True))
+    supports, queries = (torch.stack(features) for features in zip(*each, strict=True))
     return nil_scores(supports, labels, queries, ways=options.ways)
 
 
@@ -280,9 +288,9 @@ def tasks_loss(
     check(network, inner, norms)
     after = _weights_of_steps(step_weights, steps)
     each, moved = [], []
-    for images, labels, asked in zip(support, support_labels, query, strict=True):
+    for images, labels, queries in zip(support, support_labels, query, strict=True):
         stateless = Stateless(network, adapt, norms)
-        each.append(adapt_and_answer(stateless, images, labels, asked, inner, after))
+        each.append(adapt_and_answer(stateless, images, labels, queries, inner, after))
         moved.append(stateless)
     if network.training:
         _average_buffers(network, [stateless.buffers for stateless in moved])
@@ -317,7 +325,12 @@ def _average_buffers(network: nn.Module, buffers: Sequence[Weights]) -> None:
             buffer.copy_(buffers[0][name])
 
 
-def predict(
+def predict(network: nn.Module, support: Tensor, support_labels: Tensor, query: Tensor, **how) -> Tensor:
+    """Classes of the queries by `adapted_logits`, whose arguments it takes; int64 `(episodes, queries)`."""
+    return adapted_logits(network, support, support_labels, query, **how).argmax(-1)
+
+
+def adapted_logits(
     network: nn.Module,
     support: Tensor,
     support_labels: Tensor,
@@ -327,10 +340,11 @@ def predict(
     rate: Rate,
     adapt: Adapt = "all",
     transductive: bool = True,
+    inductive: bool = False,
     joint_statistics: bool = False,
     norms: StepNorms | None = None,
 ) -> Tensor:
-    """Adapt to each episode's supports and name the class of its queries; the network stays as it is.
+    """Logits of the queries by the network adapted to each episode's supports; the network stays as it is.
 
     Episodes run in turn in channels-last order, which takes 0.5 to 0.6 of the processor time of PyTorch's own order
     (Conv4-32, 5 steps); on a CPU as many side by side as PyTorch has threads, one thread each.
@@ -342,9 +356,10 @@ def predict(
         steps, rate, adapt, joint_statistics: as in `InnerLoop`.
         transductive: normalise each batch by its own statistics, queries together (MAML as published); else by the
             running averages of meta-training, in the steps too.
+        inductive: with `transductive`, normalise the queries by the statistics of the supports instead.
 
     Returns:
-        int64 `(episodes, queries)`.
+        `(episodes, queries, ways)`.
 
     Raises:
         InputError: as `adaptation.check`.
@@ -353,13 +368,22 @@ def predict(
     check(network, inner, norms)
 
     @torch.no_grad()
-    def answer(part: slice) -> Tensor:
+    def answer(chunk: slice) -> Tensor:
         # A copy: threads lend the network their weights, and the mode and the order of axes are another's.
         own = copy.deepcopy(network).train(transductive).to(memory_format=torch.channels_last)
-        episodes = (support[part], support_labels[part], query[part])
-        return torch.stack(
-            [_argmax(Stateless(own, adapt, norms), *episode, inner) for episode in zip(*episodes, strict=True)]
-        )
+        logits = []
+        for images, labels, queries in zip(support[chunk], support_labels[chunk], query[chunk], strict=True):
+            images, queries = (part.contiguous(memory_format=torch.channels_last) for part in (images, queries))
+            logits += adapt_and_answer(
+                Stateless(own, adapt, norms),
+                images,
+                labels,
+                queries,
+                inner,
+                [steps],
+                inductive=inductive,
+            )
+        return torch.stack(logits)
 
     threads = torch.get_num_threads()
     workers = 1 if support.device.type != "cpu" else min(threads, len(support))
@@ -372,12 +396,6 @@ def predict(
             return torch.cat(list(pool.map(answer, map(slice, bounds, bounds[1:]))))
     finally:
         torch.set_num_threads(threads)
-
-
-def _argmax(network: Stateless, support: Tensor, labels: Tensor, query: Tensor, inner: InnerLoop) -> Tensor:
-    support = support.contiguous(memory_format=torch.channels_last)
-    query = query.contiguous(memory_format=torch.channels_last)
-    return adapt_and_answer(network, support, labels, query, inner, [inner.steps])[0].argmax(-1)
 
 
 def nil_scores(
@@ -419,8 +437,3 @@ def initial_rates(network: nn.Module, *, steps: int, rate: float, adapt: Adapt =
         name: nn.Parameter(parameters[name].new_full((steps,), rate, requires_grad=False))
         for name in adapted_names(network, adapt)
     }
-
-
-def cosine_rate(epoch: int, *, epochs: int, rate: float, last: float = 0.0) -> float:
-    """The outer rate in an epoch, counted from 0: half a cosine from `rate` down to `last` in epoch `epochs`."""
-    return last + (rate - last) * (1 + math.cos(math.pi * epoch / epochs)) / 2

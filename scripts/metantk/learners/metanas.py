@@ -1,7 +1,7 @@
 """MetaNAS: weights and architecture are meta-learned together, and each task adapts both (Elsken et al. 2020).
 
 The search `metanas` stops at the decoded meta-architecture; this learner is the model itself, on the backbone
-`mixed`. Tasks are learned as in `metantk.searches.metanas`; a test's queries are normalised by their own
+`mixed`. Tasks are learned as in `metantk.meta_learning.metanas`; a test's queries are normalised by their own
 statistics, all at once (transductive; the published protocol has one query per class, here they are as many as for
 all rows).
 """
@@ -11,15 +11,21 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
+from metantk.data.images import ImageData
 from metantk.learners.base import Outcome, StepContext
-from metantk.learners.episodic import TaskSampler, prepare, require_ways, steps_of_epoch
+from metantk.learners.episodic import TaskSampler, balanced, prepare, require_ways, steps_of_epoch
+from metantk.meta_learning.metanas import (
+    TaskGenerators,
+    TaskLearner,
+    adapt_to_task,
+    initial_alphas,
+    make_generators,
+)
+from metantk.meta_learning.reptile import mean_displacements
 from metantk.models import Model, Tasks
 from metantk.options.learners.metanas import Options
 from metantk.runtime import devices
 from metantk.runtime.files import InputError
-from metantk.searches.metanas import TaskGenerators, TaskLearner, adapt_to_task, draw_alphas, make_generators
-from metantk.searches.reptile import mean_displacements
-from metantk.training import ImageData
 
 WEIGHTS = "weights."
 
@@ -65,7 +71,7 @@ class Learner:
         return steps_of_epoch([self.sampler], epoch, first, self.steps)
 
     def step(self, images: Tensor, labels: Tensor, context: StepContext) -> Outcome:
-        """The loss is the mean of the tasks' last ones; it is of batches, so nothing is counted as right."""
+        """The loss is the mean of the tasks' last ones; it is of batches, so nothing is counted as correct."""
         options, sampler, device = self.options, self.sampler, images.device
         inputs, _ = sampler.split(prepare(images, self.data, None, context))
         own = torch.arange(options.ways, device=device).repeat_interleave(options.shots)
@@ -107,7 +113,7 @@ def task_learner(network: nn.Module, options: Options, seed: int, device: torch.
     mixed = getattr(network, "mixed", None)
     if mixed is None:
         raise InputError("learner metanas: its backbone must be of kind mixed")
-    return TaskLearner(mixed, draw_alphas(mixed.space, seed, device), options)
+    return TaskLearner(mixed, initial_alphas(mixed.space, seed, device), options)
 
 
 def scores(model: Model, tasks: Tasks) -> Tensor:
@@ -121,11 +127,20 @@ def scores(model: Model, tasks: Tasks) -> Tensor:
     learner = task_learner(model.network, options, 0, model.device)
     MetaState(learner).load_state_dict(model.extra)
     model.network.train()
+    tasks = balanced(tasks)
     each = zip(tasks.support_images(), tasks.query_images(), strict=True)
     generators: TaskGenerators = make_generators(model.device, "test", len(tasks.labels))
     with torch.enable_grad():
         answers = [
-            adapt_to_task(learner, support, tasks.labels, query, options.adaptation, generators).logits
+            adapt_to_task(
+                learner,
+                support,
+                tasks.labels,
+                query,
+                options.adaptation,
+                generators,
+                inductive=not tasks.transductive,
+            ).logits
             for support, query in each
         ]
     model.network.eval()

@@ -1,7 +1,7 @@
 """MetaOptNet: features that a convex classifier of each task can use; gradients go through its solution.
 
 Lee et al., "Meta-learning with differentiable convex optimization", 2019. As in the published code, the epoch that
-is best on validation episodes is kept.
+is best on validation episodes is the result.
 """
 
 from collections.abc import Callable, Iterator
@@ -11,13 +11,14 @@ from torch import Tensor, nn
 
 from metantk.backbones.drop import Drop
 from metantk.data import transforms
+from metantk.data.images import ImageData
 from metantk.learners import heads
 from metantk.learners.base import Outcome, StepContext
 from metantk.learners.episodic import TaskSampler, prepare, steps_of_epoch
+from metantk.meta_learning.balance import support_weights
 from metantk.models import Model, Tasks
 from metantk.options.learners.metaoptnet import Options
 from metantk.runtime import devices
-from metantk.training import ImageData
 
 
 def outputs(options: Options, classes: int) -> int:
@@ -42,6 +43,7 @@ class Learner:
         self.options, self.network, self.data, self.seed = options, network, data, seed
         self.epochs, self.steps = options.epochs, options.steps_per_epoch
         self.validate = self._validate if options.validation_episodes else None
+        self.validated = options.validation_episodes * options.ways * options.validation_queries
         self.sampler = TaskSampler(
             data,
             seed,
@@ -78,8 +80,8 @@ class Learner:
         inputs = prepare(images, self.data, self.options.augmentation, context)
         with devices.lowered(self.options.precision, device):
             support, query = (
-                self.network.features(part.flatten(0, 1), drop).float().unflatten(0, part.shape[:2])
-                for part in sampler.split(inputs)
+                self.network.features(images.flatten(0, 1), drop).float().unflatten(0, images.shape[:2])
+                for images in sampler.split(inputs)
             )
         logits = self.extra.scale * task_logits(
             self.options, support, sampler.labels(sampler.shots, device), query, ways=sampler.ways
@@ -114,11 +116,13 @@ class Learner:
         return 100 * correct.item() / (options.validation_episodes * targets.numel())
 
 
-def task_logits(options: Options, support: Tensor, labels: Tensor, query: Tensor, *, ways: int) -> Tensor:
-    """Of the classifier of each task, `(tasks, queries, ways)`, without the scale."""
+def task_logits(
+    options: Options, support: Tensor, labels: Tensor, query: Tensor, *, ways: int, weights: Tensor | None = None
+) -> Tensor:
+    """Of the classifier of each task, `(tasks, queries, ways)`, without the scale; `weights` are of supports."""
     if options.head == "svm":
-        return heads.svm_logits(support, labels, query, ways=ways, penalty=options.svm_c)
-    return heads.ridge_logits(support, labels, query, ways=ways, ridge=options.ridge)
+        return heads.svm_logits(support, labels, query, ways=ways, penalty=options.svm_c, weights=weights)
+    return heads.ridge_logits(support, labels, query, ways=ways, ridge=options.ridge, weights=weights)
 
 
 def smoothed_cross_entropy(logits: Tensor, labels: Tensor, smoothing: float) -> Tensor:
@@ -132,4 +136,6 @@ def scores(model: Model, tasks: Tasks) -> Tensor:
     """Scaled logits of the classifier of each task, `(episodes, queries, ways)`; supports are not augmented."""
     support, query = tasks.support_features(), tasks.query_features()
     labels = tasks.labels.expand(len(support), -1)
-    return model.extra["scale"] * task_logits(model.learner, support, labels, query, ways=tasks.ways)
+    weights = support_weights(tasks.labels, tasks.ways)
+    logits = task_logits(model.learner, support, labels, query, ways=tasks.ways, weights=weights)
+    return model.extra["scale"] * logits

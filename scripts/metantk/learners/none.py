@@ -1,14 +1,14 @@
-"""No learning: the network as it was drawn, or as it came with its weights. The yardstick of all that learn."""
+"""No learning: the network as it was initialised, or as it came with its weights. The baseline of learners."""
 
 from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
 
+from metantk.data.images import ImageData
 from metantk.learners.base import Outcome, StepContext
 from metantk.learners.rfs import scores as scores
 from metantk.options.learners.none import Options
-from metantk.training import ImageData
 
 
 def outputs(options: Options, classes: int) -> int:

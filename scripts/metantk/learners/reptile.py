@@ -7,18 +7,19 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.optim import SGD, Adam, Optimizer
+from torch.optim import SGD, Optimizer
 
+from metantk.data.images import ImageData, require_memory
 from metantk.learners.base import Outcome, StepContext
-from metantk.learners.episodic import TaskSampler, prepare, require_ways, steps_of_epoch
-from metantk.learners.maml import cosine_rate
+from metantk.learners.episodic import TaskSampler, balanced, prepare, require_ways, steps_of_epoch
+from metantk.meta_learning.reptile import learn_weights, make_adam, mean_displacements, step_on
+from metantk.meta_learning.schedules import cosine_rate
+from metantk.meta_learning.statistics import answer_by_support_statistics
 from metantk.models import Model, Tasks
 from metantk.options.learners.reptile import Options
 from metantk.runtime import devices
 from metantk.runtime.devices import generator
 from metantk.runtime.files import InputError
-from metantk.searches.reptile import mean_displacements
-from metantk.training import ImageData
 
 
 def outputs(options: Options, classes: int) -> int:
@@ -37,19 +38,25 @@ class Learner:
         self.sampler = TaskSampler(
             data, seed, tasks=options.meta_batch_size, ways=options.ways, shots=options.shots, queries=0
         )
+        require_memory(
+            options.meta_batch_size * options.inner_steps * options.inner_batch_size,
+            side=data.images.shape[1],
+            device=data.device,
+            options="meta_batch_size, inner_steps, inner_batch_size",
+        )
         self.optimiser = torch.optim.SGD(network.parameters(), lr=options.meta_lr)
         self.inner = inner_optimiser(network, "adam", rate=options.inner_lr, weight_decay=options.weight_decay)
 
     def lr(self, epoch: int) -> float:
         if self.options.lr_schedule == "constant":
             return self.options.meta_lr
-        return cosine_rate(epoch, epochs=self.epochs, rate=self.options.meta_lr)
+        return cosine_rate(epoch, steps=self.epochs, rate=self.options.meta_lr)
 
     def indices(self, epoch: int, first: int) -> Iterator[Tensor]:
         return steps_of_epoch([self.sampler], epoch, first, self.steps)
 
     def step(self, images: Tensor, labels: Tensor, context: StepContext) -> Outcome:
-        """Each task takes batches of its images, drawn with replacement; the loss is that of its last batches.
+        """Each task takes batches of its images, sampled with replacement; the loss is that of its last batches.
 
         Its optimiser begins anew, so that a resumed training needs no state of it.
         """
@@ -61,8 +68,8 @@ class Learner:
         chosen = devices.upload(chosen, images.device)
         tasks = torch.arange(sampler.tasks, device=images.device)[:, None]
         batches = [
-            part.unflatten(1, (options.inner_steps, options.inner_batch_size))
-            for part in (inputs[tasks, chosen], own[tasks, chosen])
+            values.unflatten(1, (options.inner_steps, options.inner_batch_size))
+            for values in (inputs[tasks, chosen], own[tasks, chosen])
         ]
         losses, correct = reptile_displacement(self.network, *batches, self.inner)
         return Outcome(losses[:, -1].mean(), correct[:, -1].sum(), sampler.tasks * options.inner_batch_size)
@@ -71,30 +78,38 @@ class Learner:
 def scores(model: Model, tasks: Tasks) -> Tensor:
     """Logits of the network trained on each task's supports, `(episodes, queries, ways)`.
 
-    Batches are drawn with replacement, no larger than the support; all queries pass the network at once.
+    Batches are sampled with replacement, no larger than the support. All queries pass the network at once, and are
+    normalised by the statistics of the supports where the tasks are not transductive.
 
     Raises:
         InputError: the tasks have not as many classes as those of the training.
     """
     options = model.learner
     require_ways(options.ways, tasks.ways)
+    tasks = balanced(tasks)
     each = zip(tasks.support_images(), tasks.query_images(), strict=True)
-    return torch.stack([_adapted(model, support, tasks.labels, query) for support, query in each])
+    inductive = options.transductive and not tasks.transductive
+    return torch.stack(
+        [_adapted(model, support, tasks.labels, query, inductive=inductive) for support, query in each]
+    )
 
 
-def _adapted(model: Model, support: Tensor, labels: Tensor, query: Tensor) -> Tensor:
+def _adapted(model: Model, support: Tensor, labels: Tensor, query: Tensor, *, inductive: bool) -> Tensor:
     """Logits of the queries of one task, `(queries, ways)`."""
     options = model.learner
     network = copy.deepcopy(model.network).train(options.transductive)
     optimiser = inner_optimiser(network, "adam", rate=options.inner_lr, weight_decay=options.weight_decay)
-    draws = generator("reptile test", len(labels))
-    for _ in range(options.test_steps):
-        chosen = torch.randint(len(labels), (min(options.inner_batch_size, len(labels)),), generator=draws).to(
-            labels.device
-        )
-        optimiser.zero_grad()
-        functional.cross_entropy(network(support[chosen]), labels[chosen]).backward()
-        optimiser.step()
+    learn_weights(
+        network,
+        optimiser,
+        support,
+        labels,
+        steps=options.test_steps,
+        batch=min(options.inner_batch_size, len(labels)),
+        generator=generator("reptile test", len(labels)),
+    )
+    if inductive:
+        return answer_by_support_statistics(network, network, support, query)
     with torch.no_grad():
         return network(query)
 
@@ -111,7 +126,7 @@ def inner_optimiser(
         case "sgd":
             return SGD(network.parameters(), lr=rate, weight_decay=weight_decay)
         case "adam":
-            return Adam(network.parameters(), lr=rate, betas=(0.0, 0.999), weight_decay=weight_decay)
+            return make_adam(network.parameters(), rate, weight_decay)
     raise InputError(f"the inner optimiser is {name!r}; it may be 'sgd' or 'adam'")
 
 
@@ -131,7 +146,7 @@ def reptile_displacement(
             else each task starts with none.
 
     Returns:
-        The loss before each step and how many of its batch were right, `(tasks, steps)` each.
+        The loss before each step and how many of its batch were correct, `(tasks, steps)` each.
     """
     parameters = list(network.parameters())
     state = [*parameters, *network.buffers()]
@@ -142,11 +157,9 @@ def reptile_displacement(
         if not keep_moments:
             optimiser.state.clear()
         for step in range(images.shape[1]):
-            optimiser.zero_grad()
             logits = network(images[task, step])
             loss = functional.cross_entropy(logits, labels[task, step])
-            loss.backward()
-            optimiser.step()
+            step_on(loss, optimiser)
             losses[task, step] = loss.detach()
             correct[task, step] = (logits.detach().argmax(1) == labels[task, step]).sum()
 

@@ -10,13 +10,13 @@ from torch import Tensor, nn
 
 from metantk.backbones.drop import Drop
 from metantk.data import transforms
+from metantk.data.images import ImageData
 from metantk.learners import linear
 from metantk.learners.base import Outcome, StepContext
 from metantk.models import Model, Tasks
 from metantk.options.learners.rfs import Options
 from metantk.runtime import devices
 from metantk.runtime.devices import generator
-from metantk.training import ImageData
 
 CLASSIFIERS = {"logistic_regression": linear.logistic_regression, "svm": linear.hinge_loss}
 
@@ -73,5 +73,5 @@ class Learner:
 def scores(model: Model, tasks: Tasks) -> Tensor:
     """Of the linear classifier of each task on features divided by their L2 norm, `(episodes, queries, ways)`."""
     support, labels = tasks.augmented_features()
-    support, query = (nn.functional.normalize(part, dim=-1) for part in (support, tasks.query_features()))
+    support, query = (nn.functional.normalize(features, dim=-1) for features in (support, tasks.query_features()))
     return CLASSIFIERS[tasks.classifier](support, labels, query, ways=tasks.ways)

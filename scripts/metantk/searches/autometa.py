@@ -9,7 +9,6 @@ The paper leaves much open; `Found.facts["filled"]` lists what was filled in, an
 
 import copy
 import json
-import math
 import time
 from collections.abc import Callable
 from dataclasses import asdict
@@ -23,23 +22,19 @@ from torch.nn import functional
 from metantk.backbones.cells import Network, stack
 from metantk.backbones.counting import count_parameters
 from metantk.backbones.initial import uniform_
+from metantk.meta_learning.reptile import learn_weights, make_adam, reptile_step, restore, snapshot
+from metantk.meta_learning.schedules import cosine_rate
 from metantk.options.searches.autometa import FILLED, AutoMetaOptions
 from metantk.runtime.devices import generator, numpy_generator
 from metantk.searches.base import Checkpoint, Cost, Found, Problem
 from metantk.searches.pacing import Pacer, count_operations
 from metantk.searches.predictor import Ensemble
 from metantk.searches.progressive import Candidate, Cell, genotype_of, grow, unique_blocks
-from metantk.searches.reptile import learn_weights, make_adam, reptile_step, restore, snapshot
 from metantk.searches.tasks import TaskSource
 from metantk.space.genotype import SPACES
 from metantk.space.mixed import batch_norm
 
 Options = AutoMetaOptions
-
-
-def meta_lr_at(iteration: int, iterations: int, rate: float) -> float:
-    """A cosine from `rate` towards 0 after the last iteration."""
-    return rate * (1 + math.cos(math.pi * iteration / iterations)) / 2
 
 
 class Trainee:
@@ -60,7 +55,7 @@ class Trainee:
                 task.support, task.support_labels, self.options.inner_steps, "training", self.iteration, index
             )
 
-        rate = meta_lr_at(self.iteration, self.options.meta_steps, self.options.meta_lr)
+        rate = cosine_rate(self.iteration, steps=self.options.meta_steps, rate=self.options.meta_lr)
         reptile_step([(self.weights, rate)], self.options.meta_batch_size, learn)
         self.iteration += 1
 
@@ -210,7 +205,7 @@ class _Scorer:
 
 
 def first_cells(operations: int, count: int | None, seed: int) -> list[Cell]:
-    """Cells of one block: all, or `count` of them drawn at random."""
+    """Cells of one block: all, or `count` of them sampled at random."""
     cells = [(block,) for block in unique_blocks(2, operations)]
     if count is None or count >= len(cells):
         return cells
@@ -221,7 +216,7 @@ def first_cells(operations: int, count: int | None, seed: int) -> list[Cell]:
 def find(problem: Problem, options: AutoMetaOptions, seed: int, checkpoint: Checkpoint) -> Found:
     """Grow cells to as many blocks as the space has nodes; the best measured one is the result.
 
-    Costs are of the parts "training", "validation" and "predictor"; an evaluation is a gradient step of a network
+    Costs are of the phases "training", "validation" and "predictor"; an evaluation is a gradient step of a network
     or an answer to a task's queries, and for the predictor a fit or a ranking, whose operations are not counted.
 
     Trace: a row per candidate: its number of `blocks`, `candidate` number, `cell` (blocks of two [input,

@@ -40,17 +40,17 @@ class Problem(NamedTuple):
 
 
 class Checkpoint(Protocol):
-    """Unfinished work: `kept` is what an earlier run that was ended has kept last (plain values and tensors)."""
+    """Unfinished work: `state` is what an earlier run that was ended has saved last (plain values and tensors)."""
 
     state: dict | None
 
     def save(self, state: dict) -> None:
-        """Replace what is kept."""
+        """Replace what was saved."""
 
 
 @dataclass
 class Cost:
-    """Seconds, evaluations of networks, floating-point operations of a part of a search."""
+    """Seconds, evaluations of networks, floating-point operations of a phase of a search."""
 
     seconds: float = 0.0
     evaluations: int = 0
@@ -64,7 +64,7 @@ class Found:
     Attributes:
         genotype: of the cells; None where there was nothing to find.
         trace: one row for each thing measured or decided; search.csv.
-        costs: by part of the search.
+        costs: by phase of the search.
         facts: plain values for search.json.
         arrays: what was meta-trained on the way, such as the mixed network; search.safetensors.
     """

@@ -106,9 +106,9 @@ class Experiment:
     def _promising(self) -> np.ndarray:
         """What to measure next; nothing if the choice is settled."""
         self._fit()
-        draws = numpy_generator("proposals", self.seed, len(self.blocks))
-        sampled = [self.model.sample(draws) for _ in range(self.plan.options.samples_per_round)]
-        regret = np.mean([f(self.model.best) - f(minimum(f, self.space, draws)) for f in sampled])
+        rng = numpy_generator("proposals", self.seed, len(self.blocks))
+        sampled = [self.model.sample(rng) for _ in range(self.plan.options.samples_per_round)]
+        regret = np.mean([f(self.model.best) - f(minimum(f, self.space, rng)) for f in sampled])
         spread = self.model.expected(self.first).std()
         log.info(
             "%d architectures measured: the best may still be %.2f deviations above the optimum",
@@ -120,7 +120,7 @@ class Experiment:
             return np.zeros((0, self.choices))
         expected = self.model.expected
         towards = [expected.plus(f.plus(expected, -1.0), BOLDNESS) for f in sampled]
-        return np.unique([minimum(function, self.space, draws) for function in towards], axis=0)
+        return np.unique([minimum(function, self.space, rng) for function in towards], axis=0)
 
     def _fit(self) -> None:
         began = time.perf_counter()
@@ -167,8 +167,8 @@ class Model:
         self.expected = self._sum(lambda posterior: posterior.expected())
         self.best = minimum(self.expected, plan.space, numpy_generator("descent", seed))
 
-    def sample(self, draws: np.random.Generator) -> Function:
-        return self._sum(lambda posterior: posterior.sample(draws))
+    def sample(self, rng: np.random.Generator) -> Function:
+        return self._sum(lambda posterior: posterior.sample(rng))
 
     def _sum(self, function_of: Callable[[Posterior], Function]) -> Function:
         total = Function.zero(self.choices)
@@ -251,11 +251,11 @@ def effects(space: Space, model: Model, seed: int) -> list[dict]:
         For each choice: `effect`, expected, and `std`, of the function that is made small; `certainty`, the
         share of functions (drawn from what the measurements leave possible) whose optimum has it; `kept`.
     """
-    draws = numpy_generator("effects", seed)
-    reference = paths.balanced_sample(space, REFERENCE, draws)
-    sampled = [model.sample(draws) for _ in range(SAMPLES)]
+    rng = numpy_generator("effects", seed)
+    reference = paths.balanced_sample(space, REFERENCE, rng)
+    sampled = [model.sample(rng) for _ in range(SAMPLES)]
     each = np.array([main_effects(function, reference) for function in sampled])
-    certainty = np.mean([minimum(function, space, draws) for function in sampled], axis=0)
+    certainty = np.mean([minimum(function, space, rng) for function in sampled], axis=0)
     expected = main_effects(model.expected, reference)
     return [
         {
@@ -264,12 +264,12 @@ def effects(space: Space, model: Model, seed: int) -> list[dict]:
             "input": space.edges[choice.edge].input,
             "node": space.edges[choice.edge].node,
             "operation": space.operations[choice.operation],
-            "effect": float(expected[place]),
-            "std": float(each[:, place].std()),
-            "certainty": float(certainty[place]),
-            "kept": bool(model.best[place]),
+            "effect": float(expected[index]),
+            "std": float(each[:, index].std()),
+            "certainty": float(certainty[index]),
+            "kept": bool(model.best[index]),
         }
-        for place, choice in enumerate(paths.choices(space))
+        for index, choice in enumerate(paths.choices(space))
     ]
 
 
@@ -301,9 +301,9 @@ def certify(plan: Plan, best: np.ndarray, seed: int, costs: dict[str, Cost]) -> 
             bad = np.nan_to_num(badness(criterion, values[name], name), nan=math.inf)
             differences[name].append(bad[1:] - bad[0])
     costs["certificate"] = Cost(
-        sum(part.seconds for part in cost.values()),
-        sum(part.evaluations for part in cost.values()),
-        sum(part.operations for part in cost.values()),
+        sum(each.seconds for each in cost.values()),
+        sum(each.evaluations for each in cost.values()),
+        sum(each.operations for each in cost.values()),
     )
     return {name: _compare(np.concatenate(parts)) for name, parts in differences.items()}
 
@@ -328,12 +328,12 @@ def _rows(experiment: Experiment) -> Iterator[dict]:
     first = len(experiment.first)
     index = 0
     for block, of_block in enumerate(experiment.blocks):
-        for place, row in enumerate(of_block.rows):
+        for position, row in enumerate(of_block.rows):
             yield {
                 "candidate": index,
                 "block": block,
                 "stage": "first sample" if index < first else "focused",
-                **{name: values[place] for name, values in of_block.values.items()},
+                **{name: values[position] for name, values in of_block.values.items()},
                 "model": float(experiment.model.expected(row)),
                 "choices": " ".join(map(str, np.flatnonzero(row))),
             }

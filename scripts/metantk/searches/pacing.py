@@ -40,7 +40,7 @@ def count_operations(step: Callable[[], object]) -> int:
 def _convolution_backward(
     output: torch.Size, images: torch.Size, weight: torch.Size, *criteria_options: object, **_: object
 ) -> int:
-    """As many for each gradient that is asked for as the forward pass takes.
+    """As many for each gradient that is wanted as the forward pass takes.
 
     PyTorch's own formula takes the weight gradient of a convolution in groups for that of a dense one: for a
     depthwise convolution, as many times too much as there are channels.

@@ -15,7 +15,7 @@ CHUNK = 4096  # cells that are predicted at once
 class CellReader(nn.Module):
     """Reads a cell token by token (input, operation, input, operation, next block) and says a score in 0..1."""
 
-    def __init__(self, inputs: int, operations: int, draws: torch.Generator) -> None:
+    def __init__(self, inputs: int, operations: int, rng: torch.Generator) -> None:
         super().__init__()
         self.inputs = nn.Embedding(inputs, HIDDEN)
         self.operations = nn.Embedding(operations, HIDDEN)
@@ -23,7 +23,7 @@ class CellReader(nn.Module):
         self.score = nn.Linear(HIDDEN, 1)
         with torch.no_grad():
             for parameter in self.parameters():
-                parameter.uniform_(-0.1, 0.1, generator=draws)
+                parameter.uniform_(-0.1, 0.1, generator=rng)
 
     def forward(self, cells: Tensor) -> Tensor:
         """`(cells, halves, 2)` numbers to `(cells,)` scores."""
@@ -33,7 +33,7 @@ class CellReader(nn.Module):
 
 
 class Ensemble:
-    """Each member is fitted without a part of the data of its own; the prediction is the members' mean.
+    """Each member is fitted without a share of the data of its own; the prediction is the members' mean.
 
     Later fits go on from the weights of earlier ones, on the new level's scores (PNAS).
 
@@ -53,11 +53,11 @@ class Ensemble:
         order = numpy_generator("predictor folds", self.seed, self.fits).permutation(len(cells))
         data, targets = _to_tensor(cells), torch.tensor(scores, dtype=torch.float32)
         for index, member in enumerate(self.members):
-            kept = order[np.arange(len(order)) % len(self.members) != index]
-            kept = torch.from_numpy(kept if len(kept) else order)
+            chosen = order[np.arange(len(order)) % len(self.members) != index]
+            chosen = torch.from_numpy(chosen if len(chosen) else order)
             optimiser = torch.optim.Adam(member.parameters(), lr=RATES[min(self.fits, 1)])
             for _ in range(self.epochs):
-                loss = (member(data[kept]) - targets[kept]).abs().mean()
+                loss = (member(data[chosen]) - targets[chosen]).abs().mean()
                 optimiser.zero_grad()
                 loss.backward()
                 optimiser.step()
@@ -65,9 +65,9 @@ class Ensemble:
 
     @torch.no_grad()
     def predict(self, cells: list[Cell]) -> list[float]:
-        parts = _to_tensor(cells).split(CHUNK)
+        chunks = _to_tensor(cells).split(CHUNK)
         return (
-            torch.cat([sum(member(part) for member in self.members) for part in parts])
+            torch.cat([sum(member(chunk) for member in self.members) for chunk in chunks])
             .div(len(self.members))
             .tolist()
         )

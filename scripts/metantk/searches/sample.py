@@ -1,4 +1,4 @@
-"""A uniform draw of an architecture: the row "Random Cell" of Table 2."""
+"""A uniform sample of an architecture: the row "Random Cell" of Table 2."""
 
 import torch
 
@@ -14,12 +14,12 @@ def find(problem: Problem, options: Options, seed: int, checkpoint: Checkpoint) 
 
 
 def random_genotype(space: Space, seed: int) -> dict:
-    """A uniform draw: an operation for each edge, two inputs for each node."""
-    draws = numpy_generator("random genotype", seed)
+    """A uniform sample: an operation for each edge, two inputs for each node."""
+    rng = numpy_generator("random genotype", seed)
     masks = {cell: torch.zeros(len(space.edges), len(space.operations), dtype=torch.bool) for cell in CELL_TYPES}
     for cell in CELL_TYPES:
         for node in range(2, 2 + space.nodes):
-            for source in draws.choice(node, KEPT_EDGES, replace=False):
+            for source in rng.choice(node, KEPT_EDGES, replace=False):
                 edge = space.edges.index((int(source), node))
-                masks[cell][edge, draws.integers(len(space.operations))] = True
+                masks[cell][edge, rng.integers(len(space.operations))] = True
     return to_genotype(space, masks)

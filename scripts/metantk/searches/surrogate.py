@@ -74,13 +74,13 @@ class Posterior:
         """The mean of all such functions; up to a constant."""
         return self._correct(Function.zero(self.rows.shape[1]), self.values)
 
-    def sample(self, draws: np.random.Generator) -> Function:
+    def sample(self, rng: np.random.Generator) -> Function:
         """One of them, by Matheron's rule: a draw from the prior, corrected by what it gets wrong."""
         count = self.rows.shape[1]
-        half = np.triu(draws.normal(0, np.sqrt(self.variances.pairs), (count, count)) / 2, 1)
-        prior = Function(draws.normal(0, np.sqrt(self.variances.choices), count), half + half.T)
+        half = np.triu(rng.normal(0, np.sqrt(self.variances.pairs), (count, count)) / 2, 1)
+        prior = Function(rng.normal(0, np.sqrt(self.variances.choices), count), half + half.T)
         rest = _covariance(self.kernels, self.variances._replace(choices=0, pairs=0), self.values.var())
-        noise = linalg.cholesky(rest, lower=True) @ draws.normal(size=len(self.values))
+        noise = linalg.cholesky(rest, lower=True) @ rng.normal(size=len(self.values))
         return self._correct(prior, self.values - prior(self.rows) - noise)
 
     def _correct(self, prior: Function, errors: np.ndarray) -> Function:
@@ -125,14 +125,14 @@ def _most_likely(parts: list[np.ndarray], values: np.ndarray) -> Variances:
     return Variances(*(units * np.exp(found.x)))
 
 
-def minimum(function: Function, space: Space, draws: np.random.Generator) -> np.ndarray:
+def minimum(function: Function, space: Space, rng: np.random.Generator) -> np.ndarray:
     """The row of the architecture with the least value: exact without pairs, else the best of some descents.
 
     A step chooses the content of one node anew, given all others.
     """
     nodes = paths.contents(space)
     best, least = None, np.inf
-    for row in paths.balanced_sample(space, RESTARTS if function.pairs.any() else 1, draws):
+    for row in paths.balanced_sample(space, RESTARTS if function.pairs.any() else 1, rng):
         row, value = _descend(function, nodes, row)
         if value < least:
             best, least = row, value

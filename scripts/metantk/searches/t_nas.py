@@ -22,14 +22,15 @@ from torch import Tensor
 from torch.nn import functional
 
 from metantk.backbones.initial import uniform_
+from metantk.data.images import require_memory
 from metantk.data.store import Split
+from metantk.meta_learning.first_order import Group, add_meta_gradient, descend, gradients_of
+from metantk.meta_learning.reptile import check_loss, restore, snapshot
 from metantk.options.searches.t_nas import TNasOptions
 from metantk.runtime.devices import generator, numpy_generator
 from metantk.searches.base import Checkpoint, Cost, Found, Problem
 from metantk.searches.decoding import decode_edges, entropy, to_genotype
-from metantk.searches.fomaml import Group, add_meta_gradient, descend, gradients_of
 from metantk.searches.pacing import Pacer, count_operations
-from metantk.searches.reptile import check_loss, restore, snapshot
 from metantk.searches.tasks import Task, TaskSource
 from metantk.space.genotype import CELL_TYPES, SPACES
 from metantk.space.layouts import few_shot_layout, t_nas_layout
@@ -139,18 +140,18 @@ def make_learner(options: TNasOptions, cells: int, channels: int, seed: int, dev
     space = MIXED_SPACES[options.space]
     network = MixedNetwork(space, layout, options.ways)
     uniform_(network, generator("initial weights", seed))
-    draws = generator("t-nas theta", seed)
+    rng = generator("t-nas theta", seed)
     shape = (len(space.edges), len(space.operations))
-    theta = {kind: (1e-3 * torch.randn(shape, generator=draws)).to(device).requires_grad_() for kind in CELL_TYPES}
+    theta = {kind: (1e-3 * torch.randn(shape, generator=rng)).to(device).requires_grad_() for kind in CELL_TYPES}
     return MetaLearner(network.to(device), theta, options)
 
 
 def halve(labels: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Numbers of the images of two halves of every class: for w, and for theta (auto-MAML)."""
-    draws = numpy_generator("auto-maml halves", seed)
+    """Indices of the images of two halves of every class: for w, and for theta (auto-MAML)."""
+    rng = numpy_generator("auto-maml halves", seed)
     halves: tuple[list, list] = ([], [])
     for label in np.unique(labels):
-        images = draws.permutation(np.flatnonzero(labels == label))
+        images = rng.permutation(np.flatnonzero(labels == label))
         middle = (len(images) + 1) // 2
         halves[0].append(images[:middle])
         halves[1].append(images[middle:])
@@ -160,7 +161,7 @@ def halve(labels: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
 def find(problem: Problem, options: TNasOptions, seed: int, checkpoint: Checkpoint) -> Found:
     """Search by meta-training; the epoch of the best validation accuracy is decoded.
 
-    Costs are of the parts "training" and "validation"; an evaluation is a gradient of a task, on support or query.
+    Costs are of the phases "training" and "validation"; an evaluation is a gradient of a task, on support or query.
 
     Trace: a row per epoch: `loss` of the training queries after the adaptation, in nats; `accuracy` of the
     validation queries after theirs, in percent; `genotypes`, how many different ones the validation tasks decode
@@ -171,6 +172,12 @@ def find(problem: Problem, options: TNasOptions, seed: int, checkpoint: Checkpoi
     progress = _Progress()
     if checkpoint.state:
         progress = _Progress.load(checkpoint.state, learner)
+    require_memory(
+        options.meta_batch_size * options.ways * (options.shots + options.queries),
+        side=options.image_size or problem.train.images.shape[1],
+        device=problem.device,
+        options="meta_batch_size, shots, queries",
+    )
     training, of_theta = _training_tasks(problem, options, seed)
     validation = _tasks_of(problem, problem.val, options, "validation")
     meta_steps = options.steps_per_epoch
@@ -272,7 +279,7 @@ class _Progress:
 
     def end_epoch(self, accuracy: float, genotypes: int, learner: MetaLearner) -> None:
         """Raises `DivergedError` where the loss is not finite."""
-        check_loss(self.loss, self.epoch + 1)
+        check_loss(self.loss, self.epoch + 1, learner.options)
         is_best = accuracy > self.best_accuracy
         if is_best:
             self.best_accuracy, self.best = accuracy, learner.tensors()

@@ -26,12 +26,12 @@ class Task(NamedTuple):
 
 
 class TaskSource:
-    """Draws tasks from a split.
+    """Samples tasks from a split.
 
     Args:
         image_size: to which images are resized on the device; None leaves them.
         where: names the split in errors.
-        numbers: of the images that are used, `(images,)`; None uses all.
+        indices: of the images that are used, `(images,)`; None uses all.
 
     Raises:
         InputError: too few classes, or too few images in a class.
@@ -56,12 +56,12 @@ class TaskSource:
         self.mean, self.std, self.device = problem.mean, problem.std, problem.device
 
     def draw(self, *key: int | str) -> Task:
-        """The task of a key, such as `(seed, meta-epoch, number)`."""
+        """The task of a key, such as `(seed, meta-step, index)`."""
         episode = self.sampler.draw(numpy_generator("search task", *key))
         return Task(*self._read(episode.support), *self._read(episode.query))
 
     def _read(self, indices: np.ndarray) -> tuple[Tensor, Tensor]:
-        """Images and labels of `(ways, n)` numbers, which may be none."""
+        """Images and labels of `(ways, n)` indices, which may be none."""
         raw = torch.from_numpy(np.ascontiguousarray(self.images[self.indices[indices.ravel()]]))
         images = to_float(raw.to(self.device))
         if self.image_size is not None:

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from metantk.runtime.files import DivergedError
 from metantk.space.channels_last import concatenate
 from metantk.space.genotype import Space
 from metantk.space.layouts import Layout, make_stem
@@ -124,6 +125,20 @@ def surviving(mixture: Mixture, threshold: float) -> list[list[int]]:
     ]
 
 
+def check_survivors(space: Space, computed: list[list[int]], kind: str) -> None:
+    """Raises `DivergedError` where a node is left without any operation, as by weights that are not finite."""
+    fed = {
+        edge.node
+        for edge, indices in zip(space.edges, computed, strict=True)
+        if any(space.operations[index] != NONE for index in indices)
+    }
+    if len(fed) < space.nodes:
+        raise DivergedError(
+            f"mixture of {kind} cells: a node is left without an operation: the architecture's weights diverged or "
+            "fell below the threshold; use lower rates or a higher min_temperature"
+        )
+
+
 class MixedCell(nn.Module):
     """A cell with every operation of the space on every edge; inputs as in `metantk.backbones.cells.Cell`."""
 
@@ -229,6 +244,8 @@ class MixedNetwork(nn.Module):
             rate: of drop path, with draws from `generator`, which is on the images' device.
         """
         computed = {kind: surviving(mixture, threshold) for kind, mixture in arch.items()}
+        for kind in set(self.layout.kinds):
+            check_survivors(self.space, computed[kind], kind)
         before = last = self.stem(images)
         for kind, cell in zip(self.layout.kinds, self.cells, strict=True):
             draws = None

@@ -101,6 +101,15 @@ class MamlOptions(Base):
     def _fit_each_other(self) -> "MamlOptions":
         if self.joint_statistics and self.adapt != "head":
             raise ValueError("joint_statistics takes adapt: head")
+        if 0 < self.epochs <= self.first_order_epochs:
+            raise ValueError(
+                f"first_order_epochs, {self.first_order_epochs}, is not below epochs, {self.epochs}: second order "
+                "would never begin; first_order: true says so"
+            )
+        if 0 < self.epochs < self.multi_step_loss_epochs:
+            raise ValueError(
+                f"multi_step_loss_epochs is {self.multi_step_loss_epochs}, but there are {self.epochs} epochs"
+            )
         if len(set(self.shots)) < len(self.shots):
             raise ValueError("shots: one is listed twice")
         if self.learn_inner_lr and self.test_steps > self.inner_steps:

@@ -78,7 +78,7 @@ class MetaOptNetOptions(Base):
         """On the learning rate in an epoch, counted from 0."""
         falls = self.milestones
         if falls is None:
-            falls = [round(self.epochs * share) for share in (1 / 3, 2 / 3, 5 / 6)]
+            falls = [max(1, round(self.epochs * share)) for share in (1 / 3, 2 / 3, 5 / 6)]
         return FACTORS[sum(epoch >= fall for fall in falls)]
 
     @property

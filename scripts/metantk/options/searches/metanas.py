@@ -32,6 +32,15 @@ Threshold = Annotated[
 ]
 
 
+def check_warm_up(warm_up_epochs: int, epochs: int) -> None:
+    """Raises `ValueError` where the architecture would never be learned; a training of no epochs has no phases."""
+    if 0 < epochs <= warm_up_epochs:
+        raise ValueError(
+            f"warm_up_epochs, {warm_up_epochs}, is not below epochs, {epochs}: the architecture "
+            "would never be learned"
+        )
+
+
 class Adaptation(Base):
     """Adaptation of weights and architecture to a test episode."""
 
@@ -100,10 +109,7 @@ class MetaNasOptions(TaskLearning):
 
     @model_validator(mode="after")
     def _warm_up_ends(self) -> "MetaNasOptions":
-        if self.warm_up_epochs > self.epochs:
-            raise ValueError(
-                f"warm_up_epochs is {self.warm_up_epochs}, but there are {self.epochs} epochs of meta-steps"
-            )
+        check_warm_up(self.warm_up_epochs, self.epochs)
         return self
 
     @property

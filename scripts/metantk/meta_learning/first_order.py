@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from metantk.searches.reptile import restore, snapshot
+from metantk.meta_learning.reptile import restore, snapshot
 
 Group = tuple[list[Tensor], float]  # tensors, and their rate within a task
 

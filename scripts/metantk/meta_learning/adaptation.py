@@ -4,6 +4,7 @@ A network is an `nn.Module` with `features(images)`, a linear `head` and `forwar
 never changed. Whether batch normalisation uses a batch's own statistics is its mode: `train()` or `eval()`.
 """
 
+import functools
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Literal, NamedTuple
 
@@ -13,6 +14,7 @@ from torch.func import functional_call
 from torch.nn import functional
 from torch.nn.modules.batchnorm import _NormBase
 
+from metantk.meta_learning.statistics import answer_by_support_statistics
 from metantk.runtime.files import InputError
 
 Adapt = Literal["all", "all but norms", "head"]
@@ -63,7 +65,7 @@ def adapted_names(network: nn.Module, adapt: Adapt) -> list[str]:
 class StepNorms(nn.Module):
     """Scales, offsets and running averages of a network's norms, apart for each step of the inner loop (MAML++).
 
-    All steps begin with the network's own. Step s takes its supports by those of number s, and the queries are
+    All steps begin with the network's own. Step s normalises its supports by those of index s, and the queries are
     answered after it by the same ones (AntreasAntoniou/HowToTrainYourMAMLPytorch).
 
     Attributes:
@@ -189,9 +191,9 @@ class Stateless:
 def descend(
     loss: Callable[[Weights, int], Tensor], weights: Weights, adapted: list[str], inner: InnerLoop
 ) -> Iterator[Weights]:
-    """The weights before the first step and after each one: `steps + 1` times. `loss` is told the step's number.
+    """The weights before the first step and after each one: `steps + 1` times. `loss` takes the index of the step.
 
-    Where no gradient is asked for outside (`torch.no_grad`), no step keeps a graph and memory stays flat.
+    Without gradients outside (`torch.no_grad`), no step keeps a graph and memory stays flat.
     """
     yield weights
     second_order = torch.is_grad_enabled() and not inner.first_order
@@ -222,22 +224,36 @@ def _rate(rate: Rate, name: str, step: int) -> float | Tensor:
 
 
 def adapt_and_answer(
-    network: Stateless, support: Tensor, labels: Tensor, query: Tensor, inner: InnerLoop, after: Collection[int]
+    network: Stateless,
+    support: Tensor,
+    labels: Tensor,
+    query: Tensor,
+    inner: InnerLoop,
+    after: Collection[int],
+    *,
+    inductive: bool = False,
 ) -> list[Tensor]:
-    """Logits of the adapted network on the queries, after each of the numbers of steps that are asked for.
+    """Logits of the adapted network on the queries, after each number of steps in `after`.
 
     Args:
         support: `(supports, 3, height, width)`.
         labels: int64 `(supports)`.
         query: `(queries, 3, height, width)`.
         after: numbers of steps, 0 to `inner.steps`.
+        inductive: normalise queries by the statistics of the supports, not their own; for networks in training
+            mode, without gradients.
 
     Returns:
         In the order of the steps, `(queries, ways)` each.
     """
-    answer = network.logits
+    answer, images = network.logits, support
     if inner.adapt == "head":
-        if inner.joint_statistics:
+        if inductive:
+            features = functools.partial(network.features, network.weights)
+            query = answer_by_support_statistics(network.network, features, images, query)
+            support = features(images)
+            inductive = False  # the head has no statistics
+        elif inner.joint_statistics:
             both = network.features(network.weights, torch.cat([support, query]))
             support, query = both.split([len(support), len(query)])
         else:
@@ -248,5 +264,12 @@ def adapt_and_answer(
     def loss(weights: Weights, step: int) -> Tensor:
         return functional.cross_entropy(answer(weights, support, step), labels)
 
+    def answer_queries(weights: Weights, step: int) -> Tensor:
+        if not inductive:
+            return answer(weights, query, step)
+        return answer_by_support_statistics(
+            network.network, lambda images: answer(weights, images, step), support, query
+        )
+
     steps = descend(loss, network.weights, network.adapted, inner)
-    return [answer(weights, query, max(index - 1, 0)) for index, weights in enumerate(steps) if index in after]
+    return [answer_queries(weights, max(index - 1, 0)) for index, weights in enumerate(steps) if index in after]

@@ -4,9 +4,11 @@ import math
 from collections.abc import Callable, Iterable
 
 import torch
+from pydantic import BaseModel
 from torch import Tensor
 from torch.nn import functional
 
+from metantk.runtime.divergence import advice
 from metantk.runtime.files import DivergedError
 
 
@@ -15,8 +17,8 @@ def snapshot(tensors: Iterable[Tensor]) -> list[Tensor]:
 
 
 @torch.no_grad()
-def restore(tensors: Iterable[Tensor], kept: list[Tensor]) -> None:
-    for tensor, value in zip(tensors, kept, strict=True):
+def restore(tensors: Iterable[Tensor], values: list[Tensor]) -> None:
+    for tensor, value in zip(tensors, values, strict=True):
         tensor.copy_(value)
 
 
@@ -24,7 +26,7 @@ def mean_displacements(tensors: list[Tensor], tasks: int, learn: Callable[[int],
     """Where tasks lead, on average, from the same start: the mean over tasks of (learned - start) of each tensor.
 
     Args:
-        learn: learns the task of a number, in place; every task begins at the same tensors, bit for bit, and they
+        learn: learns the task of an index, in place; every task begins at the same tensors, bit for bit, and they
             are left as they were.
     """
     start = snapshot(tensors)
@@ -58,7 +60,7 @@ def make_adam(parameters: Iterable[Tensor], rate: float, decay: float = 0.0) -> 
     return torch.optim.Adam(parameters, lr=rate, betas=(0.0, 0.999), weight_decay=decay)
 
 
-def step_on(loss: Tensor, optimiser: torch.optim.Adam) -> None:
+def step_on(loss: Tensor, optimiser: torch.optim.Optimizer) -> None:
     """One step of the optimiser; parameters that the loss does not reach stay as they are."""
     parameters = [parameter for group in optimiser.param_groups for parameter in group["params"]]
     gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
@@ -68,20 +70,20 @@ def step_on(loss: Tensor, optimiser: torch.optim.Adam) -> None:
     optimiser.zero_grad()
 
 
-def check_loss(loss: float, epoch: int) -> None:
+def check_loss(loss: float, epoch: int, options: BaseModel) -> None:
     """Raises `DivergedError` where a search's training has come to nothing."""
     if not math.isfinite(loss):
-        raise DivergedError(f"search: the loss is not finite in epoch {epoch}: use lower rates")
+        raise DivergedError(f"search: the loss is not finite in epoch {epoch}: {advice(options)}")
 
 
 def draw_batch(labels: Tensor, size: int, generator: torch.Generator) -> Tensor:
-    """Numbers of `size` images, drawn with replacement; `generator` is on the CPU."""
+    """Indices of `size` images, sampled with replacement; `generator` is on the CPU."""
     return torch.randint(len(labels), (size,), generator=generator).to(labels.device)
 
 
 def learn_weights(
     network: Callable[[Tensor], Tensor],
-    optimiser: torch.optim.Adam,
+    optimiser: torch.optim.Optimizer,
     images: Tensor,
     labels: Tensor,
     *,
