@@ -7,7 +7,6 @@ Example:
     python scripts/write_schema.py
 """
 
-import ast
 import json
 import re
 from collections.abc import Iterator
@@ -19,7 +18,6 @@ from pydantic.fields import FieldInfo
 
 from metantk.options import catalogue
 from metantk.options.config import Config
-from metantk.runtime import plugins
 from metantk.runtime.command_line import make_parser, run
 from metantk.runtime.files import SCRIPTS, atomic_write
 
@@ -69,37 +67,34 @@ def _table(header: list[str], rows: Iterator[list[str]]) -> str:
 
 def name_table(family: str) -> str:
     """The built-in names of backbones, searches or learners."""
-    titles = catalogue.TITLES.get(family, {})
     return _table(
-        ["name", "kind", "in the tables", "options"],
+        ["name", "kind", "description", "in the tables"],
         (
-            [f"`{name}`", f"`{options['kind']}`", titles.get(name, ""), _literal(options)]
-            for name, options in catalogue.NAMED[family].items()
+            [f"`{name}`", f"`{entry.options['kind']}`", _capital(entry.how), entry.title or ""]
+            for name, entry in catalogue.ENTRIES[family].items()
         ),
     )
-
-
-def _literal(options: dict) -> str:
-    return ", ".join(f"`{key}: {json.dumps(value)}`" for key, value in options.items() if key != "kind")
 
 
 def criterion_table() -> str:
-    """The built-in criteria, as the first sentences of their modules have it."""
+    """The built-in criteria."""
     return _table(
-        ["criterion", "what it measures", "options"],
+        ["criterion", "better", "description", "source", "options"],
         (
             [
                 f"`{name}`",
-                _first_line(plugins.module_file("criteria", name)),
-                f"`criteria.{section}`" * bool(section),
+                entry.better,
+                _capital(entry.what),
+                entry.source,
+                f"`criteria.{entry.family}`" if entry.family in catalogue.SECTIONS else "",
             ]
-            for name, section in catalogue.CRITERIA.items()
+            for name, entry in catalogue.CRITERION_ENTRIES.items()
         ),
     )
 
 
-def _first_line(module: Path) -> str:
-    return ast.get_docstring(ast.parse(module.read_text(encoding="utf-8"))).splitlines()[0]
+def _capital(text: str) -> str:
+    return text[0].upper() + text[1:]
 
 
 def key_table() -> str:
