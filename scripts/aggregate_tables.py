@@ -24,7 +24,12 @@ def main() -> None:
     parser = make_parser(__doc__)
     parser.add_argument("chains", nargs="+", type=Path, metavar="CHAIN", help="folders of evaluation.json")
     parser.add_argument("--titles", default="{}", metavar="JSON", help="names of searches and learners in tables")
-    parser.add_argument("--results", type=Path, metavar="DIR", help="of the workflow, for what its stages cost")
+    parser.add_argument(
+        "--results",
+        type=Path,
+        metavar="DIR",
+        help="Results of the workflow, from which the costs of its stages are read",
+    )
     parser.add_argument(
         "--partial",
         action="store_true",

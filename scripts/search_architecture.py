@@ -45,10 +45,10 @@ def main() -> None:
     parser.add_argument("--data", required=True, type=Path, metavar="DIR", help="prepared data set")
     add_seed(parser)
     parser.add_argument(
-        "--backbone-name", type=file_name, metavar="NAME", help="of the backbone in the tables [its kind]"
+        "--backbone-name", type=file_name, metavar="NAME", help="Name of the backbone in the tables [its kind]"
     )
     parser.add_argument(
-        "--search-name", type=file_name, metavar="NAME", help="of the search in the tables [its kind]"
+        "--search-name", type=file_name, metavar="NAME", help="Name of the search in the tables [its kind]"
     )
     parser.add_argument(
         "--output",

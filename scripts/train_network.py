@@ -55,7 +55,7 @@ def main() -> None:
     )
     add_seed(parser)
     parser.add_argument(
-        "--learner-name", type=file_name, metavar="NAME", help="of the learner in the tables [its kind]"
+        "--learner-name", type=file_name, metavar="NAME", help="Name of the learner in the tables [its kind]"
     )
     parser.add_argument(
         "--output",

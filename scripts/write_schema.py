@@ -68,33 +68,33 @@ def _table(header: list[str], rows: Iterator[list[str]]) -> str:
 def name_table(family: str) -> str:
     """The built-in names of backbones, searches or learners."""
     return _table(
-        ["name", "kind", "what it is", "in the tables", "options"],
+        ["name", "kind", "description", "in the tables"],
         (
-            [f"`{name}`", f"`{entry.options['kind']}`", entry.how, entry.title or "", _literal(entry.options)]
+            [f"`{name}`", f"`{entry.options['kind']}`", _capital(entry.how), entry.title or ""]
             for name, entry in catalogue.ENTRIES[family].items()
         ),
     )
 
 
-def _literal(options: dict) -> str:
-    return ", ".join(f"`{key}: {json.dumps(value)}`" for key, value in options.items() if key != "kind")
-
-
 def criterion_table() -> str:
     """The built-in criteria."""
     return _table(
-        ["criterion", "better", "what it measures", "source", "options"],
+        ["criterion", "better", "description", "source", "options"],
         (
             [
                 f"`{name}`",
                 entry.better,
-                entry.what,
+                _capital(entry.what),
                 entry.source,
-                f"`criteria.{catalogue.CRITERIA[name]}`" * bool(catalogue.CRITERIA[name]),
+                f"`criteria.{entry.family}`" if entry.family in catalogue.SECTIONS else "",
             ]
             for name, entry in catalogue.CRITERION_ENTRIES.items()
         ),
     )
+
+
+def _capital(text: str) -> str:
+    return text[0].upper() + text[1:]
 
 
 def key_table() -> str:

@@ -218,7 +218,7 @@ def test_kernels_fluctuate_and_approach_their_formulas_as_the_theory_says():
 def test_theorem_1_holds_for_a_wide_network_and_not_for_a_narrow_one():
     curves = measure_convergence("gaussian", WIDE, SMALL)
     bounds = summarise_bounds(curves)
-    usual = bounds[bounds["rate"] == SMALL.lr]
+    usual = bounds[bounds["rate"] == SMALL.meta_lr]
     assert usual[usual["width"] == 256]["held"].all()
     assert (usual[usual["width"] == 256]["smallest_r"] == 1).all()
     assert not usual[usual["width"] == 4]["held"].all()

@@ -61,7 +61,7 @@ def assert_one_line(stderr: str, *named: object) -> None:
             ["unknown searches name 'nasnet'", "metantk, te-nas, linear-regions, metantk-bo"],
         ),
         ("rows", [row("random", learner="sgd")], ["unknown learners name 'sgd'", "choose from rfs"]),
-        ("rows", [row("random", backbone="vgg")], ["unknown backbones name 'vgg'", "conv4, resnet12"]),
+        ("rows", [row("random", backbone="vgg")], ["unknown backbones name 'vgg'", "conv4, conv4-rfs"]),
         ("rows", [row(["random", "random"])], ["3cells-2ch × random × rfs", "twice"]),
         ("rows", [{"search": "random"}], ["'rows.0.backbone' is missing"]),
         ("rows", [row("fixed")], ["3cells-2ch takes a search"]),

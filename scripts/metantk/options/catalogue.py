@@ -74,12 +74,12 @@ ENTRIES: dict[str, dict[str, Entry]] = {
         ),
         "te-nas": Entry(
             {"kind": "prune", "criteria": ["ntk_condition", "linear_regions"]},
-            "the same algorithm with `ntk_condition` and `linear_regions`",
+            "Algorithm 1 of the paper with `ntk_condition` and `linear_regions`",
             "TE-NAS",
         ),
         "linear-regions": Entry(
             {"kind": "prune", "criteria": ["linear_regions"]},
-            "the same algorithm with `linear_regions` alone",
+            "Algorithm 1 of the paper with `linear_regions` alone",
             "Linear Region",
         ),
         "metantk-bo": Entry(
@@ -137,7 +137,7 @@ ENTRIES: dict[str, dict[str, Entry]] = {
         ),
         "auto-maml": Entry(
             {"kind": "t-nas", "variant": "auto-maml"},
-            "the same with one architecture for all tasks, learned beside the weights",
+            "first-order MAML with one architecture for all tasks, learned beside the weights",
             "Auto-MAML",
         ),
         "autometa": Entry(
@@ -150,11 +150,11 @@ ENTRIES: dict[str, dict[str, Entry]] = {
         ),
         # The paper trains its cells with a smaller learning rate.
         "rfs-resnet12": Entry(
-            {"kind": "rfs", "lr": 0.05, "drop_rate": 0.1}, "the same by RFS's own recipe for ResNet-12", "RFS"
+            {"kind": "rfs", "lr": 0.05, "drop_rate": 0.1}, "RFS with its published recipe for ResNet-12", "RFS"
         ),
         "maml": Entry({"kind": "maml"}, "initial weights that gradient steps adapt to a task", "MAML"),
         "maml-first-order": Entry(
-            {"kind": "maml", "first_order": True}, "the same without second derivatives", "MAML (first order)"
+            {"kind": "maml", "first_order": True}, "MAML without second derivatives", "MAML (first order)"
         ),
         "maml-plus-plus": Entry(
             {
@@ -165,10 +165,10 @@ ENTRIES: dict[str, dict[str, Entry]] = {
                 "per_step_batch_norm": True,
                 "lr_schedule": "cosine",
             },
-            "the same with learned inner learning rates, batch norm per step and losses of all steps",
+            "MAML with learned inner learning rates, batch norm per step and losses of all steps",
             "MAML++",
         ),
-        "anil": Entry({"kind": "maml", "adapt": "head"}, "the same with the head alone adapted", "ANIL"),
+        "anil": Entry({"kind": "maml", "adapt": "head"}, "MAML whose inner loop adapts the head alone", "ANIL"),
         "nil": Entry(  # the paper's row ANIL
             {"kind": "maml", "adapt": "head", "test_classifier": "nil"},
             "trained as `anil`, tested without a head",
@@ -234,7 +234,9 @@ CRITERION_ENTRIES: dict[str, CriterionEntry] = {
     "synflow": CriterionEntry(
         "synaptic", "Σ |w g| of a network of absolute weights, without images", "SynFlow, zero-cost-nas"
     ),
-    "logsynflow": CriterionEntry("synaptic", "Σ |w ln(1 + g)| of the same network", "FreeREA"),
+    "logsynflow": CriterionEntry(
+        "synaptic", "Σ |w ln(1 + g)| of a network of absolute weights, without images", "FreeREA"
+    ),
     "zen": CriterionEntry("zen", "how far features move with noise", "Zen-NAS"),
     "parameters": CriterionEntry("counts", "number of weights: a baseline"),
     "multiply_accumulates": CriterionEntry("counts", "multiply-accumulates for one image: a baseline"),

@@ -13,8 +13,8 @@ class GradientsOptions(Base):
 
     sampling: Literal["episode", "batch"] = Field(
         "episode",
-        description="Way of sampling a batch: `episode`, a few-shot task of equally many images per class, for a "
-        "head with an output per class of the task; or `batch`, images of all training classes, as published",
+        description="Way of sampling a batch. `episode`: a few-shot task of equally many images per class, for a "
+        "head with an output per class. `batch`: images of all training classes, as published",
     )
     ways: int = Field(5, ge=2, description="Number of classes of an episode")
     images: int = Field(60, ge=2, description="Number of images per batch (published: 64)")

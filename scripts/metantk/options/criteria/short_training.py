@@ -17,7 +17,7 @@ class ShortTrainingOptions(Base):
     ways: int = Field(5, ge=2, description="Number of classes of a validation episode")
     shots: Count = Field(5, description="Number of support images per class")
     queries: Count = Field(15, description="Number of query images per class")
-    episodes: int = Field(300, ge=2, description="Number of validation episodes, the same for all architectures")
+    episodes: int = Field(300, ge=2, description="Number of validation episodes, which all architectures share")
 
     @property
     def needs(self) -> list[Need]:
