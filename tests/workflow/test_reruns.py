@@ -117,7 +117,7 @@ BEHIND = {
         metantk/options/backbones/__init__.py
         metantk/learners/__init__.py metantk/learners/base.py metantk/learners/linear.py metantk/learners/rfs.py
         metantk/models.py metantk/options/learners/__init__.py metantk/options/learners/rfs.py
-        metantk/data/images.py metantk/meta_learning/__init__.py metantk/meta_learning/balance.py
+        metantk/training.py
     """,
     OF_CELLS: """
         metantk/backbones/cells.py metantk/space/channels_last.py metantk/space/depthwise.py
@@ -125,12 +125,12 @@ BEHIND = {
     """,
     OF_CONV4: "metantk/backbones/conv4.py",
     (*OF_CELLS, *OF_CONV4): "metantk/backbones/initial.py",
-    TRAINED: "train_network.py metantk/training.py metantk/runtime/divergence.py",
+    TRAINED: "train_network.py",
     EVALUATED: "evaluate_episodes.py metantk/evaluation.py",
     (*EVALUATED, "aggregate", *FIGURES): "metantk/options/evaluation.py",
     (*EVALUATED, "aggregate", *FIGURES, "theory"): "metantk/statistics.py",
     ("aggregate",): """
-        aggregate_tables.py metantk/results/costs.py metantk/results/published_results.py metantk/results/layout.py
+        aggregate_tables.py metantk/results/costs.py metantk/results/layout.py metantk/results/published_results.py
     """,
     ("draw_searches",): """
         draw_searches.py metantk/results/figures/cells.py metantk/results/figures/effects.py
