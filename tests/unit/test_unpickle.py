@@ -163,7 +163,10 @@ def hostile(canary) -> dict[str, tuple[bytes, str]]:
         "a hidden argument": (pickle.dumps({"data": np.zeros(3), "x": [Call(*run)]}), r"'builtins.eval'"),
         "a call of an array": (NDARRAY + b"(tR.", "no name; nothing was run"),
         "a state for a list": (b"(l(dS'__class__'\nI1\nsb.", "no array; nothing was run"),
-        "a state for an array that is whole": (b"\x80\x04" + FROM_BUFFER + b"(I1\n(I9\nt" + U1 + b"I00\nS'a'\ntb.", "no array; nothing was run"),
+        "a state for an array that is whole": (
+            b"\x80\x04" + FROM_BUFFER + b"(I1\n(I9\nt" + U1 + b"I00\nS'a'\ntb.",
+            "no array; nothing was run",
+        ),
         "a state for a function": (b"c_codecs\nencode\n}S'x'\nI1\nsb.", "no array; nothing was run"),
         "object array": (pickle.dumps(np.array([Call(*run)], dtype=object)), r"array of 'O8'; only numbers"),
         "record array": (pickle.dumps(np.zeros(2, [("a", "u1")])), "only numbers and strings are read"),

@@ -24,21 +24,23 @@ from metantk.runtime.files import InputError
 
 MAPPED_BYTES = 4096  # bytes and strings of Python 2 that are at least this long stay in the file
 RELEASE_BYTES = 64 << 20  # the mapped memory is given back after reading so much
-MOST_OBJECTS = 50_000_000  # containers and memoised values: one byte of a file can make one of 200 bytes
+MOST_OBJECTS = 50_000_000  # containers and remembered values
 DEEPEST_NESTING = 50  # containers in containers; the published files have 3
 ITEM_TYPE = re.compile(r"[<>|=]?(b1|[iu][1248]|f[248]|[SU][1-9]\d{0,4})")
 ATTACK = "it may be an attack, nothing was run"
 
 # All that plain data need; classes, persistent ids, extension codes, sets and out-of-band buffers are left out.
-PLAIN = """
-    PROTO FRAME STOP MARK POP POP_MARK DUP NONE NEWTRUE NEWFALSE INT BININT BININT1 BININT2 LONG LONG1 FLOAT BINFLOAT
+PLAIN_INSTRUCTIONS = """
+    PROTO FRAME STOP POP POP_MARK DUP NONE NEWTRUE NEWFALSE INT BININT BININT1 BININT2 LONG LONG1 FLOAT BINFLOAT
     STRING BINSTRING SHORT_BINSTRING UNICODE BINUNICODE SHORT_BINUNICODE BINUNICODE8
-    BINBYTES SHORT_BINBYTES BINBYTES8 BYTEARRAY8 TUPLE EMPTY_TUPLE TUPLE1 TUPLE2 TUPLE3
-    LIST EMPTY_LIST APPEND APPENDS DICT EMPTY_DICT SETITEM SETITEMS
-    GET BINGET LONG_BINGET PUT BINPUT LONG_BINPUT MEMOIZE GLOBAL STACK_GLOBAL REDUCE BUILD
-""".split()
-COUNTED = {"MARK", "DICT", "PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE", "REDUCE"}
-COUNTED |= {name for name in PLAIN if "TUPLE" in name or "LIST" in name}
+    BINBYTES SHORT_BINBYTES BINBYTES8 BYTEARRAY8 GET BINGET LONG_BINGET GLOBAL STACK_GLOBAL
+    APPEND APPENDS SETITEM SETITEMS BUILD
+"""
+# They make something that takes memory, 200 bytes for one of the file.
+COUNTED_INSTRUCTIONS = """
+    MARK TUPLE EMPTY_TUPLE TUPLE1 TUPLE2 TUPLE3 LIST EMPTY_LIST DICT EMPTY_DICT
+    PUT BINPUT LONG_BINPUT MEMOIZE REDUCE
+"""
 
 
 class PickleFile:
@@ -289,9 +291,10 @@ def _dispatch() -> dict[int, Callable[[_PlainUnpickler], None]]:
         action = pickle._Unpickler.dispatch[code]
         if opcode.name in own:
             action = getattr(_PlainUnpickler, f"_load_{own[opcode.name]}")
-        if opcode.name in COUNTED:
-            action = _counted(action)
-        actions[code] = action if opcode.name in PLAIN else _refusal(opcode)
+        if opcode.name in COUNTED_INSTRUCTIONS.split():
+            actions[code] = _counted(action)
+        else:
+            actions[code] = action if opcode.name in PLAIN_INSTRUCTIONS.split() else _refusal(opcode)
     return actions
 
 

@@ -19,12 +19,13 @@ from torch import Tensor
 from torch.nn import functional
 
 from metantk.backbones.initial import uniform_
+from metantk.flops import count_operations
 from metantk.options.searches.metanas import Adaptation, MetaNasOptions, TaskLearning
 from metantk.runtime.devices import generator
 from metantk.runtime.files import InputError
 from metantk.searches.base import Checkpoint, Cost, Found, Problem
 from metantk.searches.decoding import decode_pairs, entropy, to_genotype
-from metantk.searches.pacing import Pacer, count_operations
+from metantk.searches.pacing import Pacer
 from metantk.searches.reptile import check_loss, draw_batch, make_adam, reptile_step, step_on
 from metantk.searches.tasks import TaskSource
 from metantk.space.genotype import CELL_TYPES, SPACES, Space
