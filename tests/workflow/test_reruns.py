@@ -89,7 +89,7 @@ BEHIND = {
         metantk/criteria/base.py metantk/criteria/chunks.py metantk/criteria/linear_regions.py
         metantk/criteria/inputs.py metantk/options/criteria/__init__.py
         metantk/options/criteria/linear_regions.py metantk/searches/plan.py
-        metantk/criteria/formulas.py metantk/criteria/networks.py
+        metantk/criteria/formulas.py
     """,
     # Tables read the weights of criteria from a search's options.
     (*PRUNED, "aggregate", *FIGURES): """
