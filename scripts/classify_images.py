@@ -5,11 +5,11 @@ holds the images to classify, in folders or not. The model is the folder of a tr
 learner's own way, or a file of export_backbone.py; support images are taken as they are. An image's class depends
 on the support images and on that image alone, and classes weigh alike, however many support images they have.
 
-Probabilities, and which images are unlike any class, are calibrated on tasks of the validation classes of the
-data set that the model was trained on; the log says how well that works there. Without the data set, probabilities
-are the plain softmax of the scores, and no image is called unlike any class.
+Probabilities, and which images are out of distribution (of none of the classes), are calibrated on tasks of the
+validation classes of the data set that the model was trained on; the log says how well that works there. Without
+the data set, probabilities are the plain softmax of the scores, and no image is called out of distribution.
 
-Writes a CSV with one row per query (file, class, probability, whether it is unlike any class, the probability of
+Writes a CSV with one row per query (file, class, probability, whether it is out of distribution, the probability of
 each class), and beside it a page of thumbnails, which anybody can check at a glance.
 
 Example:
@@ -89,14 +89,14 @@ def main() -> None:
     calibration = _calibration(model, arguments.data, ways, np.bincount(support.labels).tolist())
     chances = probabilities(model.scores(task)[0], calibration.temperature if calibration else 1.0).cpu().numpy()
     close = closeness(task.support_features()[0], labels.to(model.device), task.query_features()[0], ways=ways)
-    unlike = close.cpu().numpy() < calibration.threshold if calibration else np.zeros(len(files), bool)
-    table = _tabulate(files, support.class_names, chances, unlike if calibration else None)
+    is_outside = close.cpu().numpy() < calibration.threshold if calibration else np.zeros(len(files), bool)
+    table = _tabulate(files, support.class_names, chances, is_outside if calibration else None)
     with atomic_write(arguments.output) as temporary, atomic_write(page) as temporary_page:
         table.to_csv(temporary, index=False)
         note = _say(calibration)
-        sections = _sections(arguments.support, files, support.class_names, chances, unlike)
+        sections = _sections(arguments.support, files, support.class_names, chances, is_outside)
         write_page(temporary_page, title=f"{len(files)} images, {ways} classes", note=note, sections=sections)
-    log.info("%s and %s: %d images, %d unlike any class", arguments.output, page, len(files), unlike.sum())
+    log.info("%s and %s: %d images, %d out of distribution", arguments.output, page, len(files), is_outside.sum())
 
 
 def _check_distinct(support: Split, folder: Path) -> None:
@@ -129,39 +129,41 @@ def _say(calibration: Calibration | None) -> str:
     if calibration is None:
         return (
             "Not calibrated, for want of the data set that the model was trained on (--data): probabilities are "
-            "rough, and no image is called unlike any class."
+            "rough, and no image is called out of distribution."
         )
     return (
         f"On tasks of {calibration.ways} validation classes with {calibration.shots} examples each, "
-        f"{calibration.accuracy:.0f} % of images got their class. Of images of other classes "
-        f"{calibration.refused:.0f} % were called unlike any, and of those of the classes "
-        f"{100 - calibration.kept:.0f} %."
+        f"{calibration.accuracy:.0f} % of images got their class. Called out of distribution were "
+        f"{calibration.true_positive_rate:.0f} % of images of other classes and "
+        f"{calibration.false_positive_rate:.0f} % of images of the classes (AUROC {calibration.auroc:.0f} %)."
     )
 
 
-def _tabulate(files: list[Path], names: list[str], chances: np.ndarray, unlike: np.ndarray | None) -> pd.DataFrame:
-    """One row per query; `unlike_any` stays empty where nothing is known of it."""
+def _tabulate(
+    files: list[Path], names: list[str], chances: np.ndarray, is_outside: np.ndarray | None
+) -> pd.DataFrame:
+    """One row per query; `out_of_distribution` stays empty where nothing is known of it."""
     columns = {
         "file": [str(file) for file in files],
         "class": [names[index] for index in chances.argmax(1)],
         "probability": chances.max(1).round(4),
-        "unlike_any": [""] * len(files) if unlike is None else np.where(unlike, "yes", "no"),
+        "out_of_distribution": [""] * len(files) if is_outside is None else np.where(is_outside, "yes", "no"),
     }
     return pd.DataFrame(columns | {f"p({name})": chances[:, way].round(4) for way, name in enumerate(names)})
 
 
-def _sections(support: Path, files: list[Path], names: list[str], chances: np.ndarray, unlike: np.ndarray):
-    """First what is unlike any class, then class by class the examples and the images, the least sure first."""
+def _sections(support: Path, files: list[Path], names: list[str], chances: np.ndarray, is_outside: np.ndarray):
+    """First what is out of distribution, then class by class the examples and the images, the least sure first."""
     best, given = chances.max(1), chances.argmax(1)
-    if unlike.any():
+    if is_outside.any():
         images = [
             Shown(files[k], f"{files[k].name}: {names[given[k]]}? {best[k]:.0%}", "unsure")
-            for k in np.flatnonzero(unlike)
+            for k in np.flatnonzero(is_outside)
         ]
-        yield f"Unlike any class ({len(images)})", images
+        yield f"Out of distribution ({len(images)})", images
     examples = find_class_files(support)
     for way, name in enumerate(names):
-        chosen = np.flatnonzero((given == way) & ~unlike)
+        chosen = np.flatnonzero((given == way) & ~is_outside)
         shown = [Shown(file, f"example {file.name}", "support") for file in examples[name][:SHOWN_SUPPORTS]]
         for k in chosen[np.argsort(best[chosen], kind="stable")]:
             style = "unsure" if best[k] < UNSURE else "sure"

@@ -76,7 +76,7 @@ def _describe(model: Model, content: dict) -> dict:
 
 def _calibrations(model: Model, data: Path | None) -> list[dict]:
     if data is None:
-        log.warning("no prepared data set to calibrate with: the file will not say which images are unlike any")
+        log.warning("no prepared data set to calibrate with: no image will be called out of distribution")
         return []
     found: list[dict] = []
     for ways, shots in TASKS:

@@ -7,7 +7,7 @@ A source is one of (docs/data.md has all layouts):
 - a folder of the published files of miniImageNet, tieredImageNet, CIFAR-FS or FC100. No pickle runs code.
 
 Writes DIR/{train,val,test}/{images,labels}.npy and DIR/manifest.json, all or nothing. Images pass as a stream:
-memory does not grow with their number, and a preparation that is killed goes on where it was.
+memory does not grow with their number. A preparation that is killed begins anew.
 
 Example:
     python scripts/prepare_dataset.py --name glyphs --source glyphs --image-size 28 --output results/glyphs/data
@@ -23,7 +23,6 @@ from metantk.data.sources import open_source
 from metantk.data.store import SPLITS, check_splits, write_dataset
 from metantk.options.dataset import DatasetOptions, check_outside
 from metantk.runtime.command_line import file_name, make_parser, parse_options, progress, run
-from metantk.runtime.provenance import code_hash
 
 log = logging.getLogger("metantk")
 
@@ -48,7 +47,6 @@ def main() -> None:
             name=arguments.name,
             source=options.source,
             options=options.model_dump(),
-            key={"options": options.model_dump(), "code": code_hash(__file__)},
             advance=bar.update,
         )
     for warning in manifest["warnings"]:

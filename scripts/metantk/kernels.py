@@ -13,6 +13,7 @@ from opacus.grad_sample import GradSampleModule, register_grad_sampler
 from torch import Tensor, nn
 from torch.nn import functional
 
+from metantk.flops import layer_macs
 from metantk.space.supernet import Convolution, Supernet
 
 
@@ -91,7 +92,7 @@ class GramModule(GradSampleModule):
             gram = (rows @ rows.transpose(1, 2)).double()
             self.ntk = self.ntk + gram
             # Multiply-accumulates of the forward pass, as many for each of both gradients, then the Gram's.
-            products = 3 * backprops.numel() * module.weight[0].numel() + gram.numel() * gradient[0].numel()
+            products = 3 * layer_macs(module, backprops) + gram.numel() * gradient[0].numel()
             self.operations += 2 * products
             if module is self._module.head:
                 self.nngp = self.nngp + gram

@@ -64,8 +64,8 @@ def test_images_are_told_apart_by_a_few_examples(classify, tmp_path):
     assert run.returncode == 0, run.stderr
     table = pd.read_csv(tmp_path / "out.csv")
     shares = ["p(blue)", "p(green)", "p(red)"]
-    assert table.columns.tolist() == ["file", "class", "probability", "unlike_any", *shares]
-    assert table["unlike_any"].isna().all()  # there is nothing to calibrate with
+    assert table.columns.tolist() == ["file", "class", "probability", "out_of_distribution", *shares]
+    assert table["out_of_distribution"].isna().all()  # there is nothing to calibrate with
     assert "Not calibrated" in run.stderr
     assert table[shares].sum(axis=1).to_numpy() == pytest.approx(1, abs=1e-3)
     assert table["probability"].tolist() == table[shares].max(axis=1).tolist()
@@ -131,7 +131,7 @@ def colours(tmp_path):
     return tmp_path / "data"
 
 
-def test_images_unlike_any_class_are_named(classify, tmp_path, colours):
+def test_images_out_of_distribution_are_named(classify, tmp_path, colours):
     """Calibrated on other colours: most of what is none of the classes is found, most of what is one is kept."""
     known = {"blue": (20, 30, 200), "green": (20, 200, 30)}
     for index, (name, colour) in enumerate(known.items()):
@@ -145,11 +145,11 @@ def test_images_unlike_any_class_are_named(classify, tmp_path, colours):
     assert run.returncode == 0, run.stderr
     table = pd.read_csv(tmp_path / "out.csv")
     is_other = table["file"].str.contains("other")
-    assert (table.loc[is_other, "unlike_any"] == "yes").all()
-    assert (table.loc[~is_other, "unlike_any"] == "no").sum() >= 7
+    assert (table.loc[is_other, "out_of_distribution"] == "yes").all()
+    assert (table.loc[~is_other, "out_of_distribution"] == "no").sum() >= 7
     assert (table.loc[~is_other, "probability"] > 0.9).all()  # the temperature makes them what they are worth
     assert "On tasks of 2 validation classes with 3 examples each" in run.stderr
-    assert "Unlike any class (" in (tmp_path / "out.html").read_text()
+    assert "Out of distribution (" in (tmp_path / "out.html").read_text()
 
 
 @pytest.mark.parametrize("name", ["model.json", "model.safetensors"])

@@ -2,7 +2,6 @@
 
 import ast
 import json
-import math
 import os
 import subprocess
 import sys
@@ -32,13 +31,6 @@ def test_a_device_that_is_not_there_is_refused_in_one_line(monkeypatch, name):
     monkeypatch.setenv("METANTK_DEVICE", name)
     with pytest.raises(InputError, match=rf"^METANTK_DEVICE={name}: no such device here \(.+\)$"):
         devices.pick_device()
-
-
-def test_without_a_gpu_it_is_the_cpu_on_an_apple_machine_too(monkeypatch):
-    monkeypatch.delenv("METANTK_DEVICE", raising=False)
-    monkeypatch.setattr(devices, "visible_devices", list)
-    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
-    assert devices.pick_device() == torch.device("cpu")
 
 
 @pytest.mark.parametrize(
@@ -79,56 +71,28 @@ def test_a_gpu_without_kernels_is_refused_before_the_work(monkeypatch, capabilit
 
 
 @pytest.mark.parametrize(
-    ("openmp", "slurm", "processors", "share", "threads"),
-    [
-        (None, None, 8, math.inf, 8),
-        (None, None, 8, 2.5, 3),
-        (None, None, 2, 16.0, 2),
-        (None, None, 8, 0.5, 1),
-        (None, "4", 64, math.inf, 4),
-        ("2", "4", 64, math.inf, 2),
-        ("3,1", None, 64, math.inf, 3),
-        ("none", "0", 6, math.inf, 6),
-    ],
+    ("openmp", "slurm", "threads"),
+    [(None, None, 7), (None, "4", 4), ("2", "4", 2), ("3,1", None, 3), ("none", "0", 7)],
 )
-def test_threads_are_what_was_given_else_what_is_there(monkeypatch, openmp, slurm, processors, share, threads):
+def test_threads_are_what_was_given_else_what_is_there(monkeypatch, openmp, slurm, threads):
     for name, value in (("OMP_NUM_THREADS", openmp), ("SLURM_CPUS_PER_TASK", slurm)):
         monkeypatch.delenv(name, raising=False)
         if value is not None:
             monkeypatch.setenv(name, value)
-    monkeypatch.setattr(devices, "_processors", lambda: processors)
-    monkeypatch.setattr(devices, "_share_of_group", lambda: share)
+    monkeypatch.setattr("joblib.cpu_count", lambda: 7)
     assert devices.count_threads() == threads
 
 
-@pytest.mark.parametrize(
-    ("listed", "files", "share"),
-    [
-        ("0::/\n", {"cpu.max": "max 100000\n"}, math.inf),
-        ("0::/\n", {"cpu.max": "250000 100000\n"}, 2.5),
-        ("0::/a/b\n", {"a/cpu.max": "300000 100000\n", "a/b/cpu.max": "max 100000\n"}, 3.0),
-        ("0::/a/b\n", {}, math.inf),
-        (
-            "4:cpu,cpuacct:/job\n3:cpuset:/job\n",
-            {"cpu/job/cpu.cfs_quota_us": "400000", "cpu/job/cpu.cfs_period_us": "100000"},
-            4.0,
-        ),
-        (
-            "4:cpu,cpuacct:/job\n",
-            {"cpu/job/cpu.cfs_quota_us": "-1", "cpu/job/cpu.cfs_period_us": "100000"},
-            math.inf,
-        ),
-        (None, {}, math.inf),
-    ],
-)
-def test_limits_of_control_groups_are_read(tmp_path, listed, files, share):
-    if listed is not None:
-        (tmp_path / "listed").write_text(listed)
-    for name, text in files.items():
-        path = tmp_path / "root" / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
-    assert devices._share_of_group(tmp_path / "listed", tmp_path / "root") == share
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="processors cannot be chosen here")
+def test_processors_that_this_process_may_not_use_are_not_counted(monkeypatch):
+    for name in ("OMP_NUM_THREADS", "SLURM_CPUS_PER_TASK"):
+        monkeypatch.delenv(name, raising=False)
+    allowed = os.sched_getaffinity(0)
+    try:
+        os.sched_setaffinity(0, {min(allowed)})
+        assert devices.count_threads() == 1
+    finally:
+        os.sched_setaffinity(0, allowed)
 
 
 SETTINGS = ("OMP_WAIT_POLICY", "KMP_BLOCKTIME", "GOMP_SPINCOUNT")

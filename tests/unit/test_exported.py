@@ -139,6 +139,15 @@ def test_the_three_documented_lines(tmp_path, repository):
     assert run.stdout == "(2, 4)\n", run.stderr
 
 
+def test_calibrations_of_the_former_form_are_refused(tmp_path):
+    model = load_model(save(tmp_path / "model", ARCHITECTURES["conv4"]), torch.device("cpu"))
+    former = {"ways": 2, "shots": 1, "temperature": 1.0, "threshold": 0.5, "accuracy": 60.0}
+    former |= {"kept": 95.0, "refused": 50.0, "separation": 80.0}
+    exported.to_onnx(model, tmp_path / "model.onnx", {"image_size": SIZE, "calibrations": [former]})
+    with pytest.raises(InputError, match=r"model\.onnx: metadata: .*false_positive_rate.*; export again$"):
+        exported.OnnxModel(tmp_path / "model.onnx")
+
+
 @pytest.mark.parametrize("content", [None, b"nothing"])
 def test_other_files_are_refused(tmp_path, content):
     path = tmp_path / "net.onnx"

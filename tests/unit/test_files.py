@@ -2,6 +2,9 @@
 
 import errno
 import os
+import signal
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -12,10 +15,10 @@ from metantk.runtime import devices
 from metantk.runtime.files import (
     InputError,
     WriteError,
+    atomic_directory,
     atomic_write,
     canonical_json,
     read_json,
-    resumable_directory,
 )
 
 
@@ -61,35 +64,48 @@ def test_json_that_is_missing_is_named(tmp_path):
 
 
 def fail_after(folder, error):
-    with resumable_directory(folder, "key") as unfinished:
+    with atomic_directory(folder) as unfinished:
         (unfinished / "part").write_text("half")
         raise error
 
 
-def test_a_folder_that_a_full_disk_interrupts_goes_on_where_it_was(tmp_path):
-    with pytest.raises(WriteError, match="free some space"):
-        fail_after(tmp_path / "data", OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))
-    with resumable_directory(tmp_path / "data", "key") as unfinished:
-        assert (unfinished / "part").read_text() == "half"
-    assert [path.name for path in tmp_path.iterdir()] == ["data"]
-
-
-def test_a_folder_of_bad_input_or_of_another_key_leaves_nothing(tmp_path):
-    with pytest.raises(InputError, match="made up"):
-        fail_after(tmp_path / "data", InputError("made up"))
+@pytest.mark.parametrize("error", [InputError("made up"), KeyboardInterrupt(), OSError(errno.EIO, "made up")])
+def test_a_folder_that_is_interrupted_leaves_nothing(tmp_path, error):
+    with pytest.raises((InputError, KeyboardInterrupt)):
+        fail_after(tmp_path / "data", error)
     assert list(tmp_path.iterdir()) == []
-    with pytest.raises(KeyboardInterrupt):
-        fail_after(tmp_path / "data", KeyboardInterrupt())
-    with resumable_directory(tmp_path / "data", "another") as unfinished:
+
+
+def test_a_folder_that_a_full_disk_interrupts_is_named(tmp_path):
+    with pytest.raises(WriteError, match=r"data: cannot be written .*free some space"):
+        fail_after(tmp_path / "data", OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))
+
+
+KILLED = """
+import os, signal, sys
+from metantk.runtime.files import atomic_directory
+with atomic_directory(sys.argv[1]) as unfinished:
+    (unfinished / "part").write_text("half")
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_what_a_killed_process_has_left_is_removed(tmp_path, repository):
+    environment = os.environ | {"PYTHONPATH": str(repository / "scripts")}
+    command = [sys.executable, "-c", KILLED, tmp_path / "data"]
+    assert subprocess.run(command, env=environment, check=False).returncode == -signal.SIGKILL
+    assert [path.name for path in tmp_path.iterdir()] == [".data.unfinished"]
+    with atomic_directory(tmp_path / "data") as unfinished:
         assert list(unfinished.iterdir()) == []
-    assert [path.name for path in tmp_path.iterdir()] == ["data"]
+        (unfinished / "whole").write_text("whole")
+    assert [path.name for path in tmp_path.rglob("*")] == ["data", "whole"]
 
 
 def test_a_folder_that_another_process_writes_is_refused(tmp_path):
     with (
-        resumable_directory(tmp_path / "data", "key"),
+        atomic_directory(tmp_path / "data"),
         pytest.raises(InputError, match="is being written by another process"),
-        resumable_directory(tmp_path / "data", "key"),
+        atomic_directory(tmp_path / "data"),
     ):
         pass
 

@@ -10,6 +10,7 @@ from small_meta_search import Memory, assert_resumes, make_problem
 from torch import nn
 from torch.nn import functional
 
+from metantk import flops
 from metantk.meta_learning.metanas import REMOVED, TaskLearner, adapt_to_task, make_generators, temperature_at
 from metantk.meta_learning.reptile import draw_batch, make_adam, reptile_step, snapshot, step_on
 from metantk.options.base import parse
@@ -337,7 +338,7 @@ def test_operations_of_a_step_are_those_of_its_layers():
             task.support, task.support_labels, arch, 0.0, 0.0, make_generators(task.support.device, 0)
         )
 
-    counted = pacing.count_operations(lambda: torch.autograd.grad(loss(), learner.weights))
+    counted = flops.count_operations(lambda: torch.autograd.grad(loss(), learner.weights))
     assert counted == sum(layers)
     assert any(of_images)
     assert any(module.groups > 1 for module in learner.network.modules() if isinstance(module, nn.Conv2d))

@@ -1,7 +1,5 @@
-"""Writing a data set as a stream: the same bytes in one go, in pieces or after a kill, and flat memory."""
+"""Writing a data set as a stream: the same bytes in one go, in blocks or after a kill, and flat memory."""
 
-import fcntl
-import os
 import signal
 import subprocess
 import sys
@@ -10,6 +8,7 @@ import time
 import numpy as np
 import pytest
 from bench_preparation import FORMS, measure
+from filelock import FileLock
 from PIL import Image
 
 from metantk.data import store
@@ -34,8 +33,8 @@ def make_source(**changes) -> Source:
     return source._replace(**changes)
 
 
-def write(directory, source, key="k", **options):
-    return write_dataset(directory, source, name="n", source="s", key=key, **options)
+def write(directory, source):
+    return write_dataset(directory, source, name="n", source="s")
 
 
 def contents(directory):
@@ -64,8 +63,8 @@ def test_the_size_of_blocks_changes_no_byte(tmp_path, monkeypatch):
 def interrupted(source: Source, part: str, after: int) -> Source:
     """The source, until the blocks of `part` are interrupted."""
 
-    def blocks(start):
-        for first, block in enumerate(source.splits[part].blocks(start)):
+    def blocks():
+        for first, block in enumerate(source.splits[part].blocks()):
             if first == after:
                 raise KeyboardInterrupt
             yield block
@@ -74,82 +73,39 @@ def interrupted(source: Source, part: str, after: int) -> Source:
 
 
 @pytest.mark.parametrize(("part", "after"), [("train", 0), ("train", 3), ("val", 5), ("test", 9)])
-def test_interrupted_work_goes_on_where_it_was_and_ends_with_the_same_bytes(tmp_path, part, after):
-    write(tmp_path / "whole", make_source())
-    output = tmp_path / "data"
-    with pytest.raises(KeyboardInterrupt):
-        write(output, interrupted(make_source(), part, after))
-    assert not output.exists()
-    asked = []
-    source = make_source()
-    for name, split in source.splits.items():
-        source.splits[name] = split._replace(
-            blocks=lambda start, split=split, name=name: (asked.append((name, start)), split.blocks(start))[1]
-        )
-    write(output, source)
-    expected = dict.fromkeys(SPLITS[: SPLITS.index(part)], IMAGES)
-    assert dict(asked) == dict.fromkeys(SPLITS, 0) | expected | {part: 4 * after}
-    assert contents(output) == contents(tmp_path / "whole")
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["data", "whole"]
-
-
-def test_a_half_written_block_is_written_again(tmp_path):
+def test_interrupted_work_leaves_nothing_and_begins_anew_with_the_same_bytes(tmp_path, part, after):
     write(tmp_path / "whole", make_source())
     with pytest.raises(KeyboardInterrupt):
-        write(tmp_path / "data", interrupted(make_source(), "val", 3))
-    (images,) = tmp_path.glob(".data.unfinished-*/val/images.npy")
-    with images.open("ab") as file:
-        file.write(b"half a block")
+        write(tmp_path / "data", interrupted(make_source(), part, after))
+    assert [path.name for path in tmp_path.iterdir()] == ["whole"]
     write(tmp_path / "data", make_source())
     assert contents(tmp_path / "data") == contents(tmp_path / "whole")
-
-
-def test_unfinished_work_that_is_damaged_is_not_used(tmp_path):
-    with pytest.raises(KeyboardInterrupt):
-        write(tmp_path / "data", interrupted(make_source(), "val", 3))
-    (images,) = tmp_path.glob(".data.unfinished-*/train/images.npy")
-    os.truncate(images, 500)
-    with pytest.raises(InputError, match="unfinished work is damaged; it is removed, start again"):
-        write(tmp_path / "data", make_source())
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_other_options_start_anew_and_remove_what_was_left(tmp_path):
-    with pytest.raises(KeyboardInterrupt):
-        write(tmp_path / "data", interrupted(make_source(), "val", 3))
-    assert len(list(tmp_path.iterdir())) == 1
-    write(tmp_path / "data", make_source(), key="other")
-    assert [path.name for path in tmp_path.iterdir()] == ["data"]
 
 
 def test_an_old_data_set_stays_until_the_new_one_is_whole(tmp_path):
     write(tmp_path / "data", make_source())
     before = contents(tmp_path / "data")
     with pytest.raises(KeyboardInterrupt):
-        write(tmp_path / "data", interrupted(make_source(), "test", 3), key="new")
+        write(tmp_path / "data", interrupted(make_source(), "test", 3))
     assert contents(tmp_path / "data") == before
 
 
 def test_two_processes_do_not_write_the_same(tmp_path):
-    with pytest.raises(KeyboardInterrupt):
-        write(tmp_path / "data", interrupted(make_source(), "val", 3))
-    (unfinished,) = tmp_path.iterdir()
-    lock = os.open(unfinished, os.O_RDONLY)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        with pytest.raises(InputError, match="is being written by another process"):
-            write(tmp_path / "data", make_source())
-        assert unfinished.exists()
-    finally:
-        os.close(lock)
+    unfinished = tmp_path / ".data.unfinished"
+    unfinished.mkdir()
+    with FileLock(unfinished / "lock"), pytest.raises(InputError, match="is being written by another process"):
+        write(tmp_path / "data", make_source())
+    assert unfinished.exists()
+    write(tmp_path / "data", make_source())
+    assert [path.name for path in tmp_path.iterdir()] == ["data"]
 
 
 def test_too_few_or_wrong_images(tmp_path):
     source = make_source()
-    short = source.splits["val"]._replace(blocks=lambda start: source.splits["val"].blocks(start + 1))
-    with pytest.raises(InputError, match="split val: 39 images but 40 labels"):
+    short = source.splits["val"]._replace(blocks=lambda: (b[1:] for b in source.splits["val"].blocks()))
+    with pytest.raises(InputError, match="split val: 30 images but 40 labels"):
         write(tmp_path / "data", source._replace(splits=source.splits | {"val": short}))
-    wrong = source.splits["val"]._replace(blocks=lambda start: iter([np.zeros((40, 5, 6, 3), np.uint8)]))
+    wrong = source.splits["val"]._replace(blocks=lambda: iter([np.zeros((40, 5, 6, 3), np.uint8)]))
     with pytest.raises(InputError, match=r"split val: images are uint8 \(5, 6, 3\), not"):
         write(tmp_path / "data", source._replace(splits=source.splits | {"val": wrong}))
     assert list(tmp_path.iterdir()) == []
@@ -158,7 +114,7 @@ def test_too_few_or_wrong_images(tmp_path):
 @pytest.mark.parametrize(("shared", "is_published"), [(1, True), (1, False), (0, True)])
 def test_images_in_two_splits(tmp_path, shared, is_published):
     source = make_source(is_published=is_published)
-    train, test = (next(source.splits[part].blocks(0)) for part in ("train", "test"))
+    train, test = (next(source.splits[part].blocks()) for part in ("train", "test"))
     test[:shared] = train[:shared]
     if shared and is_published:
         with pytest.raises(InputError, match="1 images stand in train and in test"):
@@ -171,7 +127,7 @@ def test_images_in_two_splits(tmp_path, shared, is_published):
 def test_a_few_images_in_two_splits_are_tolerated(tmp_path, monkeypatch):
     monkeypatch.setattr(store, "TOLERATED_SHARE", 1 / IMAGES)
     source = make_source(is_published=True)
-    next(source.splits["test"].blocks(0))[0] = next(source.splits["train"].blocks(0))[0]
+    next(source.splits["test"].blocks())[0] = next(source.splits["train"].blocks())[0]
     (warning,) = write(tmp_path / "data", source)["warnings"]
     assert warning.startswith("1 images stand in train and in test")
 
@@ -192,7 +148,7 @@ def test_a_killed_preparation_leaves_nothing_that_looks_finished(tmp_path, repos
 
     process = subprocess.Popen(command("data"), cwd=tmp_path, env=environment, stderr=subprocess.DEVNULL)
     try:
-        while not list(tmp_path.glob(".data.unfinished-*/.journal.json")):
+        while not list(tmp_path.glob(".data.unfinished/files/train/images.npy")):
             assert process.poll() is None, "it ended without a trace"
             time.sleep(0.005)
     finally:

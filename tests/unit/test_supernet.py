@@ -11,7 +11,7 @@ from torch import nn
 
 from metantk.criteria.formulas import linear_regions as count_regions
 from metantk.criteria.linear_regions import regions_of_candidates
-from metantk.criteria.networks import operations_of
+from metantk.flops import macs_of_calls
 from metantk.space.genotype import CELL_TYPES, SPACES
 from metantk.space.supernet import Supernet, initialise, mixing_weights
 
@@ -78,20 +78,18 @@ def test_regions_of_fused_candidates_agree_with_plain_networks(space_name, size)
 @pytest.mark.parametrize("space_name", ["few-shot", "darts"])
 @pytest.mark.parametrize("size", [3, 6])
 def test_counted_operations_are_those_of_the_plain_network(space_name, size):
-    """Two products and sums for each weight and each place that it is applied at."""
+    """One for each weight and each place that it is applied at."""
     space, generator = SPACES[space_name], torch.Generator().manual_seed(11)
     remaining, _ = make_candidates(space, generator, count=1)
     network = thin_network(space, remaining, generator)
     images = torch.randn(7, 1, size, size, generator=generator)
-    with operations_of(list(network.layers().values())) as counted:
+    with macs_of_calls((layer.shown, layer.module) for layer in network.layers().values()) as counted:
         regions_of_candidates(network, [images, images], {kind: mask[None] for kind, mask in remaining.items()})
     plain = MixedNetwork(network, space, remaining, norm=batch_norm)
     by_hand = []
     for module in plain.modules():
         if isinstance(module, nn.Conv2d):
-            module.register_forward_hook(
-                lambda m, _, output: by_hand.append(2 * output.numel() * m.weight[0].numel())
-            )
+            module.register_forward_hook(lambda m, _, output: by_hand.append(output.numel() * m.weight[0].numel()))
     with torch.no_grad():
         plain(images)
     assert sum(counted) == 2 * sum(by_hand) > 0

@@ -76,10 +76,11 @@ BEHIND = {
         metantk/data/published_splits.py metantk/data/torchvision_sets.py
     """,
     ("prepare", "theory"): "metantk/data/glyphs.py",
-    ("prepare", *SEARCHES, *LEARNED, "theory"): "metantk/runtime/provenance.py",
     ("inspect",): "inspect_dataset.py metantk/data/contact_sheet.py",
     (*SEARCHES, *LEARNED): "metantk/runtime/checkpoints.py",
-    (*SEARCHES, *LEARNED, "theory"): "metantk/runtime/devices.py metantk/runtime/leases.py",
+    (*SEARCHES, *LEARNED, "theory"): """
+        metantk/runtime/devices.py metantk/runtime/leases.py metantk/runtime/provenance.py
+    """,
     SEARCHES: """
         search_architecture.py metantk/searches/__init__.py metantk/searches/base.py
     """,
@@ -88,7 +89,7 @@ BEHIND = {
         metantk/criteria/base.py metantk/criteria/chunks.py metantk/criteria/linear_regions.py
         metantk/criteria/inputs.py metantk/options/criteria/__init__.py
         metantk/options/criteria/linear_regions.py metantk/searches/plan.py
-        metantk/criteria/formulas.py metantk/criteria/networks.py
+        metantk/criteria/formulas.py
     """,
     # Tables read the weights of criteria from a search's options.
     (*PRUNED, "aggregate", *FIGURES): """
@@ -107,6 +108,7 @@ BEHIND = {
     (*PRUNED, "theory"): "metantk/kernels.py metantk/space/supernet.py",
     (*PRUNED, *EVALUATED, "theory"): "metantk/data/episodes.py",
     (*PRUNED, *LEARNED): "metantk/data/transforms.py",
+    (*PRUNED, *LEARNED, "theory"): "metantk/flops.py",
     (*PRUNED, *LEARNED, "aggregate", *FIGURES): "metantk/options/augmentation.py",
     (*SEARCHED, *OF_CELLS): "metantk/options/backbones/cells.py",
     ("fixed", *OF_CONV4): "metantk/options/backbones/conv4.py",

@@ -1,7 +1,9 @@
 """How large a network is, and how much it computes."""
 
 import torch
-from torch import Tensor, nn
+from torch import nn
+
+from metantk.flops import macs_of_calls
 
 
 def count_parameters(module: nn.Module) -> int:
@@ -11,20 +13,10 @@ def count_parameters(module: nn.Module) -> int:
 
 def count_macs(network: nn.Module, image_size: int) -> int:
     """Multiply-accumulates of the convolutions and linear layers for one image; none of an ONNX file's."""
-    total = 0
-
-    def count(module: nn.Module, inputs: tuple[Tensor], output: Tensor) -> None:
-        nonlocal total
-        weight = module.weight
-        places = output[0, 0] if isinstance(module, nn.Conv2d) else output[0, ..., 0]
-        total += weight.numel() * places.numel()
-
-    hooks = [m.register_forward_hook(count) for m in network.modules() if isinstance(m, nn.Conv2d | nn.Linear)]
+    layers = [module for module in network.modules() if isinstance(module, nn.Conv2d | nn.Linear)]
     was_training = network.training
     network.eval()
-    with torch.no_grad():
+    with torch.no_grad(), macs_of_calls(zip(layers, layers, strict=True)) as macs:
         network(torch.zeros(1, 3, image_size, image_size, device=next(network.parameters()).device))
     network.train(was_training)
-    for hook in hooks:
-        hook.remove()
-    return total
+    return sum(macs)

@@ -12,7 +12,7 @@ from metantk.criteria.base import Criterion, Masks, Measured, MeasurementContext
 from metantk.criteria.chunks import over_chunks, union
 from metantk.criteria.formulas import as_bytes
 from metantk.criteria.inputs import draw_crops
-from metantk.criteria.networks import operations_of
+from metantk.flops import macs_of_calls
 from metantk.options.criteria.linear_regions import LinearRegionsOptions
 from metantk.runtime.devices import generator
 from metantk.space.genotype import CELL_TYPES
@@ -34,9 +34,9 @@ def measure(
     workers = torch.get_num_threads() if context.device.type == "cpu" else 1
 
     def measure_chunk(own: Supernet, chunk: Masks) -> tuple[np.ndarray, int]:
-        with operations_of(list(own.layers().values())) as operations:
+        with macs_of_calls((layer.shown, layer.module) for layer in own.layers().values()) as macs:
             counts = regions_of_candidates(own, batches, chunk)
-        return counts, sum(operations)
+        return counts, 2 * sum(macs)
 
     counts, operations = zip(*over_chunks(context, network, masks, size, workers, measure_chunk), strict=True)
     return Measured(np.concatenate(counts).astype(np.float64), sum(operations))

@@ -4,14 +4,14 @@ One plain network, or the candidates of a chunk that a supernet computes side by
 for both, as a function of `Networks`. Tensors are `(candidates * images, ...)`, candidate by candidate.
 """
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn.grad import conv2d_weight
 
+from metantk.flops import layer_macs
 from metantk.kernels import sample_convolution
 from metantk.space.supernet import Convolution, Layer, Supernet
 
@@ -85,7 +85,7 @@ def forward(networks: Networks, images: Tensor) -> Pass:
         for hook in hooks:
             hook.remove()
     layers = [Seen(layer, *seen[layer.module]) for layer in networks.layers]
-    operations = sum(2 * one.output.numel() * one.layer.module.weight[0].numel() for one in layers)
+    operations = 2 * sum(layer_macs(one.layer.module, one.output) for one in layers)
     return Pass(layers, layers[0].input, answers.unflatten(0, (networks.count, -1)), operations)
 
 
@@ -105,25 +105,6 @@ def backward(done: Pass, total: Tensor, consume: Callable[[Seen, Tensor], None])
     for index, one in enumerate(done.layers):
         one.output.register_hook(lambda gradient, index=index: meet(index, gradient))
     torch.autograd.grad(total, done.images, allow_unused=True)
-
-
-@contextmanager
-def operations_of(layers: list[Layer]) -> Iterator[list[int]]:
-    """Floating-point operations of the layers' calls within, one number for each."""
-    found: list[int] = []
-
-    def count(layer: Layer, output: Tensor) -> None:
-        found.append(2 * output.numel() * layer.module.weight[0].numel())
-
-    hooks = [
-        layer.shown.register_forward_hook(lambda _module, _inputs, output, layer=layer: count(layer, output))
-        for layer in layers
-    ]
-    try:
-        yield found
-    finally:
-        for hook in hooks:
-            hook.remove()
 
 
 def weight_gradients(layer: Layer, x: Tensor, backprops: Tensor, parts: int) -> Tensor:

@@ -13,7 +13,7 @@ from metantk.criteria.base import CostMeter, Masks, Measured, MeasurementContext
 from metantk.criteria.chunks import MeasureChunk, build, measure_in_chunks
 from metantk.criteria.formulas import log_determinants
 from metantk.criteria.inputs import draw_batch
-from metantk.criteria.networks import operations_of
+from metantk.flops import macs_of_calls
 from metantk.options.criteria.patterns import PatternsOptions
 from metantk.space.supernet import Supernet
 
@@ -93,9 +93,10 @@ def measure_chunk(
                 columns(x, used)
 
     count = len(masks["normal"])
-    with meter.of(), operations_of(list(network.layers().values())) as operations:
+    layers = network.layers().values()
+    with meter.of(), macs_of_calls((layer.shown, layer.module) for layer in layers) as macs:
         network.features(images, masks, watch)
-    meter.count(sum(operations))
+    meter.count(2 * sum(macs))
     values = {}
     if "naswot" in parts:
         with meter.of("naswot"):

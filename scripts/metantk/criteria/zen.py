@@ -12,7 +12,7 @@ from torch import Tensor
 
 from metantk.criteria.base import CostMeter, Masks, Measured, MeasurementContext, RandomKeys, criterion_of
 from metantk.criteria.chunks import MeasureChunk, build, measure_in_chunks
-from metantk.criteria.networks import operations_of
+from metantk.flops import macs_of_calls
 from metantk.options.criteria.zen import ZenOptions
 from metantk.runtime.devices import generator
 from metantk.space.supernet import Supernet
@@ -53,12 +53,13 @@ def measure(
 def measure_chunk(network: Supernet, images: Tensor, moved: Tensor, masks: Masks) -> dict[str, Measured]:
     """The score of each candidate; arguments as of `metantk.criteria.formulas.zen`."""
     meter, variances, count = CostMeter(["zen"]), Variances(), len(masks["normal"])
-    with meter.of(), operations_of(list(network.layers().values())) as operations:
+    layers = network.layers().values()
+    with meter.of(), macs_of_calls((layer.shown, layer.module) for layer in layers) as macs:
         features = network.features(images, masks, watch_norms=variances)
         change = (features - network.features(moved, masks)).abs().flatten(1).double().sum(1)
         logs = change.unflatten(0, (-1, len(images))).mean(1).log()
         values = (logs + variances.total).expand(count)
-    meter.count(sum(operations))
+    meter.count(2 * sum(macs))
     return meter.measured({"zen": values})
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from metantk.data.store import SplitStream, block_starts
+from metantk.data.store import SplitStream, block_bounds
 from metantk.runtime.files import InputError
 
 
@@ -75,8 +75,8 @@ def stream_array(
         raise InputError(f"{where}: {len(images)} images but {len(labels)} labels")
     shape = (image_size, image_size, 3) if image_size else images.shape[1:]
 
-    def blocks(start: int) -> Iterator[np.ndarray]:
-        for first, stop in block_starts(start, len(images), images.shape[1:]):
+    def blocks() -> Iterator[np.ndarray]:
+        for first, stop in block_bounds(len(images), images.shape[1:]):
             yield resize(as_bytes(images[first:stop], where), image_size)
             release()
 

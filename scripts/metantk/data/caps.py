@@ -31,16 +31,13 @@ def _cap_stream(stream: SplitStream, most: int, rng: np.random.Generator) -> Spl
     members = (np.flatnonzero(stream.labels == label) for label in range(len(stream.class_names)))
     kept = np.sort(np.concatenate([indices[_sample(len(indices), most, rng)] for indices in members]))
 
-    def blocks(start: int) -> Iterator[np.ndarray]:
-        rest = kept[start:]
-        first = int(rest[0]) if len(rest) else 0
-        for block in stream.blocks(first) if len(rest) else ():
-            inside = rest[: np.searchsorted(rest, first + len(block))]
+    def blocks() -> Iterator[np.ndarray]:
+        first = 0
+        for block in stream.blocks():
+            inside = kept[(first <= kept) & (kept < first + len(block))]
             if len(inside):
                 yield block[inside - first]
-            first, rest = first + len(block), rest[len(inside) :]
-            if not len(rest):
-                return
+            first += len(block)
 
     names = stream.image_names and [stream.image_names[index] for index in kept]
     return stream._replace(labels=stream.labels[kept], blocks=blocks, image_names=names)

@@ -1,13 +1,14 @@
 """Archives of named sources: looked up, fetched and unpacked by one process at a time."""
 
 import contextlib
-import fcntl
 import http.client
 import logging
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
+
+from filelock import FileLock
 
 from metantk.runtime.files import InputError, WriteError
 
@@ -75,12 +76,15 @@ def fetch(archive: Archive, folder: Path, is_there: Callable[[], bool]) -> None:
 
 @contextlib.contextmanager
 def alone(path: Path) -> Iterator[None]:
-    """Hold the lock of a file, waiting for it. The system frees it when this process ends, however it ends."""
+    """Hold the lock of a file, waiting for it. The system frees it when this process ends, however it ends.
+
+    Raises:
+        WriteError: the folder cannot be written.
+    """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        file = path.open("w")
-        fcntl.flock(file, fcntl.LOCK_EX)
+        held = FileLock(path, fallback_to_soft=False).acquire()
     except OSError as error:
         raise WriteError(path.parent, error) from None
-    with file:
+    with held:
         yield

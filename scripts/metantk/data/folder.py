@@ -16,7 +16,7 @@ from metantk.data import layouts, listing
 from metantk.data.class_splits import hold_out_validation, split_classes
 from metantk.data.image_files import HEIC, UnreadableError, read_image
 from metantk.data.layouts import Folders, Layout
-from metantk.data.store import SPLITS, Split, SplitStream, block_starts, gather
+from metantk.data.store import SPLITS, Split, SplitStream, block_bounds, gather
 from metantk.runtime.files import InputError
 
 SIZE = 84  # pixels of a side, where none is asked for
@@ -80,8 +80,8 @@ def _stream_part(
     shape = (image_size, image_size, 3)
     own = every[before : before + sum(counts)]
 
-    def blocks(start: int) -> Iterator[np.ndarray]:
-        for first, stop in block_starts(start, len(own), shape):
+    def blocks() -> Iterator[np.ndarray]:
+        for first, stop in block_bounds(len(own), shape):
             try:
                 yield np.stack([read_image(file, image_size, bits) for file in own[first:stop]])
             except UnreadableError:

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from metantk.data.store import Split, block_starts
+from metantk.data.store import Split, block_bounds
 from metantk.runtime import devices
 from metantk.runtime.files import InputError
 
@@ -93,6 +93,6 @@ def require_memory(images: int, *, side: int, device: torch.device, options: str
 def _copy_to(images: np.ndarray, device: torch.device) -> Tensor:
     """Copy block by block, so that the host never holds all of them."""
     copy = torch.empty(images.shape, dtype=torch.uint8, device=device)
-    for start, stop in block_starts(0, len(images), images.shape[1:]):
+    for start, stop in block_bounds(len(images), images.shape[1:]):
         copy[start:stop] = torch.from_numpy(np.array(images[start:stop]))
     return copy

@@ -79,15 +79,14 @@ def _characters(own: Path) -> Classes:
 
 def with_rotations(split: SplitStream) -> SplitStream:
     """Four times the classes: all images upright, then all turned by 90 degrees, by 180 and by 270."""
-    count, classes = len(split.labels), len(split.class_names)
+    classes = len(split.class_names)
     labels = np.concatenate([split.labels + turn * classes for turn in QUARTER_TURNS])
     suffixes = [f", {90 * turn} degrees" if turn else "" for turn in QUARTER_TURNS]
     names = [f"{name}{suffix}" for suffix in suffixes for name in split.class_names]
 
-    def blocks(start: int):
-        for turn in QUARTER_TURNS[start // count :]:
-            first = max(0, start - turn * count)
-            for block in split.blocks(first):
+    def blocks():
+        for turn in QUARTER_TURNS:
+            for block in split.blocks():
                 yield np.rot90(block, turn, axes=(1, 2))
 
     return SplitStream(labels, names, split.shape, blocks)

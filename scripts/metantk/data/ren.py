@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from metantk.data.arrays import entry, number_classes, resize_image, stream_array, whole_numbers
-from metantk.data.store import SplitStream, block_starts
+from metantk.data.store import SplitStream, block_bounds
 from metantk.data.unpickle import PickleFile
 from metantk.runtime.files import InputError
 
@@ -67,8 +67,8 @@ def _read_png_list(path: Path, labels_path: Path, split: str, image_size: int | 
     first = _decode(pickled.value[0], path, 0) if len(labels) else np.empty((0, 0, 3))
     shape = (image_size, image_size, 3) if image_size else first.shape
 
-    def blocks(start: int) -> Iterator[np.ndarray]:
-        for begin, stop in block_starts(start, len(labels), shape):
+    def blocks() -> Iterator[np.ndarray]:
+        for begin, stop in block_bounds(len(labels), shape):
             images = [_decode(pickled.value[index], path, index) for index in range(begin, stop)]
             if any(image.shape != first.shape for image in images):
                 raise InputError(f"{path}: images {begin} to {stop - 1} are not all {first.shape[:2]}")

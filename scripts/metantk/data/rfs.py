@@ -6,7 +6,6 @@ split. Where the files tell no names, a class is called by its split and its lab
 splits can be checked by images only.
 """
 
-import io
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +14,7 @@ from typing import BinaryIO
 import numpy as np
 
 from metantk.data.arrays import entry, number_classes, resize, stream_array, whole_numbers
-from metantk.data.store import SplitStream, block_starts
+from metantk.data.store import SplitStream, block_bounds
 from metantk.data.unpickle import PickleFile
 from metantk.runtime.files import InputError
 
@@ -72,12 +71,10 @@ def _read_archive(path: Path, labels_path: Path, split: str, image_size: int | N
         raise InputError(f"{path}: images are {own}; {labels_path.name} asks for ({len(labels)}, height, width, 3)")
     shape = (image_size, image_size, 3) if image_size else own[1:]
 
-    def blocks(start: int) -> Iterator[np.ndarray]:
+    def blocks() -> Iterator[np.ndarray]:
         file, _ = _open_array(path)
         try:
-            # An archive that is not compressed is passed over at once, a compressed one unpacked to here.
-            file.seek(start * int(np.prod(own[1:])), io.SEEK_CUR)
-            for first, stop in block_starts(start, len(labels), own[1:]):
+            for first, stop in block_bounds(len(labels), own[1:]):
                 yield resize(_read_block(file, (stop - first, *own[1:]))[..., ::-1], image_size)
         except ZIP_ERRORS as error:
             raise InputError(f"{path}: is damaged ({error}); download it again") from None

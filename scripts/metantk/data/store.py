@@ -7,7 +7,7 @@ DIR/manifest.json                 classes, sizes, sha256 of sources and outputs,
 Who reads arrays compares them with the manifest: labels always, images where their files are newer than it.
 
 Images are written as a stream of blocks, so memory does not grow with their number (tieredImageNet's training
-split is 9.5 GB), and a preparation that is killed goes on where it was.
+split is 9.5 GB). A preparation that is killed begins anew: the largest takes minutes.
 """
 
 import hashlib
@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import chain, combinations
 from pathlib import Path
 from tokenize import TokenError
-from typing import BinaryIO, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -25,11 +25,9 @@ from metantk.data import duplicates
 from metantk.data.manifest import LARGEST_IMAGE, LONGEST_NAME, MOST_CLASSES, Manifest
 from metantk.runtime.files import (
     InputError,
-    atomic_write,
+    atomic_directory,
     canonical_json,
     check_regular,
-    read_json,
-    resumable_directory,
     sha256_of,
     write_json,
 )
@@ -39,7 +37,6 @@ SPLITS = ("train", "val", "test")
 CHANNELS = ("red", "green", "blue")
 BLOCK_BYTES = 8 << 20
 TOLERATED_SHARE = 1e-3  # of a published split's images that stand in another split, too
-UNFINISHED = "{}: unfinished work is damaged; it is removed, start again"
 LISTED_FILES = 12  # source files whose checksums stand in the manifest one by one; more have one for all
 
 
@@ -63,14 +60,14 @@ class SplitStream(NamedTuple):
     Attributes:
         labels, class_names: as of `Split`.
         shape: of an image, `(height, width, 3)`.
-        blocks: from an image's number to the blocks from there on, uint8 `(images, *shape)`.
+        blocks: the images in order, in blocks of uint8 `(images, *shape)`.
         image_names: files of the images, for messages; none where they have no names.
     """
 
     labels: np.ndarray
     class_names: list[str]
     shape: tuple[int, int, int]
-    blocks: Callable[[int], Iterator[np.ndarray]]
+    blocks: Callable[[], Iterator[np.ndarray]]
     image_names: Sequence[str] | None = None
 
 
@@ -94,25 +91,25 @@ class Source(NamedTuple):
     bits: int | None = None
 
 
-def block_starts(start: int, count: int, shape: tuple[int, ...]) -> Iterator[tuple[int, int]]:
+def block_bounds(count: int, shape: tuple[int, ...]) -> Iterator[tuple[int, int]]:
     """First and past-the-last image of each block of about `BLOCK_BYTES`."""
     size = max(1, BLOCK_BYTES // int(np.prod(shape)))
-    return ((first, min(first + size, count)) for first in range(start, count, size))
+    return ((first, min(first + size, count)) for first in range(0, count, size))
 
 
 def stream_split(split: Split) -> SplitStream:
     """A split that is in memory, as a stream."""
     shape = split.images.shape[1:]
 
-    def blocks(start: int) -> Iterator[np.ndarray]:
-        return (split.images[a:b] for a, b in block_starts(start, len(split.images), shape))
+    def blocks() -> Iterator[np.ndarray]:
+        return (split.images[first:stop] for first, stop in block_bounds(len(split.images), shape))
 
     return SplitStream(split.labels, split.class_names, shape, blocks)
 
 
 def gather(stream: SplitStream) -> Split:
     """The whole of a stream in memory."""
-    images = np.concatenate([np.empty((0, *stream.shape), np.uint8), *stream.blocks(0)])
+    images = np.concatenate([np.empty((0, *stream.shape), np.uint8), *stream.blocks()])
     return Split(images, stream.labels, stream.class_names)
 
 
@@ -152,15 +149,12 @@ def write_dataset(
     name: str,
     source: str,
     options: dict | None = None,
-    key: object = None,
     advance: Callable[[int], None] = lambda images: None,
 ) -> dict:
     """Check the splits and write them whole or not at all; the manifest comes last.
 
     Args:
         name, source, options: for the manifest.
-        key: all that decides the images, besides the source's files: options and code. Equal keys go on with
-            what killed work has left.
         advance: called with the number of images just written.
 
     Returns:
@@ -171,10 +165,9 @@ def write_dataset(
     """
     check_splits(dataset.splits, source=source)
     checksums = _checksums(dataset.files, source)
-    with resumable_directory(directory, {"name": name, "files": checksums, "key": key}) as unfinished:
-        journal = _Journal(unfinished / ".journal.json")
+    with atomic_directory(directory) as unfinished:
         written = {
-            part: _write_split(unfinished / part, dataset.splits[part], journal, f"{source}, split {part}", advance)
+            part: _write_split(unfinished / part, dataset.splits[part], f"{source}, split {part}", advance)
             for part in SPLITS
         }
         mean, deviation = written["train"].statistics()
@@ -200,7 +193,6 @@ def write_dataset(
         }
         check_record(manifest, Manifest, where=source)
         write_json(unfinished / "manifest.json", manifest)
-        journal.path.unlink()
     return manifest
 
 
@@ -214,45 +206,6 @@ def _checksums(files: list[Path], source: str) -> dict[str, str]:
 
 def _path_below(file: Path, source: str) -> str:
     return (file.relative_to(source) if file.is_relative_to(source) else file).as_posix()
-
-
-class _Journal:
-    """How many images of each split are safely on the disk, and the checksum of the file so far."""
-
-    def __init__(self, path: Path) -> None:
-        """Raises `InputError` where the file is damaged."""
-        self.path = path
-        self.splits: dict[str, list] = {}
-        if path.exists():
-            kept = read_json(path)
-            if not isinstance(kept, dict) or not all(_is_entry(entry) for entry in kept.values()):
-                raise InputError(UNFINISHED.format(path))
-            self.splits = kept
-
-    def images(self, part: str, count: int) -> int:
-        """How many of a split's `count` images there are."""
-        kept, _ = self.splits.get(part, (0, ""))
-        if kept > count:
-            raise InputError(UNFINISHED.format(self.path))
-        return kept
-
-    def check(self, part: str, digest: "_Digest") -> None:
-        """Compare the images that were read back with those that were written."""
-        if part in self.splits and self.splits[part][1] != digest.sha256.hexdigest():
-            raise InputError(UNFINISHED.format(self.path))
-
-    def record(self, file: BinaryIO, part: str, digest: "_Digest") -> None:
-        file.flush()
-        os.fsync(file.fileno())
-        self.splits[part] = [len(digest.hashes), digest.sha256.hexdigest()]
-        with atomic_write(self.path) as temporary:
-            temporary.write_text(canonical_json(self.splits))
-
-
-def _is_entry(entry: object) -> bool:
-    """Whether it is a number of images and a checksum."""
-    is_pair = isinstance(entry, list) and len(entry) == 2
-    return is_pair and type(entry[0]) is int and entry[0] >= 0 and isinstance(entry[1], str)
 
 
 class _Digest:
@@ -298,34 +251,25 @@ class _Digest:
         return np.sqrt(np.maximum(self.squares / self.pixels - np.square(mean), 0))
 
 
-def _write_split(
-    directory: Path, split: SplitStream, journal: _Journal, where: str, advance: Callable[[int], None]
-) -> _Digest:
-    """Write the arrays of a split, or the rest of them; all that was gathered from the whole of the images."""
-    directory.mkdir(exist_ok=True)
+def _write_split(directory: Path, split: SplitStream, where: str, advance: Callable[[int], None]) -> _Digest:
+    """Write the arrays of a split; what was gathered from its images as they passed."""
+    directory.mkdir()
     with (directory / "labels.npy").open("wb") as file:
         # Not straight to the path: numpy's own error of a full disk has no number.
         file.write(_npy_bytes(split.labels.astype(np.int64)))
-    count, part = len(split.labels), directory.name
+    count = len(split.labels)
     header = _npy_header((count, *split.shape))
-    kept = journal.images(part, count)
     digest = _Digest(header)
-    with (directory / "images.npy").open("r+b" if kept else "w+b") as file:
-        if kept:
-            file.seek(len(header))
-        else:
-            file.write(header)
-        for block in _read_blocks(file, kept, split.shape):
-            digest.add(block)
-            advance(len(block))
-        journal.check(part, digest)
-        file.truncate()  # what lies behind the last entry of the journal may not be whole
-        for block in split.blocks(kept):
+    # No open_memmap: where a disk becomes full, writing to mapped memory ends the process without a word.
+    with (directory / "images.npy").open("wb") as file:
+        file.write(header)
+        for block in split.blocks():
             block = _checked_block(block, split.shape, where)
             file.write(block)
             digest.add(block)
             advance(len(block))
-            journal.record(file, part, digest)
+        file.flush()
+        os.fsync(file.fileno())
     if len(digest.hashes) != count:
         raise InputError(f"{where}: {len(digest.hashes)} images but {count} labels")
     return digest
@@ -341,14 +285,6 @@ def _npy_header(shape: tuple[int, ...]) -> bytes:
     buffer = io.BytesIO()
     np.lib.format.write_array_header_1_0(buffer, {"descr": "|u1", "fortran_order": False, "shape": shape})
     return buffer.getvalue()
-
-
-def _read_blocks(file: BinaryIO, count: int, shape: tuple[int, int, int]) -> Iterator[np.ndarray]:
-    for start, stop in block_starts(0, count, shape):
-        block = np.empty((stop - start, *shape), np.uint8)
-        if file.readinto(block) != block.nbytes:
-            raise InputError(UNFINISHED.format(file.name))
-        yield block
 
 
 def _checked_block(block: np.ndarray, shape: tuple[int, int, int], where: str) -> np.ndarray:
@@ -436,7 +372,7 @@ def check_statistics(directory: Path | str, train: Split) -> None:
         InputError: they are others.
     """
     digest = _Digest(b"")
-    for first, stop in block_starts(0, len(train.images), train.images.shape[1:]):
+    for first, stop in block_bounds(len(train.images), train.images.shape[1:]):
         digest.add(train.images[first:stop])
     manifest = read_manifest(directory)
     if not np.allclose(digest.statistics(), (manifest["mean"], manifest["std"]), rtol=0, atol=1e-6):

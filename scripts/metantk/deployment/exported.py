@@ -116,7 +116,9 @@ class OnnxModel:
             is_whole = False
         if not is_whole:
             raise InputError(f"{path}: is no file of export_backbone.py, whose metadata say how it is used")
-        self.calibrations = check_record(self.facts, Calibrations, where=f"{path}: metadata").calibrations
+        self.calibrations = check_record(
+            self.facts, Calibrations, where=f"{path}: metadata", advice="; export again"
+        ).calibrations
 
     def prepare(self, images: Tensor) -> Tensor:
         """uint8 `(images, height, width, 3)` to what the file takes."""

@@ -1,9 +1,10 @@
-"""What a classifier of few examples says of its own answers: probabilities, and images unlike any class.
+"""What a few-shot classifier says of its own predictions: probabilities, and images that are out of distribution.
 
 Both are calibrated on tasks of classes that the network was not trained on, the validation classes, with as many
 classes and examples as the task at hand: a temperature, by which the classifier's scores are multiplied before the
-softmax (Guo et al., 2017), and the least closeness at which `KEPT` of the images of a task's classes still pass.
-How many images of other classes pass, too, is measured on the same tasks.
+softmax (Guo et al., 2017), and the closeness that all but `FALSE_POSITIVE_RATE` of the images of a task's classes
+reach. Images below it are called out of distribution. How many images of other classes are is measured on the same
+tasks.
 """
 
 from collections.abc import Callable, Sequence
@@ -18,7 +19,7 @@ from metantk.runtime.devices import numpy_generator
 from metantk.runtime.files import InputError
 from metantk.runtime.typed_files import Record
 
-KEPT = 0.95  # of the images of known classes, that shall not be called unlike any
+FALSE_POSITIVE_RATE = 0.05  # of the images of a task's classes
 TEMPERATURES = torch.logspace(-1, 3, 81, dtype=torch.float64)
 TASKS = 60
 QUERIES = 8  # of each class of a task, and as many of classes that are none of it
@@ -30,11 +31,11 @@ class Calibration(Record):
     Attributes:
         ways, shots: classes and examples of each, of those tasks.
         temperature: factor of the scores before the softmax.
-        threshold: of the closeness, below which an image is unlike any class.
+        threshold: closeness below which an image is called out of distribution.
         accuracy: percent of images of known classes that got their class.
-        kept: percent of images of known classes that pass the threshold.
-        refused: percent of images of other classes that do not pass.
-        separation: area under the ROC curve of known against other images, in percent; 50 is chance.
+        false_positive_rate: percent of images of the task's classes that are called out of distribution.
+        true_positive_rate: percent of images of other classes that are called out of distribution.
+        auroc: area under the ROC curve of both, in percent; 50 is chance.
     """
 
     ways: int = Field(ge=2)
@@ -42,9 +43,9 @@ class Calibration(Record):
     temperature: float = Field(gt=0)
     threshold: float = Field(ge=-1.001, le=1.001)  # a cosine, and its rounding
     accuracy: float = Field(ge=0, le=100)
-    kept: float = Field(ge=0, le=100)
-    refused: float = Field(ge=0, le=100)
-    separation: float = Field(ge=0, le=100)
+    false_positive_rate: float = Field(ge=0, le=100)
+    true_positive_rate: float = Field(ge=0, le=100)
+    auroc: float = Field(ge=0, le=100)
 
 
 def closeness(support: Tensor, labels: Tensor, query: Tensor, *, ways: int) -> Tensor:
@@ -87,6 +88,9 @@ def calibrate(
     Raises:
         TooFewError: there are fewer than 4 classes of 2 images.
     """
+    # Imported here: it takes time, and features need none of it.
+    from sklearn.metrics import roc_auc_score
+
     members = [np.flatnonzero(labels == label) for label in np.unique(labels)]
     members = [indices for indices in members if len(indices) > 1]
     if len(members) < 4:
@@ -104,39 +108,33 @@ def calibrate(
         first = counts.max()
         queries = [indices[first : first + QUERIES] for indices in shuffled[:ways]]
         targets = torch.from_numpy(np.repeat(np.arange(ways), [len(indices) for indices in queries]))
-        strangers = draws.permutation(np.concatenate(shuffled[ways:]))[: len(targets)]
+        others = draws.permutation(np.concatenate(shuffled[ways:]))[: len(targets)]
         query = np.concatenate(queries)
         own = torch.arange(ways).repeat_interleave(torch.from_numpy(counts))
         known.append(answer(support, own, query, ways).double().cpu())
         correct.append(targets)
-        both = closeness(features[support], own, features[np.concatenate([query, strangers])], ways=ways)
+        both = closeness(features[support], own, features[np.concatenate([query, others])], ways=ways)
         close.append(both[: len(query)].cpu())
         other.append(both[len(query) :].cpu())
     scores, targets = torch.cat(known), torch.cat(correct)
     close, other = torch.cat(close).double(), torch.cat(other).double()
     losses = [functional.cross_entropy(scores * factor, targets).item() for factor in TEMPERATURES]
-    threshold = torch.quantile(close, 1 - KEPT).item()
+    is_other = np.repeat([False, True], [len(close), len(other)])
+    threshold = torch.quantile(close, FALSE_POSITIVE_RATE).item()
     return Calibration(
         ways=ways,
         shots=shots,
         temperature=TEMPERATURES[int(np.argmin(losses))].item(),
         threshold=threshold,
         accuracy=_percent(scores.argmax(1) == targets),
-        kept=_percent(close >= threshold),
-        refused=_percent(other < threshold),
-        separation=round(100 * _area(close, other), 1),
+        false_positive_rate=_percent(close < threshold),
+        true_positive_rate=_percent(other < threshold),
+        auroc=round(100 * roc_auc_score(is_other, -torch.cat([close, other])), 1),
     )
 
 
 def _percent(true: Tensor) -> float:
     return round(100 * true.double().mean().item(), 1)
-
-
-def _area(close: Tensor, other: Tensor) -> float:
-    """Share of pairs of a known and another image of which the known one is closer; equals count half."""
-    ordered = other.sort().values
-    below = torch.searchsorted(ordered, close, side="left") + torch.searchsorted(ordered, close, side="right")
-    return (below.double().mean() / (2 * len(other))).item()
 
 
 def nearest(entries: list[Calibration], *, ways: int, shots: int) -> Calibration | None:

@@ -47,8 +47,7 @@ def logistic_regression(
     unpenalised: scikit-learn's `LogisticRegression(C=penalty, class_weight="balanced")`, with which RFS classifies
     (facts from its published code; its supports are equal in number). Two classes are no exception here;
     scikit-learn has one vector of weights for them, and needs `C=2 * penalty`.
-    The minimiser is found up to `TOLERANCE`, so more exactly than with scikit-learn's default tolerance. A device
-    without float64 (mps) leaves the work, and the scores, to the CPU.
+    The minimiser is found up to `TOLERANCE`, so more exactly than with scikit-learn's default tolerance.
 
     Raises:
         InputError: shapes or labels do not fit together, a class has no support, or a feature is not finite.
@@ -308,8 +307,6 @@ def _flatten(support: Tensor, labels: Tensor, query: Tensor, ways: int) -> tuple
         if not features.sum().isfinite() and not features.isfinite().all():
             wrong = int((~features.isfinite()).any(dim=-1).sum())
             raise InputError(f"linear classifier: {wrong} {name} images have features that are not finite")
-    if support.device.type == "mps":
-        support, labels, query = support.cpu(), labels.cpu(), query.cpu()
     count = math.prod(batch_shape)
     return torch.Size(batch_shape), Episodes(
         support.reshape(count, *support.shape[-2:]),

@@ -39,7 +39,6 @@ class Learner:
 
     def __init__(self, options: Options, network: nn.Module, data: ImageData, seed: int) -> None:
         devices.set_precision(options.precision)
-        devices.lowered(options.precision, data.device)  # refuses what the device cannot do
         self.options, self.network, self.data, self.seed = options, network, data, seed
         self.epochs, self.steps = options.epochs, options.steps_per_epoch
         self.validate = self._validate if options.validation_episodes else None
@@ -87,8 +86,9 @@ class Learner:
             self.options, support, sampler.labels(sampler.shots, device), query, ways=sampler.ways
         )
         targets = sampler.labels(sampler.queries, device).flatten()
-        loss = smoothed_cross_entropy(logits.flatten(0, 1), targets, self.options.label_smoothing)
-        devices.backward(loss, self.parameters, self.options.precision)
+        probabilities = smoothed(targets, sampler.ways, self.options.label_smoothing)
+        loss = nn.functional.cross_entropy(logits.flatten(0, 1), probabilities)
+        loss.backward()
         correct = (logits.detach().flatten(0, 1).argmax(1) == targets).sum()
         return Outcome(loss.detach(), correct, len(targets))
 
@@ -125,11 +125,13 @@ def task_logits(
     return heads.ridge_logits(support, labels, query, ways=ways, ridge=options.ridge, weights=weights)
 
 
-def smoothed_cross_entropy(logits: Tensor, labels: Tensor, smoothing: float) -> Tensor:
-    """Mean cross-entropy with 1 - smoothing for the true class and the rest shared among the others."""
-    others = smoothing / (logits.shape[1] - 1)
-    targets = torch.full_like(logits, others).scatter_(1, labels[:, None], 1 - smoothing)
-    return -(targets * logits.log_softmax(1)).sum(1).mean()
+def smoothed(labels: Tensor, ways: int, smoothing: float) -> Tensor:
+    """Target probabilities `(queries, ways)`: the true class has 1 - smoothing, and the others share the rest.
+
+    As published; `label_smoothing` of PyTorch's cross-entropy shares it among all classes.
+    """
+    others = torch.full((len(labels), ways), smoothing / (ways - 1), device=labels.device)
+    return others.scatter_(1, labels[:, None], 1 - smoothing)
 
 
 def scores(model: Model, tasks: Tasks) -> Tensor:

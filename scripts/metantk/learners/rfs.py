@@ -32,7 +32,6 @@ class Learner:
 
     def __init__(self, options: Options, network: nn.Module, data: ImageData, seed: int) -> None:
         devices.set_precision(options.precision)
-        devices.lowered(options.precision, data.device)  # refuses what the device cannot do
         self.options, self.network, self.data, self.seed = options, network, data, seed
         self.optimiser = torch.optim.SGD(
             network.parameters(),
@@ -66,7 +65,7 @@ class Learner:
         with devices.lowered(self.options.precision, images.device):
             logits = self.network(inputs, drop)
         loss = nn.functional.cross_entropy(logits.float(), labels)
-        devices.backward(loss, self.network.parameters(), self.options.precision)
+        loss.backward()
         return Outcome(loss.detach(), (logits.detach().argmax(1) == labels).sum(), len(labels))
 
 

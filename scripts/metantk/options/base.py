@@ -20,11 +20,10 @@ Precision = Annotated[
     Field(description="Arithmetic of the network; `tf32` is faster on NVIDIA GPUs and equals `float32` elsewhere"),
 ]
 MixedPrecision = Annotated[
-    Literal["float32", "tf32", "bfloat16", "float16"],
+    Literal["float32", "tf32", "bfloat16"],
     Field(
         description="Arithmetic of the network; `tf32` is faster on NVIDIA GPUs and equals `float32` elsewhere. "
-        "With `bfloat16` and `float16` (GPUs only), convolutions and products have 16 bits, and weights stay in "
-        "float32"
+        "With `bfloat16`, convolutions and products have 16 bits, and weights stay in float32"
     ),
 ]
 # What keys were called before version 0.1.0, and what they are called now: the first that the options have. A name

@@ -3,14 +3,11 @@
 import contextlib
 import ctypes
 import logging
-import math
 import os
 import platform
 import re
 import resource
 import sys
-from collections.abc import Iterable
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -22,8 +19,6 @@ log = logging.getLogger("metantk")
 
 # Kernels and fits need float64, which Apple's mps has not.
 DEVICES = ("cpu", "cuda")
-LOWERED = {"bfloat16": torch.bfloat16, "float16": torch.float16}
-LOSS_SCALE = 1024.0
 # glibc's mallopt parameters and values: keep freed memory instead of giving it back page by page. Without
 # this, page faults take most of the time of a kernel on a CPU (measured: up to ten times slower).
 _MALLOPT = {
@@ -62,32 +57,11 @@ def set_precision(precision: str) -> None:
 
 
 def lowered(precision: str, device: torch.device) -> contextlib.AbstractContextManager:
-    """Within, convolutions and products compute in `precision` if that is bfloat16 or float16 (autocast).
+    """Within, convolutions and products compute in bfloat16 if `precision` says so (autocast).
 
     Weights, their gradients and the optimiser stay in float32.
-
-    Raises:
-        InputError: float16 on a CPU, which has no fast arithmetic for it.
     """
-    if precision not in LOWERED:
-        return contextlib.nullcontext()
-    if precision == "float16" and device.type == "cpu":
-        raise InputError("precision: float16 takes a GPU; bfloat16 runs on CPUs too")
-    return torch.autocast(device.type, LOWERED[precision])
-
-
-def backward(loss: torch.Tensor, parameters: Iterable[torch.nn.Parameter], precision: str) -> None:
-    """Leave the gradients in the parameters. For float16 the loss is scaled up, so that small ones are not lost.
-
-    What overflows then counts as no gradient.
-    """
-    if precision != "float16":
-        loss.backward()
-        return
-    (loss * LOSS_SCALE).backward()
-    for parameter in parameters:
-        if parameter.grad is not None:
-            parameter.grad = (parameter.grad / LOSS_SCALE).nan_to_num_(nan=0.0, posinf=0.0, neginf=0.0)
+    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16")
 
 
 def count_threads() -> int:
@@ -99,47 +73,10 @@ def count_threads() -> int:
         given = os.environ.get(name, "").split(",")[0]  # OpenMP takes a number for each level
         if given.isdecimal() and int(given) > 0:
             return int(given)
-    return max(1, math.ceil(min(_processors(), _share_of_group())))
+    # Imported here: it takes time, and the workflow always says how many.
+    import joblib
 
-
-def _processors() -> int:
-    """Processors that this process may use; macOS cannot tell, and counts all."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _share_of_group(proc: Path = Path("/proc/self/cgroup"), root: Path = Path("/sys/fs/cgroup")) -> float:
-    """Processors' worth of time that the control groups of this process allow (Docker's `--cpus`), or infinity.
-
-    Version 2: a limit stands in each folder on the way to the process's own. Version 1 has one for processor time.
-    """
-    try:
-        lines = proc.read_text().splitlines()
-    except OSError:
-        return math.inf
-    share = math.inf
-    for line in lines:
-        _, controllers, path = line.split(":", 2)
-        own = root if not controllers else root / "cpu"
-        if controllers and "cpu" not in controllers.split(","):
-            continue
-        folder = own / path.lstrip("/")
-        for place in [folder, *folder.parents]:
-            share = min(share, _limit(place))
-            if place == own:
-                break
-    return share
-
-
-def _limit(group: Path) -> float:
-    """Processors' worth of time, of one control group alone."""
-    try:
-        if (group / "cpu.max").is_file():
-            quota, period = (group / "cpu.max").read_text().split()
-        else:
-            quota, period = ((group / f"cpu.cfs_{name}_us").read_text() for name in ("quota", "period"))
-        return int(quota) / int(period) if quota != "max" and int(quota) > 0 else math.inf
-    except (OSError, ValueError):
-        return math.inf
+    return joblib.cpu_count()
 
 
 def keep_freed_memory() -> None:

@@ -2,7 +2,6 @@
 
 import contextlib
 import errno
-import fcntl
 import hashlib
 import json
 import math
@@ -12,6 +11,8 @@ import stat
 import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+
+from filelock import FileLock, Timeout
 
 SCRIPTS = Path(__file__).resolve().parents[2]
 # What writing to an open file fails with when the disk, not the caller, is at fault.
@@ -100,59 +101,38 @@ def check_writable(directory: Path | str) -> None:
 
 
 @contextlib.contextmanager
-def resumable_directory(path: Path | str, key: object) -> Iterator[Path]:
-    """Yield a hidden folder beside `path`; on success its files move into `path`, one rename each.
+def atomic_directory(path: Path | str) -> Iterator[Path]:
+    """Yield a hidden folder beside `path`; on success its files move into `path`, on any error it is removed.
 
-    Files are moved in sorted order, except that `manifest.json` goes last: where it stands, all stand. The hidden
-    folder is named by a hash of `key`, which holds all that determines the outputs: killed work finds what it has
-    left and goes on with it. Bad input removes it; leftovers of other keys are of no use and are removed.
+    Files are moved in sorted order, one rename each, except that `manifest.json` goes last: where it stands, all
+    stand. What a killed process has left is removed by the next one.
 
     Raises:
         InputError: another process is writing the folder.
         WriteError: the folder cannot be written, or the disk became full on the way.
     """
     path = Path(path)
-    unfinished = path.parent / f".{path.name}.unfinished-{_short_hash(key)}"
+    unfinished = path.parent / f".{path.name}.unfinished"
     try:
         unfinished.mkdir(parents=True, exist_ok=True)
-        lock = _lock(unfinished)
+        # In the folder, so that it goes with it. The system frees it, however this process ends.
+        lock = FileLock(unfinished / "lock", fallback_to_soft=False).acquire(blocking=False)
+    except Timeout:
+        raise InputError(f"{path}: is being written by another process; wait for it to end") from None
     except OSError as error:
         raise WriteError(path, error) from None
-    if lock is None:
-        raise InputError(f"{path}: is being written by another process; wait for it to end")
-    try:
-        _remove_leftovers(path, unfinished)
-        yield unfinished
-        _move_files(unfinished, path)
-    except WriteError:
-        raise
-    except OSError as error:
-        if error.errno in DISK_ERRORS:
-            raise WriteError(path, error) from None
-        raise
-    except InputError:
-        shutil.rmtree(unfinished, ignore_errors=True)
-        raise
-    finally:
-        os.close(lock)
-
-
-def _lock(folder: Path) -> int | None:
-    """A lock that the system frees when this process ends, however it ends; none where another holds it."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(handle)
-        return None
-    return handle
-
-
-def _remove_leftovers(path: Path, unfinished: Path) -> None:
-    for other in path.parent.glob(f".{path.name}.unfinished-*"):
-        if other != unfinished and (lock := _lock(other)) is not None:
-            shutil.rmtree(other, ignore_errors=True)
-            os.close(lock)
+    with lock:
+        try:
+            shutil.rmtree(unfinished / "files", ignore_errors=True)
+            (unfinished / "files").mkdir()
+            yield unfinished / "files"
+            _move_files(unfinished / "files", path)
+        except OSError as error:
+            if error.errno in DISK_ERRORS:
+                raise WriteError(path, error) from None
+            raise
+        finally:
+            shutil.rmtree(unfinished, ignore_errors=True)
 
 
 def _move_files(source: Path, target: Path) -> None:
@@ -166,7 +146,6 @@ def _move_files(source: Path, target: Path) -> None:
             file.replace(place)
     except OSError as error:
         raise WriteError(target, error) from None
-    shutil.rmtree(source, ignore_errors=True)
 
 
 def canonical_json(value: object) -> str:

@@ -4,17 +4,20 @@ A lease is a lock on a file named by the GPU's UUID, in a folder of the machine 
 for as long as the process lives: the kernel frees it, however the process ends.
 """
 
-import fcntl
+import contextlib
 import logging
 import os
 import tempfile
 import time
 from pathlib import Path
 
+from filelock import FileLock, Timeout
+
 from metantk.runtime.files import InputError
 
 log = logging.getLogger("metantk")
 POLL_SECONDS = 1.0
+_held: list[FileLock] = []  # a lock that nothing refers to is released
 
 
 def is_needed(devices: int) -> bool:
@@ -32,7 +35,10 @@ def take(uuids: list[str]) -> int:
     waiting_since = None
     while True:
         for index, uuid in enumerate(uuids):
-            if _lock(folder / uuid):
+            lock = FileLock(folder / uuid, fallback_to_soft=False)
+            with contextlib.suppress(Timeout):
+                lock.acquire(blocking=False)
+                _held.append(lock)
                 if waiting_since is not None:
                     log.info("waited %.0f s for a device", time.monotonic() - waiting_since)
                 return index
@@ -53,14 +59,3 @@ def _folder() -> Path:
     if owner != os.getuid():
         raise InputError(f"{folder}: belongs to another user; remove it, or set TMPDIR to a folder of your own")
     return folder
-
-
-def _lock(path: Path) -> bool:
-    """Try to lock a file. Where that works the file stays open, and with it the lock, until this process ends."""
-    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(handle)
-        return False
-    return True

@@ -22,12 +22,13 @@ from torch.nn import functional
 from metantk.backbones.cells import Network, stack
 from metantk.backbones.counting import count_parameters
 from metantk.backbones.initial import uniform_
+from metantk.flops import count_operations
 from metantk.meta_learning.reptile import learn_weights, make_adam, reptile_step, restore, snapshot
 from metantk.meta_learning.schedules import cosine_rate
 from metantk.options.searches.autometa import FILLED, AutoMetaOptions
 from metantk.runtime.devices import generator, numpy_generator
 from metantk.searches.base import Checkpoint, Cost, Found, Problem
-from metantk.searches.pacing import Pacer, count_operations
+from metantk.searches.pacing import Pacer
 from metantk.searches.predictor import Ensemble
 from metantk.searches.progressive import Candidate, Cell, genotype_of, grow, unique_blocks
 from metantk.searches.tasks import TaskSource

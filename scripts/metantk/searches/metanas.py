@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from metantk.backbones.initial import uniform_
+from metantk.flops import count_operations
 from metantk.meta_learning.metanas import TaskLearner, initial_alphas, make_generators
 from metantk.meta_learning.reptile import check_loss, draw_batch, reptile_step
 from metantk.options.searches.metanas import MetaNasOptions
@@ -20,7 +21,7 @@ from metantk.runtime.devices import generator
 from metantk.runtime.files import InputError
 from metantk.searches.base import Checkpoint, Cost, Found, Problem
 from metantk.searches.decoding import decode_pairs, entropy, to_genotype
-from metantk.searches.pacing import Pacer, count_operations
+from metantk.searches.pacing import Pacer
 from metantk.searches.tasks import TaskSource
 from metantk.space.genotype import CELL_TYPES, SPACES
 from metantk.space.layouts import few_shot_layout, metanas_layout

@@ -24,13 +24,14 @@ from torch.nn import functional
 from metantk.backbones.initial import uniform_
 from metantk.data.images import require_memory
 from metantk.data.store import Split
+from metantk.flops import count_operations
 from metantk.meta_learning.first_order import Group, add_meta_gradient, descend, gradients_of
 from metantk.meta_learning.reptile import check_loss, restore, snapshot
 from metantk.options.searches.t_nas import TNasOptions
 from metantk.runtime.devices import generator, numpy_generator
 from metantk.searches.base import Checkpoint, Cost, Found, Problem
 from metantk.searches.decoding import decode_edges, entropy, to_genotype
-from metantk.searches.pacing import Pacer, count_operations
+from metantk.searches.pacing import Pacer
 from metantk.searches.tasks import Task, TaskSource
 from metantk.space.genotype import CELL_TYPES, SPACES
 from metantk.space.layouts import few_shot_layout, t_nas_layout
