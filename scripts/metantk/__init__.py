@@ -1,6 +1,5 @@
-"""MetaNTK-NAS: the library behind the stages. For programs of one's own, three lines from a model to features:
+"""MetaNTK-NAS: the library behind the stages. For programs of one's own, two lines from a model to features (after `pip install .`):
 
-    sys.path.insert(0, "path/of/this/repository/scripts")
     model = metantk.load("results/birds/5cells-8ch/metantk/seed0/rfs")
     features = model.features(images)
 
@@ -15,6 +14,8 @@ is given, as Snakemake and SLURM give it to jobs, the cores are this program's o
 
 import importlib
 import os
+
+__version__ = "0.1.0"
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # GNU's and LLVM's OpenMP
 os.environ.setdefault("KMP_BLOCKTIME", "0")  # Intel's

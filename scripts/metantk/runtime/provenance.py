@@ -41,7 +41,7 @@ class Parsed(NamedTuple):
 
     Attributes:
         names: what it imports that may be modules.
-        tree: its syntax tree as text, without docstrings and the descriptions of options.
+        tree: its syntax tree as text, without docstrings, descriptions of options and the version.
     """
 
     names: list[str]
@@ -62,9 +62,16 @@ def _parse(text: str) -> Parsed:
             first = node.body[0]
             if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant):
                 node.body = node.body[1:]
+            node.body = [statement for statement in node.body if not _is_version(statement)]
         elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "Field":
             node.keywords = [keyword for keyword in node.keywords if keyword.arg != "description"]
     return Parsed(names, ast.dump(tree).encode())
+
+
+def _is_version(statement: ast.stmt) -> bool:
+    """The release's number: a new one changes no results."""
+    targets = statement.targets if isinstance(statement, ast.Assign) else []
+    return any(isinstance(target, ast.Name) and target.id == "__version__" for target in targets)
 
 
 @functools.cache
