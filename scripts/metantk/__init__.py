@@ -1,4 +1,4 @@
-"""MetaNTK-NAS: the library behind the stages. For programs of one's own, two lines from a model to features (after `pip install .`):
+"""MetaNTK-NAS: the library behind the stages. After `pip install .`, two lines lead from a model to features:
 
     model = metantk.load("results/birds/5cells-8ch/metantk/seed0/rfs")
     features = model.features(images)

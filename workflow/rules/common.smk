@@ -214,7 +214,7 @@ def gigabytes(files):
 @functools.cache
 def code_of(*files):
     """A hash of the syntax trees of these files and of all local modules behind them."""
-    return metantk.runtime.provenance.code_hash(*files)
+    return metantk.runtime.provenance.record_code(*files)
 
 
 def code(script, shape_of=None, **families):
