@@ -37,14 +37,14 @@ def test_each_kind_of_change_is_named(house):
     configuration = house.configuration
     configuration["datasets"]["photos"]["image_size"] = 20
     house.configure(configuration)
-    assert explain(house) == ["prepare_dataset photos", "    option image_size: 16 -> 20"]
+    assert explain(house) == ["Prepare photos", "    option image_size: 16 -> 20"]
 
     store = house.path / "scripts" / "metantk" / "data" / "store.py"
     store.write_text(store.read_text() + "\nedited = 1\n")
     image = "photos/train/train0/0.png"
     Image.new("RGB", (12, 12), "red").save(house.path / image)
     assert explain(house) == [
-        "prepare_dataset photos",
+        "Prepare photos",
         f"    input changed: {image}",
         "    module metantk/data/store.py changed",
         "    option image_size: 16 -> 20",
@@ -59,14 +59,10 @@ def test_a_wrong_configuration_is_refused_in_one_line(tiny_house):
 
 
 BLOCK = """
-rule train_network:
-    input: results/a/data/manifest.json
-    output: results/a/model.json
-    jobid: 3
-    reason: {reason}
-    wildcards: dataset=a, backbone=conv4, search=fixed, seed=0, learner=rfs
-    resources: tmpdir=/tmp
-
+[Mon Nov 30 15:50:46 2026]
+Job 2: Train a conv4
+Reason: {reason}
+[Mon Nov 30 15:50:46 2026]
 rule all:
     input: results/a/model.json
     jobid: 0
@@ -92,7 +88,7 @@ CHANGED = "Params have changed since last execution: Union of exclusive params b
 )
 def test_reasons_of_snakemake(reason, causes):
     (rerun,) = read_reruns(BLOCK.format(reason=reason))
-    assert rerun.job == "train_network a conv4 fixed 0 rfs"
+    assert rerun.job == "Train a conv4"
     assert rerun.causes == causes
 
 

@@ -1,7 +1,7 @@
 """Why jobs would run again: Snakemake's reasons in the words of options, inputs and modules. Imports no torch.
 
-Snakemake remembers the parameters of each finished job and prints those that differ: options (JSON) and code (hash).
-Whenever the workflow is planned, `CODE` gets a file for each such hash, with the hashes of its modules.
+Snakemake remembers the parameters of each finished job, and prints those that differ: options as JSON, code as a
+hash. Whenever the workflow is planned, `CODE` gets a file for each such hash, with the hashes of its modules.
 """
 
 import ast
@@ -12,9 +12,8 @@ from typing import NamedTuple
 from metantk.runtime.files import parse_json, read_json
 from metantk.runtime.provenance import CODE
 
-# A job of a dry run: `rule NAME:` and indented lines, among them the reason and the wildcards.
-JOB = re.compile(r"^(?:local)?rule (\w+):\n((?:    .*\n)+)", re.M)
-FIELD = re.compile(r"^    (\w+): (.*)$", re.M)
+# A job of a dry run by its rule's message, and why it would run; targets have no message.
+JOB = re.compile(r"^Job \d+: (.+)\nReason: (.*)$", re.M)
 PARAMS = re.compile(
     r"Params have changed since last execution: Union of exclusive params before and now across all output: "
     r"before: (.*) now: (.*?) (?:; |$)"
@@ -25,7 +24,7 @@ MISSING = "(none)"
 
 
 class Rerun(NamedTuple):
-    """A job that would run, and what changed since it ran last."""
+    """A job that would run, by its rule's message, and what changed since it ran last."""
 
     job: str
     causes: list[str]
@@ -37,13 +36,7 @@ def read_reruns(report: str) -> list[Rerun]:
     Args:
         report: what `snakemake --dry-run` prints.
     """
-    found = []
-    for rule, block in JOB.findall(report):
-        fields = dict(FIELD.findall(block))
-        if "output" in fields:  # else a target, which computes nothing
-            wildcards = re.findall(r"\w+=([^,]+)", fields.get("wildcards", ""))
-            found.append(Rerun(" ".join([rule, *wildcards]), list(_causes(fields.get("reason", "")))))
-    return found
+    return [Rerun(job, list(_causes(reason))) for job, reason in JOB.findall(report)]
 
 
 def _causes(reason: str) -> Iterator[str]:
