@@ -75,7 +75,7 @@ CHANGED = "Params have changed since last execution: Union of exclusive params b
 @pytest.mark.parametrize(
     ("reason", "causes"),
     [
-        ("Missing output files: a, b, c, d, e", ["not there: a, b, c and 2 more"]),
+        ("Missing output files: c, b, a, d, e", ["not there: a, b and 3 more"]),
         ("Input files updated by another job: a", ["follows the jobs that write a"]),
         ("Code has changed since last execution", ["its rule's command changed"]),
         (f"{CHANGED}before: '{BEFORE}' now: '{NOW}' ", ["names or sizes of the data set's files changed"]),

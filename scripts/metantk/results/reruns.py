@@ -58,8 +58,8 @@ def _causes(reason: str) -> Iterator[str]:
         yield from _changed_params(*map(_read_params, match.groups()))
 
 
-def _first(files: str, most: int = 3) -> str:
-    names = files.split(", ")
+def _first(files: str, most: int = 2) -> str:
+    names = sorted(files.split(", "))
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
