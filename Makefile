@@ -111,11 +111,12 @@ GPU_PACKAGES := opacus opt-einsum scipy pydantic pydantic-core annotated-types t
 wheels: .venv/ready ## Fetch what tests/gpu/run.sh needs into wheels/, for a GPU machine without network
 	@python -m pip download --quiet --no-deps --dest wheels --constraint envs/requirements.txt $(GPU_PACKAGES)
 
-lint: .venv/ready   ## Check style: ruff, snakefmt, snakemake --lint
+lint: .venv/ready   ## Check style: ruff, snakefmt, snakemake --lint, words and sentences
 	@ruff check .
 	@ruff format --check .
 	@snakefmt --check Snakefile workflow
 	@snakemake --lint
+	@python tests/check_words.py
 
 schema: .venv/ready ## Write workflow/schemas/ anew from scripts/metantk/options/
 	@python scripts/write_schema.py

@@ -4,6 +4,7 @@ import functools
 import hashlib
 import os
 import sys
+import time
 from pathlib import Path
 from typing import NamedTuple
 
@@ -52,6 +53,7 @@ except metantk.runtime.files.InputError as error:
     stop(error)
 
 RESULTS = CONFIG.results
+BEGAN = time.time()
 # Snakemake looks at each input file by itself: with more of them, names and sizes alone are compared.
 MANY_FILES = 2000
 CHAINS = CONFIG.chains
