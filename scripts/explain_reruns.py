@@ -1,7 +1,7 @@
 """Say why jobs would run again: the option, input or module that changed since they ran.
 
 Plans the workflow (`snakemake --dry-run`) in the current folder and reads Snakemake's reasons. A job that only
-follows another one is named with the files that it waits for.
+follows another one is named with the files that it waits for. Where an input changed, Snakemake looks no further.
 
 Examples:
     python scripts/explain_reruns.py --configfile config/config.yaml

@@ -41,14 +41,16 @@ def test_each_kind_of_change_is_named(house):
 
     store = house.path / "scripts" / "metantk" / "data" / "store.py"
     store.write_text(store.read_text() + "\nedited = 1\n")
-    image = "photos/train/train0/0.png"
-    Image.new("RGB", (12, 12), "red").save(house.path / image)
     assert explain(house) == [
         "Prepare photos",
-        f"    input changed: {image}",
         "    module metantk/data/store.py changed",
         "    option image_size: 16 -> 20",
     ]
+
+    # Snakemake looks no further where an input changed.
+    image = "photos/train/train0/0.png"
+    Image.new("RGB", (12, 12), "red").save(house.path / image)
+    assert explain(house) == ["Prepare photos", f"    input changed: {image}"]
 
 
 def test_a_wrong_configuration_is_refused_in_one_line(tiny_house):

@@ -129,7 +129,9 @@ BEHIND = {
     EVALUATED: "evaluate_episodes.py metantk/evaluation.py",
     (*EVALUATED, "aggregate", *FIGURES): "metantk/options/evaluation.py",
     (*EVALUATED, "aggregate", *FIGURES, "theory"): "metantk/statistics.py",
-    ("aggregate",): "aggregate_tables.py metantk/results/costs.py metantk/results/published_results.py metantk/results/layout.py",
+    (
+        "aggregate",
+    ): "aggregate_tables.py metantk/results/costs.py metantk/results/published_results.py metantk/results/layout.py",
     ("draw_searches",): """
         draw_searches.py metantk/results/figures/cells.py metantk/results/figures/effects.py
         metantk/results/figures/search_curves.py metantk/results/figures/search_trace.py
