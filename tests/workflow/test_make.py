@@ -68,16 +68,21 @@ FILES = {
 }
 
 
-@pytest.mark.parametrize("target", ["run", "report", "theory", "study", "tables", "status", "estimate", "why"])
-def test_a_file_that_is_no_configuration_is_one_line(house, target):
-    for name, (content, fault) in FILES.items():
-        if content is not None:
-            (house.path / name).write_bytes(content)
-        run, lines = make(house, target, f"CONFIG={name}")
-        assert run.returncode == 2
-        assert len(lines) == 1, run.stderr
-        assert f"error: {name}: " in lines[0]
-        assert fault in lines[0]
+TARGETS = ("run", "report", "theory", "study", "tables", "status", "estimate", "why")
+
+
+@pytest.mark.parametrize(
+    ("target", "name"), [*((target, "broken.yaml") for target in TARGETS), *(("tables", name) for name in FILES)]
+)
+def test_a_file_that_is_no_configuration_is_one_line(house, target, name):
+    content, fault = FILES[name]
+    if content is not None:
+        (house.path / name).write_bytes(content)
+    run, lines = make(house, target, f"CONFIG={name}")
+    assert run.returncode == 2
+    assert len(lines) == 1, run.stderr
+    assert f"error: {name}: " in lines[0]
+    assert fault in lines[0]
 
 
 def test_the_default_configuration_runs_no_code_either(house):
