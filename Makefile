@@ -1,17 +1,23 @@
 # `make run` and `make test` need python3 (3.11 or newer, with venv), and nothing else.
 PYTHON ?= python3
-CORES  ?= $(shell getconf _NPROCESSORS_ONLN)
+CORES  ?= all
 CONFIG ?= config/config.yaml
 BIN    := .venv/bin
 # For GPUs older than Turing: make setup PINS=envs/requirements-volta.txt
 PINS   ?= envs/requirements.txt
+# Names reach programs by the environment and as they were typed: no shell, and not make itself, reads what they hold.
+override CONFIG := $(value CONFIG)
+override IMAGES := $(value IMAGES)
+override CORES := $(value CORES)
+export CONFIG CORES
 # Whose images config/own-images.yaml takes: make own IMAGES=..., make report CONFIG=... IMAGES=...
-OWN    := $(if $(IMAGES),--config 'datasets={"images": {"source": "$(IMAGES)"}}')
+export METANTK_IMAGES := $(IMAGES)
+CHECK := python scripts/check_config.py --configfile "$$CONFIG" --cores "$$CORES"
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export PYTHONNOUSERSITE := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run own status estimate tables theory study report figures container check test bench wheels lint schema lock clean
+.PHONY: help setup run own images-named status why estimate tables theory study report figures container check test test-cluster bench wheels lint schema lock clean
 
 help:       ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' $(MAKEFILE_LIST) | expand -t 16
@@ -27,36 +33,46 @@ setup: .venv/ready  ## Make the environment .venv from the pins in envs/
 	@touch $@
 
 run: .venv/ready    ## Run the workflow in config/config.yaml (or CONFIG=...) and print its tables
-	@snakemake --cores $(CORES) --quiet reason --show-failed-logs --rerun-incomplete --configfile $(CONFIG) $(OWN)
-	@python scripts/show_results.py --configfile $(CONFIG)
+	@$(CHECK)
+	@snakemake --cores "$$CORES" --quiet reason --show-failed-logs --rerun-incomplete --configfile "$$CONFIG"
+	@python scripts/show_results.py --configfile "$$CONFIG"
 
-own: .venv/ready    ## Train on your own images: make own IMAGES=folder, with a folder per class in it
-	@test -d "$(IMAGES)" || { echo "make: name your folder of images: make own IMAGES=some/folder" >&2; exit 2; }
-	@$(MAKE) --no-print-directory run CONFIG=config/own-images.yaml
+own: override CONFIG := config/own-images.yaml
+own: images-named run ## Train on your own images: make own IMAGES=folder, with a folder per class in it
+
+images-named:
+	@test -n "$$METANTK_IMAGES" || { echo "make: name your folder of images: make own IMAGES=some/folder" >&2; exit 2; }
 
 status: .venv/ready ## Say how far a workflow is (CONFIG=...): jobs done, running and left, the table so far
-	@python scripts/show_results.py --configfile $(CONFIG) --status
+	@python scripts/show_results.py --configfile "$$CONFIG" --status
+
+why: .venv/ready    ## Say why jobs of CONFIG=... would run again: the option, input or module that changed
+	@$(CHECK)
+	@python scripts/explain_reruns.py --configfile "$$CONFIG"
 
 estimate: .venv/ready ## Measure here how long CONFIG=... will take, on 1 to 8 GPUs or cores
-	@python scripts/estimate_campaign.py --configfile $(CONFIG)
+	@python scripts/estimate_campaign.py --configfile "$$CONFIG"
 
 tables: .venv/ready ## Tabulate what is finished so far (CONFIG=...), and name what is missing
-	@snakemake tabulate_finished --cores 1 --quiet all --nolock --configfile $(CONFIG)
+	@$(CHECK)
+	@snakemake tabulate_finished --cores 1 --quiet all --nolock --configfile "$$CONFIG"
 
 theory: .venv/ready ## Check the paper's theorems in numbers, into results/theory/theory.md
-	@snakemake theory --cores $(CORES) --configfile $(CONFIG)
+	@$(CHECK)
+	@snakemake theory --cores "$$CORES" --configfile "$$CONFIG"
 
 study: .venv/ready  ## Say what criteria are worth (CONFIG=config/study.yaml), into results/.../criteria
-	@snakemake study --cores $(CORES) --rerun-incomplete --configfile $(CONFIG)
+	@$(CHECK)
+	@snakemake study --cores "$$CORES" --rerun-incomplete --configfile "$$CONFIG"
 
 report: run         ## Write report.html into the results of CONFIG=...: tables and figures in one page
-	@snakemake --cores $(CORES) --configfile $(CONFIG) $(OWN) \
-	  --report "$$(python scripts/show_results.py --configfile $(CONFIG) --folder)/report.html"
+	@snakemake --cores "$$CORES" --configfile "$$CONFIG" \
+	  --report "$$(python scripts/show_results.py --configfile "$$CONFIG" --folder)/report.html"
 
 DRAWN := $(addprefix results/figures/glyphs/3cells-4ch/search_,metantk_seed0.png ntk-bo_seed0.png)
 
 figures: .venv/ready ## Draw the figures of the documentation anew, from a run of some minutes
-	@snakemake theory $(DRAWN) --cores $(CORES) --rerun-incomplete --configfile docs/figures/config.yaml
+	@snakemake theory $(DRAWN) --cores "$$CORES" --rerun-incomplete --configfile docs/figures/config.yaml
 	@python docs/figures/draw.py results
 
 container: .venv/ready ## Build the Apptainer image containers/metantk-VERSION.sif (DEFINITION=, MIRROR=)
@@ -65,9 +81,15 @@ container: .venv/ready ## Build the Apptainer image containers/metantk-VERSION.s
 check: .venv/ready lint ## Run the fast tests, some two minutes on two cores: before a commit
 	@OMP_NUM_THREADS=1 python -m pytest --numprocesses 2 --dist loadfile tests/unit -m "not slow"
 
-test: .venv/ready lint  ## Run every test
-	@OMP_NUM_THREADS=1 python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder \
-	  tests/integration/test_slurm.py tests/integration tests/workflow tests/unit tests/gpu
+PYTEST := OMP_NUM_THREADS=1 python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder
+# What needs root, a package manager or an image of its own, and what kills a workflow many times.
+CLUSTER := tests/integration/test_slurm.py tests/integration/test_container.py tests/integration/test_faults.py
+
+test: .venv/ready lint ## Run what a fresh machine can: units, workflow, resumption, a small default run
+	@$(PYTEST) $(CLUSTER:%=--ignore=%) tests/integration tests/workflow tests/unit tests/gpu
+
+test-cluster: .venv/ready ## Run what needs a system of its own: SLURM, Apptainer and its image, 20 kills, faults
+	@$(PYTEST) $(CLUSTER)
 
 bench: .venv/ready  ## Time the search and the input pipeline against the usual ways, side by side
 	@python tests/benchmarks/bench_search.py --parts kernel --channels 48
@@ -89,11 +111,12 @@ GPU_PACKAGES := opacus opt-einsum scipy pydantic pydantic-core annotated-types t
 wheels: .venv/ready ## Fetch what tests/gpu/run.sh needs into wheels/, for a GPU machine without network
 	@python -m pip download --quiet --no-deps --dest wheels --constraint envs/requirements.txt $(GPU_PACKAGES)
 
-lint: .venv/ready   ## Check style: ruff, snakefmt, snakemake --lint
+lint: .venv/ready   ## Check style: ruff, snakefmt, snakemake --lint, words and sentences
 	@ruff check .
 	@ruff format --check .
 	@snakefmt --check Snakefile workflow
 	@snakemake --lint
+	@python tests/check_words.py
 
 schema: .venv/ready ## Write workflow/schemas/ anew from scripts/metantk/options/
 	@python scripts/write_schema.py

@@ -1,6 +1,5 @@
-"""MetaNTK-NAS: the library behind the stages. For programs of one's own, three lines from a model to features:
+"""MetaNTK-NAS: the library behind the stages. After `pip install .`, two lines lead from a model to features:
 
-    sys.path.insert(0, "path/of/this/repository/scripts")
     model = metantk.load("results/birds/5cells-8ch/metantk/seed0/rfs")
     features = model.features(images)
 
@@ -15,11 +14,23 @@ is given, as Snakemake and SLURM give it to jobs, the cores are this program's o
 
 import importlib
 import os
+import signal
+import sys
+from pathlib import Path
+
+__version__ = "0.1.0"
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # GNU's and LLVM's OpenMP
 os.environ.setdefault("KMP_BLOCKTIME", "0")  # Intel's
 if {"OMP_NUM_THREADS", "SLURM_CPUS_PER_TASK"} & os.environ.keys():
     os.environ.setdefault("GOMP_SPINCOUNT", "5000")  # GNU's alone
+
+# Ctrl-C while one of our programs still imports PyTorch ends it, without a traceback; from its start on
+# metantk.runtime.command_line handles it.
+_program = getattr(sys.modules["__main__"], "__file__", None)
+_is_ours = _program and Path(_program).resolve().parent == Path(__file__).resolve().parents[1]
+if _is_ours and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def load(path: object) -> object:

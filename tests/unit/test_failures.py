@@ -1,5 +1,7 @@
 """The lines of failed jobs, from Snakemake's report of a run."""
 
+import os
+
 from metantk.runtime.failures import read_failures
 
 REPORT = """
@@ -22,7 +24,7 @@ def test_each_failed_job_says_its_own_line_once(tmp_path):
     report = tmp_path / "report.log"
     named = [*logs, "a b.log", "missing.log"]
     report.write_text("".join(REPORT.format(log=tmp_path / name) for name in named))
-    assert read_failures([str(report)]) == [
+    assert read_failures([str(report)], tmp_path / "logs", 0.0) == [
         f"train_network.py: error: use a lower one (all of it: {tmp_path}/a b.log)",
         f"training: 3/9 (all of it: {tmp_path}/killed.log)",
         f"nothing was said (all of it: {tmp_path}/empty.log)",
@@ -33,9 +35,20 @@ def test_each_failed_job_says_its_own_line_once(tmp_path):
 def test_a_long_line_of_a_log_is_shortened(tmp_path):
     (tmp_path / "log").write_text("x.py: error: " + "y" * 10**6)
     (tmp_path / "report").write_text(REPORT.format(log=tmp_path / "log"))
-    (line,) = read_failures(tmp_path / "report")
+    (line,) = read_failures(tmp_path / "report", tmp_path / "logs", 0.0)
     assert len(line) < 600 + len(str(tmp_path))
 
 
-def test_a_run_without_a_report():
-    assert read_failures(None) == read_failures("nowhere") == read_failures([]) == []
+def test_a_quiet_run_says_the_errors_of_its_own_logs(tmp_path):
+    for name, text in {"old": "error: of before", "new": "a.py: error: of now", "fine": "03:00:10 done"}.items():
+        path = tmp_path / "train_network" / f"{name}.log"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text)
+    os.utime(tmp_path / "train_network" / "old.log", (1, 1))
+    report = tmp_path / "report"
+    report.touch()
+    for reports in (report, None, []):
+        assert read_failures(reports, tmp_path, 100.0) == [
+            f"a.py: error: of now (all of it: {tmp_path}/train_network/new.log)"
+        ]
+    assert read_failures("nowhere", tmp_path / "none", 100.0) == []

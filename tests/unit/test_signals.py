@@ -1,10 +1,13 @@
 """Signals that ask a program to end in the middle of something."""
 
 import signal
+import subprocess
+import sys
 
 import pytest
 
 from metantk.runtime.command_line import ENDING, Ended, signals_held
+from metantk.runtime.files import SCRIPTS
 
 
 @pytest.fixture(autouse=True)
@@ -43,3 +46,12 @@ def test_handlers_are_as_before_where_no_signal_came():
     with pytest.raises(ValueError, match="made up"), signals_held():
         raise ValueError("made up")
     assert [signal.getsignal(index) for index in ENDING] == before
+
+
+def test_a_program_that_still_imports_ends_without_a_traceback():
+    command = [sys.executable, "-X", "importtime", SCRIPTS / "train_network.py", "--help"]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
+        next(line for line in process.stderr if "torch." in line)
+        process.send_signal(signal.SIGINT)
+        assert "Traceback" not in process.stderr.read()
+    assert process.returncode == -signal.SIGINT

@@ -1,4 +1,4 @@
-"""Another workflow uses this one as a module, from a folder of its own and from a version control host."""
+"""Ways of calling the workflow: by either Snakefile, and as a module from a folder or a version control host."""
 
 import json
 import os
@@ -33,6 +33,8 @@ CONFIGURATION = {
     "seeds": [0],
     "backbones": {"small": {"kind": "conv4", "channels": 4}},
 }
+# From the root, and where the workflow catalogue looks.
+SNAKEFILES = ("Snakefile", "workflow/Snakefile")
 STAGES = {"prepare_dataset", "inspect_dataset", "search_architecture", "train_network", "evaluate_episodes"}
 
 
@@ -44,8 +46,12 @@ def make_project(folder, source: str, *, more: str = "") -> House:
 
 
 def assert_it_runs(project: House) -> None:
-    """A dry run of everything, then one job of ours and one of theirs."""
-    dry = project.snakemake("--dry-run", "few_shot_all")
+    """A dry run of everything, the default target of the module; then one job of ours and one of theirs."""
+    snakefile = project.path / "Snakefile"
+    own = snakefile.read_text()
+    snakefile.write_text(own.replace("    default_target: True\n", ""))
+    dry = project.snakemake("--dry-run")
+    snakefile.write_text(own)
     assert dry.returncode == 0, dry.stderr
     for stage in STAGES:
         assert f"\nfew_shot_{stage} " in dry.stdout + dry.stderr
@@ -61,14 +67,16 @@ def assert_it_runs(project: House) -> None:
     assert "Nothing to be done" in again.stdout + again.stderr
 
 
-def test_a_module_from_a_folder(tmp_path, repository):
-    snakefile = os.path.relpath(repository / "Snakefile", tmp_path / "project")
+@pytest.mark.parametrize("snakefile", SNAKEFILES)
+def test_a_module_from_a_folder(tmp_path, repository, snakefile):
+    snakefile = os.path.relpath(repository / snakefile, tmp_path / "project")
     project = make_project(tmp_path / "project", repr(snakefile))
     assert_it_runs(project)
     assert not (project.path / "results").exists()
 
 
-def test_a_module_from_a_version_control_host(tmp_path, monkeypatch):
+@pytest.mark.parametrize("snakefile", SNAKEFILES)
+def test_a_module_from_a_version_control_host(tmp_path, monkeypatch, snakefile):
     """github() as the workflow catalogue's tool writes it; git is told that the host is a folder."""
     hosted = tmp_path / "hosts" / "someone" / "few-shot"
     hosted.mkdir(parents=True)
@@ -79,7 +87,7 @@ def test_a_module_from_a_version_control_host(tmp_path, monkeypatch):
     (tmp_path / "gitconfig").write_text(f'[url "file://{tmp_path}/hosts/"]\n\tinsteadOf = https://github.com/\n')
     monkeypatch.setenv("GIT_CONFIG_GLOBAL", str(tmp_path / "gitconfig"))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    project = make_project(tmp_path / "project", 'github("someone/few-shot", path="Snakefile", tag="v1")')
+    project = make_project(tmp_path / "project", f'github("someone/few-shot", path="{snakefile}", tag="v1")')
     assert_it_runs(project)
 
 
@@ -90,3 +98,7 @@ def test_prefixes_are_refused(tmp_path, repository, more):
     run = project.snakemake("--dry-run")
     assert run.returncode == 2
     assert run.stderr.strip().splitlines()[-1].startswith("error: module: leave out prefix and replace_prefix")
+
+
+def test_both_ways_of_calling_plan_the_same_jobs(tiny_house):
+    assert tiny_house.planned() == tiny_house.planned("--snakefile", "workflow/Snakefile") != set()

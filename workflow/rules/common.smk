@@ -1,82 +1,31 @@
 """Validation of the configuration, and what the rules of all stages share."""
 
-import contextlib
 import functools
-import gc
 import hashlib
 import os
 import sys
-import tarfile
-import tempfile
+import time
 from pathlib import Path
 from typing import NamedTuple
 
-from snakemake.sourcecache import HostingProviderFile, LocalSourceFile
-
-
-def find_repository():
-    """The folder of this workflow's files; `workflow.basedir` is another's where that uses this one as a module.
-
-    It is relative to where Snakemake runs, so that commands read the same on every machine and in a container.
-    """
-    own = workflow.current_basedir.join("../..")
-    if isinstance(own, LocalSourceFile):
-        return Path(os.path.relpath(own))
-    if isinstance(own, HostingProviderFile):
-        return check_out(own.hosted_repo.repo, own.ref)
-    print(f"error: {own}: a module is used from a folder, or with github() or gitlab()", file=sys.stderr)
-    sys.exit(2)
-
-
-def check_out(repository, ref):
-    """All files of a version that Snakemake has cloned for github() or gitlab(): it hands out single ones only."""
-    commit = repository.commit(ref).hexsha
-    folder = Path(".snakemake", f"metantk-{commit}")
-    if not folder.is_dir():
-        folder.parent.mkdir(exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder.parent) as unfinished, tempfile.TemporaryFile() as archive:
-            repository.archive(archive, commit)
-            archive.seek(0)
-            tarfile.open(fileobj=archive).extractall(f"{unfinished}/files", filter="data")
-            # Another Snakemake may have been faster.
-            with contextlib.suppress(OSError):
-                Path(unfinished, "files").rename(folder)
-    return folder
-
-
-# Of the outermost workflow `is_module` is true as well.
-IS_MODULE = workflow.modifier.parent_modifier is not None
-# Snakemake's jobs live to its end: looking for garbage among them is a tenth of the time that a large plan takes.
-if not IS_MODULE:
-    gc.set_threshold(1_000_000)
-REPOSITORY = find_repository()
-SCRIPTS = REPOSITORY / "scripts"
-sys.path.insert(0, str(SCRIPTS.resolve()))
-
 # By module: Snakemake's own names, such as `config` and `parse`, share this namespace.
-import metantk.runtime.container
 import metantk.data.layouts
 import metantk.data.needs
-import metantk.runtime.failures
 import metantk.options.config
 import metantk.options.dataset
 import metantk.results.layout
+import metantk.runtime.container
+import metantk.runtime.failures
+import metantk.runtime.files
 import metantk.runtime.plugins
 import metantk.runtime.provenance
-import metantk.runtime.files
 from metantk.runtime.files import canonical_json
 from snakemake.exceptions import WorkflowError
 from snakemake.settings.types import DeploymentMethod
 
-# For --sdm apptainer; `make container` makes it.
-IMAGE = str(REPOSITORY / metantk.runtime.container.image_name())
-
-
-def stop(error):
-    """One line for each problem and exit code 2, as every script does it, instead of a traceback."""
-    for line in str(error).split("\nerror: "):
-        print(f"error: {metantk.runtime.files.shorten(line)}", file=sys.stderr)
-    sys.exit(2)
+# `make container` makes it. Snakemake checks its name in any case, and allows no space in it.
+WITH_IMAGE = DeploymentMethod.APPTAINER in workflow.deployment_settings.deployment_method
+IMAGE = str(REPOSITORY / metantk.runtime.container.image_name()) if WITH_IMAGE else None
 
 
 def plan():
@@ -84,10 +33,6 @@ def plan():
 
     Others are when they are prepared, before their images are read.
     """
-    if not IS_MODULE:
-        # Snakemake has read them, but takes the last of two equal keys.
-        for path in [*workflow.overwrite_configfiles, *workflow.configfiles]:
-            metantk.options.config.read_yaml(Path(path))
     values = metantk.options.config.retype(dict(config), workflow.config_settings.config)
     planned = metantk.options.config.parse_config(values)
     metantk.options.config.check_sources(planned)
@@ -98,7 +43,7 @@ def plan():
 
 try:
     CONFIG = plan()
-    if DeploymentMethod.APPTAINER in workflow.deployment_settings.deployment_method:
+    if WITH_IMAGE:
         metantk.runtime.container.check_image(IMAGE)
     if workflow.modifier.path_modifier.replace_prefix(f"{CONFIG.results}/", None) != f"{CONFIG.results}/":
         raise metantk.runtime.files.InputError(
@@ -108,6 +53,7 @@ except metantk.runtime.files.InputError as error:
     stop(error)
 
 RESULTS = CONFIG.results
+BEGAN = time.time()
 # Snakemake looks at each input file by itself: with more of them, names and sizes alone are compared.
 MANY_FILES = 2000
 CHAINS = CONFIG.chains
@@ -214,7 +160,7 @@ def gigabytes(files):
 @functools.cache
 def code_of(*files):
     """A hash of the syntax trees of these files and of all local modules behind them."""
-    return metantk.runtime.provenance.code_hash(*files)
+    return metantk.runtime.provenance.record_code(*files)
 
 
 def code(script, shape_of=None, **families):
@@ -257,8 +203,8 @@ def backbone_files(wildcards):
 
 
 def gpus_of_search(wildcards):
-    """A search that computes nothing asks for no GPU."""
-    return int(CONFIG.search(wildcards.search).uses_device)
+    """A search that computes nothing asks for none: Snakemake drops the resource, as some executors refuse a 0."""
+    return 1 if CONFIG.search(wildcards.search).uses_device else None
 
 
 @functools.cache
@@ -280,8 +226,9 @@ def are_listed(files):
 def begin_half_done_again():
     """As with --rerun-incomplete: what a killed run left half-done is made again; stages go on after checkpoints.
 
-    A workflow that uses this one as a module decides for itself. Snakemake's settings come after its rules are read
-    and before they are asked for inputs, so that an input function calls this.
+    A workflow that uses this one as a module decides for itself. A default profile would say the same, but Snakemake
+    looks for it in profiles/ beside the root Snakefile, not in workflow/. Its settings come after its rules are read and
+    before they are asked for inputs, so that an input function calls this.
     """
     if not IS_MODULE:
         workflow.dag_settings.force_incomplete = True

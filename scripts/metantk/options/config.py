@@ -4,6 +4,7 @@
 except for the files of one's own kinds.
 """
 
+import json
 import os
 from collections.abc import Iterable, Iterator
 from datetime import date
@@ -25,7 +26,7 @@ from metantk.options.base import (
     refuse_former_name,
     unknown_key,
 )
-from metantk.options.dataset import DatasetOptions, check_outside, unknown_word
+from metantk.options.dataset import NAMED_SOURCES, DatasetOptions, check_outside, unknown_word
 from metantk.options.evaluation import EvaluationOptions
 from metantk.options.study import StudyOptions
 from metantk.options.theory import TheoryOptions
@@ -50,7 +51,7 @@ FOLDERS = {"benchmarks", "criteria", "figures", "logs", "tables", "tables_partia
 
 
 # Folders of the repository that no results may mix with.
-_OWN = ("config", "containers", "envs", "scripts", "tests", "workflow")
+_OWN = (".git", ".github", ".snakemake", ".venv", "config", "containers", "envs", "scripts", "tests", "workflow")
 OF_THE_WORKFLOW = {SCRIPTS.parent / name for name in _OWN}
 
 
@@ -63,7 +64,9 @@ def _folder(name: str) -> str:
     folder = os.path.normpath(name)
     if Path(folder).name in ("", ".", ".."):
         raise ValueError("it has to be a folder of its own")
-    if OF_THE_WORKFLOW & {Path(folder).resolve(), *Path(folder).resolve().parents}:
+    whole = Path(folder).resolve()
+    # Git and Snakemake keep theirs in the working folder, which may be another.
+    if OF_THE_WORKFLOW & {whole, *whole.parents} or {".git", ".snakemake", ".venv"} & set(Path(folder).parts):
         raise ValueError("it would mix with the workflow's own files")
     there = next(place for place in (Path(folder), *Path(folder).parents) if os.path.lexists(place))
     if not there.is_dir():
@@ -386,10 +389,16 @@ def read_yaml(path: Path) -> dict:
     """
     try:
         values = _parse_text(read_text(path))
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        json.dumps(values, default=str)  # a value that holds itself raises
+    except yaml.MarkedYAMLError as error:
+        where = f"line {error.problem_mark.line + 1}: " if error.problem_mark else ""
+        raise InputError(f"{path}: is no YAML ({where}{error.problem or error.context})") from None
+    except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
         raise InputError(f"{path}: cannot be read ({str(error).splitlines()[0]})") from None
     if not isinstance(values, dict):
         raise InputError(f"{path}: is no configuration")
+    if code := [key for key in values if str(key).startswith("__")]:
+        raise InputError(f"{path}: {code[0]!r} would have Snakemake run code; a configuration holds values only")
     return values
 
 
@@ -428,16 +437,21 @@ def retype(values: dict, overrides: dict) -> dict:
     """
     typed = dict(values)
     for key, given in overrides.items():
-        if isinstance(given, dict) and isinstance(values.get(key), dict):
+        if key in TEXTS:
+            typed[key] = str(given)
+        elif isinstance(given, dict) and isinstance(values.get(key), dict):
             typed[key] = retype(values[key], given)
         else:
             typed[key] = _typed(given)
     return typed
 
 
+TEXTS = {"results", "source"}  # names of folders, such as 2024
+
+
 def _typed(value: object) -> object:
     if isinstance(value, dict):
-        return {key: _typed(inner) for key, inner in value.items()}
+        return {key: inner if key in TEXTS else _typed(inner) for key, inner in value.items()}
     if isinstance(value, list):
         return [_typed(inner) for inner in value]
     if not isinstance(value, str):
@@ -449,10 +463,24 @@ def _typed(value: object) -> object:
     return value if isinstance(scalar, dict | list | date) else scalar
 
 
+def _with_own_images(values: dict) -> dict:
+    """The folder that `make ... IMAGES=` names, as the source of the data set `images`.
+
+    It comes by the environment, so that neither a shell nor YAML reads its name.
+    """
+    folder = os.environ.get("METANTK_IMAGES")
+    if not folder:
+        return values
+    folder = os.path.expanduser(folder)  # noqa: PTH111 - a path would drop the dot below
+    source = f"./{folder}" if folder in NAMED_SOURCES else folder
+    return merge(values, {"datasets": {"images": {"source": source}}})
+
+
 def parse_config(values: dict) -> Config:
     """Check a configuration.
 
     Raises:
         InputError: one line that names each key and what is wrong with it.
     """
+    values = _with_own_images(values)
     return parse(Config, values, where="configuration")

@@ -11,16 +11,23 @@ LAST_BYTES = 1 << 16  # of a log that are looked at
 MOST = 20  # lines
 
 
-def read_failures(report: str | Path | list | None) -> list[str]:
+def read_failures(report: str | Path | list | None, folder: Path, since: float) -> list[str]:
     """One line for each failed job: its error, or the last that it said, and where all of its log is.
 
     Args:
         report: Snakemake's own log of the run, or several.
+        folder: of all jobs' logs. With `--quiet` the report names none: those of this run that hold an error count.
+        since: when the run began, in seconds since the epoch.
     """
     reports = report if isinstance(report, list | tuple) else [report] if report else []
     text = "\n".join(_end_of(Path(one), 1 << 24) for one in reports)
-    logs = list(dict.fromkeys(LOG.findall(text)))
+    logs = list(dict.fromkeys(LOG.findall(text))) or _logs_with_errors(folder, since)
     return [f"{_last_words(Path(log))} (all of it: {log})" for log in logs[:MOST]]
+
+
+def _logs_with_errors(folder: Path, since: float) -> list[str]:
+    recent = [path for path in sorted(folder.rglob("*.log")) if path.stat().st_mtime >= since]
+    return [str(path) for path in recent if "error: " in _end_of(path, LAST_BYTES)]
 
 
 def _last_words(log: Path) -> str:

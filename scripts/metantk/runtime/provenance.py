@@ -6,6 +6,7 @@ formatting and documentation, of options too, change nothing.
 """
 
 import ast
+import contextlib
 import functools
 import hashlib
 import importlib.metadata
@@ -14,8 +15,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from metantk.runtime.files import SCRIPTS
+from metantk.runtime.files import SCRIPTS, InputError, write_json
 
+CODE = Path(".snakemake", "code")  # below Snakemake's working folder
 PACKAGES = ("numpy", "opacus", "pandas", "scikit-learn", "torch", "torchvision")
 
 
@@ -41,7 +43,7 @@ class Parsed(NamedTuple):
 
     Attributes:
         names: what it imports that may be modules.
-        tree: its syntax tree as text, without docstrings and the descriptions of options.
+        tree: its syntax tree as text, without docstrings, descriptions of options and the version.
     """
 
     names: list[str]
@@ -62,9 +64,16 @@ def _parse(text: str) -> Parsed:
             first = node.body[0]
             if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant):
                 node.body = node.body[1:]
+            node.body = [statement for statement in node.body if not _is_version(statement)]
         elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "Field":
             node.keywords = [keyword for keyword in node.keywords if keyword.arg != "description"]
     return Parsed(names, ast.dump(tree).encode())
+
+
+def _is_version(statement: ast.stmt) -> bool:
+    """The release's number: a new one changes no results."""
+    targets = statement.targets if isinstance(statement, ast.Assign) else []
+    return any(isinstance(target, ast.Name) and target.id == "__version__" for target in targets)
 
 
 @functools.cache
@@ -80,9 +89,23 @@ def code_hash(*files: Path | str) -> str:
     """Hash over the syntax trees of `files` and of all local modules behind them."""
     digest = hashlib.sha256()
     for path in local_modules(*files):
-        name = path.relative_to(SCRIPTS).as_posix() if path.is_relative_to(SCRIPTS) else path.name
-        digest.update(name.encode() + b"\0" + _parse(path.read_text()).tree + b"\0")
+        digest.update(_module_name(path).encode() + b"\0" + _parse(path.read_text()).tree + b"\0")
     return digest.hexdigest()
+
+
+def record_code(*files: Path | str) -> str:
+    """`code_hash`, with a file of that name in `CODE` for `make why`: the hash of each module."""
+    total = code_hash(*files)
+    path = CODE / f"{total}.json"
+    with contextlib.suppress(OSError, InputError):  # a help, which no run depends on
+        if not path.exists():
+            trees = {_module_name(path): _parse(path.read_text()).tree for path in local_modules(*files)}
+            write_json(path, {name: hashlib.sha256(tree).hexdigest()[:16] for name, tree in trees.items()})
+    return total
+
+
+def _module_name(path: Path) -> str:
+    return path.relative_to(SCRIPTS).as_posix() if path.is_relative_to(SCRIPTS) else path.name
 
 
 def provenance(*files: Path | str, options: dict, seed: int | None = None, device: str = "cpu") -> dict:
