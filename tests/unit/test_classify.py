@@ -221,3 +221,25 @@ def test_a_damaged_model_is_one_line(classify, tmp_path, model):
     assert "model.json: " in run.stderr
     assert "Traceback" not in run.stderr
     assert not (tmp_path / "out.csv").exists()
+
+
+def save_deep(path, level, seed):
+    """An image of 16 bits of which 12 are used: `level` of 4095 is its brightness."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    noise = np.random.default_rng(seed).integers(0, 95, (20, 24))
+    Image.fromarray((level + noise).astype(np.uint16)).save(path)
+
+
+def test_images_of_12_bits_in_folders_are_told_apart(classify, tmp_path):
+    """Of the 8 upper bits of 16, only 3 grey levels would be left of dark and darker."""
+    levels = {"dark": 300, "darker": 20, "bright": 4000}
+    for index, (name, level) in enumerate(levels.items()):
+        for image in range(3):
+            save_deep(tmp_path / "support" / name / f"{image}.png", level, 10 * index + image)
+        save_deep(tmp_path / "query" / "some" / name / "0.png", level, 100 + index)
+    (tmp_path / "query" / "notes.txt").write_text("beside images")
+    run = classify(tmp_path / "support", tmp_path / "query")
+    assert run.returncode == 0, run.stderr
+    assert "16-bit images are scaled by the 12 bits that they use" in run.stderr
+    table = pd.read_csv(tmp_path / "out.csv")
+    assert [file.split("/")[-2] for file in table["file"]] == table["class"].tolist() == sorted(levels)
