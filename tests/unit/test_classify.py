@@ -10,8 +10,11 @@ from conftest import run_program
 from PIL import Image
 
 from metantk.backbones import build
+from metantk.data.sources import open_source
 from metantk.data.store import Source, Split, stream_split, write_dataset
+from metantk.deployment.own_images import bits_of_images
 from metantk.models import save_model
+from metantk.options.dataset import DatasetOptions
 from metantk.options.learners.rfs import RfsOptions
 from metantk.runtime.devices import generator
 from metantk.searches.sample import random_genotype
@@ -221,3 +224,41 @@ def test_a_damaged_model_is_one_line(classify, tmp_path, model):
     assert "model.json: " in run.stderr
     assert "Traceback" not in run.stderr
     assert not (tmp_path / "out.csv").exists()
+
+
+def save_deep(path, level, seed):
+    """An image of 16 bits of which 12 are used: `level` of 4095 is its brightness."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    noise = np.random.default_rng(seed).integers(0, 95, (20, 24))
+    Image.fromarray((level + noise).astype(np.uint16)).save(path)
+
+
+def test_images_of_12_bits_in_folders_are_scaled_alike(classify, tmp_path):
+    levels = {"dark": 20, "bright": 4000}
+    for index, (name, level) in enumerate(levels.items()):
+        for image in range(3):
+            save_deep(tmp_path / "support" / name / f"{image}.png", level, 10 * index + image)
+        save_deep(tmp_path / "query" / "some" / name / "0.png", level, 100 + index)
+    (tmp_path / "query" / "notes.txt").write_text("beside images")
+    run = classify(tmp_path / "support", tmp_path / "query")
+    assert run.returncode == 0, run.stderr
+    assert "16-bit images are scaled by the 12 bits that they use" in run.stderr
+    table = pd.read_csv(tmp_path / "out.csv")
+    assert [file.split("/")[-2] for file in table["file"]] == table["class"].tolist() == sorted(levels)
+
+
+def test_images_of_16_bits_are_scaled_as_those_of_the_training_were(tmp_path, caplog):
+    for split, level in {"train": 500, "val": 1500, "test": 2500}.items():
+        for image in range(2):
+            save_deep(tmp_path / "source" / split / split / f"{image}.png", level, image)
+    opened = open_source(DatasetOptions(source=str(tmp_path / "source"), image_size=8, ways=1))
+    write_dataset(tmp_path / "data", opened, name="n", source=str(tmp_path / "source"))
+    save_deep(tmp_path / "dim.png", 100, 0)
+    save_deep(tmp_path / "bright.png", 5000, 0)
+    assert bits_of_images([tmp_path / "dim.png"], None) == 8
+    assert bits_of_images([tmp_path / "dim.png"], tmp_path / "data") == 12
+    caplog.clear()
+    assert bits_of_images([tmp_path / "bright.png"], tmp_path / "data") == 12
+    assert "16-bit images use 13 bits" in caplog.text
+    save_image(tmp_path / "plain.png", (10, 20, 30), 0)
+    assert bits_of_images([tmp_path / "plain.png"], tmp_path / "data") is None

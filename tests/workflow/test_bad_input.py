@@ -126,6 +126,28 @@ def test_results_among_the_images(tiny_house):
     assert not (tiny_house.path / "mine" / "out").exists()
 
 
+@pytest.mark.parametrize(
+    ("classes", "images", "message"),
+    [
+        (0, 0, "mine: is empty; expected a folder per class"),
+        (14, 20, "mine: has 14 class folders; 15 are needed, 5 ways in each of train, val and test"),
+        (15, 0, "mine/class00: is empty; expected the images of a class"),
+        (15, 6, "mine: too little data: test has 6 images in its smallest class 'class"),
+    ],
+)
+def test_a_folder_of_images_is_counted_before_any_job(tiny_house, classes, images, message):
+    (tiny_house.path / "mine").mkdir()
+    for index in range(classes):
+        folder = tiny_house.path / "mine" / f"class{index:02d}"
+        folder.mkdir()
+        for image in range(images):
+            (folder / f"{image}.png").touch()
+    tiny_house.configure(tiny_house.configuration | {"datasets": {"mine": {"source": "mine", "image_size": 16}}})
+    run = tiny_house.snakemake("--dry-run")
+    assert run.returncode == 2
+    assert_one_line(run.stderr, message)
+
+
 def test_all_mistakes_of_a_configuration_are_told_at_once(tiny_house):
     configuration = tiny_house.configuration
     set_key(configuration, "theory.epoch", 3)

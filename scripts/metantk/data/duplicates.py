@@ -32,12 +32,12 @@ def within_split(split_name: str, split: Labelled, hashes: Sequence[int]) -> lis
     mixed = len(np.unique(numbers[pairs[across, 0]]))
     example = pairs[across.argmax()]  # of two classes where there is one, or else the first
     one, other = (_name(split, index) for index in example)
-    where = "two classes" if mixed else "one class"
-    share = f", {mixed} of them in several classes" if mixed else ""
-    return [
-        f"{count} images stand more than once in {split_name}{share}, e.g. {one} and {other} ({where}); "
-        f"results on {split_name} say less than they seem to"
-    ]
+    examples = f"e.g. {one} and {other}"
+    if mixed:
+        detail = f", {mixed} of them in several classes, {examples} (two classes); their labels contradict"
+    else:
+        detail = f", {examples} (one class); a query may be an image of the support set"
+    return [f"{count} images stand more than once in {split_name}{detail}"]
 
 
 def _name(split: Labelled, index: int) -> str:
