@@ -131,7 +131,7 @@ def test_a_table_without_rows_is_not_shown(show, tmp_path):
     assert "table2.md" not in run.stdout
 
 
-def test_rows_below_a_yardstick_are_named(tmp_path):
+def test_rows_below_a_baseline_are_named(tmp_path):
     rows = [
         ("a", "pixels", "fixed", "none", 1, 30.0),
         ("a", "pixels", "fixed", "none", 5, 40.0),

@@ -93,7 +93,7 @@ def test_rows_asked_different_episodes_are_refused(tmp_path, different):
         write_chain(tmp_path, "metantk", 0),
         write_chain(tmp_path, "random", 0, asked=ASKED | different),
     ]
-    with pytest.raises(InputError, match="were not asked the same episodes") as error:
+    with pytest.raises(InputError, match="were not evaluated on the same episodes") as error:
         tables.group_chains(map(tables.read_chain, folders))
     assert all(str(folder) in str(error.value) for folder in folders)
 

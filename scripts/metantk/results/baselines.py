@@ -1,4 +1,4 @@
-"""Whether what was trained beats what needs no training: raw pixels, and the same network as it was drawn."""
+"""Whether a trained row beats what needs no training: raw pixels, and the same network untrained."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,10 +10,10 @@ PIXELS, UNTRAINED = "pixels", "none"  # by name: as the catalogue has them
 
 
 def find_weak(summary: Path) -> Iterator[str]:
-    """A sentence for each trained row that is not above a yardstick of its data set, in the mean over its shots.
+    """A sentence for each trained row that is not above a baseline of its data set, in the mean over its shots.
 
     Args:
-        summary: summary.csv; without it, or where no yardstick is among the rows, there is nothing to say.
+        summary: summary.csv; without it, or where no baseline is among the rows, there is none.
     """
     try:
         table = pd.read_csv(summary)
@@ -25,12 +25,12 @@ def find_weak(summary: Path) -> Iterator[str]:
     for (dataset, backbone, search, learner), mean in means.items():
         if learner == UNTRAINED:
             continue
-        for name, yardstick in (
+        for name, baseline in (
             ("raw pixels", (dataset, PIXELS, "fixed", UNTRAINED)),
             ("the same network untrained", (dataset, backbone, search, UNTRAINED)),
         ):
-            if yardstick in means.index and mean <= means[yardstick]:
+            if baseline in means.index and mean <= means[baseline]:
                 yield (
                     f"{dataset}, {backbone}, {search}, {learner}: {mean:.1f} % are no more than the "
-                    f"{means[yardstick]:.1f} % of {name}; train longer, on more classes, or with another rate"
+                    f"{means[baseline]:.1f} % of {name}; train longer, on more classes, or at another lr"
                 )

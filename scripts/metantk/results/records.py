@@ -40,7 +40,7 @@ class CriterionFacts(Record):
 
 
 class Effect(Record):
-    """Of an operation on an edge, as a search by experiment sees it."""
+    """Of an operation on an edge, as a Bayesian optimisation estimates it."""
 
     cell: Text
     edge: int = Field(ge=0)
@@ -110,10 +110,10 @@ class Evaluation(Record):
     options: EvaluationOptions
 
     @model_validator(mode="after")
-    def _is_what_was_asked(self) -> "Evaluation":
+    def _is_of_its_options(self) -> "Evaluation":
         for name, found in (("ways", self.ways), ("episodes", self.episodes)):
-            if (asked := getattr(self.options, name)) != found:
-                raise ValueError(f"{name} is {found}, its options say {asked}")
+            if (expected := getattr(self.options, name)) != found:
+                raise ValueError(f"{name} is {found}, its options say {expected}")
         if sorted(map(str, self.options.shots)) != sorted(self.shots):
             raise ValueError("shots: its options say others")
         return self
@@ -139,7 +139,7 @@ CURVE = {"epoch": WHOLE, "lr": NUMBER, "loss": NUMBER, "accuracy": GAPS}
 TRACE = dict.fromkeys(["round", "edge", "input", "node"], WHOLE) | dict.fromkeys(
     ["stage", "cell", "operation", "removed", "decided_by"], TEXT
 )
-# Of a search by experiment, whose criteria have columns, too.
+# Of a Bayesian optimisation, whose criteria have columns, too.
 EXPERIMENT = {"candidate": WHOLE, "stage": TEXT}
 # What figures draw of searches other than prunings, as far as they have it.
 MEASURED = [
@@ -212,8 +212,8 @@ def _checked(values: pd.Series, column: Numbers | None) -> pd.Series:
 
 
 def read_trace(path: Path, report: SearchReport) -> pd.DataFrame:
-    """search.csv: of a pruning (its report has criteria) edge by edge; of an experiment (it has effects, too) by
-    architecture; of any other search what it measured.
+    """search.csv: of a pruning (its report has criteria) edge by edge, of a Bayesian optimisation (it has effects,
+    too) by architecture, of any other search what it measured.
 
     Raises:
         InputError: as of `read_table`.

@@ -99,16 +99,18 @@ def group_chains(chains: Iterable[Chain]) -> dict[tuple, list[Chain]]:
     """Chains of each row, by `KEY`, in their order.
 
     Raises:
-        InputError: the chains of a row, or the rows of a data set, were not asked the same episodes.
+        InputError: the chains of a row, or the rows of a data set, were not evaluated on the same episodes.
     """
     groups: dict[tuple, list[Chain]] = {}
-    asked: dict[str, tuple[Path, dict]] = {}
+    evaluated: dict[str, tuple[Path, dict]] = {}
     for chain in chains:
         groups.setdefault(chain.key, []).append(chain)
         options = chain.evaluation.options.model_dump(include={"episodes", "ways", "shots", "queries", "seed"})
-        first, expected = asked.setdefault(chain.key[0], (chain.folder, options))
+        first, expected = evaluated.setdefault(chain.key[0], (chain.folder, options))
         if options != expected:
-            raise InputError(f"{chain.folder} and {first}: were not asked the same episodes; evaluate one again")
+            raise InputError(
+                f"{chain.folder} and {first}: were not evaluated on the same episodes; evaluate one again"
+            )
     for members in groups.values():
         seeds = [member.seed for member in members]
         if len(set(seeds)) < len(seeds):

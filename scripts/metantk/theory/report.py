@@ -62,9 +62,9 @@ confidence interval. *Falls* means that the interval lies below zero; *slope −
 Where this is so only without the smallest widths, the verdict is *holds from width N*. Intervals are 95 % for
 all cases of a statement and all such choices of widths together: of flat data, a statement holds in any case
 with a probability of 2.5 % at most. Only for −1/2 the interval is not widened for the choices, which would make
-it easier. Where nothing holds but −1/2 is in the interval over all widths, the verdict is *undecided*. Bounds
-hold at a width if no seed exceeds them at any step. Networks are in NTK parametrisation: the 1/l of Eq. 4 and
-of Theorem 1's rates is part of the network.
+it easier. Where nothing holds but −1/2 is in the interval over all widths, or an error that is not finite leaves no
+slope, the verdict is *undecided*. Bounds hold at a width if no seed exceeds them at any step. Networks are in NTK
+parametrisation: the 1/l of Eq. 4 and of Theorem 1's rates is part of the network.
 """
 
 

@@ -1,4 +1,4 @@
-"""A search by experiment: what it measured, and the effect of each operation on each edge with its interval."""
+"""A Bayesian optimisation: what it measured, and the effect of each operation on each edge with its interval."""
 
 from collections.abc import Mapping
 

@@ -33,5 +33,5 @@ def draw_rank_stability(table: pd.DataFrame, title: str, titles: Mapping[str, st
         axes.axhline(0, color=MUTED, linewidth=0.7)
         axes.grid(axis="y")
     panels[0].set(ylabel="Kendall's τ", ylim=(min(-0.1, table["lowest"].min()), 1.02))
-    panels[0].legend(title="draws", loc="best")
+    panels[0].legend(title="random numbers", loc="best")
     return figure
