@@ -284,6 +284,11 @@ def test_numbers_on_logarithmic_axes_are_plain_and_inside_the_figure(name):
             assert figure.bbox.containsy(box.y1)
 
 
+def test_effects_name_edges_as_genotypes_do():
+    texts = figure_texts(effects_figure())
+    assert {"normal 0→2", "normal 1→2", "effect (standard deviations)"} <= set(texts)
+
+
 @pytest.mark.parametrize(("value", "text"), [(1000.0, "10³"), (1e12, "10¹²"), (3e-6, "3×10⁻⁶"), (0.3, "0.3")])
 def test_powers_of_ten_have_superscripts_and_short_axes_decimals(value, text):
     formatter = style.PlainPowers()

@@ -12,7 +12,6 @@ from metantk.results.figures.palette import OPERATIONS, OTHER_OPERATION
 from metantk.results.figures.style import MUTED, STYLE, TEXT, new_figure, set_logarithmic
 
 WIDTH, PANEL_HEIGHT, EDGE_HEIGHT, EDGE_COLUMNS = 9.6, 1.4, 1.5, 3
-STATES = ("previous but one", "previous")
 
 
 @matplotlib.rc_context(STYLE)
@@ -42,6 +41,8 @@ def draw_effects(effects: pd.DataFrame, trace: pd.DataFrame, title: str, facts: 
         axes = figure.add_subplot(place, sharex=shared)
         shared = shared or axes
         _draw_edge(axes, of_edge, cell)
+        if index >= len(edges) - EDGE_COLUMNS:
+            axes.set_xlabel("effect (standard deviations)")
     return figure
 
 
@@ -73,6 +74,5 @@ def _draw_edge(axes: Axes, of_edge: pd.DataFrame, cell: str) -> None:
     axes.axvline(0, color=MUTED, linewidth=0.6)
     axes.set_yticks(range(len(of_edge)), of_edge["operation"][::-1])
     axes.tick_params(axis="y", length=0)
-    source = int(of_edge["input"].iloc[0])
-    start = STATES[source] if source < 2 else f"node {source - 2}"
-    axes.set_title(f"{cell}: {start} → node {int(of_edge['node'].iloc[0]) - 2}", fontsize=8)
+    edge = of_edge.iloc[0]
+    axes.set_title(f"{cell} {edge['input']}→{edge['node']}", fontsize=8)
