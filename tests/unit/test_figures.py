@@ -786,7 +786,7 @@ def test_searches_without_cells_and_with_damaged_traces_are_named(finished):
         draw_searches.draw(finished[-1].parent, {})
     trace = finished[0].parent / "search.csv"
     trace.write_text("round,stage,removed\n0,operations,True\n")
-    with pytest.raises(InputError, match=r"search\.csv: lacks the columns cell, .*run search_architecture again"):
+    with pytest.raises(InputError, match=r"search\.csv: lacks the columns edge, .*run search_architecture again"):
         draw_searches.draw(finished[0].parent, {})
 
 
