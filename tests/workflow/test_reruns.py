@@ -119,7 +119,7 @@ BEHIND = {
         metantk/options/backbones/__init__.py
         metantk/learners/__init__.py metantk/learners/base.py metantk/learners/linear.py metantk/learners/rfs.py
         metantk/models.py metantk/options/learners/__init__.py metantk/options/learners/rfs.py
-        metantk/training.py
+        metantk/data/images.py metantk/meta_learning/__init__.py metantk/meta_learning/balance.py
     """,
     OF_CELLS: """
         metantk/backbones/cells.py metantk/space/channels_last.py metantk/space/depthwise.py
@@ -127,7 +127,7 @@ BEHIND = {
     """,
     OF_CONV4: "metantk/backbones/conv4.py",
     (*OF_CELLS, *OF_CONV4): "metantk/backbones/initial.py",
-    TRAINED: "train_network.py",
+    TRAINED: "train_network.py metantk/training.py metantk/runtime/divergence.py",
     EVALUATED: "evaluate_episodes.py metantk/evaluation.py",
     (*EVALUATED, "aggregate", *FIGURES): "metantk/options/evaluation.py",
     (*EVALUATED, "aggregate", *FIGURES, "theory"): "metantk/statistics.py",
