@@ -32,9 +32,22 @@ FORMER = {
     r"beyond chance": "significant",
     r"(inner|learning|meta|weight|outer|head)_rates?": "lr",
 }
+# Files with `generator("pictures")`: the string seeds random numbers, and stays.
+SEEDED = (
+    "scripts/metantk/criteria/inputs.py",
+    "tests/benchmarks/bench_adaptation.py",
+    "tests/unit/test_backbones.py",
+    "tests/unit/test_backbones_frozen.py",
+    "tests/unit/test_backbones_resnet12.py",
+)
 # Where such a word is the right one: the path's beginning, and what may stand there.
 ALLOWED = {
     "scripts/build_container.py": r"certificates?",  # of a registry
+    # Former names that are refused with the present ones, and strings that seed random numbers.
+    **dict.fromkeys(("scripts/metantk/options/base.py", "tests/unit/test_config.py"), r".*"),
+    **dict.fromkeys(("tests/workflow/test_bad_input.py",), r"learning_rate"),
+    "scripts/metantk/searches/bayesian_optimisation.py": r"certificate",
+    **dict.fromkeys(SEEDED, r"pictures"),
     "tests/check_words.py": r".*",
     "tests/unit/test_check_words.py": r".*",
 }

@@ -190,11 +190,11 @@ def test_it_finds_the_optimum_of_a_noisy_sum(tmp_path, larger):
     best = sum(min((sign * truth())[list(pair)].sum() for pair in pairs) for pairs in paths.contents(SPACE))
     assert (value - best) / random.std() < 1.0  # of about six deviations between the mean and the optimum
     assert value < random.min()
-    (certificate,) = found.facts["certificate"].values()
-    assert certificate["better_than"] == 100
-    assert certificate["architectures"] == 40
-    assert certificate["better_than_low"] < 100
-    assert certificate["deviations"] > 3
+    (comparison,) = found.facts["random_comparison"].values()
+    assert comparison["better_than"] == 100
+    assert comparison["architectures"] == 40
+    assert comparison["better_than_low"] < 100
+    assert comparison["standard_deviations"] > 3
     state = [row for row in found.facts["effects"] if row["kept"]]
     assert len(state) == 12
     assert all(0 <= row["certainty"] <= 1 for row in state)

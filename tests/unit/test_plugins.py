@@ -1,4 +1,4 @@
-"""Modules by family and kind: built in, and strangers' files."""
+"""Modules by family and kind: built in, and user-defined files."""
 
 import subprocess
 import sys
@@ -42,7 +42,7 @@ def test_unknown_kinds_are_refused_with_those_that_there_are(kind):
             ask("backbones", kind)
 
 
-def test_a_strangers_file_is_run_once(tmp_path, monkeypatch):
+def test_a_user_defined_file_is_run_once(tmp_path, monkeypatch):
     path = tmp_path / "my-own net.v2.py"
     path.write_text(COUNTING)
     monkeypatch.chdir(tmp_path)

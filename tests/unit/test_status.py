@@ -125,6 +125,7 @@ def test_a_table_without_rows_is_not_shown(show, tmp_path):
     tables = tmp_path / "results" / "tables"
     write(tables / "table1.md", "| Model |\n|---|\n| RFS |\n")
     write(tables / "table2.md", "| Model |\n|---|\n")
+    write(tables / "published.md", "| row |\n|---|\n")
     run = show("--configfile", "mine.yaml")
     assert run.returncode == 0, run.stderr
     assert "| RFS |" in run.stdout

@@ -171,7 +171,7 @@ def test_criteria_that_are_none_are_named_with_their_file(tmp_path, criteria):
 
 
 def test_searches_without_criteria_have_no_marks(tmp_path):
-    """Whatever a stranger's search calls `criteria`, only those of a pruning are marks."""
+    """Whatever a user-defined search calls `criteria`, only those of a pruning are marks."""
     folder = write_chain(tmp_path, "mine", 0, search_options={"kind": "my/search.py", "criteria": "many"})
     groups = tables.group_chains([tables.read_chain(folder)])
     table = tables.make_table2(tables.summarise(groups, TITLES), groups)

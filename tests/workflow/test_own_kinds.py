@@ -1,4 +1,4 @@
-"""A stranger's backbone, criterion, search and learner: one .py file each, outside of the repository."""
+"""A user-defined backbone, criterion, search and learner: one .py file each, outside of the repository."""
 
 import json
 

@@ -200,7 +200,7 @@ def parse(options: type[T], values: object, *, where: str) -> T:
         return options.model_validate(values)
     except ValidationError as error:
         raise InputError(shorten(f"{where}: {explain_all(error.errors())}", LONGEST_LINE)) from None
-    except Exception as error:  # the checks of a stranger's options may raise anything
+    except Exception as error:  # the checks of user-defined options may raise anything
         raise InputError(f"{where}: their check fails ({type(error).__name__}: {error})") from error
 
 

@@ -359,7 +359,7 @@ class Config(Options):
 def _needs_of(options: Options, where: str) -> list[Need]:
     try:
         return list(options.needs)
-    except Exception as error:  # those of a stranger's kind may raise anything
+    except Exception as error:  # those of a user-defined kind may raise anything
         raise InputError(f"{where}: its needs fail ({type(error).__name__}: {error})") from error
 
 

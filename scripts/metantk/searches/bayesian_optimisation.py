@@ -1,11 +1,10 @@
-"""A search by experiment: measure whole architectures, fit a model, measure what it thinks best, and so on.
+"""Bayesian optimisation of whole architectures: a surrogate, an acquisition, and evaluations of what they choose.
 
 Algorithm 1 asks what changes when one operation goes; each answer serves one decision. Here each measurement is
 of a whole architecture, and tells about all of its operations at once (a factorial experiment). A balanced
 random sample comes first; then blocks of architectures, each the optimum of a function drawn from what the
 measurements leave possible (Thompson sampling); at last the optimum of the expected function. Architectures of
-a block share images and draws. At the end the architecture is compared with random ones on fresh draws: the
-certificate.
+a block share images and draws. At the end the architecture is compared with random ones on fresh draws.
 
 A search that is ended goes on after its last block and finds the same architecture.
 """
@@ -44,7 +43,7 @@ log = logging.getLogger("metantk")
 BOLDNESS = 0.3
 SAMPLES = 100  # functions from which the certainty of the result is read
 REFERENCE = 1000  # random architectures over which an effect is averaged
-CERTIFIED_AT_ONCE = 20  # random architectures that share a fresh draw with the result
+COMPARED_AT_ONCE = 20  # random architectures that share a fresh draw with the result
 
 
 class Block(NamedTuple):
@@ -186,12 +185,12 @@ def find(problem: Problem, options: Options, seed: int, checkpoint: Checkpoint) 
     experiment = Experiment(plan, seed, checkpoint, problem.bar.update)
     experiment.run(limit)
     model = experiment.model
-    certificate = certify(plan, model.best, seed, experiment.costs)
+    comparison = compare_with_random(plan, model.best, seed, experiment.costs)
     facts = {
         "criteria": {name: criterion.facts for name, criterion in plan.criteria.items()},
         "measured": experiment.measured,
         "effects": effects(plan.space, model, seed),
-        "certificate": certificate,
+        "random_comparison": comparison,
         "variances": {name: posterior.variances._asdict() for name, posterior in model.posteriors.items()},
     }
     trace = pd.DataFrame(_rows(experiment))
@@ -279,12 +278,12 @@ def main_effects(function: Function, reference: np.ndarray) -> np.ndarray:
     return reference.T @ values / reference.sum(0) - values.mean()
 
 
-def certify(plan: Plan, best: np.ndarray, seed: int, costs: dict[str, Cost]) -> dict[str, dict]:
+def compare_with_random(plan: Plan, best: np.ndarray, seed: int, costs: dict[str, Cost]) -> dict[str, dict]:
     """The result against random architectures, on fresh draws that it shares with a few of them each.
 
     Returns:
         By criterion: `better_than`, percent of the random architectures that it is better than on their own draw,
-        with a 95 % interval; `deviations`, by how many deviations between random architectures (noise included)
+        with a 95 % interval; `standard_deviations`, by how many of them (noise included)
         it is better than their mean.
     """
     count = plan.options.random_comparisons
@@ -293,14 +292,14 @@ def certify(plan: Plan, best: np.ndarray, seed: int, costs: dict[str, Cost]) -> 
     random = paths.balanced_sample(plan.space, count, numpy_generator("certificate", seed))
     cost: dict[str, Cost] = {}
     differences: dict[str, list[np.ndarray]] = {name: [] for name in plan.criteria}
-    for index, first in enumerate(range(0, count, CERTIFIED_AT_ONCE)):
-        rows = np.concatenate([best[None], random[first : first + CERTIFIED_AT_ONCE]])
+    for index, first in enumerate(range(0, count, COMPARED_AT_ONCE)):
+        rows = np.concatenate([best[None], random[first : first + COMPARED_AT_ONCE]])
         # Blocks of the search have numbers from 0 on.
         values = measure(plan, rows, (seed, -1 - index), cost, lambda networks: None)
         for name, criterion in plan.criteria.items():
             bad = np.nan_to_num(badness(criterion, values[name], name), nan=math.inf)
             differences[name].append(bad[1:] - bad[0])
-    costs["certificate"] = Cost(
+    costs["random comparison"] = Cost(
         sum(each.seconds for each in cost.values()),
         sum(each.evaluations for each in cost.values()),
         sum(each.operations for each in cost.values()),
@@ -319,7 +318,7 @@ def _compare(difference: np.ndarray) -> dict:
         "better_than": 100 * better / len(difference),
         "better_than_low": 100 * low,
         "better_than_high": 100 * high,
-        "deviations": float(finite.mean() / deviation) if deviation else None,
+        "standard_deviations": float(finite.mean() / deviation) if deviation else None,
     }
 
 
