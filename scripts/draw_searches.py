@@ -14,7 +14,7 @@ from metantk.results.figures.effects import draw_effects
 from metantk.results.figures.search_curves import draw_search_curves
 from metantk.results.figures.search_trace import draw_search_trace
 from metantk.results.figures.style import save
-from metantk.results.records import Architecture, SearchReport, read_trace
+from metantk.results.records import Architecture, SearchReport, check_pruning, read_trace
 from metantk.results.tables import parse_titles
 from metantk.runtime.command_line import make_parser, progress, run
 from metantk.runtime.files import check_writable
@@ -45,6 +45,8 @@ def draw(folder: Path, titles: dict[str, str]) -> dict[str, object]:
     origin = architecture.origin
     title = f"{titles.get(origin.search) or origin.search}, seed {origin.seed}: {origin.dataset}, {origin.backbone}"
     genotype = check_genotype(architecture.genotype, where=str(folder / "architecture.json"))
+    if report.criteria and not report.effects:
+        check_pruning(trace, genotype, where=folder / "search.csv")
     of_search = f"{origin.search}_seed{origin.seed}"
     return {
         f"cells_{of_search}": draw_cells(genotype, title),

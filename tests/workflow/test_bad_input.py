@@ -611,7 +611,7 @@ def test_a_trace_that_is_not_the_searchs(refuse, finished_run, tmp_path, edit, n
 def test_an_architecture_that_no_criterion_can_score(refuse, tmp_path, data, searched, edit, named):
     path = searched / "architecture.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | edit))
-    asked = ("--criteria", '["parameters"]', "--draws", 1, "--short-training", "[]")
+    asked = ("--criteria", '["parameters"]', "--repeats", 1, "--short-training-epochs", "[]")
     arguments = ("--data", data, "--architecture", path, *asked)
     refuse("score_architecture.py", *arguments, named=[named], output=tmp_path / "output.json")
 

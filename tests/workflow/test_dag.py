@@ -59,7 +59,7 @@ CELLS = {
     "mini-imagenet-8cells": "metantk-cells-mini-8",
     "tiered-imagenet-5cells": "metantk-cells-tiered-5",
     "tiered-imagenet-8cells": "metantk-cells-tiered-8",
-    "cifar-fs": "metantk-cells-mini-5",
+    "cifar-fs-5cells": "metantk-cells-mini-5",
 }
 RESNET12 = ("resnet12", "fixed", "rfs-resnet12")
 # The other rows of Table 1, which have networks of their own.
@@ -91,14 +91,13 @@ TITLES = [
 
 def rows_of(name):
     """Rows of a configuration of the paper."""
-    cells = "5cells-48ch" if name == "cifar-fs" else f"{PAPER[name][0]}cells-48ch"
+    cells = "5cells-48ch" if name == "cifar-fs-5cells" else f"{PAPER[name][0]}cells-48ch"
     searches = ("metantk", "te-nas", "linear-regions", "random", "metanas-cells", CELLS[name])
     return [*((cells, search, "rfs") for search in searches), *RIVALS[name]]
 
 
 def read_configuration(repository, name):
-    folder = repository / "config" / ("paper" if name in PAPER else "")
-    return yaml.safe_load((folder / f"{name}.yaml").read_text())
+    return yaml.safe_load((repository / "config" / "paper" / f"{name}.yaml").read_text())
 
 
 @pytest.mark.parametrize("name", PAPER)
@@ -129,9 +128,9 @@ def test_the_papers_settings(repository, name):
     assert (regions.images, regions.batches, regions.crop_size) == (3000, 3, 3)
     for pruned in ("metantk", "te-nas", "linear-regions"):
         search = config.search(pruned)
-        assert (search.space, search.repeat, search.draws) == ("few-shot", 3, "common")
+        assert (search.space, search.repeats, search.random_numbers) == ("few-shot", 3, "common")
         assert (search.initialisation, search.image_size) == ("kaiming_normal", 32)
-    assert (learner.momentum, learner.weight_decay, learner.decay) == (0.9, 5e-4, 0.1)
+    assert (learner.momentum, learner.weight_decay, learner.lr_decay) == (0.9, 5e-4, 0.1)
     resnet = config.learner("rfs-resnet12")
     assert (resnet.lr, resnet.batch_size, resnet.drop_rate) == (0.05, 64, 0.1)
     assert (resnet.epochs, resnet.milestones) == (learner.epochs, learner.milestones)
@@ -139,11 +138,11 @@ def test_the_papers_settings(repository, name):
         assert (augmentation.padding, augmentation.jitter, augmentation.flip) == (8, 0.4, True)
     evaluation = config.evaluation
     assert (evaluation.episodes, evaluation.ways, evaluation.shots, evaluation.queries) == (1000, 5, [1, 5], 15)
-    assert (evaluation.copies, evaluation.classifier) == (5, "logistic_regression")
+    assert (evaluation.support_copies, evaluation.classifier) == (5, "logistic_regression")
 
 
 def test_rfs_has_its_own_schedule_on_cifar_fs(repository):
-    config = parse_config(read_configuration(repository, "cifar-fs"))
+    config = parse_config(read_configuration(repository, "cifar-fs-5cells"))
     resnet = config.learner("rfs-resnet12")
     assert (resnet.epochs, resnet.milestones, resnet.lr) == (90, [45, 60, 75], 0.05)
     assert (resnet.augmentation.padding, config.learner("rfs").epochs) == (4, 100)
@@ -164,7 +163,7 @@ def test_each_seed_has_published_cells_of_its_own(repository, name):
 def test_a_configuration_says_what_it_follows(repository, name):
     path = next((repository / "config").rglob(f"{name}.yaml"))
     head = path.read_text().split("datasets:")[0]
-    for word in ("Kaiming", "draws", "published" if name in PAPER else "authors"):
+    for word in ("initialisation", "random_numbers", "published" if name in PAPER else "authors"):
         assert word in head
 
 

@@ -444,7 +444,7 @@ def photos(tiny_house):
     folder = tiny_house.path / "photos"
     for part in ("train", "val", "test"):
         for index in range(5):
-            for image in range(2):
+            for image in range(3):
                 save_image(folder / part / f"{part}{index}" / f"{image}.png", value=10 * index + image)
     configuration = tiny_house.configuration
     configuration["datasets"] = {"photos": {"source": "photos", "image_size": 16}}

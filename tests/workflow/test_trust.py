@@ -91,7 +91,7 @@ def test_a_failed_stage_says_its_own_line_last(house):
 
 def test_too_little_data_is_said_before_anything_costs(house):
     greedy = TINY | {"evaluation": TINY["evaluation"] | {"queries": 4}}
-    message = "test has 4 images in its smallest class, 5 are needed by evaluation"
+    message = "test has 4 images in its smallest class 'armenian/capital letter eh', 5 are needed by evaluation"
     house.configure(greedy)
     run = house.snakemake("--cores", 1)
     assert run.returncode == 1

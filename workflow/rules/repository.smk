@@ -49,13 +49,12 @@ if not IS_MODULE:
 REPOSITORY = find_repository()
 SCRIPTS = REPOSITORY / "scripts"
 sys.path.insert(0, str(SCRIPTS.resolve()))
-# `.venv/bin/snakemake` runs its jobs in .venv, activated or not.
-OWN_PYTHON = str(Path(sys.executable).parent)
-if OWN_PYTHON not in os.environ["PATH"].split(os.pathsep):
-    os.environ["PATH"] = OWN_PYTHON + os.pathsep + os.environ["PATH"]
 
 import metantk.options.config
 import metantk.runtime.files
+import metantk.runtime.programs
+
+metantk.runtime.programs.put_own_programs_first()
 
 
 def stop(error):

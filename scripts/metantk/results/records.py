@@ -237,6 +237,32 @@ def read_trace(path: Path, report: SearchReport) -> pd.DataFrame:
     return trace.assign(removed=trace["removed"] == "True")
 
 
+def check_pruning(trace: pd.DataFrame, genotype: dict, *, where: Path) -> None:
+    """Refuse the trace of a pruning that is not whole, or does not lead to the genotype.
+
+    Raises:
+        InputError: rounds are missing, a line stands there twice, or an operation of the genotype was removed.
+    """
+    problem = None
+    removed = set(
+        trace.loc[trace["removed"], ["cell", "node", "input", "operation"]].itertuples(index=False, name=None)
+    )
+    chosen = [
+        (cell, node, source, operation)
+        for cell in ("normal", "reduce")
+        for node, edges in enumerate(genotype[cell], start=2)
+        for operation, source in edges
+    ]
+    if trace.duplicated(["round", "cell", "edge", "operation"]).any():
+        problem = "has a line twice"
+    elif sorted(trace["round"].unique()) != list(range(trace["round"].max() + 1)) or trace["stage"].nunique() < 2:
+        problem = "lacks some of its rounds"
+    elif wrong := [choice for choice in chosen if choice in removed]:
+        problem = f"removes {wrong[0][3]} of node {wrong[0][1]}, which architecture.json has"
+    if problem:
+        raise InputError(f"{where}: {problem}; run search_architecture again")
+
+
 def read_episodes(path: Path, evaluation: Evaluation) -> pd.DataFrame:
     """Columns `shots`, `episode`, `accuracy` (percent) of episodes.csv, sorted.
 
