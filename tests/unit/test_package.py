@@ -57,6 +57,11 @@ def test_the_wheel_holds_every_module_and_asks_for_our_dependencies(installed):
     assert "\nRequires-Dist: torch==" in metadata
 
 
+def test_an_installed_package_has_its_benchmarks(installed):
+    code = "from metantk import benchmark; print([len(benchmark.load(n).trainings) for n in benchmark.names()])"
+    assert run_python(code, installed) == "[56, 60]"
+
+
 def test_citation_and_changelog_are_of_this_version():
     assert yaml.safe_load((REPOSITORY / "CITATION.cff").read_text())["version"] == metantk.__version__
     releases = re.findall(r"^## (\d\S+)", (REPOSITORY / "CHANGELOG.md").read_text(), re.M)
