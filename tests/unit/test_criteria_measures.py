@@ -266,12 +266,30 @@ def test_time_within_is_charged_by_that_alone(monkeypatch):
     assert meter.operations == {"a": 0, "b": 5}
 
 
-def test_a_user_defined_criterion_is_timed():
-    measure = lambda context, options, draws, masks: Measured(np.array([1.0]), 7)  # noqa: E731
-    own = Criterion(measure, larger_is_better=True, title="x")
-    found = measure_all({"own": own}, make_plan().context, {}, DRAWS, architectures(SPACES["few-shot"], 1))["own"]
-    assert (found.values.tolist(), found.operations) == ([1.0], 7)
+def measure_own(returned):
+    """What `measure_all` gives for a user-defined criterion that returns this for two candidates."""
+    own = Criterion(lambda context, options, draws, masks: returned, larger_is_better=True, title="x")
+    return measure_all({"own": own}, make_plan().context, {}, DRAWS, architectures(SPACES["few-shot"], 2))["own"]
+
+
+def test_a_user_defined_criterion_is_timed_and_has_the_worst_value_where_it_has_none():
+    found = measure_own(Measured(np.array([1.0, math.nan]), 7))
+    assert (found.values.tolist(), found.operations) == ([1.0, -math.inf], 7)
     assert found.seconds > 0
+
+
+@pytest.mark.parametrize(
+    ("returned", "message"),
+    [
+        (np.zeros(2), "returned ndarray; expected metantk.criteria.base.Measured"),
+        (Measured(np.zeros(1), 0), r"of shape \(1,\); expected \(2,\), one per candidate"),
+        (Measured(np.zeros((2, 3)), 0), r"of shape \(2, 3\); expected"),
+    ],
+    ids=["no Measured", "too few", "not one per candidate"],
+)
+def test_what_a_user_defined_criterion_returns_is_checked(returned, message):
+    with pytest.raises(InputError, match=f"criteria: own: measure .*{message}"):
+        measure_own(returned)
 
 
 @pytest.mark.parametrize("larger", [True, False])

@@ -3,10 +3,17 @@
 import json
 import re
 import sys
+from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 from conftest import REPOSITORY, run_program
+from small_search import make_plan
+
+from metantk.criteria.base import RandomKeys, load_criterion, measure_all
+from metantk.space.genotype import SPACES
+from metantk.space.supernet import full_masks
 
 PAGE = (REPOSITORY / "docs" / "architecture.md").read_text(encoding="utf-8")
 SEARCH = {"kind": "prune", "criteria": ["convolutions.py"], "repeats": 1, "image_size": 8}
@@ -29,10 +36,32 @@ def test_the_rule_graph_is_the_one_that_snakemake_prints(tmp_path):
     assert edges(PAGE) == edges(run.stdout) != set()
 
 
+def write_examples(folder: Path) -> None:
+    for name, text in re.findall(r"^```python\n# (\w+\.py)\n(.*?)^```", PAGE, re.M | re.S):
+        (folder / name).write_text(text)
+
+
+def test_the_criterion_of_untrained_networks_measures_each_candidate(tmp_path):
+    write_examples(tmp_path)
+    criterion = load_criterion(str(tmp_path / "activation.py"))
+    full = full_masks(SPACES["few-shot"])
+    masks = {kind: mask.repeat(3, 1, 1) for kind, mask in full.items()}
+    masks["normal"][1, 0, 0] = masks["reduce"][2, 4, 1] = False
+
+    def measure(masks: dict) -> np.ndarray:
+        return measure_all({"own": criterion}, make_plan().context, {}, RandomKeys.of((1,)), masks)["own"].values
+
+    together = measure(masks)
+    assert len(set(together)) == 3
+    assert together.min() > 0
+    # A network that all candidates have in common, for its weights, and the candidate.
+    pairs = [{kind: mask[[0, index]] for kind, mask in masks.items()} for index in range(3)]
+    np.testing.assert_allclose(together, [measure(pair)[1] for pair in pairs], rtol=1e-5)
+
+
 @pytest.mark.slow
 def test_the_criterion_and_the_learner_of_the_page_run(tmp_path):
-    for name, text in re.findall(r"^```python\n# (\w+\.py)\n(.*?)^```", PAGE, re.M | re.S):
-        (tmp_path / name).write_text(text)
+    write_examples(tmp_path)
 
     def program(script: str, **flags: object) -> None:
         words = [word for flag, value in flags.items() for word in (f"--{flag.replace('_', '-')}", value)]

@@ -238,6 +238,9 @@ def measure_all(
 
     Returns:
         By name, in the same order; values, and costs as if each were measured alone.
+
+    Raises:
+        InputError: a user-defined criterion returned anything but a value per candidate.
     """
     groups: dict[tuple, list[str]] = {}
     for name, criterion in criteria.items():
@@ -249,14 +252,31 @@ def measure_all(
         first, options = criteria[names[0]], criteria_options.get(names[0])
         if first.family is None:
             began = time.perf_counter()
-            measured = first.measure(context, options, draws, masks)
+            measured = checked(names[0], first.measure(context, options, draws, masks), len(masks["normal"]))
             seconds = measured.seconds or time.perf_counter() - began
-            found[names[0]] = measured._replace(seconds=seconds)
+            found[names[0]] = first.settled(measured)._replace(seconds=seconds)
             continue
         parts = list(dict.fromkeys(criteria[name].family[1] for name in names))
         together = first.family[0](context, options, draws, masks, parts)
         found |= {name: criteria[name].settled(together[criteria[name].family[1]]) for name in names}
     return {name: found[name] for name in criteria}
+
+
+def checked(name: str, measured: object, candidates: int) -> Measured:
+    """What a criterion returned, if it is a value per candidate.
+
+    Raises:
+        InputError: it is not.
+    """
+    if not isinstance(measured, Measured):
+        found = type(measured).__name__
+        raise InputError(f"criteria: {name}: measure returned {found}; expected metantk.criteria.base.Measured")
+    shape, expected = np.shape(measured.values), (candidates,)
+    if shape != expected:
+        raise InputError(
+            f"criteria: {name}: measure returned values of shape {shape}; expected {expected}, one per candidate"
+        )
+    return measured
 
 
 def load_criterion(name: str) -> Criterion:
