@@ -1,6 +1,7 @@
 """Tabular benchmarks: what they hold, queries by genotype and by size, replayed searches."""
 
 import json
+import re
 
 import numpy as np
 import pandas as pd
@@ -12,7 +13,7 @@ from metantk.benchmark.replay import SEARCHES, replay
 from metantk.benchmark.table import Table
 from metantk.options.backbones.cells import CellsOptions
 from metantk.options.base import parse
-from metantk.runtime.files import InputError, canonical_json
+from metantk.runtime.files import SCRIPTS, InputError, canonical_json
 from metantk.searches.sample import random_genotype
 from metantk.space import paths
 from metantk.space.canonical import canonical_genotype
@@ -81,6 +82,19 @@ def test_the_best_within_a_limit_is_that_of_a_slow_search():
         table.best(latency=1)
     with pytest.raises(InputError, match="has no accuracy at 3 shots"):
         table.best(shots=3)
+
+
+def test_the_page_counts_what_there_is_and_its_example_runs():
+    page = (SCRIPTS.parent / "docs" / "benchmark.md").read_text(encoding="utf-8")
+    counts = {
+        name: (int(a), int(b)) for name, a, b in re.findall(r"^\| `(\S+)` \|.*\| (\d+) \| (\d+) \|$", page, re.M)
+    }
+    tables = {name: benchmark.load(name) for name in benchmark.names()}
+    assert counts == {name: (len(table.architectures), len(table.trainings)) for name, table in tables.items()}
+    (example,) = re.findall(r"^```python\n(.*?)^```", page, re.M | re.S)
+    scope: dict = {}
+    exec(example.replace("seeds=20", "seeds=1"), scope)
+    assert scope["regrets"]["evaluations"].tolist() == list(range(1, 49))
 
 
 def test_an_unknown_benchmark_is_one_line():
