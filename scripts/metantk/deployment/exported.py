@@ -1,6 +1,7 @@
 """Trained backbones for others: as an ONNX file, and as features of images in two lines of Python."""
 
 import json
+import logging
 import os
 import warnings
 from pathlib import Path
@@ -63,6 +64,8 @@ def to_onnx(model: Model, path: Path, facts: dict) -> None:
         )
     side = model.facts["image_size"]
     module = Exported(model).eval()
+    for exporter in ("onnxscript", "onnx_ir"):  # a line for each node that they rewrite
+        logging.getLogger(exporter).setLevel(logging.WARNING)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of PyTorch's about itself
