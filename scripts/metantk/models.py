@@ -97,9 +97,14 @@ class Model(NamedTuple):
         """How well each query fits each class, `(episodes, queries, ways)`, by the learner's own way.
 
         Raises:
-            InputError: they are not finite.
+            InputError: they have another shape, or are not finite.
         """
         scores = self.module.scores(self, tasks)
+        if scores.ndim != 3 or scores.shape[-1] != tasks.ways:
+            raise InputError(
+                f"learner {self.learner.kind}: scores are of shape {tuple(scores.shape)}; "
+                f"expected (episodes, queries, ways), with {tasks.ways} ways"
+            )
         if not torch.isfinite(scores).all():
             raise InputError(
                 "the model's scores are not finite: its weights are of no use, or adapting them to a task diverged;"

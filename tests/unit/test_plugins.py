@@ -27,6 +27,12 @@ def test_built_in_kinds_are_modules_of_their_family():
     assert plugins.kinds("backbones") == ["cells", "conv4", "mixed", "onnx", "pixels", "resnet12", "timm"]
 
 
+@pytest.mark.parametrize("family", ["backbones", "searches", "learners"])
+def test_built_in_modules_hold_what_users_files_hold_and_their_own_options(family):
+    for kind in plugins.kinds(family):
+        assert plugins.load_whole(family, kind).Options is plugins.options_class(family, kind)
+
+
 def test_a_hyphen_in_a_kind_is_an_underscore_in_its_module(monkeypatch, tmp_path):
     folder = tmp_path / "metantk" / "searches"
     folder.mkdir(parents=True)
