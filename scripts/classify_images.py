@@ -128,8 +128,8 @@ def _say(calibration: Calibration | None) -> str:
     """What the calibration found, in a sentence for the log and the page."""
     if calibration is None:
         return (
-            "Not calibrated, for want of the data set that the model was trained on (--data): probabilities are "
-            "rough, and no image is called out of distribution."
+            "Not calibrated: probabilities are rough, and no image is called out of distribution. Calibration "
+            "needs the data set that the model was trained on (--data), with as many validation classes as here."
         )
     return (
         f"On tasks of {calibration.ways} validation classes with {calibration.shots} examples each, "
