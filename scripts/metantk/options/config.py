@@ -244,7 +244,9 @@ class Config(Options):
         sections |= self.whole_study.criteria_options.keys()
         if unknown := sorted((self.criteria.model_extra or {}).keys() - sections):
             known = ", ".join([*catalogue.SECTIONS, *sorted(sections - catalogue.SECTIONS.keys())])
-            raise InputError(f"criteria: unknown key '{unknown[0]}'; no search uses it (there are {known})")
+            raise InputError(
+                f"criteria: unknown key '{unknown[0]}'; no criterion in use has such options (there are {known})"
+            )
 
     def backbone(self, name: str) -> Options:
         return self._resolve("backbones", name)
