@@ -54,6 +54,9 @@ except metantk.runtime.files.InputError as error:
 
 RESULTS = CONFIG.results
 BEGAN = time.time()
+INTERRUPT = metantk.runtime.failures.AfterInterrupt()
+if not IS_MODULE:
+    logger.addFilter(INTERRUPT)
 # Snakemake looks at each input file by itself: with more of them, names and sizes alone are compared.
 MANY_FILES = 2000
 CHAINS = CONFIG.chains
