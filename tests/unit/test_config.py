@@ -10,7 +10,7 @@ from metantk.options import base, catalogue, config
 from metantk.options.base import parse
 from metantk.options.config import Config, parse_config
 from metantk.options.searches.prune import PruneOptions
-from metantk.runtime.files import InputError
+from metantk.runtime.files import SCRIPTS, InputError
 
 SMALL = """
 datasets: {glyphs: {source: glyphs}}
@@ -101,6 +101,12 @@ def test_defaults_are_the_papers_for_mini_imagenet():
             "criteria: unknown key 'meta_ntkk'.*meta_ntk, ntk, linear_regions",
         ),
         ({"criteria": {"meta_ntk": {"ridge": -1.0}}}, "'criteria.meta_ntk.ridge'"),
+        ({"datasets": {"x" * 101: {"source": "glyphs"}}}, "'datasets.x.*x': string should have at most 100"),
+        ({"searches": {"x" * 350: {"kind": "sample"}}}, "'searches.*at most 100 characters"),
+        (
+            {"searches": {"t-nas": {"image_size": 3}}},
+            "searches.t-nas: image_size 3 is too small: layout t-nas needs 4 pixels",
+        ),
     ],
     ids=lambda value: json.dumps(value)[:60] if isinstance(value, dict) else "",
 )
@@ -109,6 +115,22 @@ def test_mistakes_are_named_in_one_line(changes, message):
         make(**changes)
     assert "\n" not in str(caught.value)
     assert str(caught.value).startswith("configuration: ")
+
+
+@pytest.mark.parametrize(
+    "folder", [".git", "./.venv/", ".snakemake/results", "a/.git", "x/../.venv", "docs", ".", "tests/unit"]
+)
+@pytest.mark.parametrize("is_absolute", [False, True])
+def test_results_do_not_mix_with_the_workflow(monkeypatch, folder, is_absolute):
+    monkeypatch.chdir(SCRIPTS.parent)
+    with pytest.raises(InputError, match="'results': it (would mix with|has to be a folder)"):
+        make(results=str(SCRIPTS.parent / folder) if is_absolute else folder)
+
+
+def test_results_lie_beside_the_workflow_or_in_it(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    for folder in ("results", ".test/results", str(SCRIPTS.parent / "results"), "gits/.results"):
+        assert make(results=folder).results == folder
 
 
 @pytest.mark.parametrize(

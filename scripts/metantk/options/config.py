@@ -51,8 +51,10 @@ FOLDERS = {"benchmarks", "criteria", "figures", "logs", "tables", "tables_partia
 
 
 # Folders of the repository that no results may mix with.
-_OWN = (".git", ".github", ".snakemake", ".venv", "config", "containers", "envs", "scripts", "tests", "workflow")
-OF_THE_WORKFLOW = {SCRIPTS.parent / name for name in _OWN}
+REPOSITORY = SCRIPTS.parent
+_HIDDEN = (".ci", ".git", ".github", ".snakemake", ".venv")
+_OWN = (*_HIDDEN, "config", "containers", "docs", "envs", "scripts", "tests", "workflow")
+OF_THE_WORKFLOW = {REPOSITORY / name for name in _OWN}
 
 
 def _folder(name: str) -> str:
@@ -66,7 +68,8 @@ def _folder(name: str) -> str:
         raise ValueError("it has to be a folder of its own")
     whole = Path(folder).resolve()
     # Git and Snakemake keep theirs in the working folder, which may be another.
-    if OF_THE_WORKFLOW & {whole, *whole.parents} or {".git", ".snakemake", ".venv"} & set(Path(folder).parts):
+    is_own = OF_THE_WORKFLOW & {whole, *whole.parents} or whole in (REPOSITORY, Path.cwd())
+    if is_own or {".git", ".snakemake", ".venv"} & set(Path(folder).parts):
         raise ValueError("it would mix with the workflow's own files")
     there = next(place for place in (Path(folder), *Path(folder).parents) if os.path.lexists(place))
     if not there.is_dir():
