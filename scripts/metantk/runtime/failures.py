@@ -1,4 +1,4 @@
-"""What failed jobs said last, from Snakemake's report of a run and the logs that it names; and what Ctrl-C leaves."""
+"""What failed jobs said last, from Snakemake's report of a run and the logs that it names; Ctrl-C."""
 
 import logging
 import re
