@@ -17,6 +17,7 @@ from pathlib import Path
 import pandas as pd
 from pydantic import Field, model_validator
 
+from metantk.options.study import LEAST_ARCHITECTURES
 from metantk.results import study, tables
 from metantk.results.figures.frontier import draw_frontier
 from metantk.results.figures.style import save
@@ -74,8 +75,8 @@ def main() -> None:
             raise InputError(f"{file}: has other criteria or draws than the first; run score_architecture again")
         rows += rows_of(chain, found.scores)
     scores = pd.DataFrame(rows)
-    if scores["architecture"].nunique() < 4:
-        raise InputError("fewer than 4 different architectures: nothing to compare; add seeds")
+    if scores["architecture"].nunique() < LEAST_ARCHITECTURES:
+        raise InputError(f"fewer than {LEAST_ARCHITECTURES} different architectures: nothing to compare; add seeds")
     table = study.correlate(scores)
     verdict = study.verdict(table)
     figures = {

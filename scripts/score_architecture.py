@@ -23,6 +23,7 @@ from metantk.runtime.provenance import provenance
 from metantk.runtime.typed_files import BuiltArchitecture, read_record
 from metantk.searches.base import Problem
 from metantk.searches.plan import plan_of
+from metantk.space.genotype import check_space
 
 log = logging.getLogger("metantk")
 
@@ -45,6 +46,7 @@ def main() -> None:
     values = record.model_dump(exclude_unset=True, exclude={"origin"})
     architecture = parse(Architecture, values, where=arguments.architecture)
     backbone = CellsOptions(cells=architecture.cells, channels=architecture.channels)
+    check_space(architecture.genotype, options.space, where=arguments.architecture)
     check_writable(arguments.output.parent)
     device = devices.start()
     train, val = (load_split(arguments.data, part) for part in ("train", "val"))

@@ -8,15 +8,16 @@ import yaml
 
 from metantk.options import base, catalogue, config
 from metantk.options.base import parse
-from metantk.options.config import Config, parse_config
+from metantk.options.config import Config, check_study, parse_config
 from metantk.options.searches.prune import PruneOptions
-from metantk.runtime.files import InputError
+from metantk.runtime.files import SCRIPTS, InputError
 
 SMALL = """
 datasets: {glyphs: {source: glyphs}}
 rows: [{backbone: 5cells-48ch, search: [metantk, random], learner: rfs}]
 seeds: [0]
 """
+NOWHERE = {"kind": "given", "genotypes": ["no/where.json"]}
 CRITERIA = {
     "metantk": {"meta_ntk_condition", "linear_regions"},
     "te-nas": {"ntk_condition", "linear_regions"},
@@ -101,6 +102,16 @@ def test_defaults_are_the_papers_for_mini_imagenet():
             "criteria: unknown key 'meta_ntkk'.*meta_ntk, ntk, linear_regions",
         ),
         ({"criteria": {"meta_ntk": {"ridge": -1.0}}}, "'criteria.meta_ntk.ridge'"),
+        ({"datasets": {"x" * 101: {"source": "glyphs"}}}, "'datasets.x.*x': string should have at most 100"),
+        ({"searches": {"x" * 350: {"kind": "sample"}}}, "'searches.*at most 100 characters"),
+        (
+            {"rows": [{"backbone": "5cells-4ch", "search": "mine"}], "searches": {"mine": NOWHERE}},
+            "searches.mine: no/where.json: is neither a file nor the name of a published genotype",
+        ),
+        (
+            {"searches": {"t-nas": {"image_size": 3}}},
+            "searches.t-nas: image_size 3 is too small: layout t-nas needs 4 pixels",
+        ),
     ],
     ids=lambda value: json.dumps(value)[:60] if isinstance(value, dict) else "",
 )
@@ -109,6 +120,61 @@ def test_mistakes_are_named_in_one_line(changes, message):
         make(**changes)
     assert "\n" not in str(caught.value)
     assert str(caught.value).startswith("configuration: ")
+
+
+@pytest.mark.parametrize(
+    ("search", "seeds", "study", "message"),
+    [
+        ("random", 3, {}, "3 different architectures at most, 4 are needed; add seeds"),
+        ("few", 9, {}, "3 different architectures at most"),
+        ("mine", 9, {}, "1 different architectures at most"),
+        ("random", 9, {"space": "darts"}, "searches.random finds cells of space few-shot, not darts"),
+        ("mine", 9, {"space": "darts"}, "searches.mine: metanas_in_v2: is not of space darts"),
+        ("fixed", 9, {}, "0 different architectures at most"),
+    ],
+)
+def test_a_study_that_nothing_can_come_of(search, seeds, study, message):
+    config = make(
+        rows=[{"backbone": "conv4" if search == "fixed" else "5cells-4ch", "search": search}],
+        searches={
+            "few": {"kind": "sample", "distinct": 3},
+            "mine": {"kind": "given", "genotypes": ["metanas_in_v2"] * 4},
+        },
+        seeds=list(range(seeds)),
+        study=study,
+    )
+    with pytest.raises(InputError, match=f"^study: .*{message}"):
+        check_study(config)
+
+
+def test_a_study_that_has_enough():
+    rows = [{"backbone": "5cells-4ch", "search": ["random", "linear-regions"]}, {"backbone": "conv4"}]
+    check_study(make(rows=rows, seeds=[0, 1]))
+    darts = {"random": {"space": "darts"}}
+    check_study(
+        make(
+            rows=rows[:1],
+            seeds=[0, 1, 2, 3],
+            searches=darts | {"prune": {"space": "darts"}},
+            study={"space": "darts"},
+        )
+    )
+
+
+@pytest.mark.parametrize(
+    "folder", [".git", "./.venv/", ".snakemake/results", "a/.git", "x/../.venv", "docs", ".", "tests/unit"]
+)
+@pytest.mark.parametrize("is_absolute", [False, True])
+def test_results_do_not_mix_with_the_workflow(monkeypatch, folder, is_absolute):
+    monkeypatch.chdir(SCRIPTS.parent)
+    with pytest.raises(InputError, match=r"'results': it (would mix with|has to be a folder)"):
+        make(results=str(SCRIPTS.parent / folder) if is_absolute else folder)
+
+
+def test_results_lie_beside_the_workflow_or_in_it(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    for folder in ("results", ".test/results", str(SCRIPTS.parent / "results"), "gits/.results"):
+        assert make(results=folder).results == folder
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,9 @@
 """The lines of failed jobs, from Snakemake's report of a run."""
 
+import logging
 import os
 
-from metantk.runtime.failures import read_failures
+from metantk.runtime.failures import AfterInterrupt, read_failures
 
 REPORT = """
 Error in rule train_network:
@@ -52,3 +53,17 @@ def test_a_quiet_run_says_the_errors_of_its_own_logs(tmp_path):
             f"a.py: error: of now (all of it: {tmp_path}/train_network/new.log)"
         ]
     assert read_failures("nowhere", tmp_path / "none", 100.0) == []
+
+
+def test_what_ends_because_of_ctrl_c_is_no_error():
+    interrupt = AfterInterrupt()
+
+    def is_shown(level, message):
+        return interrupt.filter(logging.LogRecord("snakemake", level, "", 0, message, (), None))
+
+    assert is_shown(logging.ERROR, "Error in rule train_network")
+    assert not interrupt.happened
+    assert is_shown(logging.INFO, "Terminating processes on user request, this might take some time.")
+    assert interrupt.happened
+    assert not is_shown(logging.ERROR, None)  # as Snakemake logs a job's error: its text is made of its fields
+    assert is_shown(logging.INFO, "Complete log(s): a.log")

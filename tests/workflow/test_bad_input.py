@@ -115,6 +115,28 @@ def test_a_key_that_stands_twice(tiny_house):
     assert_one_line(run.stderr, "config.yaml", "'seeds' stands there twice")
 
 
+def test_a_study_of_too_few_architectures_is_refused_before_any_job(tiny_house):
+    configuration = tiny_house.configuration | {"rows": [row("random")], "seeds": [0, 1, 2]}
+    tiny_house.configure(configuration)
+    run = tiny_house.snakemake("study", "--dry-run", "--quiet", "all")
+    assert run.returncode == 2
+    assert_one_line(run.stderr.splitlines()[-1], "study: the rows have 3 different architectures at most")
+    tiny_house.configure(configuration | {"seeds": [0, 1, 2, 3]})
+    assert tiny_house.snakemake("study", "--dry-run", "--quiet", "all").returncode == 0
+
+
+def test_an_edited_genotype_is_searched_again(tiny_house):
+    genotype = tiny_house.path / "mine.json"
+    shutil.copy(tiny_house.path / "config" / "genotypes" / "metanas_v1.json", genotype)
+    searches = tiny_house.configuration["searches"] | {"mine": {"kind": "given", "genotypes": ["mine.json"]}}
+    tiny_house.configure(tiny_house.configuration | {"rows": [row("mine")], "searches": searches})
+    target = "results/glyphs/3cells-2ch/mine/seed0/architecture.json"
+    assert tiny_house.snakemake("--cores", 1, target).returncode == 0
+    assert tiny_house.planned(target) == set()
+    shutil.copy(tiny_house.path / "config" / "genotypes" / "metanas_in_v2.json", genotype)
+    assert tiny_house.planned(target) == {"search_architecture glyphs/3cells-2ch/mine/seed0"}
+
+
 def test_results_among_the_images(tiny_house):
     (tiny_house.path / "mine" / "class").mkdir(parents=True)
     tiny_house.configure(
@@ -614,6 +636,13 @@ def test_an_architecture_that_no_criterion_can_score(refuse, tmp_path, data, sea
     asked = ("--criteria", '["parameters"]', "--repeats", 1, "--short-training-epochs", "[]")
     arguments = ("--data", data, "--architecture", path, *asked)
     refuse("score_architecture.py", *arguments, named=[named], output=tmp_path / "output.json")
+
+
+def test_an_architecture_of_another_space_than_the_criteria(refuse, tmp_path, data, searched):
+    path = searched / "architecture.json"
+    asked = ("--criteria", '["parameters"]', "--space", "darts", "--repeats", 1)
+    arguments = ("--data", data, "--architecture", path, *asked)
+    refuse("score_architecture.py", *arguments, named=[path, "of space darts"], output=tmp_path / "output.json")
 
 
 def test_a_folder_of_results_that_is_none(refuse, tmp_path, chain):

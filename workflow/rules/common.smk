@@ -54,6 +54,9 @@ except metantk.runtime.files.InputError as error:
 
 RESULTS = CONFIG.results
 BEGAN = time.time()
+INTERRUPT = metantk.runtime.failures.AfterInterrupt()
+if not IS_MODULE:
+    logger.addFilter(INTERRUPT)
 # Snakemake looks at each input file by itself: with more of them, names and sizes alone are compared.
 MANY_FILES = 2000
 CHAINS = CONFIG.chains
@@ -202,6 +205,11 @@ def backbone_files(wildcards):
     return CONFIG.backbone(wildcards.backbone).files
 
 
+def files_of_search(wildcards):
+    """What a backbone comes with, and files of given genotypes."""
+    return [*backbone_files(wildcards), *CONFIG.search(wildcards.search).files]
+
+
 def gpus_of_search(wildcards):
     """A search that computes nothing asks for none: Snakemake drops the resource, as some executors refuse a 0."""
     return 1 if CONFIG.search(wildcards.search).uses_device else None
@@ -329,6 +337,15 @@ def code_of_scores(wildcards):
     kinds = CONFIG.whole_study.kinds.values()
     files = [metantk.runtime.plugins.module_file("criteria", kind) for kind in kinds]
     return code_of(SCRIPTS / "score_architecture.py", *files)
+
+
+def studied_scores(wildcards):
+    """Scores of all architectures of the study; what its last job would refuse is refused before the first."""
+    try:
+        metantk.options.config.check_study(CONFIG)
+    except metantk.runtime.files.InputError as error:
+        stop(error)
+    return trained_architectures(SCORES)
 
 
 def trained_architectures(pattern):

@@ -10,7 +10,7 @@ rule search_architecture:
                 allow_missing=True,
             )
         ),
-        files=backbone_files,
+        files=files_of_search,
     output:
         architecture=f"{SEARCH}/architecture.json",
         trace=f"{SEARCH}/search.csv",

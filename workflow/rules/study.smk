@@ -39,7 +39,7 @@ rule score_architecture:
 
 rule compare_criteria:
     input:
-        scores=trained_architectures(SCORES),
+        scores=studied_scores,
         evaluations=trained_architectures(f"{CHAIN}/evaluation.json"),
     output:
         correlations=report(

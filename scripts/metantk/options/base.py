@@ -9,7 +9,8 @@ from metantk.runtime.files import LONGEST_LINE, InputError, shorten
 
 NAME = r"^[a-z0-9][a-z0-9_-]*$"
 NAME_RULE = "names are small letters, digits, `-` and `_`, and begin with a letter or digit"
-Name = Annotated[str, Field(pattern=NAME)]
+# A name is part of several files' names, of which a file system takes 255 bytes.
+Name = Annotated[str, Field(pattern=NAME, max_length=100)]
 Count = Annotated[int, Field(ge=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 Space = Annotated[
@@ -230,7 +231,7 @@ def explain_all(problems: list[dict]) -> str:
 
 
 def explain(problem: dict) -> str:
-    place = ".".join(shorten(str(split), LONGEST_VALUE) for split in problem["loc"])
+    place = ".".join(shorten(str(split), LONGEST_VALUE) for split in problem["loc"]).removesuffix(".[key]")
     if problem["type"] == "extra_forbidden":
         return f"unknown key '{place}'"
     if problem["type"] == "missing":
@@ -239,7 +240,7 @@ def explain(problem: dict) -> str:
     if not place:
         return message
     if problem["type"] == "string_pattern_mismatch" and problem["ctx"]["pattern"] == NAME:
-        return f"'{place.removesuffix('.[key]')}': {NAME_RULE}"
+        return f"'{place}': {NAME_RULE}"
     given = "" if problem["type"] == "value_error" else f" (found {glance(problem['input'])})"
     return f"'{place}': {message[0].lower()}{message[1:]}{given}"
 

@@ -28,10 +28,11 @@ from metantk.options.base import (
 )
 from metantk.options.dataset import NAMED_SOURCES, DatasetOptions, check_outside, unknown_word
 from metantk.options.evaluation import EvaluationOptions
-from metantk.options.study import StudyOptions
+from metantk.options.study import LEAST_ARCHITECTURES, StudyOptions
 from metantk.options.theory import TheoryOptions
 from metantk.runtime import plugins
 from metantk.runtime.files import SCRIPTS, InputError, parse_json, read_text
+from metantk.space.genotype import check_space, read_named
 
 NameList = Annotated[list[Name], Field(min_length=1)]
 Names = Annotated[
@@ -51,8 +52,10 @@ FOLDERS = {"benchmarks", "criteria", "figures", "logs", "tables", "tables_partia
 
 
 # Folders of the repository that no results may mix with.
-_OWN = (".git", ".github", ".snakemake", ".venv", "config", "containers", "envs", "scripts", "tests", "workflow")
-OF_THE_WORKFLOW = {SCRIPTS.parent / name for name in _OWN}
+REPOSITORY = SCRIPTS.parent
+_HIDDEN = (".ci", ".git", ".github", ".snakemake", ".venv")
+_OWN = (*_HIDDEN, "config", "containers", "docs", "envs", "scripts", "tests", "workflow")
+OF_THE_WORKFLOW = {REPOSITORY / name for name in _OWN}
 
 
 def _folder(name: str) -> str:
@@ -66,7 +69,8 @@ def _folder(name: str) -> str:
         raise ValueError("it has to be a folder of its own")
     whole = Path(folder).resolve()
     # Git and Snakemake keep theirs in the working folder, which may be another.
-    if OF_THE_WORKFLOW & {whole, *whole.parents} or {".git", ".snakemake", ".venv"} & set(Path(folder).parts):
+    is_own = OF_THE_WORKFLOW & {whole, *whole.parents} or whole in (REPOSITORY, Path.cwd())
+    if is_own or {".git", ".snakemake", ".venv"} & set(Path(folder).parts):
         raise ValueError("it would mix with the workflow's own files")
     there = next(place for place in (Path(folder), *Path(folder).parents) if os.path.lexists(place))
     if not there.is_dir():
@@ -166,6 +170,8 @@ class Config(Options):
                 self._check_entries(family)
             for chain in self.chains:
                 self._check_chain(chain)
+            for name in dict.fromkeys(chain.search for chain in self.chains):
+                self.given_genotypes(name)
             self._check_criteria()
             self._check_sizes()
         except InputError as error:
@@ -222,6 +228,14 @@ class Config(Options):
             raise InputError(f"{where} takes a search; choose from {', '.join(catalogue.NAMED['searches'])}")
         if not backbone.searchable and search.kind != "fixed":
             raise InputError(f"{where} has nothing to find: leave out its search ({chain.search})")
+
+    def given_genotypes(self, search: str) -> dict[str, dict]:
+        """The given genotypes of a search, by their names; none of one that finds its own."""
+        options = self.search(search)
+        try:
+            return {name: read_named(name) for name in (options.genotypes if options.kind == "given" else [])}
+        except InputError as error:
+            raise InputError(f"searches.{search}: {error}") from None
 
     def _check_sizes(self) -> None:
         """Images that are brought to a size have one that every row can take."""
@@ -416,6 +430,34 @@ def check_sources(config: Config) -> None:
         if problem := unknown_word(options.source):
             raise InputError(f"configuration: datasets.{name}: {problem}")
         check_outside(Path(config.results), options.source)
+
+
+def check_study(config: Config) -> None:
+    """Refuse a study before its networks are trained: of too few architectures, or of another space than its own.
+
+    Raises:
+        InputError: saying which.
+    """
+    rows = [chain for chain in config.chains if config.backbone(chain.backbone).kind == "cells"]
+    most = 0
+    for name in dict.fromkeys(chain.search for chain in rows):
+        options, given = config.search(name), config.given_genotypes(name)
+        for genotype, cells in given.items():
+            check_space(cells, config.study.space, where=f"study: searches.{name}: {genotype}")
+        is_built_in = options.kind in catalogue.KINDS["searches"]
+        space = getattr(options, "space", None) if is_built_in else None
+        if space not in (None, config.study.space):
+            raise InputError(
+                f"study: searches.{name} finds cells of space {space}, not {config.study.space}: set study.space"
+            )
+        stacks = {chain.backbone for chain in rows if chain.search == name}
+        found = len(config.seeds) * len(stacks) * len(config.datasets)
+        most += min(found, len(given) or found, options.distinct or found if options.kind == "sample" else found)
+    if most < LEAST_ARCHITECTURES:
+        raise InputError(
+            f"study: the rows have {most} different architectures at most, {LEAST_ARCHITECTURES} are needed;"
+            " add seeds"
+        )
 
 
 def merge(*layers: dict) -> dict:

@@ -7,6 +7,7 @@ from pydantic import Field, field_validator
 from metantk.options.base import Count
 from metantk.options.searches.measuring import Criteria, MeasuringOptions
 
+LEAST_ARCHITECTURES = 4  # fewer have no ranks to compare
 Epochs = Annotated[float, Field(gt=0, le=1000)]
 
 

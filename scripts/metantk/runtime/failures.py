@@ -1,5 +1,6 @@
-"""What failed jobs said last, from Snakemake's report of a run and the logs that it names."""
+"""What failed jobs said last, from Snakemake's report of a run and the logs that it names; Ctrl-C."""
 
+import logging
 import re
 from pathlib import Path
 
@@ -9,6 +10,19 @@ from metantk.runtime.files import shorten
 LOG = re.compile(r"^\s+log: (.+) \(check log file\(s\) for error details\)$", re.M)
 LAST_BYTES = 1 << 16  # of a log that are looked at
 MOST = 20  # lines
+INTERRUPTED = "interrupted: the same command goes on from here"
+
+
+class AfterInterrupt(logging.Filter):
+    """Of Snakemake's log: jobs that end because of Ctrl-C are no errors, and are not shown as such."""
+
+    happened = False
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether a record is shown. Snakemake says that it was interrupted before it ends its jobs."""
+        if "Terminating processes on user request" in record.getMessage():
+            self.happened = True
+        return not (self.happened and record.levelno >= logging.ERROR)
 
 
 def read_failures(report: str | Path | list | None, folder: Path, since: float) -> list[str]:

@@ -107,6 +107,22 @@ def read_named(name_or_path: Path | str) -> dict:
     )
 
 
+def check_space(genotype: dict, space: str, *, where: str) -> None:
+    """Refuse a genotype that is not of a space.
+
+    Raises:
+        InputError: its cells have another number of nodes, or an operation that the space does not have.
+    """
+    operations, nodes = SPACES[space]
+    found = {operation for cell in CELL_TYPES for node in genotype[cell] for operation, _ in node}
+    if others := sorted(found - set(operations)):
+        raise InputError(f"{where}: is not of space {space}, which has no {others[0]}")
+    if len(genotype["normal"]) != nodes:
+        raise InputError(
+            f"{where}: is not of space {space}: its cells have {len(genotype['normal'])} nodes, not {nodes}"
+        )
+
+
 def parse_genotype(text: str, *, where: str = "genotype") -> dict:
     """Parse and check a genotype; nothing in the text is executed."""
     text = text.strip()

@@ -1,5 +1,6 @@
 """Options of architectures that are known beforehand."""
 
+from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
@@ -18,6 +19,10 @@ class GivenOptions(Base):
         description="Genotypes: files, or names of published cells in config/genotypes/. Seed k takes the one at "
         "index k, modulo the length of the list",
     )
+
+    @property
+    def files(self) -> list[str]:
+        return [genotype for genotype in self.genotypes if Path(genotype).is_file()]
 
 
 Options = GivenOptions

@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from metantk.options.base import Count, Need, Space
 from metantk.options.base import Options as Base
@@ -64,6 +64,13 @@ class TNasOptions(Base):
         description="Validation episodes after each epoch; the architecture of the best epoch is kept",
     )
     validation_inner_steps: Count = Field(10, description="Steps of the inner loop on a validation episode")
+
+    @model_validator(mode="after")
+    def _images_can_be_pooled(self) -> "TNasOptions":
+        # Two poolings halve them twice. Data sets have 8 pixels at least.
+        if self.layout == "t-nas" and self.image_size is not None and self.image_size < 4:
+            raise ValueError(f"image_size {self.image_size} is too small: layout t-nas needs 4 pixels")
+        return self
 
     @property
     def needs(self) -> list[Need]:
