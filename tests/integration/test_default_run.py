@@ -40,6 +40,7 @@ SUMMARY_COLUMNS = [
     "accuracy_mean",
     "accuracy_std",
     "ci95",
+    "notes",
 ]
 TABLES = ("summary", "table1", "table2", "differences", "costs", "published")
 SEARCH_FILES = ("architecture.json", "search.csv", "search.json")

@@ -712,6 +712,13 @@ def test_what_was_predicted_stands_beside_what_was_measured():
 # --- Programs --------------------------------------------------------------------------------------------
 
 
+def lead_to(genotype: dict, trace: pd.DataFrame) -> pd.DataFrame:
+    """The trace, but what the genotype has stays."""
+    choices = zip(trace["cell"], trace["node"], trace["input"], trace["operation"], strict=True)
+    stays = [[operation, source] in genotype[cell][node - 2] for cell, node, source, operation in choices]
+    return trace.assign(removed=trace["removed"] & ~np.array(stays))
+
+
 @pytest.fixture
 def finished(tmp_path):
     """Two searches with two seeds each, a ResNet-12, and their tables."""
@@ -720,7 +727,7 @@ def finished(tmp_path):
     for folder in folders:
         training_table().to_csv(folder / "training.csv", index=False)
         measured = "/metantk/" in str(folder)
-        trace = make_trace(1) if measured else make_trace(1).iloc[:0]
+        trace = lead_to(GENOTYPE, make_trace(1)) if measured else make_trace(1).iloc[:0]
         trace.to_csv(folder.parent / "search.csv", index=False)
         facts = {name: FACTS[name] for name in (CONDITION, "linear_regions")} if measured else {}
         change(folder.parent / "search.json", criteria=facts)

@@ -417,3 +417,18 @@ def test_networks_without_a_search_alone_leave_table_2_empty(monkeypatch, tmp_pa
     assert pd.read_csv(tmp_path / "tables" / "table2.csv").empty
     assert (tmp_path / "tables" / "table2.md").exists()
     assert pd.read_csv(tmp_path / "tables" / "differences.csv").empty
+
+
+def test_transductive_rows_and_trainings_that_warned_are_marked(tmp_path):
+    plain = write_chain(tmp_path, "random", 0)
+    together = [write_chain(tmp_path, "fixed", seed, backbone="conv4", learner="maml") for seed in (0, 1)]
+    for folder in together:
+        change(folder / "evaluation.json", transductive=True)
+    change(together[1] / "evaluation.json", warnings=["the last loss is that of guessing"])
+    groups = tables.group_chains(map(tables.read_chain, [plain, *together]))
+    summary = tables.summarise(groups, TITLES)
+    table = tables.make_table1(summary, groups).set_index("Learner")
+    assert table.loc["rfs", "Notes"] == ""
+    expected = "transductive; 1 of 2 trainings warned, seed 1: the last loss is that of guessing"
+    assert table.loc["maml", "Notes"] == expected
+    assert summary.loc[summary["learner"] == "maml", "notes"].unique().tolist() == [expected]

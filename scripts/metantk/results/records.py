@@ -108,6 +108,8 @@ class Evaluation(Record):
     data_sha256: Text
     shots: dict[Shots, ShotResult] = Field(min_length=1)
     options: EvaluationOptions
+    transductive: bool = False
+    warnings: list[str] = Field([])
 
     @model_validator(mode="after")
     def _is_of_its_options(self) -> "Evaluation":

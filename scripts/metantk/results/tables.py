@@ -34,6 +34,7 @@ SUMMARY_COLUMNS = [
     "accuracy_mean",
     "accuracy_std",
     "ci95",
+    "notes",
 ]
 PUBLISHED = Path(__file__).with_name("published") / "table1.csv"
 # The marks of the paper's Table 2, always there; other criteria follow by name.
@@ -158,7 +159,8 @@ def summarise(groups: dict[tuple, list[Chain]], titles: Titles) -> pd.DataFrame:
 
     `accuracy_std` is over seeds of the mean over episodes (as in the paper); `ci95` is over episodes, each
     averaged over the seeds (all seeds see the same episodes); `params`, `search_seconds` and `search_operations`
-    (floating-point operations, two for a multiply-accumulate) are means; `device` is that of the search.
+    (floating-point operations, two for a multiply-accumulate) are means; `device` is that of the search; `notes`
+    are those of the function of that name.
     """
     rows = []
     for key, members in groups.items():
@@ -176,9 +178,20 @@ def summarise(groups: dict[tuple, list[Chain]], titles: Titles) -> pd.DataFrame:
                 accuracies.mean(),
                 deviation(accuracies.mean(1)),
                 confidence_95(accuracies.mean(0)),
+                notes(members),
             ]
             rows.append(dict(zip(SUMMARY_COLUMNS, row, strict=True)))
     return pd.DataFrame(rows, columns=SUMMARY_COLUMNS)
+
+
+def notes(members: list[Chain]) -> str:
+    """Whether queries of a row are classified together, and what its trainings warned of."""
+    found = ["transductive"] if any(member.evaluation.transductive for member in members) else []
+    warned = [member for member in members if member.evaluation.warnings]
+    if warned:
+        text = warned[0].evaluation.warnings[0]
+        found.append(f"{len(warned)} of {len(members)} trainings warned, seed {warned[0].seed}: {text}")
+    return "; ".join(found)
 
 
 def labels(summary: pd.DataFrame) -> dict[tuple, str]:
@@ -224,6 +237,7 @@ def _published_row(row, shots: list[int]) -> dict:
         "Search FLOPs": "",
         "Device": row.device,
         **{f"{count}-shot": accuracies.get(count, "") for count in shots},
+        "Notes": "",
         "±": row.spread,
         "Source": "paper",
     }
@@ -243,6 +257,7 @@ def _our_row(group: pd.DataFrame, architecture, shots: list[int]) -> dict:
         "Search FLOPs": format_operations(first["search_operations"]) if searched else "",
         "Device": first["device"] if searched else "",
         **{f"{count}-shot": _accuracy(group, count) for count in shots},
+        "Notes": first["notes"],
         "±": f"{OVER_SEEDS} ({first['seeds']})" if first["seeds"] > 1 else "one seed",
         "Source": "this run",
     }
