@@ -15,7 +15,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import PathCollection
 from matplotlib.colors import to_hex
 from matplotlib.text import Text
-from small_chain import change, write_chain
+from small_chain import GENOTYPE, change, write_chain
 
 import draw_results
 import draw_searches
