@@ -23,6 +23,8 @@ from metantk.runtime.provenance import provenance
 from metantk.runtime.typed_files import BuiltArchitecture, read_record
 from metantk.searches.base import Problem
 from metantk.searches.plan import plan_of
+from metantk.space import paths
+from metantk.space.genotype import SPACES
 
 log = logging.getLogger("metantk")
 
@@ -44,6 +46,10 @@ def main() -> None:
         raise InputError(f"{arguments.architecture}: has no cells that criteria could score")
     values = record.model_dump(exclude_unset=True, exclude={"origin"})
     architecture = parse(Architecture, values, where=arguments.architecture)
+    try:
+        paths.row_of(SPACES[options.space], architecture.genotype)
+    except InputError as error:
+        raise InputError(f"{arguments.architecture}: {error}: --space {options.space} is not its own") from None
     backbone = CellsOptions(cells=architecture.cells, channels=architecture.channels)
     check_writable(arguments.output.parent)
     device = devices.start()

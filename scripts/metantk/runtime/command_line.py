@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import logging
+import math
 import os
 import re
 import signal
@@ -299,6 +300,9 @@ def progress(items: Iterable, *, total: int | None = None, what: str, unit: str 
     """A progress bar with the remaining time on a terminal; elsewhere a plain line every 30 seconds.
 
     METANTK_PROGRESS_SECONDS is another interval, for a program that reads the lines.
+
+    Raises:
+        InputError: that is no number of seconds.
     """
     on_terminal = sys.stderr.isatty()
     return tqdm(
@@ -308,7 +312,18 @@ def progress(items: Iterable, *, total: int | None = None, what: str, unit: str 
         desc=what,
         unit=unit,
         file=sys.stderr,
-        mininterval=0.2 if on_terminal else float(os.environ.get("METANTK_PROGRESS_SECONDS", "30")),
+        mininterval=0.2 if on_terminal else _seconds_between_lines(),
         ascii=None if on_terminal else True,
         bar_format=None if on_terminal else "{desc}: {n_fmt}/{total_fmt} [{elapsed}<{remaining}]\n",
     )
+
+
+def _seconds_between_lines() -> float:
+    given = os.environ.get("METANTK_PROGRESS_SECONDS") or "30"
+    try:
+        seconds = float(given)
+    except ValueError:
+        seconds = math.nan
+    if not 0 <= seconds < math.inf:
+        raise InputError(f"METANTK_PROGRESS_SECONDS={given}: expected a number of seconds, such as 30")
+    return seconds
