@@ -165,6 +165,7 @@ class EpisodeBatch:
             support_features=lambda: self.pool.supports(support),
             query_features=lambda: self.pool.queries(self.query),
             augmented_features=lambda: (self.copies()[:, :, :shots].flatten(1, 3), labels),
+            size=self.query.shape,
         )
 
     def copies(self) -> Tensor:

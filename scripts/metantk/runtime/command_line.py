@@ -229,7 +229,7 @@ def _set_nested(values: dict, path: list[str], value: object) -> None:
 
 
 def run(main: Callable[[], None]) -> None:
-    """Run a stage: log to stderr; bad input becomes one line and exit code 2.
+    """Run a stage: log to stderr; bad input, and failures of a user's own file, become one line and exit code 2.
 
     SIGTERM and Ctrl-C end it with 143 and 130, as shells have it, on the way that errors take: no temporary file
     is left, and the last checkpoint stays.
@@ -242,16 +242,24 @@ def run(main: Callable[[], None]) -> None:
         main()
     except InputError as error:
         sys.exit(_complain(str(error)))
-    except OSError as error:
-        # Of a file that nobody was prepared for: what the system says of it is all that there is to say.
-        sys.exit(_complain(f"{error.filename or 'input or output'}: {error.strerror or error}"))
-    except (MemoryError, RuntimeError) as error:
-        if not _is_out_of_memory(error):
-            raise
-        sys.exit(_complain("out of memory: use smaller images, a smaller network or a larger machine"))
     except Ended as ended:
         log.info("ended by %s; the same command goes on after the last checkpoint", ended.signal.name)
         sys.exit(128 + ended.signal)
+    except (Exception, SystemExit) as error:
+        if (message := _explain(error)) is None:
+            raise
+        sys.exit(_complain(message))
+
+
+def _explain(error: BaseException) -> str | None:
+    """What there is to say of an error that nobody was prepared for; None where only its traceback says it."""
+    if isinstance(error, MemoryError | RuntimeError) and _is_out_of_memory(error):
+        return "out of memory: use smaller images, a smaller network or a larger machine"
+    if message := plugins.explain_failure(error):
+        return message
+    if isinstance(error, OSError):
+        return f"{error.filename or 'input or output'}: {error.strerror or error}"
+    return None
 
 
 class Ended(BaseException):
