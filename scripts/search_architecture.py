@@ -94,8 +94,11 @@ def main() -> None:
         checkpoint.remove()
         raise
     image_size = manifest["splits"]["train"]["shape"][0]
-    check_found(found, search.kind, backbone)
-    architecture = backbone.architecture(image_size, found.genotype)
+    check_found(found, search.kind)
+    try:
+        architecture = backbone.architecture(image_size, found.genotype)
+    except InputError as error:
+        raise InputError(f"{search.kind}: find's genotype does not fit: {error}") from None
     if backbone.kind.endswith(".py"):
         is_object = isinstance(architecture, dict) and isinstance(architecture.get("kind"), str)
         plugins.expect(is_object, backbone.kind, "architecture", architecture, "an object with 'kind'")

@@ -19,7 +19,6 @@ from metantk.data.store import Split
 from metantk.options.base import Options
 from metantk.runtime import plugins
 from metantk.runtime.files import InputError
-from metantk.space.genotype import check_genotype
 
 
 class Problem(NamedTuple):
@@ -80,11 +79,11 @@ class Found:
     arrays: dict[str, Tensor] = field(default_factory=dict)
 
 
-def check_found(found: object, kind: str, backbone: Options) -> None:
+def check_found(found: object, kind: str) -> None:
     """Refuse what a user's search hands over, if it is something else.
 
     Raises:
-        InputError: it is of another type, no genotype for this backbone, or cannot be written.
+        InputError: it is of another type, or cannot be written.
     """
     plugins.expect(isinstance(found, Found), kind, "find", found, "metantk.searches.base.Found")
     types = {"trace": pd.DataFrame, "costs": dict, "facts": dict, "arrays": dict}
@@ -98,5 +97,3 @@ def check_found(found: object, kind: str, backbone: Options) -> None:
         json.dumps(found.facts, allow_nan=False)
     except (TypeError, ValueError) as error:
         raise InputError(f"{kind}: find's facts cannot be written as JSON ({error})") from None
-    if backbone.kind == "cells":
-        check_genotype(found.genotype, where=f"{kind}: find's genotype")
