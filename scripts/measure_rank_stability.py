@@ -44,6 +44,8 @@ def main() -> None:
         raise InputError(
             f"options: a search of kind {options.kind} has no ranks; choose prune or bayesian-optimisation"
         )
+    if backbone.kind != "cells":
+        raise InputError(f"--backbone {backbone.kind}: has no cells that criteria could rank")
     if arguments.independent_draws < 2:
         raise InputError(
             f"options: --independent-draws {arguments.independent_draws} has nothing to compare; give 2 or more"

@@ -20,7 +20,7 @@ from pathlib import Path
 from safetensors.torch import save
 
 from metantk.data.store import load_split, read_manifest
-from metantk.options.base import Options
+from metantk.options.base import Options, parse
 from metantk.runtime import devices, plugins
 from metantk.runtime.checkpoints import CheckpointFile
 from metantk.runtime.command_line import add_seed, file_name, make_parser, parse_kind, progress, run
@@ -35,7 +35,7 @@ from metantk.runtime.files import (
 )
 from metantk.runtime.provenance import code_hash, provenance
 from metantk.runtime.typed_files import Origin, check_record
-from metantk.searches.base import Cost, Found, Problem
+from metantk.searches.base import Cost, Found, Problem, check_found
 
 log = logging.getLogger("metantk")
 
@@ -64,7 +64,7 @@ def main() -> None:
     manifest = read_manifest(arguments.data)
     origin = {
         "dataset": manifest["name"],
-        "backbone": arguments.backbone_name or backbone.kind,
+        "backbone": arguments.backbone_name or Path(backbone.kind).stem,
         "backbone_title": backbone.title,
         "search": arguments.search_name or Path(search.kind).stem,
         "seed": arguments.seed,
@@ -94,7 +94,19 @@ def main() -> None:
         checkpoint.remove()
         raise
     image_size = manifest["splits"]["train"]["shape"][0]
-    architecture = backbone.architecture(image_size, found.genotype)
+    check_found(found, search.kind)
+    try:
+        architecture = backbone.architecture(image_size, found.genotype)
+    except InputError as error:
+        raise InputError(f"{search.kind}: find's genotype does not fit: {error}") from None
+    if backbone.kind.endswith(".py"):
+        is_object = isinstance(architecture, dict) and isinstance(architecture.get("kind"), str)
+        plugins.expect(is_object, backbone.kind, "architecture", architecture, "an object with 'kind'")
+        parse(
+            plugins.load("backbones", backbone.kind).Architecture,
+            architecture,
+            where=f"{backbone.kind}: architecture",
+        )
     report = {
         "seconds": round(seconds, 3),
         "evaluations": sum(cost.evaluations for cost in found.costs.values()),

@@ -25,6 +25,7 @@ from metantk import backbones
 from metantk.backbones.counting import count_macs, count_parameters
 from metantk.data.images import load_images
 from metantk.data.store import checksum_of, load_split, read_manifest
+from metantk.learners.base import check_learner
 from metantk.models import save_model
 from metantk.runtime import devices, plugins
 from metantk.runtime.checkpoints import CheckpointFile, freeze, thaw
@@ -77,9 +78,10 @@ def main() -> None:
         )
     manifest, train = read_manifest(arguments.data), load_split(arguments.data, "train")
     module = plugins.load("learners", options.kind)
-    network = backbones.build(
-        architecture, module.outputs(options, len(train.class_names)), where=str(arguments.architecture)
-    )
+    outputs = module.outputs(options, len(train.class_names))
+    is_count = isinstance(outputs, int) and outputs > 0
+    plugins.expect(is_count, options.kind, "outputs", outputs, "a whole number above 0")
+    network = backbones.build(architecture, outputs, where=str(arguments.architecture))
     if (side := architecture.get("image_size", train.images.shape[1])) != train.images.shape[1]:
         raise InputError(
             f"{arguments.architecture}: is of images of {side} pixels, {arguments.data} has"
@@ -96,7 +98,10 @@ def main() -> None:
     # A network that comes with its weights also says what its images are normalised by.
     statistics = getattr(network, "statistics", manifest)
     data = load_images(train, statistics, device)
+    if record.kind.endswith(".py"):
+        backbones.try_out(network, train.images.shape[1], where=record.kind)
     learner = module.Learner(options, network.to(device), data, arguments.seed)
+    check_learner(learner, options.kind)
     files = [
         __file__,
         plugins.module_file("backbones", architecture["kind"]),

@@ -13,10 +13,12 @@ from metantk.data.episodes import Episode, EpisodeSampler
 from metantk.data.store import Split
 from metantk.models import FORWARD_PIXELS, Model, Tasks
 from metantk.options.evaluation import EvaluationOptions
+from metantk.runtime import devices
 from metantk.runtime.devices import generator, numpy_generator
 
 # Episodes that are answered together. Classifiers of many are fitted in one go; memory grows with them.
 TOGETHER = 50
+BYTES_OF_COPY = 48  # of its augmentation and its group
 
 
 def evaluate(
@@ -60,8 +62,25 @@ class Pool:
         self.model, self.split, self.options = model, split, options
         self.each = max(options.support_copies, options.support_copy_pool or 0)
         images = len(split.labels)
+        self._check_memory(images * self.each)
         self.queries, self.supports = (Features(self, images, self.prepared) for _ in range(2))
         self.copies = Features(self, images * self.each, self.prepared_copies)
+
+    def _check_memory(self, copies: int) -> None:
+        """Refuse more copies than fit: features of all, or an episode's images where there is no pool.
+
+        Raises:
+            InputError: they do not fit.
+        """
+        options, device = self.options, self.model.device
+        if options.support_copy_pool:
+            where, size = torch.device("cpu"), BYTES_OF_COPY + 4 * self.model.network.feature_dim
+            what = f"the pool holds features of {copies} copies"
+            devices.require_bytes(copies * size, device=where, options="support_copy_pool", what=what)
+        else:
+            together = options.ways * max(options.shots) * options.support_copies
+            side = self.split.images.shape[1]
+            devices.require_memory(together, side=side, device=device, options="support_copies")
 
     def images(self, indices: np.ndarray) -> Tensor:
         """Raw images by index, `(..., height, width, 3)`, on the device."""
@@ -165,6 +184,7 @@ class EpisodeBatch:
             support_features=lambda: self.pool.supports(support),
             query_features=lambda: self.pool.queries(self.query),
             augmented_features=lambda: (self.copies()[:, :, :shots].flatten(1, 3), labels),
+            size=self.query.shape,
         )
 
     def copies(self) -> Tensor:

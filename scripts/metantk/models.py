@@ -89,6 +89,9 @@ class Model(NamedTuple):
                 if at_once == 1:
                     raise InputError("out of memory with a single image: use a larger GPU or the CPU") from None
                 at_once //= 2
+        fits = features.shape == (len(images), self.network.feature_dim)
+        where, width = plugins.file_of(type(self.network)), self.network.feature_dim
+        plugins.expect(fits, where, "features", features, f"({len(images)}, {width})")
         if not torch.isfinite(features).all():
             raise InputError("the model's features are not finite: its weights are of no use; train again")
         return features
@@ -100,11 +103,11 @@ class Model(NamedTuple):
             InputError: they have another shape, or are not finite.
         """
         scores = self.module.scores(self, tasks)
-        if scores.ndim != 3 or scores.shape[-1] != tasks.ways:
-            raise InputError(
-                f"learner {self.learner.kind}: scores are of shape {tuple(scores.shape)}; "
-                f"expected (episodes, queries, ways), with {tasks.ways} ways"
-            )
+        fits = isinstance(scores, Tensor) and scores.dim() == 3 and scores.shape[2] == tasks.ways
+        fits = fits and tasks.size in (None, scores.shape[:2])
+        episodes, queries = tasks.size or ("episodes", "queries")
+        expected = f"a tensor ({episodes}, {queries}, {tasks.ways})"
+        plugins.expect(fits, self.learner.kind, "scores", scores, expected)
         if not torch.isfinite(scores).all():
             raise InputError(
                 "the model's scores are not finite: its weights are of no use, or adapting them to a task diverged;"
@@ -121,6 +124,7 @@ class Tasks:
         ways: classes of a task.
         labels: int64 `(supports,)` in 0 .. ways - 1; the same for all tasks.
         classifier: name of the classifier, for learners that leave it to the evaluation.
+        size: numbers of episodes and of queries of each, where the answer's shape is to be checked.
         transductive: whether queries may be normalised by their joint statistics, as published evaluations do; else
             an answer depends on the supports and the one query alone.
         support_images, query_images: give normalised images `(episodes, supports or queries, 3, height, width)`.
@@ -138,6 +142,7 @@ class Tasks:
     query_features: Callable[[], Tensor]
     augmented_features: Callable[[], tuple[Tensor, Tensor]]
     transductive: bool = True
+    size: tuple[int, int] | None = None
 
 
 def save_model(folder: Path, network: nn.Module, extra: nn.Module | None, facts: dict) -> None:

@@ -2,13 +2,14 @@
 
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 
 import torch
 from torch import Tensor
 
 from metantk.data.images import ImageData
-from metantk.learners.base import Learner, StepContext
+from metantk.learners.base import Learner, StepContext, check_indices, check_outcome
+from metantk.runtime import plugins
 from metantk.runtime.divergence import advice
 from metantk.runtime.files import DivergedError
 
@@ -34,6 +35,7 @@ class Trainer:
         # Images come as height × width × channels; convolutions are faster when weights lie the same way.
         learner.network.to(memory_format=torch.channels_last)
         self.learner, self.data, self.seed, self.validation = learner, data, seed, validation
+        self.where = plugins.file_of(type(learner))  # in errors
         self.best: dict | None = None
         self.epoch = self.step = self.seen = self.counted = self.last_counted = 0
         self.curve: list[dict] = []
@@ -77,14 +79,19 @@ class Trainer:
 
         Raises:
             DivergedError: the loss is not finite, or, after the last epoch, the network.
+            InputError: a learner of a user's own gives something else than it should.
         """
         learner = self.learner
+        rate = learner.lr(self.epoch)
+        is_rate = isinstance(rate, int | float) and 0 <= rate < math.inf
+        plugins.expect(is_rate, self.where, "Learner.lr", rate, "a number, 0 or more")
         for group in learner.optimiser.param_groups:
-            group["lr"] = learner.lr(self.epoch)
+            group["lr"] = rate
         learner.network.train()
-        for images, labels in self.data.batches(learner.indices(self.epoch, self.step)):
+        for images, labels in self.data.batches(self._indices()):
             learner.optimiser.zero_grad(set_to_none=True)
             outcome = learner.step(images, labels, StepContext(self.seed, self.epoch, self.step))
+            check_outcome(outcome, self.where)
             learner.optimiser.step()
             self.loss_sum += outcome.loss * outcome.seen
             if outcome.correct is not None:
@@ -93,7 +100,24 @@ class Trainer:
             self.seen += outcome.seen
             self.step += 1
             advance(1)
+        plugins.expect(
+            self.step == learner.steps,
+            self.where,
+            "Learner.indices",
+            f"{self.step} batches",
+            f"{learner.steps} (steps)",
+        )
         self._finish_epoch(advance)
+
+    def _indices(self) -> Iterator[Tensor]:
+        """Of the batches that are left of the epoch."""
+        batches = self.learner.indices(self.epoch, self.step)
+        plugins.expect(
+            isinstance(batches, Iterable), self.where, "Learner.indices", batches, "an iterator of batches"
+        )
+        for batch in batches:
+            check_indices(batch, len(self.data.labels), self.where)
+            yield batch
 
     def _finish_epoch(self, advance: Callable[[int], None]) -> None:
         rate, loss = self.learner.lr(self.epoch), float(self.loss_sum) / self.seen
@@ -120,6 +144,8 @@ class Trainer:
     def _validate(self, advance: Callable[[], None]) -> float:
         """Accuracy in percent; the epoch is the result if it is better than all before."""
         accuracy = self.learner.validate(self.validation, self.epoch, advance)
+        fits = isinstance(accuracy, int | float) and 0 <= accuracy <= 100
+        plugins.expect(fits, self.where, "Learner.validate", accuracy, "an accuracy in percent")
         if self.best is None or accuracy > self.best["accuracy"]:
             extra = self.learner.extra
             self.best = {

@@ -74,6 +74,17 @@ def test_genotypes_are_rows_and_rows_are_genotypes(name):
         )
 
 
+@pytest.mark.parametrize(("one", "other"), [("few-shot", "darts"), ("darts", "few-shot")])
+def test_a_genotype_of_another_space_has_no_row(one, other):
+    with pytest.raises(InputError, match=r"its normal cell has \d nodes, cells of the space"):
+        paths.row_of(SPACES[one], random_genotype(SPACES[other], 0))
+    genotype = random_genotype(SPACES[one], 0)
+    foreign = next(name for name in SPACES[other].operations if name not in SPACES[one].operations)
+    genotype["reduce"][0][0][0] = foreign
+    with pytest.raises(InputError, match=f"its reduce cell has {foreign}, which is not of the space"):
+        paths.row_of(SPACES[one], genotype)
+
+
 @pytest.mark.parametrize("name", SPACES)
 def test_balanced_sample_is_balanced(name):
     space = SPACES[name]

@@ -165,6 +165,12 @@ def test_crops_and_batches_larger_than_the_images_are_refused():
         measure(plan, "ntk_condition", only("few-shot", "conv_3x3"))
 
 
+def test_crops_that_no_memory_holds_are_refused():
+    plan = make_plan(linear_regions={"images": 10**9})
+    with pytest.raises(InputError, match=r"criteria\.linear_regions: images: a step takes 1000000000 images"):
+        inputs.draw_crops(plan.context, plan.criteria_options["linear_regions"], (0,))
+
+
 def test_crops_are_of_the_size_and_number_asked_for():
     plan = make_plan(linear_regions={"crop_size": 5, "images": 11, "batches": 3})
     batches = inputs.draw_crops(plan.context, plan.criteria_options["linear_regions"], (0,))

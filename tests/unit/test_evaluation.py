@@ -77,6 +77,18 @@ def test_separable_classes_are_told_apart_and_noise_is_not(classifier):
     assert 10 < np.mean([row[1] for row in accuracies(noise, classifier=classifier)]) < 30
 
 
+@pytest.mark.parametrize(
+    ("pool", "message"),
+    [
+        (None, "support_copies: a step takes 25000000000 images, .* GB, but the memory here is"),
+        (10, "support_copy_pool: the pool holds features of 70000000000 copies, .* GB, but the memory here is"),
+    ],
+)
+def test_copies_that_no_memory_holds_are_refused(pool, message):
+    with pytest.raises(InputError, match=message):
+        accuracies(colours(2), support_copies=10**9, support_copy_pool=pool)
+
+
 def test_evaluation_is_reproducible_and_longer_runs_begin_alike():
     first = accuracies(colours(60))
     assert accuracies(colours(60)) == first

@@ -26,6 +26,7 @@ from metantk.models import load_model, save_model
 from metantk.options.learners.rfs import RfsOptions
 from metantk.runtime.devices import generator
 from metantk.runtime.files import InputError
+from metantk.runtime.onnx_files import read_onnx
 from metantk.space.genotype import read_named
 
 SIZE = 16
@@ -154,6 +155,23 @@ def test_other_files_are_refused(tmp_path, content):
     means_graph(path) if content is None else path.write_bytes(content)
     with pytest.raises(InputError, match=r"net\.onnx: is no (file of export_backbone|ONNX file)"):
         metantk.load(path)
+
+
+def test_metadata_that_are_no_text_are_refused(tmp_path):
+    path = tmp_path / "net.onnx"
+    means_graph(path)
+    graph = onnx.load(path)
+    onnx.helper.set_model_props(graph, {exported.FACTS: "marker"})
+    path.write_bytes(graph.SerializeToString().replace(b"marker", b"mark\xff\xfe"))
+    with pytest.raises(InputError, match=r"net\.onnx: is damaged: its metadata are no text"):
+        exported.OnnxModel(path)
+
+
+@pytest.mark.parametrize("threads", ["", "2,1", "two", "0"])
+def test_threads_as_openmp_reads_them(tmp_path, monkeypatch, threads):
+    monkeypatch.setenv("OMP_NUM_THREADS", threads)
+    means_graph(tmp_path / "net.onnx")
+    assert read_onnx(tmp_path / "net.onnx", image_size=SIZE).graph.feature_dim
 
 
 @pytest.fixture(scope="module")

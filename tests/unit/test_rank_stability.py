@@ -154,6 +154,11 @@ def run(tmp_path, monkeypatch):
         (["--criteria", '["linear_regions"]', "--independent-draws", 1], "has nothing to compare; give 2 or more"),
         (["--search", "sample"], "a search of kind sample has no ranks"),
         (["--criteria", "[]"], "'criteria'"),
+        (["--criteria", '[{"parameters": 1e308}]'], "less than or equal to 1000000"),
+        (
+            ["--criteria", '["parameters"]', "--backbone", "mixed", "--reductions", "[1]"],
+            "mixed: has no cells that criteria could rank",
+        ),
         (["--criteria", '["no_such"]'], "unknown kind 'no_such'"),
     ],
 )

@@ -6,8 +6,8 @@ import sys
 
 import pytest
 
-from metantk.runtime.command_line import ENDING, Ended, signals_held
-from metantk.runtime.files import SCRIPTS
+from metantk.runtime.command_line import ENDING, Ended, progress, signals_held
+from metantk.runtime.files import SCRIPTS, InputError
 
 
 @pytest.fixture(autouse=True)
@@ -55,3 +55,10 @@ def test_a_program_that_still_imports_ends_without_a_traceback():
         process.send_signal(signal.SIGINT)
         assert "Traceback" not in process.stderr.read()
     assert process.returncode == -signal.SIGINT
+
+
+@pytest.mark.parametrize("seconds", ["abc", "nan", "inf", "-1"])
+def test_an_interval_of_progress_that_is_none_is_refused(monkeypatch, seconds):
+    monkeypatch.setenv("METANTK_PROGRESS_SECONDS", seconds)
+    with pytest.raises(InputError, match=f"METANTK_PROGRESS_SECONDS={seconds}: expected a number of seconds"):
+        progress(None, total=1, what="test")

@@ -18,6 +18,7 @@ from metantk.options.criteria.short_training import ShortTrainingOptions
 from metantk.options.study import StudyOptions
 from metantk.results import study
 from metantk.results.figures.frontier import draw_frontier
+from metantk.runtime.files import InputError
 from metantk.searches.plan import plan_of
 from metantk.searches.sample import random_genotype
 from metantk.space import paths
@@ -174,6 +175,14 @@ def test_scores_of_an_architecture_hold_every_criterion_and_training():
     assert not scores["ntk_condition"].larger_is_better
     again = study.score(plan, options, random_genotype(plan.space, 0), lambda: None)
     assert [each.values for each in again.values()] == [each.values for each in scores.values()]
+
+
+@pytest.mark.parametrize("section", ["linear_region", "meta_ntk", "Short_Training"])
+def test_options_of_a_criterion_that_is_not_measured_are_refused(section):
+    options = StudyOptions(criteria=["parameters", "linear_regions"], criteria_options={section: {"images": 4}})
+    message = rf"no criterion has a section '{section}' \(there is linear_regions, short_training\)"
+    with pytest.raises(InputError, match=message):
+        plan_of(make_problem(), options)
 
 
 def test_epochs_of_short_training_must_ascend():

@@ -62,6 +62,15 @@ def test_rates_that_leave_no_operation_are_one_line():
         t_nas.find(make_problem(), tiny(inner_lr=1e30), 0, Memory())
 
 
+@pytest.mark.parametrize(("layout", "smallest"), [("t-nas", 4), ("few-shot", 1)])
+def test_images_that_poolings_leave_nothing_of_are_refused(layout, smallest):
+    logits = make_tiny_learner(layout=layout).logits(torch.rand(2, 3, smallest, smallest))
+    assert logits.isfinite().all()
+    assert {need.side for need in tiny(layout=layout, image_size=None).needs} == {smallest}
+    with pytest.raises(InputError, match="image_size"):
+        tiny(layout=layout, image_size=smallest - 1)
+
+
 def test_tasks_that_no_memory_holds_are_refused():
     with pytest.raises(InputError, match="meta_batch_size, shots, queries: a step takes 15000000000 images"):
         t_nas.find(make_problem(), tiny(meta_batch_size=10**9), 0, Memory())

@@ -1,5 +1,6 @@
 """Tables from made-up finished chains: means, marks, differences, and the paper's numbers beside ours."""
 
+import json
 import sys
 from collections import Counter
 from itertools import combinations
@@ -45,6 +46,19 @@ def accuracies_of(chains: list[Path], search: str, shots: int) -> np.ndarray:
     """`(seeds, episodes)`, straight from the files."""
     files = [pd.read_csv(folder / "episodes.csv") for folder in chains if f"/{search}/" in str(folder)]
     return np.array([table.loc[table["shots"] == shots, "accuracy"] for table in files])
+
+
+def test_table_1_says_beside_the_row_what_a_training_warned_of(chains):
+    for folder, changes in zip(chains, ({"warnings": ["it diverged"]}, {"warnings": []}), strict=False):
+        path = folder / "model.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+    path = chains[-1] / "model.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"transductive": True}))
+    groups = tables.group_chains(map(tables.read_chain, chains))
+    table = tables.make_table1(tables.summarise(groups, TITLES), groups)
+    sources = table.loc[table["Source"] != "paper", "Source"].tolist()
+    expected = ["this run, warnings in 1 of 3 model.json", *["this run"] * (len(SEARCHES) - 1)]
+    assert sources == [*expected, "this run, transductive"]
 
 
 # --- Summary -----------------------------------------------------------------------------------------------

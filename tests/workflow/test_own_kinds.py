@@ -1,12 +1,18 @@
 """A user-defined backbone, criterion, search and learner: one .py file each, outside of the repository."""
 
+import importlib
 import json
+import re
+import signal
 
+import numpy as np
 import pandas as pd
 import pytest
 from conftest import tiny_configuration
 
+from metantk.data.store import Source, Split, stream_split, write_dataset
 from metantk.options.config import parse_config
+from metantk.runtime.command_line import run
 from metantk.runtime.files import InputError
 
 BACKBONE = '''
@@ -329,3 +335,160 @@ def test_unknown_options_of_ones_own_are_named(files):
     configuration["criteria"]["cheap"]["heavy"] = 1
     with pytest.raises(InputError, match=r"criteria\.cheap: unknown key 'heavy'"):
         parse_config(configuration)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    streams = {}
+    for index, part in enumerate(("train", "val", "test")):
+        images = np.random.default_rng(index).integers(256, size=(24, 8, 8, 3), dtype=np.uint8)
+        names = [f"{part} {letter}" for letter in "abcd"]
+        streams[part] = stream_split(Split(images, np.repeat(np.arange(4), 6), names))
+    folder = tmp_path_factory.mktemp("own") / "data"
+    write_dataset(folder, Source(streams, "free", [], [], False), name="n", source="s")
+    return folder
+
+
+@pytest.fixture
+def stages(files, data, monkeypatch, capsys):
+    """The stages that run the four files, in turn; the line and the exit code of the one that fails."""
+    monkeypatch.setenv("METANTK_DEVICE", "cpu")
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+
+    def call(program, *words):
+        monkeypatch.setattr("sys.argv", [f"{program}.py", "--data", str(data), *map(str, words)])
+        run(importlib.import_module(program).main)
+
+    def all_stages(name):
+        cheapest = {"kind": "prune", "criteria": ["own/cheap.py"], "image_size": 8, "repeats": 1}
+        search = {"cheap": json.dumps(cheapest), "same": "own/same.py"}.get(name)
+        if search:
+            call("search_architecture", "--cells", 2, "--channels", 1, "--search", search, "--output", "a")
+            return
+        call("search_architecture", "--backbone", "own/net.py", "--search", "fixed", "--output", "a")
+        rfs = ["--epochs", 1, "--batch-size", 12, "--augmentation.padding", 1]
+        call(
+            "train_network",
+            "--architecture",
+            "a/architecture.json",
+            "--learner",
+            LEARNERS[name],
+            *rfs,
+            "--output",
+            "m",
+        )
+        few = ["--ways", 2, "--shots", "[1]", "--queries", 1, "--episodes", 4]
+        call("evaluate_episodes", "--model", "m", *few, "--output", "e")
+
+    def refuse(name):
+        with pytest.raises(SystemExit) as ended:
+            all_stages(name)
+        assert ended.value.code == 2
+        error = capsys.readouterr().err.strip().splitlines()[-1]
+        assert "Traceback" not in error
+        return error
+
+    return refuse
+
+
+LEARNERS = {"net": "rfs", "centroids": "own/centroids.py"}
+STEP = """
+class Learner(Learner):
+    def {name}(self, *arguments):
+        {body}
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new", "message"),
+    [
+        ("same", "return Found(", "return dict(", "find gives dict .*; expected metantk.searches.base.Found"),
+        ("same", "[options.operation, 1]]", "['tuna', 1]]", "own/same.py: find's genotype.*tuna"),
+        (
+            "same",
+            '{"images_seen"',
+            '{"x": float("nan"), "images_seen"',
+            "own/same.py: find's facts cannot be written",
+        ),
+        ("same", "cell = [[", "1 / 0; cell = [[", r"own/same.py: ZeroDivisionError.*line \d+ in find: 1 / 0"),
+        ("same", "cell = [[", "raise SystemExit(0); cell = [[", "own/same.py: SystemExit: 0"),
+        (
+            "cheap",
+            "return Measured(",
+            "None and Measured(",
+            "own/cheap.py: measure gives None; expected metantk.criteria",
+        ),
+        (
+            "cheap",
+            "counts.astype(float)",
+            "counts[:2].astype(float)",
+            r"measure's values gives ndarray float64 \(2,\)",
+        ),
+        ("cheap", "counts.astype(float)", "(counts + np.nan)", r"measure gives '\d+ values of \d+ that are NaN'"),
+        ("cheap", "counts.astype(float)", "counts.nothing", "own/cheap.py: AttributeError.* in measure"),
+        (
+            "net",
+            "return self.model_dump()",
+            "return None",
+            "own/net.py: architecture gives None; expected an object",
+        ),
+        ("net", "return self.model_dump()", "return {'kind': self.kind}", "architecture: 'width' is missing"),
+        ("net", "return Network(", "return (", "own/net.py: build gives tuple"),
+        ("net", ", width\n\n    def features", ", None\n\n    def features", "feature_dim gives None"),
+        ("net", "nn.Linear(width, outputs)", "nn.Linear(width, 3)", "head.out_features gives 3; expected 4"),
+        ("net", ".mean((2, 3))", ".mean((2, 3))[:, :2]", "own/net.py: features gives Tensor torch.float32 .2, 2."),
+        ("net", ".mean((2, 3))", ".mean((2, 3)) * float('nan')", "features gives 'numbers that are not finite'"),
+        ("net", "return self.norm(", "return self.nothing(", "own/net.py: AttributeError.* in features"),
+        ("centroids", "return -(", "return None and -(", "own/centroids.py: scores gives None"),
+        (
+            "centroids",
+            ".square().sum(-1)",
+            ".square().sum(-1)[..., :1]",
+            r"scores gives Tensor .*\(4, 2, 1\); expected",
+        ),
+        ("centroids", ".square().sum(-1)", ".square().sum(-1)[:, :1]", r"expected a tensor \(4, 2, 2\)"),
+        (
+            "centroids",
+            "def scores",
+            "outputs = lambda *_: None\n\n\ndef scores",
+            "centroids.py: outputs gives None",
+        ),
+        (
+            "centroids",
+            "def scores",
+            STEP.format(name="step", body="return 0.1") + "def scores",
+            "Learner.step gives 0.1",
+        ),
+        (
+            "centroids",
+            "def scores",
+            STEP.format(name="lr", body="return None") + "def scores",
+            "Learner.lr gives None",
+        ),
+        (
+            "centroids",
+            "def scores",
+            STEP.format(name="indices", body="return []") + "def scores",
+            "gives '0 batches'",
+        ),
+        (
+            "centroids",
+            "def scores",
+            "Learner = lambda *_: 5\n\n\ndef scores",
+            r"Learner\(...\).network gives 'no network'",
+        ),
+    ],
+)
+def test_what_a_file_gives_is_checked(stages, files, name, old, new, message):
+    """Each stage says in one line which file and function, what came and what was expected."""
+    assert OWN[name].count(old) == 1
+    (files / f"{name}.py").write_text(OWN[name].replace(old, new))
+    assert re.search(message, stages(name))
+
+
+@pytest.mark.parametrize("body", ["return None", "return [5]", "return [base.Need('tests')]", "1 / 0"])
+def test_needs_that_are_none_are_named(files, body):
+    own = f"    @property\n    def needs(self):\n        {body}\n\n    def architecture"
+    (files / "net.py").write_text(BACKBONE.replace("    def architecture", own))
+    with pytest.raises(InputError, match=r"backbones\.net: (its )?needs"):
+        parse_config(own_configuration())

@@ -41,7 +41,50 @@ def build(architecture: dict, outputs: int, *, where: str = "architecture") -> n
     checked = parse(module.Architecture, values, where=where).model_dump()
     if "channels" in checked and not kind.endswith(".py"):
         _check_size(module, checked, outputs, where)
-    return module.build(checked, outputs)
+    network = module.build(checked, outputs)
+    if kind.endswith(".py"):
+        _check_members(network, kind, outputs)
+    return network
+
+
+def _check_members(network: object, kind: str, outputs: int) -> None:
+    """Refuse a network of a user's own that lacks what stages ask of it."""
+    plugins.expect(isinstance(network, nn.Module), kind, "build", network, "a torch.nn.Module")
+    for name in ("features", "initialise_"):
+        method = getattr(network, name, None)
+        plugins.expect(callable(method), kind, f"build(...).{name}", method, "a method")
+    plugins.expect(any(True for _ in network.parameters()), kind, "build", "no parameters", "some")
+    width, found = (
+        getattr(network, "feature_dim", None),
+        getattr(getattr(network, "head", None), "out_features", None),
+    )
+    plugins.expect(
+        isinstance(width, int) and width > 0, kind, "build(...).feature_dim", width, "a whole number above 0"
+    )
+    plugins.expect(found == outputs, kind, "build(...).head.out_features", found, f"{outputs}")
+
+
+@torch.no_grad()
+def try_out(network: nn.Module, image_size: int, *, where: str) -> None:
+    """Pass two images through an initialised network, which stays as it is.
+
+    Raises:
+        InputError: its features or the outputs of its head have another shape or type, or are not finite.
+    """
+    device = next(network.parameters()).device
+    images = torch.linspace(-1, 1, 6 * image_size**2, device=device).view(2, 3, image_size, image_size)
+    mode = network.training
+    network.eval()
+    for name, function, width in (
+        ("features", network.features, network.feature_dim),
+        ("forward", network, network.head.out_features),
+    ):
+        found = function(images)
+        fits = isinstance(found, torch.Tensor) and found.is_floating_point() and found.shape == (2, width)
+        plugins.expect(fits, where, name, found, f"floats (images, {width}), here of 2 images")
+        is_finite = bool(found.isfinite().all())
+        plugins.expect(is_finite, where, name, "numbers that are not finite", "finite ones before the training")
+    network.train(mode)
 
 
 def _check_size(module: ModuleType, architecture: dict, outputs: int, where: str) -> None:

@@ -288,11 +288,41 @@ def load_criterion(name: str) -> Criterion:
     if name.endswith(".py"):
         if Path(name).stem in plugins.kinds("criteria"):
             raise InputError(f"criteria: {name}: {Path(name).stem} is built in; choose another name for the file")
-        criterion = plugins.load_whole("criteria", name).CRITERION
+        criterion = _checking(plugins.load_whole("criteria", name).CRITERION, name)
     else:
         criterion = plugins.load("criteria", name).CRITERIA[name]
     section = criterion.section or plugins.module_file("criteria", name).stem
     return criterion._replace(section=section if criterion.options else None)
+
+
+def _checking(criterion: Criterion, kind: str) -> Criterion:
+    """A user's criterion, whose values are checked."""
+
+    def measure(context: MeasurementContext, options: Options | None, draws: RandomKeys, masks: Masks) -> Measured:
+        measured = criterion.measure(context, options, draws, masks)
+        candidates = len(next(iter(masks.values())))
+        plugins.expect(isinstance(measured, Measured), kind, "measure", measured, "metantk.criteria.base.Measured")
+        values = np.asarray(measured.values)
+        fits = values.shape == (candidates,) and values.dtype.kind in "biuf"
+        plugins.expect(fits, kind, "measure's values", values, f"numbers ({candidates},), one for each candidate")
+        missing = int(np.isnan(values).sum())
+        plugins.expect(
+            not missing,
+            kind,
+            "measure",
+            f"{missing} values of {candidates} that are NaN",
+            "numbers, or an infinite one",
+        )
+        plugins.expect(
+            isinstance(measured.operations, int | np.integer),
+            kind,
+            "measure's operations",
+            measured.operations,
+            "int",
+        )
+        return measured._replace(values=values.astype(np.float64))
+
+    return criterion._replace(measure=measure)
 
 
 def options_of(criterion: Criterion, criteria_options: dict[str, dict]) -> Options | None:

@@ -11,6 +11,7 @@ from metantk.criteria.base import Key, MeasurementContext
 from metantk.data import transforms
 from metantk.data.episodes import EpisodeSampler
 from metantk.options.base import Options
+from metantk.runtime import devices
 from metantk.runtime.devices import generator, numpy_generator
 from metantk.runtime.files import InputError
 
@@ -92,12 +93,18 @@ def draw_crops(context: MeasurementContext, options: Options, key: Key) -> list[
         options: with `images`, `batches` and `crop_size`.
 
     Raises:
-        InputError: crops are larger than the images.
+        InputError: crops are larger than the images, or the images fill more than the memory.
     """
     if options.crop_size > context.image_size:
         raise InputError(
             f"criteria.linear_regions: crop_size {options.crop_size} is larger than image_size {context.image_size}"
         )
+    devices.require_memory(
+        options.images,
+        side=max(context.train.images.shape[1], context.image_size),
+        device=context.device,
+        options="criteria.linear_regions: images",
+    )
     draws = numpy_generator("crops", *key)
     indices = draws.choice(
         len(context.train.labels), options.images, replace=options.images > len(context.train.labels)

@@ -11,7 +11,6 @@ from torch import Tensor
 
 from metantk.data.store import Split, block_bounds
 from metantk.runtime import devices
-from metantk.runtime.files import InputError
 
 log = logging.getLogger("metantk")
 SHARE_OF_FREE_MEMORY = 0.5  # of the device's, for images; the network and its activations need the rest
@@ -68,26 +67,6 @@ def load_images(train: Split, manifest: dict, device: torch.device) -> ImageData
     images = _copy_to(train.images, device) if fit else train.images
     log.info("images: %.1f GB, %s", train.images.nbytes / 1e9, "on the device" if fit else "read from the disk")
     return ImageData(images, torch.from_numpy(train.labels), device, manifest["mean"], manifest["std"])
-
-
-def require_memory(images: int, *, side: int, device: torch.device, options: str) -> None:
-    """Refuse steps whose images alone do not fit into memory, before the first of them is put together.
-
-    Args:
-        images: of a step, held at once as float32 beside their bytes.
-        side: height and width, in pixels.
-        options: names of the options that make a step smaller.
-
-    Raises:
-        InputError: they do not fit.
-    """
-    needed = images * side * side * 3 * 5
-    there = devices.free_memory(device) if device.type == "cuda" else devices.physical_memory()
-    if needed > there:
-        raise InputError(
-            f"{options}: a step takes {images} images, {needed / 1e9:.4g} GB, but the memory here is "
-            f"{there / 1e9:.4g} GB: use fewer"
-        )
 
 
 def _copy_to(images: np.ndarray, device: torch.device) -> Tensor:

@@ -35,6 +35,7 @@ def make_task(model: AnyModel, supports: Tensor, labels: Tensor, queries: Tensor
         query_features=lambda: model.features(queries)[None],
         augmented_features=lambda: (model.features(supports)[None], labels),
         transductive=False,
+        size=(1, len(queries)),
     )
 
 

@@ -14,6 +14,7 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor, nn
 
+from metantk.runtime import plugins
 from metantk.runtime.devices import generator
 
 
@@ -78,3 +79,50 @@ class Learner(Protocol):
             images: uint8 `(images, height, width, 3)`, on the device.
             labels: int64 `(images,)`, on the device.
         """
+
+
+def check_learner(learner: object, where: str) -> None:
+    """Refuse a learner of a user's own that lacks what the training asks of it.
+
+    Raises:
+        InputError: an attribute or a method is missing, or of another type.
+    """
+    types = {"network": nn.Module, "extra": nn.Module | None, "optimiser": torch.optim.Optimizer, "epochs": int}
+    for name, expected in (types | {"steps": int}).items():
+        value = getattr(learner, name, f"no {name}")
+        plugins.expect(isinstance(value, expected), where, f"Learner(...).{name}", value, _name_of(expected))
+    plugins.expect(learner.epochs >= 0, where, "Learner(...).epochs", learner.epochs, "0 or more")
+    plugins.expect(learner.steps > 0, where, "Learner(...).steps", learner.steps, "1 or more")
+    for name in ("lr", "indices", "step"):
+        method = getattr(learner, name, None)
+        plugins.expect(callable(method), where, f"Learner(...).{name}", method, "a method")
+
+
+def _name_of(expected: type) -> str:
+    return getattr(expected, "__name__", str(expected))
+
+
+def check_indices(batch: object, images: int, where: str) -> None:
+    """Refuse what is no batch: indices below the number of images.
+
+    Raises:
+        InputError: it is something else.
+    """
+    fits = isinstance(batch, Tensor) and batch.dtype == torch.int64 and batch.dim() == 1 and len(batch) > 0
+    fits = fits and 0 <= int(batch.min()) <= int(batch.max()) < images
+    plugins.expect(fits, where, "Learner.indices", batch, f"int64 tensors (images,) of 0 to {images - 1}")
+
+
+def check_outcome(outcome: object, where: str) -> None:
+    """Refuse what is no outcome of a step.
+
+    Raises:
+        InputError: it is something else.
+    """
+    plugins.expect(isinstance(outcome, Outcome), where, "Learner.step", outcome, "metantk.learners.base.Outcome")
+    loss, correct, seen = outcome
+    for name, value in (("loss", loss), ("correct", correct)):
+        fits = isinstance(value, Tensor) and value.dim() == 0
+        fits = fits or (name == "correct" and value is None)
+        plugins.expect(fits, where, f"Learner.step's {name}", value, "a tensor ()")
+    plugins.expect(isinstance(seen, int) and seen > 0, where, "Learner.step's seen", seen, "a whole number above 0")

@@ -9,12 +9,12 @@ from torch import Tensor
 
 from metantk.data import transforms
 from metantk.data.episodes import EpisodeSampler
-from metantk.data.images import ImageData, require_memory
+from metantk.data.images import ImageData
 from metantk.learners.base import StepContext
 from metantk.meta_learning.balance import repeat_to_equal
 from metantk.models import Tasks
 from metantk.options.augmentation import AugmentationOptions
-from metantk.runtime.devices import numpy_generator
+from metantk.runtime.devices import numpy_generator, require_memory
 from metantk.runtime.files import InputError
 
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.optim import SGD, Optimizer
 
-from metantk.data.images import ImageData, require_memory
+from metantk.data.images import ImageData
 from metantk.learners.base import Outcome, StepContext
 from metantk.learners.episodic import TaskSampler, balanced, prepare, require_ways, steps_of_epoch
 from metantk.meta_learning.reptile import learn_weights, make_adam, mean_displacements, step_on
@@ -18,7 +18,7 @@ from metantk.meta_learning.statistics import answer_by_support_statistics
 from metantk.models import Model, Tasks
 from metantk.options.learners.reptile import Options
 from metantk.runtime import devices
-from metantk.runtime.devices import generator
+from metantk.runtime.devices import generator, require_memory
 from metantk.runtime.files import InputError
 
 

@@ -361,7 +361,7 @@ class Config(Options):
                 found += [
                     (f"criteria.{section} of {family}.{name}", need)
                     for section, of_criterion in self._sections(self._kinds(options))
-                    for need in of_criterion.needs
+                    for need in _needs_of(of_criterion, f"criteria.{section}")
                 ]
         return found
 
@@ -374,9 +374,14 @@ class Config(Options):
 
 def _needs_of(options: Options, where: str) -> list[Need]:
     try:
-        return list(options.needs)
+        needs = options.needs
     except Exception as error:  # those of a user-defined kind may raise anything
         raise InputError(f"{where}: its needs fail ({type(error).__name__}: {error})") from error
+    fits = isinstance(needs, list | tuple) and all(
+        isinstance(need, Need) and need.split in ("train", "val", "test") for need in needs
+    )
+    plugins.expect(fits, where, "needs", needs, "a list of metantk.options.base.Need")
+    return list(needs)
 
 
 class _Loader(yaml.SafeLoader):

@@ -90,6 +90,8 @@ class ModelDescription(Record):
     data_sha256: Text
     device: Text
     peak_memory_mb: dict[str, Positive] = Field({})
+    transductive: bool = False
+    warnings: list[Text] = Field([])
 
 
 class ShotResult(Record):

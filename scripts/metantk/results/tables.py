@@ -220,7 +220,7 @@ def make_table1(summary: pd.DataFrame, groups: dict[tuple, list[Chain]]) -> pd.D
     for dataset in summary["dataset"].unique():
         rows += [_published_row(row, shots) for row in published[published["dataset"] == dataset].itertuples()]
         for key, group in summary[summary["dataset"] == dataset].groupby(KEY, sort=False):
-            rows.append(_our_row(group, groups[key][0].model.architecture, shots))
+            rows.append(_our_row(group, groups[key], shots))
     return pd.DataFrame(rows)
 
 
@@ -243,8 +243,8 @@ def _published_row(row, shots: list[int]) -> dict:
     }
 
 
-def _our_row(group: pd.DataFrame, architecture, shots: list[int]) -> dict:
-    first = group.iloc[0]
+def _our_row(group: pd.DataFrame, chains: list[Chain], shots: list[int]) -> dict:
+    first, architecture = group.iloc[0], chains[0].model.architecture
     searched = first["search_seconds"] >= SHORTEST_SEARCH
     return {
         "Data": first["dataset"],
@@ -259,8 +259,15 @@ def _our_row(group: pd.DataFrame, architecture, shots: list[int]) -> dict:
         **{f"{count}-shot": _accuracy(group, count) for count in shots},
         "Notes": first["notes"],
         "±": f"{OVER_SEEDS} ({first['seeds']})" if first["seeds"] > 1 else "one seed",
-        "Source": "this run",
+        "Source": ", ".join(["this run", *_remarks(chains)]),
     }
+
+
+def _remarks(chains: list[Chain]) -> list[str]:
+    """What a reader of a row's accuracies should know: queries normalised together, trainings that warned."""
+    warned = sum(bool(chain.model.warnings) for chain in chains)
+    remarks = ["transductive"] if chains[0].model.transductive else []
+    return remarks + ([f"warnings in {warned} of {len(chains)} model.json"] if warned else [])
 
 
 def make_table2(summary: pd.DataFrame, groups: dict[tuple, list[Chain]]) -> pd.DataFrame:

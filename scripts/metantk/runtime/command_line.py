@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import logging
+import math
 import os
 import re
 import signal
@@ -228,7 +229,7 @@ def _set_nested(values: dict, path: list[str], value: object) -> None:
 
 
 def run(main: Callable[[], None]) -> None:
-    """Run a stage: log to stderr; bad input becomes one line and exit code 2.
+    """Run a stage: log to stderr; bad input, and failures of a user's own file, become one line and exit code 2.
 
     SIGTERM and Ctrl-C end it with 143 and 130, as shells have it, on the way that errors take: no temporary file
     is left, and the last checkpoint stays.
@@ -241,16 +242,24 @@ def run(main: Callable[[], None]) -> None:
         main()
     except InputError as error:
         sys.exit(_complain(str(error)))
-    except OSError as error:
-        # Of a file that nobody was prepared for: what the system says of it is all that there is to say.
-        sys.exit(_complain(f"{error.filename or 'input or output'}: {error.strerror or error}"))
-    except (MemoryError, RuntimeError) as error:
-        if not _is_out_of_memory(error):
-            raise
-        sys.exit(_complain("out of memory: use smaller images, a smaller network or a larger machine"))
     except Ended as ended:
         log.info("ended by %s; the same command goes on after the last checkpoint", ended.signal.name)
         sys.exit(128 + ended.signal)
+    except (Exception, SystemExit) as error:
+        if (message := _explain(error)) is None:
+            raise
+        sys.exit(_complain(message))
+
+
+def _explain(error: BaseException) -> str | None:
+    """What there is to say of an error that nobody was prepared for; None where only its traceback says it."""
+    if isinstance(error, MemoryError | RuntimeError) and _is_out_of_memory(error):
+        return "out of memory: use smaller images, a smaller network or a larger machine"
+    if message := plugins.explain_failure(error):
+        return message
+    if isinstance(error, OSError):
+        return f"{error.filename or 'input or output'}: {error.strerror or error}"
+    return None
 
 
 class Ended(BaseException):
@@ -299,6 +308,9 @@ def progress(items: Iterable, *, total: int | None = None, what: str, unit: str 
     """A progress bar with the remaining time on a terminal; elsewhere a plain line every 30 seconds.
 
     METANTK_PROGRESS_SECONDS is another interval, for a program that reads the lines.
+
+    Raises:
+        InputError: that is no number of seconds.
     """
     on_terminal = sys.stderr.isatty()
     return tqdm(
@@ -308,7 +320,18 @@ def progress(items: Iterable, *, total: int | None = None, what: str, unit: str 
         desc=what,
         unit=unit,
         file=sys.stderr,
-        mininterval=0.2 if on_terminal else float(os.environ.get("METANTK_PROGRESS_SECONDS", "30")),
+        mininterval=0.2 if on_terminal else _seconds_between_lines(),
         ascii=None if on_terminal else True,
         bar_format=None if on_terminal else "{desc}: {n_fmt}/{total_fmt} [{elapsed}<{remaining}]\n",
     )
+
+
+def _seconds_between_lines() -> float:
+    given = os.environ.get("METANTK_PROGRESS_SECONDS") or "30"
+    try:
+        seconds = float(given)
+    except ValueError:
+        seconds = math.nan
+    if not 0 <= seconds < math.inf:
+        raise InputError(f"METANTK_PROGRESS_SECONDS={given}: expected a number of seconds, such as 30")
+    return seconds

@@ -163,6 +163,39 @@ def physical_memory() -> int:
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
+def require_memory(images: int, *, side: int, device: torch.device, options: str) -> None:
+    """Refuse steps whose images alone do not fit into memory, before the first of them is put together.
+
+    Args:
+        images: of a step, held at once as float32 beside their bytes.
+        side: height and width, in pixels.
+        options: names of the options that make a step smaller.
+
+    Raises:
+        InputError: they do not fit.
+    """
+    require_bytes(
+        images * side * side * 3 * 5, device=device, options=options, what=f"a step takes {images} images"
+    )
+
+
+def require_bytes(needed: int, *, device: torch.device, options: str, what: str) -> None:
+    """Refuse what does not fit into the memory of the device.
+
+    Args:
+        options: names of the options that make it smaller.
+        what: takes so much, in words.
+
+    Raises:
+        InputError: it does not fit.
+    """
+    there = free_memory(device) if device.type == "cuda" else physical_memory()
+    if needed > there:
+        raise InputError(
+            f"{options}: {what}, {needed / 1e9:.4g} GB, but the memory here is {there / 1e9:.4g} GB: use fewer"
+        )
+
+
 def describe_device(device: torch.device) -> str:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
 

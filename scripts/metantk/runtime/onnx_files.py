@@ -33,7 +33,9 @@ class Graph:
 
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 4
-        options.intra_op_num_threads = int(os.environ.get("OMP_NUM_THREADS", "0"))
+        # OpenMP takes a number for each level; 0: as many as there are processors.
+        threads = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
+        options.intra_op_num_threads = int(threads) if threads.isdecimal() and len(threads) < 5 else 0
         try:
             # From bytes: what would lie in other files is not looked for.
             self._session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
@@ -48,7 +50,10 @@ class Graph:
         self.where = where
         self.batch = shape[0] if isinstance(shape[0], int) else None
         self.input_size = _side(shape)
-        self.metadata = dict(self._session.get_modelmeta().custom_metadata_map)
+        try:
+            self.metadata = dict(self._session.get_modelmeta().custom_metadata_map)
+        except UnicodeDecodeError:
+            raise InputError(f"{where}: is damaged: its metadata are no text") from None
         self.feature_dim = 0
         side = self.input_size or image_size
         self.feature_dim = self(np.zeros((1, 3, side, side), np.float32)).shape[1]

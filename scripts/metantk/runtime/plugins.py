@@ -9,6 +9,7 @@ import importlib
 import importlib.util
 import re
 import sys
+import traceback
 from pathlib import Path
 from types import ModuleType
 from typing import Literal
@@ -25,6 +26,7 @@ HOLDS: dict[Family, tuple[str, ...]] = {
     "learners": ("Options", "Learner", "outputs", "scores"),
 }
 SAYS: dict[Family, tuple[str, ...]] = {"backbones": ("searchable", "title", "architecture")}
+_FILES: set[str] = set()  # of users, that have been run
 OF_A_CRITERION = ("measure", "larger_is_better", "title", "section", "options")  # see metantk.criteria.base
 
 
@@ -119,9 +121,59 @@ def load_whole(family: Family, kind: str) -> ModuleType:
     lacking = [name for name in HOLDS[family] if not hasattr(module, name)]
     if lacking:
         raise InputError(f"{family}: {kind}: holds no '{lacking[0]}'")
-    if family == "criteria" and not all(hasattr(module.CRITERION, part) for part in OF_A_CRITERION):
-        raise InputError(f"{family}: {kind}: its CRITERION is no metantk.criteria.base.Criterion")
+    if family == "criteria":
+        _check_criterion(module.CRITERION, f"{family}: {kind}")
     return module
+
+
+def _check_criterion(criterion: object, where: str) -> None:
+    if not all(hasattr(criterion, part) for part in OF_A_CRITERION):
+        raise InputError(f"{where}: its CRITERION is no metantk.criteria.base.Criterion")
+    expect(callable(criterion.measure), where, "CRITERION.measure", criterion.measure, "a function")
+    expect(isinstance(criterion.title, str), where, "CRITERION.title", criterion.title, "text")
+    larger, options = criterion.larger_is_better, criterion.options
+    expect(isinstance(larger, bool), where, "CRITERION.larger_is_better", larger, "true or false")
+    is_class = isinstance(options, type) and issubclass(options, Options)
+    expect(
+        options is None or is_class, where, "CRITERION.options", options, "a class of metantk.options.base.Options"
+    )
+
+
+def expect(fits: bool, where: str, function: str, came: object, expected: str) -> None:
+    """Refuse what a function of a user's file gives.
+
+    Raises:
+        InputError: it does not fit: the file (`where`), the function, what came and what was expected.
+    """
+    if not fits:
+        raise InputError(f"{where}: {function} gives {_describe(came)}; expected {expected}")
+
+
+def _describe(value: object) -> str:
+    """A value in an error; arrays and tensors by their type and shape."""
+    if hasattr(value, "shape") and hasattr(value, "dtype"):
+        return f"{type(value).__name__} {value.dtype} {tuple(value.shape)}"
+    return (
+        glance(value) if isinstance(value, int | float | str | None) else f"{type(value).__name__} {glance(value)}"
+    )
+
+
+def file_of(kind: type) -> str:
+    """The file in which a class stands."""
+    return getattr(sys.modules.get(kind.__module__), "__file__", None) or kind.__module__
+
+
+def explain_failure(error: BaseException) -> str | None:
+    """An exception that went through a user's file, in one line: with the file's own lines, and no others.
+
+    Returns:
+        None where no line of a user's file was on the way.
+    """
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename in _FILES]
+    if not frames:
+        return None
+    lines = ", ".join(f"line {frame.lineno} in {frame.name}" for frame in frames[-3:])
+    return f"{frames[-1].filename}: {type(error).__name__}: {error} ({lines}: {frames[-1].line})"
 
 
 def kinds(family: Family) -> list[str]:
@@ -155,6 +207,7 @@ def _name_of(family: str, path: Path) -> str:
 def _run_file(path: Path, name: str) -> ModuleType:
     spec = importlib.util.spec_from_file_location(name, path)
     module = importlib.util.module_from_spec(spec)
+    _FILES.add(str(path))
     sys.modules[name] = module  # before it runs: classes of the file look themselves up by it
     try:
         spec.loader.exec_module(module)

@@ -6,6 +6,7 @@ Each search is a module of this package, or a .py file of one's own, that holds 
     find(problem: Problem, options: Options, seed: int, checkpoint: Checkpoint) -> Found
 """
 
+import json
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
@@ -16,6 +17,8 @@ from tqdm import tqdm
 
 from metantk.data.store import Split
 from metantk.options.base import Options
+from metantk.runtime import plugins
+from metantk.runtime.files import InputError
 
 
 class Problem(NamedTuple):
@@ -74,3 +77,23 @@ class Found:
     costs: dict[str, Cost] = field(default_factory=dict)
     facts: dict = field(default_factory=dict)
     arrays: dict[str, Tensor] = field(default_factory=dict)
+
+
+def check_found(found: object, kind: str) -> None:
+    """Refuse what a user's search hands over, if it is something else.
+
+    Raises:
+        InputError: it is of another type, or cannot be written.
+    """
+    plugins.expect(isinstance(found, Found), kind, "find", found, "metantk.searches.base.Found")
+    types = {"trace": pd.DataFrame, "costs": dict, "facts": dict, "arrays": dict}
+    for name, expected in types.items():
+        value = getattr(found, name)
+        plugins.expect(isinstance(value, expected), kind, f"find's {name}", value, expected.__name__)
+    for name, expected in (("costs", Cost), ("arrays", Tensor)):
+        for key, value in getattr(found, name).items():
+            plugins.expect(isinstance(value, expected), kind, f"find's {name}[{key!r}]", value, expected.__name__)
+    try:
+        json.dumps(found.facts, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{kind}: find's facts cannot be written as JSON ({error})") from None

@@ -3,9 +3,10 @@
 from typing import NamedTuple
 
 from metantk.criteria.base import Criterion, MeasurementContext, load_criterion, options_of
-from metantk.options.base import Options
+from metantk.options.base import Options, glance
 from metantk.options.searches.measuring import MeasuringOptions
 from metantk.runtime import devices
+from metantk.runtime.files import InputError
 from metantk.searches.base import Problem
 from metantk.space.genotype import Space
 
@@ -31,7 +32,11 @@ class Plan(NamedTuple):
 
 
 def plan_of(problem: Problem, options: MeasuringOptions) -> Plan:
-    """What a search of this problem measures; sets the precision of the device."""
+    """What a search of this problem measures; sets the precision of the device.
+
+    Raises:
+        InputError: as of `make_plan`, or options of a section that none of the criteria has.
+    """
     devices.set_precision(options.precision)
     context = MeasurementContext(
         options.space,
@@ -45,7 +50,19 @@ def plan_of(problem: Problem, options: MeasuringOptions) -> Plan:
         problem.device,
         problem.bar.update,
     )
-    return make_plan(context, options)
+    plan = make_plan(context, options)
+    _check_sections(plan)
+    return plan
+
+
+def _check_sections(plan: Plan) -> None:
+    """Refuse options that no criterion of the search would look at: a section that is misspelt, for instance."""
+    sections = {criterion.section for criterion in plan.criteria.values() if criterion.section}
+    if getattr(plan.options, "short_training_epochs", None):
+        sections.add("short_training")
+    if unknown := sorted(plan.options.criteria_options.keys() - sections):
+        known = ", ".join(sorted(sections)) or "none"
+        raise InputError(f"criteria_options: no criterion has a section {glance(unknown[0])} (there is {known})")
 
 
 def make_plan(context: MeasurementContext, options: MeasuringOptions) -> Plan:

@@ -22,13 +22,12 @@ from torch import Tensor
 from torch.nn import functional
 
 from metantk.backbones.initial import uniform_
-from metantk.data.images import require_memory
 from metantk.data.store import Split
 from metantk.flops import count_operations
 from metantk.meta_learning.first_order import Group, add_meta_gradient, descend, gradients_of
 from metantk.meta_learning.reptile import check_loss, restore, snapshot
 from metantk.options.searches.t_nas import TNasOptions
-from metantk.runtime.devices import generator, numpy_generator
+from metantk.runtime.devices import generator, numpy_generator, require_memory
 from metantk.searches.base import Checkpoint, Cost, Found, Problem
 from metantk.searches.decoding import decode_edges, entropy, to_genotype
 from metantk.searches.pacing import Pacer

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from metantk.runtime.files import InputError
 from metantk.space.genotype import CELL_TYPES, KEPT_EDGES, Space, to_genotype
 
 
@@ -82,10 +83,18 @@ def genotype_of(space: Space, row: np.ndarray) -> dict:
 
 
 def row_of(space: Space, genotype: dict) -> np.ndarray:
-    """The row of a genotype of the space; `genotype_of` undoes it."""
+    """The row of a genotype of the space; `genotype_of` undoes it.
+
+    Raises:
+        InputError: the genotype has operations or nodes that the space has not.
+    """
     row = np.zeros((len(CELL_TYPES), len(space.edges), len(space.operations)))
     for cell, kind in enumerate(CELL_TYPES):
+        if len(genotype[kind]) != space.nodes:
+            raise InputError(f"its {kind} cell has {len(genotype[kind])} nodes, cells of the space {space.nodes}")
         for node, pairs in enumerate(genotype[kind], start=2):
             for operation, source in pairs:
+                if operation not in space.operations:
+                    raise InputError(f"its {kind} cell has {operation}, which is not of the space")
                 row[cell, space.edges.index((source, node)), space.operations.index(operation)] = 1
     return row.ravel()

@@ -13,7 +13,7 @@ CriterionName = Annotated[str, Field(pattern=r"^([a-z0-9_]+|.+\.py)$", max_lengt
 # Told apart by type, so that an error names what is wrong with the one that was meant.
 WeightedCriterion = Annotated[
     Annotated[CriterionName, Tag("name")]
-    | Annotated[dict[CriterionName, Annotated[float, Field(gt=0)]], Tag("weighted")],
+    | Annotated[dict[CriterionName, Annotated[float, Field(gt=0, le=1e6)]], Tag("weighted")],
     Discriminator(lambda item: "name" if isinstance(item, str) else "weighted"),
 ]
 

@@ -66,15 +66,22 @@ class TNasOptions(Base):
     validation_inner_steps: Count = Field(10, description="Steps of the inner loop on a validation episode")
 
     @model_validator(mode="after")
-    def _images_can_be_pooled(self) -> "TNasOptions":
-        # Two poolings halve them twice. Data sets have 8 pixels at least.
-        if self.layout == "t-nas" and self.image_size is not None and self.image_size < 4:
-            raise ValueError(f"image_size {self.image_size} is too small: layout t-nas needs 4 pixels")
+    def _images_survive_the_poolings(self) -> "TNasOptions":
+        if self.image_size is not None and self.image_size < self.smallest_image:
+            raise ValueError(
+                f"image_size {self.image_size} is too small: layout {self.layout} needs {self.smallest_image}"
+            )
         return self
 
     @property
+    def smallest_image(self) -> int:
+        """Least height and width of an image in the network of the search, in pixels."""
+        return 4 if self.layout == "t-nas" else 1  # twice halved by poolings
+
+    @property
     def needs(self) -> list[Need]:
-        return [Need(split, self.ways, self.shots + self.queries) for split in ("train", "val")]
+        side = self.smallest_image if self.image_size is None else 1
+        return [Need(split, self.ways, self.shots + self.queries, side=side) for split in ("train", "val")]
 
 
 Options = TNasOptions
