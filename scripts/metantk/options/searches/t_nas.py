@@ -69,7 +69,8 @@ class TNasOptions(Base):
     def _images_survive_the_poolings(self) -> "TNasOptions":
         if self.image_size is not None and self.image_size < self.smallest_image:
             raise ValueError(
-                f"image_size {self.image_size} is too small: layout {self.layout} needs {self.smallest_image}"
+                f"image_size {self.image_size} is too small: "
+                f"layout {self.layout} needs {self.smallest_image} pixels"
             )
         return self
 
