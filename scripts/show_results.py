@@ -80,11 +80,7 @@ def show_status(config: Config) -> None:
             learners={name: config.title("learners", name) for name in learners},
         )
         table = tables.make_table1(tables.summarise(groups, titles), groups)
-        ours = table[table["Source"] != "paper"]
-        notes = ours["Source"].str.removeprefix("this run").str.lstrip(", ")
-        ours = ours.drop(columns=["Source", "Device"])
-        if notes.any():
-            ours = ours.assign(Note=notes)
+        ours = table[table["Source"] == "this run"].drop(columns=["Source", "Device"])
         print(f"\n{tables.to_markdown(ours)}")
     unfinished = [*seen.running, *seen.left]
     missing = [job for job in unfinished if job.stage == "evaluate_episodes"]

@@ -52,6 +52,20 @@ def test_equal_data_give_equal_bytes(data, tmp_path):
     assert (tmp_path / "one.png").read_bytes() == (tmp_path / "two.png").read_bytes()
 
 
+@pytest.mark.parametrize(
+    ("name", "label"),
+    [
+        ("chough", "chough"),
+        ("Häher $1", "Häher $1"),
+        ("鳥", "class 7"),
+        ("चिड़िया", "class 7"),
+        ("x" * 40, "x" * 27 + "…"),
+    ],
+)
+def test_names_that_the_font_cannot_draw_are_indices(name, label):
+    assert contact_sheet.label_of(name, 7) == label
+
+
 def test_rows_of_different_lengths_are_tiled_on_white():
     rows = [np.full((2, 3, 4, 3), 1, np.uint8), np.full((1, 3, 4, 3), 2, np.uint8)]
     sheet, step = contact_sheet.tile(rows)

@@ -1,11 +1,12 @@
 """A contact sheet: a few images of a few classes of each split, to see at a glance what a data set holds."""
 
-import warnings
+import functools
 from pathlib import Path
 
 import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.font_manager import findfont, get_font
 
 from metantk.data.store import Split
 from metantk.runtime.files import atomic_write
@@ -31,8 +32,8 @@ def draw_contact_sheet(splits: dict[str, Split], title: str) -> Figure:
         axes.imshow(sheet, interpolation="nearest")
         axes.set_title(f"{part}: {len(split.labels):,} images of {len(split.class_names)} classes")
         axes.set_xticks([])
-        names = [split.class_names[index] for index in indices]
-        axes.set_yticks([(row + 0.5) * step for row in range(len(names))], map(_shorten, names))
+        labels = [label_of(split.class_names[index], index) for index in indices]
+        axes.set_yticks([(row + 0.5) * step for row in range(len(labels))], labels)
         axes.tick_params(length=0)
         axes.spines[:].set_visible(False)
     return figure
@@ -60,13 +61,21 @@ def _spread(count: int, most: int) -> np.ndarray:
     return np.unique(np.linspace(0, count - 1, min(count, most)).round().astype(int))
 
 
-def _shorten(name: str) -> str:
+def label_of(name: str, index: int) -> str:
+    """The name of a class as it can be drawn: by its index where the font lacks a sign of it, shortened if long."""
+    if not _signs() >= set(map(ord, name)):
+        return f"class {index}"
     return name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 1]}…"
+
+
+@functools.cache
+def _signs() -> frozenset[int]:
+    """Code points that the font has."""
+    return frozenset(get_font(findfont(STYLE["font.family"])).get_charmap())
 
 
 @matplotlib.rc_context(STYLE)
 def save(figure: Figure, path: Path) -> None:
     """Write the PNG; equal data give equal bytes."""
-    with atomic_write(path) as temporary, warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Glyph .* missing from")  # it is drawn as a box
+    with atomic_write(path) as temporary:
         figure.savefig(temporary, format="png", dpi=DOTS_PER_INCH, metadata={"Software": None})

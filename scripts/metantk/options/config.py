@@ -225,7 +225,8 @@ class Config(Options):
         if backbone.frozen and learner.kind in catalogue.KINDS["learners"] and learner.kind != "none":
             raise InputError(f"{where} is frozen: its learner is `none` ({chain.learner} would train it)")
         if backbone.searchable and search.kind == "fixed":
-            raise InputError(f"{where} takes a search; choose from {', '.join(catalogue.NAMED['searches'])}")
+            known = ", ".join(name for name in catalogue.NAMED["searches"] if name != "fixed")
+            raise InputError(f"{where} takes a search; choose from {known}")
         if not backbone.searchable and search.kind != "fixed":
             raise InputError(f"{where} has nothing to find: leave out its search ({chain.search})")
 
@@ -328,7 +329,8 @@ class Config(Options):
             own, built_in = entries.get(name), catalogue.named(family, name)
             if own is None and built_in is None:
                 refuse_former_name(f"unknown {family} name {name!r}", name)
-                known = ", ".join([*catalogue.NAMED[family], *entries])
+                stacks = ["5cells-48ch (any cells × channels)"] if family == "backbones" else []
+                known = ", ".join([*stacks, *catalogue.NAMED[family], *entries])
                 raise InputError(f"unknown {family} name {name!r}: choose from {known}")
             kind = (built_in or {}).get("kind") or own.get("kind", name)
             of_kind = entries.get(kind, {}) if kind != name else {}

@@ -91,7 +91,7 @@ class ModelDescription(Record):
     device: Text
     peak_memory_mb: dict[str, Positive] = Field({})
     transductive: bool = False
-    warnings: list[Text] = Field([])
+    warnings: list[str] = Field([])
 
 
 class ShotResult(Record):
@@ -110,8 +110,6 @@ class Evaluation(Record):
     data_sha256: Text
     shots: dict[Shots, ShotResult] = Field(min_length=1)
     options: EvaluationOptions
-    transductive: bool = False
-    warnings: list[str] = Field([])
 
     @model_validator(mode="after")
     def _is_of_its_options(self) -> "Evaluation":

@@ -186,10 +186,10 @@ def summarise(groups: dict[tuple, list[Chain]], titles: Titles) -> pd.DataFrame:
 
 def notes(members: list[Chain]) -> str:
     """Whether queries of a row are classified together, and what its trainings warned of."""
-    found = ["transductive"] if any(member.evaluation.transductive for member in members) else []
-    warned = [member for member in members if member.evaluation.warnings]
+    found = ["transductive"] if members[0].model.transductive else []
+    warned = [member for member in members if member.model.warnings]
     if warned:
-        text = warned[0].evaluation.warnings[0]
+        text = warned[0].model.warnings[0]
         found.append(f"{len(warned)} of {len(members)} trainings warned, seed {warned[0].seed}: {text}")
     return "; ".join(found)
 
@@ -237,8 +237,8 @@ def _published_row(row, shots: list[int]) -> dict:
         "Search FLOPs": "",
         "Device": row.device,
         **{f"{count}-shot": accuracies.get(count, "") for count in shots},
-        "Notes": "",
         "±": row.spread,
+        "Notes": "",
         "Source": "paper",
     }
 
@@ -257,17 +257,10 @@ def _our_row(group: pd.DataFrame, chains: list[Chain], shots: list[int]) -> dict
         "Search FLOPs": format_operations(first["search_operations"]) if searched else "",
         "Device": first["device"] if searched else "",
         **{f"{count}-shot": _accuracy(group, count) for count in shots},
-        "Notes": first["notes"],
         "±": f"{OVER_SEEDS} ({first['seeds']})" if first["seeds"] > 1 else "one seed",
-        "Source": ", ".join(["this run", *_remarks(chains)]),
+        "Notes": first["notes"],
+        "Source": "this run",
     }
-
-
-def _remarks(chains: list[Chain]) -> list[str]:
-    """What a reader of a row's accuracies should know: queries normalised together, trainings that warned."""
-    warned = sum(bool(chain.model.warnings) for chain in chains)
-    remarks = ["transductive"] if chains[0].model.transductive else []
-    return remarks + ([f"warnings in {warned} of {len(chains)} model.json"] if warned else [])
 
 
 def make_table2(summary: pd.DataFrame, groups: dict[tuple, list[Chain]]) -> pd.DataFrame:

@@ -17,7 +17,7 @@ from filelock import FileLock, Timeout
 SCRIPTS = Path(__file__).resolve().parents[2]
 # What writing to an open file fails with when the disk, not the caller, is at fault.
 FULL = (errno.ENOSPC, errno.EDQUOT)
-DISK_ERRORS = (*FULL, errno.EROFS, errno.EIO)
+DISK_ERRORS = (*FULL, errno.EROFS, errno.EIO, errno.EFBIG)
 LONGEST_LINE = 500  # characters of an error, whatever was given
 MOST_TEXT = 256 << 20  # bytes of a text file; a search's trace has some MB
 DEEPEST = 40  # objects and lists within each other, in a JSON file

@@ -161,7 +161,10 @@ class Model:
             self.posteriors[name] = Posterior(rows, values / deviation, indices)
             self.weights[name] = plan.options.weights[name]
         if not self.posteriors:
-            raise InputError("search: no criterion tells architectures apart; give it more images")
+            raise InputError(
+                f"search: no criterion tells the first {initial_samples} architectures apart; give the criteria"
+                " more images, or a short training more epochs or another lr"
+            )
         self.choices = rows.shape[1]
         self.expected = self._sum(lambda posterior: posterior.expected())
         self.best = minimum(self.expected, plan.space, numpy_generator("descent", seed))

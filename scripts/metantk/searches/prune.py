@@ -212,7 +212,9 @@ def score(criterion: Criterion, draws: list[Draw], *, where: str) -> Score:
     """Compare the networks with and without each candidate; `where` names round and criterion in the log."""
     unpruned, pruned = (np.array([getattr(draw, side) for draw in draws], np.float64) for side in Draw._fields)
     if len(np.unique(pruned)) == 1 < pruned.shape[1]:
-        log.warning("%s: all candidates are alike, so it decides nothing; give it more images", where)
+        log.warning(
+            "%s: all candidates are alike, so it decides nothing; more images or repeats may tell them apart", where
+        )
     return Score(unpruned, pruned, compare(criterion, unpruned, pruned, where=where))
 
 

@@ -2,7 +2,7 @@
 
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from metantk.options.augmentation import AugmentationOptions
 from metantk.options.base import Count, Need, Precision
@@ -18,7 +18,13 @@ from metantk.options.meta_learning import (
     TestWays,
 )
 
-Shots = Annotated[list[Count], Field(min_length=1)]
+ShotList = Annotated[list[Count], Field(min_length=1)]
+Shots = Annotated[
+    ShotList,
+    BeforeValidator(
+        lambda given: [given] if isinstance(given, int) else given, json_schema_input_type=Count | ShotList
+    ),
+]
 
 
 class MamlOptions(Base):
@@ -34,7 +40,7 @@ class MamlOptions(Base):
     shots: Shots = Field(
         [1, 5],
         description="Support images of each class in a training task. One network is trained for each number, "
-        "and a test episode takes the one with the nearest number",
+        "and a test episode takes the one with the nearest number. A single number stands for one network",
     )
     queries: QueryImages = 15
     adapt: Literal["all", "all but norms", "head"] = Field(
