@@ -92,7 +92,9 @@ def check_learner(learner: object, where: str) -> None:
         value = getattr(learner, name, f"no {name}")
         plugins.expect(isinstance(value, expected), where, f"Learner(...).{name}", value, _name_of(expected))
     plugins.expect(learner.epochs >= 0, where, "Learner(...).epochs", learner.epochs, "0 or more")
-    plugins.expect(learner.steps > 0, where, "Learner(...).steps", learner.steps, "1 or more")
+    plugins.expect(
+        learner.steps > 0 or learner.epochs == 0, where, "Learner(...).steps", learner.steps, "1 or more"
+    )
     for name in ("lr", "indices", "step"):
         method = getattr(learner, name, None)
         plugins.expect(callable(method), where, f"Learner(...).{name}", method, "a method")
