@@ -228,7 +228,7 @@ def test_options_name_what_cannot_be_built():
         Conv4Options().architecture(12, None)
 
 
-def test_a_strangers_backbone_is_built_from_its_file(tmp_path):
+def test_a_user_defined_backbone_is_built_from_its_file(tmp_path):
     path = tmp_path / "flat net.py"
     path.write_text(
         """
@@ -241,20 +241,35 @@ from metantk.options.base import Options as Base
 
 class Architecture(Base):
     kind: str
-    features: int
+    width: int
 
 
 class Options(Base):
     searchable: ClassVar[bool] = False
 
 
+class Flat(nn.Module):
+    def __init__(self, width, outputs):
+        super().__init__()
+        self.feature_dim, self.head = width, nn.Linear(width, outputs)
+
+    def features(self, images, drop=None):
+        return images.flatten(1)[:, : self.feature_dim]
+
+    def forward(self, images, drop=None):
+        return self.head(self.features(images))
+
+    def initialise_(self, generator):
+        pass
+
+
 def build(architecture, outputs):
-    return nn.Linear(architecture["features"], outputs)
+    return Flat(architecture["width"], outputs)
 """
     )
-    network = backbones.build({"kind": str(path), "features": 7}, 2)
-    assert (network.in_features, network.out_features) == (7, 2)
-    with pytest.raises(InputError, match="'features' is missing"):
+    network = backbones.build({"kind": str(path), "width": 7}, 2)
+    assert (network.head.in_features, network.head.out_features) == (7, 2)
+    with pytest.raises(InputError, match="'width' is missing"):
         backbones.build({"kind": str(path)}, 2)
 
 

@@ -172,7 +172,7 @@ def test_program_refuses_what_cannot_be_compared(run, tmp_path, flags, message):
 def test_program_writes_the_table_and_the_figure(run, tmp_path):
     criteria_options = {"linear_regions": {"images": 20, "batches": 1}}
     run(
-        "--criteria", '["linear_regions"]', "--settings", json.dumps(criteria_options), "--image-size", 8,
+        "--criteria", '["linear_regions"]', "--criteria-options", json.dumps(criteria_options), "--image-size", 8,
         "--independent-draws", 2,
     )  # fmt: skip
     table = pd.read_csv(tmp_path / "out" / "rank_stability.csv")

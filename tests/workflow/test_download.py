@@ -17,8 +17,11 @@ DATASETS = {
 
 @pytest.fixture
 def house(copy_of_house) -> House:
-    (copy_of_house.path / "images" / "a").mkdir(parents=True)
-    (copy_of_house.path / "images" / "a" / "1.png").touch()  # a dry run asks for its name only
+    for index in range(15):  # a dry run counts names, and opens nothing
+        folder = copy_of_house.path / "images" / f"class{index}"
+        folder.mkdir(parents=True)
+        for image in range(20):
+            (folder / f"{image}.png").touch()
     configuration = {
         "datasets": DATASETS,
         "rows": [{"backbone": "small", "learner": "rfs"}],
