@@ -11,7 +11,16 @@ import pandas as pd
 from metantk.results.figures.accuracies import draw_accuracies, draw_cost_accuracy
 from metantk.results.figures.style import save
 from metantk.results.figures.training_curves import draw_training_curves
-from metantk.results.records import CURVE, GAPS, NUMBER, TEXT, WHOLE, Evaluation, ModelDescription, read_table
+from metantk.results.records import (
+    CURVE,
+    PERCENT,
+    SIZE,
+    TEXT,
+    WHOLE,
+    Evaluation,
+    ModelDescription,
+    read_table,
+)
 from metantk.results.tables import KEY, labels
 from metantk.runtime.command_line import make_parser, progress, run
 from metantk.runtime.files import InputError, check_writable
@@ -20,10 +29,11 @@ from metantk.runtime.typed_files import read_record
 SUMMARY = {
     **dict.fromkeys([*KEY, "model", "device"], TEXT),
     **dict.fromkeys(["seeds", "params", "shots"], WHOLE),
-    **dict.fromkeys(["search_seconds", "accuracy_mean", "ci95"], NUMBER),
-    "accuracy_std": GAPS,
+    **dict.fromkeys(["search_seconds", "ci95"], SIZE),
+    "accuracy_mean": PERCENT,
+    "accuracy_std": SIZE._replace(gaps=True),
 }
-SEEDS = {**dict.fromkeys(KEY, TEXT), "seed": WHOLE, "shots": WHOLE, "accuracy": NUMBER}
+SEEDS = {**dict.fromkeys(KEY, TEXT), "seed": WHOLE, "shots": WHOLE, "accuracy": PERCENT}
 
 
 def main() -> None:

@@ -174,7 +174,7 @@ def test_episodes_come_sorted_and_without_other_columns(evaluation):
         (lambda t: t.assign(accuracy="high"), "other things than numbers"),
         (lambda t: t.assign(accuracy=t["accuracy"].where(t.index != 3)), "accuracy has gaps"),
         (lambda t: t.assign(accuracy=np.inf), "accuracy holds a number that is not finite"),
-        (lambda t: t.assign(accuracy=t["accuracy"] + 60), "its 1-shot mean is not that of evaluation.json"),
+        (lambda t: t.assign(accuracy=t["accuracy"] + 60), "accuracy holds a number that is not in 0 to 100"),
         (lambda t: t.assign(shots=t["shots"] + 0.5), "shots holds a number that is not whole"),
         (lambda t: t[t["shots"] == 1], "has other shots than evaluation.json"),
         (lambda t: t.assign(shots=t["shots"] + 1), "has other shots than evaluation.json"),

@@ -10,13 +10,13 @@ from pathlib import Path
 import pandas as pd
 
 from metantk.results import layout
-from metantk.results.records import GAPS, NUMBER, read_table
+from metantk.results.records import SIZE, read_table
 from metantk.results.tables import KEY, Chain
 from metantk.runtime.files import InputError, check_regular
 
 STAGES = [stage for stage, place in layout.STAGES.items() if "{seed}" in place.job]
 COLUMNS = [*KEY, "stage", "jobs", "seconds", "memory_mb", "gpu_memory_mb", "nodes"]
-BENCHMARK = {"s": NUMBER, "max_rss": GAPS}
+BENCHMARK = {"s": SIZE, "max_rss": SIZE._replace(gaps=True)}
 # The line that devices.start() logs.
 NODE = re.compile(r"device .*, \d+ threads, on (\S+)")
 

@@ -128,16 +128,20 @@ class Numbers(NamedTuple):
         whole: whether all values are whole.
         gaps: whether a value may be missing.
         infinite: whether one may be infinite.
+        least, most: bounds of the values.
     """
 
     whole: bool = False
     gaps: bool = False
     infinite: bool = False
+    least: float = -math.inf
+    most: float = math.inf
 
 
-TEXT, NUMBER, WHOLE, GAPS = None, Numbers(), Numbers(whole=True), Numbers(gaps=True)
+TEXT, NUMBER, WHOLE, GAPS = None, Numbers(), Numbers(whole=True, least=0), Numbers(gaps=True)
+SIZE, PERCENT = Numbers(least=0), Numbers(least=0, most=100)
 MEASUREMENT = Numbers(gaps=True, infinite=True)  # of a criterion
-CURVE = {"epoch": WHOLE, "lr": NUMBER, "loss": NUMBER, "accuracy": GAPS}
+CURVE = {"epoch": WHOLE, "lr": SIZE, "loss": NUMBER, "accuracy": PERCENT._replace(gaps=True)}
 TRACE = dict.fromkeys(["round", "edge", "input", "node"], WHOLE) | dict.fromkeys(
     ["stage", "cell", "operation", "removed", "decided_by"], TEXT
 )
@@ -206,6 +210,8 @@ def _checked(values: pd.Series, column: Numbers | None) -> pd.Series:
         raise ValueError("has gaps")
     if not column.infinite and np.isinf(numbers).any():
         raise ValueError("holds a number that is not finite")
+    if (numbers < column.least).any() or (numbers > column.most).any():
+        raise ValueError(f"holds a number that is not in {column.least:g} to {column.most:g}")
     if not column.whole:
         return numbers
     if (numbers % 1 != 0).any() or (numbers.abs() >= 2**53).any():
@@ -272,7 +278,7 @@ def read_episodes(path: Path, evaluation: Evaluation) -> pd.DataFrame:
         InputError: also where it is not what evaluation.json sums up: other shots, episodes, means or intervals.
     """
     stage = "evaluate_episodes"
-    columns = {"shots": WHOLE, "episode": WHOLE, "accuracy": NUMBER}
+    columns = {"shots": WHOLE, "episode": WHOLE, "accuracy": PERCENT}
     table = read_table(path, columns, stage=stage)[list(columns)]
     table = table.sort_values(["shots", "episode"], ignore_index=True)
     if sorted(table["shots"].unique()) != sorted(int(shots) for shots in evaluation.shots):
