@@ -65,9 +65,10 @@ def tiny_theory() -> dict:
 
 
 def program_environment() -> dict[str, str]:
-    """For subprocesses: `python` is the one that runs the tests, and nothing looks for a GPU or a profile."""
+    """For subprocesses: `python` is the tests' own; nothing looks for a GPU, a profile or the make that runs the tests."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("SNAKEMAKE")}
+    callers = ("SNAKEMAKE", "MAKE", "MFLAGS")
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(callers)}
     return kept | {"PATH": path, "METANTK_DEVICE": "cpu", "OMP_NUM_THREADS": "1"}
 
 
