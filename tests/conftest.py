@@ -65,7 +65,7 @@ def tiny_theory() -> dict:
 
 
 def program_environment() -> dict[str, str]:
-    """For subprocesses: `python` is the tests' own; nothing looks for a GPU, a profile or the make that runs the tests."""
+    """For subprocesses: `python` is the tests' own, and nothing looks for a GPU, a profile or an outer make."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     callers = ("SNAKEMAKE", "MAKE", "MFLAGS")
     kept = {name: value for name, value in os.environ.items() if not name.startswith(callers)}
