@@ -24,6 +24,7 @@ from metantk.options import catalogue
 from metantk.results import tables
 from metantk.results.figures import (
     accuracies,
+    benchmarks,
     cells,
     frontier,
     palette,
@@ -838,3 +839,24 @@ def test_a_search_that_trains_is_drawn_by_what_it_measured(name):
     assert [axes.get_ylabel() for axes in figure.axes] == shown
     lines = {line.get_label() for axes in figure.axes for line in axes.get_lines()}
     assert ("predicted before it was trained" in lines) == ("predicted" in columns)
+
+
+def test_regret_is_the_mean_over_seeds_of_each_search():
+    rows = [(s, seed, n, seed + 10 / n) for s in ("random", "other") for seed in (0, 2) for n in (1, 2)]
+    table = pd.DataFrame(rows, columns=["search", "seed", "evaluations", "regret"])
+    figure = benchmarks.draw_regret({"one": table, "two": table}, "Regret")
+    assert [axes.get_title(loc="left") for axes in figure.axes] == ["one", "two"]
+    line = figure.axes[1].get_lines()[0]
+    assert line.get_label() == "random"
+    assert line.get_xydata().tolist() == [[1, 11], [2, 6]]
+
+
+def test_convolutions_have_a_dot_for_each_architecture_and_kendalls_tau():
+    table = pd.DataFrame(
+        {"convolutions": [2, 3, 4, 4], "naswot": [1.0, 2.0, 3.0, 5.0], "swap": [4.0, 3.0, 1.0, 1.0]}
+    )
+    figure = benchmarks.draw_convolutions({"one": table}, ["naswot", "swap"], "Convolutions")
+    dots, means = figure.axes[0].get_lines()
+    assert dots.get_xydata().tolist() == [[2, 1], [3, 2], [4, 3], [4, 5]]
+    assert means.get_xydata().tolist() == [[2, 1], [3, 2], [4, 4]]
+    assert [axes.texts[0].get_text() for axes in figure.axes] == ["τ = 0.91", "τ = -1.00"]
