@@ -127,7 +127,7 @@ def _features(network: nn.Module, context: MeasurementContext) -> Tensor:
     val: Split = context.val
     parts = []
     for first in range(0, len(val.labels), IMAGES_AT_ONCE):
-        images = torch.from_numpy(val.images[first : first + IMAGES_AT_ONCE]).to(context.device)
+        images = torch.tensor(val.images[first : first + IMAGES_AT_ONCE], device=context.device)
         parts.append(network.features(_prepare(transforms.to_float(images), context)))
     return torch.cat(parts)
 
