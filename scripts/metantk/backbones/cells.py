@@ -10,7 +10,7 @@ from metantk.backbones.initial import uniform_
 from metantk.options.backbones.cells import Architecture as Architecture
 from metantk.options.backbones.cells import Options as Options
 from metantk.space.channels_last import concatenate
-from metantk.space.layouts import Layout, few_shot_layout, make_layout, make_stem
+from metantk.space.layouts import Layout, few_shot_layout, make_layout
 from metantk.space.operations import (
     FactorizedReduction,
     Norm,
@@ -18,6 +18,7 @@ from metantk.space.operations import (
     answer_activated,
     drop_path,
     make_operation,
+    make_stem,
 )
 
 

@@ -1,9 +1,11 @@
 """What the options of all stages are made of: strict types, ranges, and errors of one line. Imports no torch."""
 
+import re
 import reprlib
+from decimal import Decimal
 from typing import Annotated, ClassVar, Literal, NamedTuple, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from metantk.runtime.files import LONGEST_LINE, InputError, shorten
 
@@ -13,6 +15,25 @@ NAME_RULE = "names are small letters, digits, `-` and `_`, and begin with a lett
 Name = Annotated[str, Field(pattern=NAME, max_length=100)]
 Count = Annotated[int, Field(ge=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
+UNITS = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9}
+
+
+def read_quantity(value: object) -> object:
+    """A whole number from text such as `20k`, `1.5M` or `2G`; whatever else it is, pydantic judges.
+
+    Raises:
+        ValueError: it is text, but no such number.
+    """
+    if not isinstance(value, str):
+        return value
+    match = re.fullmatch(r"(\d{1,15}(?:\.\d{1,9})?)([kMG]?)", value, re.ASCII)
+    number = Decimal(match[1]) * UNITS[match[2]] if match else Decimal("0.5")
+    if number != int(number):
+        raise ValueError(f"expected a whole number such as 20000, 20k, 1.5M or 2G (found {glance(value)})")
+    return int(number)
+
+
+Quantity = Annotated[int, BeforeValidator(read_quantity, json_schema_input_type=int | str), Field(ge=0, le=10**15)]
 Space = Annotated[
     Literal["few-shot", "darts"], Field(description="Search space: operations and number of nodes of a cell")
 ]

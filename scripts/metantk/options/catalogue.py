@@ -110,6 +110,11 @@ ENTRIES: dict[str, dict[str, Entry]] = {
             "uniform sample; `distinct: 48` lets later seeds take the first 48 again",
             "Random Cell",
         ),
+        "best-of": Entry(
+            {"kind": "best-of", "criteria": ["meta_ntk_condition", "linear_regions"]},
+            "best of 100 random architectures by the criteria of `metantk`",
+            "Best of random",
+        ),
         "fixed": Entry({"kind": "fixed"}, "no search, for backbones in which there is nothing to find", ""),
         "metanas-cells": Entry(
             {"kind": "given", "genotypes": ["metanas_in_v2"]},

@@ -26,13 +26,17 @@ from metantk.options.base import (
     refuse_former_name,
     unknown_key,
 )
+from metantk.options.budget import BudgetOptions
 from metantk.options.dataset import NAMED_SOURCES, DatasetOptions, check_outside, unknown_word
 from metantk.options.evaluation import EvaluationOptions
 from metantk.options.study import LEAST_ARCHITECTURES, StudyOptions
 from metantk.options.theory import TheoryOptions
 from metantk.runtime import plugins
 from metantk.runtime.files import SCRIPTS, InputError, parse_json, read_text
-from metantk.space.genotype import check_space, read_named
+from metantk.space.budget import Budget
+from metantk.space.genotype import SPACES, check_space, read_named
+from metantk.space.layouts import make_layout
+from metantk.space.sizes import stack_sizes
 
 NameList = Annotated[list[Name], Field(min_length=1)]
 Names = Annotated[
@@ -174,6 +178,7 @@ class Config(Options):
                 self.given_genotypes(name)
             self._check_criteria()
             self._check_sizes()
+            self._check_budgets()
         except InputError as error:
             raise ValueError(str(error)) from None
         return self
@@ -246,6 +251,27 @@ class Config(Options):
                 raise InputError(
                     f"datasets.{name}: image_size {options.image_size} is too small: {of} needs {side} pixels"
                 )
+
+    def _check_budgets(self) -> None:
+        """Within each budget there is an architecture, as far as the sizes of images are known."""
+        for names in dict.fromkeys((chain.backbone, chain.search) for chain in self.chains):
+            backbone, search = self.backbone(names[0]), self.search(names[1])
+            limits = getattr(search, "budget", None)
+            if not isinstance(limits, BudgetOptions) or not limits.is_set:
+                continue
+            where = f"rows: backbone {names[0]}, search {names[1]}"
+            if backbone.kind != "cells":
+                raise InputError(f"{where}: the sizes of this backbone are not known: the search takes no budget")
+            layout = make_layout(backbone.layout, cells=backbone.cells, channels=backbone.channels)
+            space = SPACES[search.space]
+            for dataset in self.datasets.values():
+                # Without a size of its own, that of its images is known when the search begins.
+                if dataset.image_size is None and limits.multiply_accumulates is not None:
+                    continue
+                try:
+                    Budget(space, stack_sizes(space, layout, dataset.image_size or 1), limits)
+                except InputError as error:
+                    raise InputError(f"{where}: {error}") from None
 
     def _check_criteria(self) -> None:
         """Each section of `criteria` belongs to a criterion: a built-in one, or one that a search names."""

@@ -15,6 +15,7 @@ from pydantic import Field
 
 from metantk.options.base import Options, parse
 from metantk.options.searches.bayesian_optimisation import BayesianOptimisationOptions
+from metantk.options.searches.best_of import BestOfOptions
 from metantk.options.searches.prune import PruneOptions
 from metantk.results.records import Architecture, Evaluation, ModelDescription, SearchReport, read_episodes
 from metantk.runtime.files import InputError, parse_json
@@ -293,7 +294,11 @@ def _weights(chain: Chain) -> dict[str, float]:
     Raises:
         InputError: the options are not those of a search that measures criteria.
     """
-    kinds = {"prune": PruneOptions, "bayesian-optimisation": BayesianOptimisationOptions}
+    kinds = {
+        "prune": PruneOptions,
+        "bayesian-optimisation": BayesianOptimisationOptions,
+        "best-of": BestOfOptions,
+    }
     options = chain.search.options
     if options.kind not in kinds:
         return {}

@@ -13,23 +13,22 @@ import logging
 import math
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-import torch
 
-from metantk.criteria.base import Criterion, Key, Measured, RandomKeys, measure_all
+from metantk.criteria.base import Criterion
 from metantk.options.searches.bayesian_optimisation import Options
 from metantk.options.searches.prune import PruneOptions
 from metantk.runtime.devices import numpy_generator
 from metantk.runtime.files import InputError
 from metantk.searches import prune
 from metantk.searches.base import Checkpoint, Cost, Found, Problem
-from metantk.searches.plan import Plan, plan_of
-from metantk.searches.surrogate import Function, Posterior, minimum
+from metantk.searches.budget import Feasible, budget_of, sample
+from metantk.searches.plan import Plan, measure, plan_of
+from metantk.searches.surrogate import RESTARTS, Function, Posterior, descend, minimum
 from metantk.space import paths
 from metantk.space.genotype import Space
 from metantk.statistics import wilson_95
@@ -41,6 +40,7 @@ log = logging.getLogger("metantk")
 # deviations below random architectures, with 1 it was 2.0 and 2.2; with 0, which proposes one architecture per
 # block, it was 1.1 below and 4.2 above for the NTK.
 BOLDNESS = 0.3
+POOL = 1000  # random architectures within a budget, from the best of which descents start
 SAMPLES = 100  # functions from which the certainty of the result is read
 REFERENCE = 1000  # random architectures over which an effect is averaged
 COMPARED_AT_ONCE = 20  # random architectures that share a fresh draw with the result
@@ -69,19 +69,44 @@ class Block(NamedTuple):
         return cls(rows, {name: np.array(values, np.float64) for name, values in value["values"].items()})
 
 
+class Candidates:
+    """What may be measured: all architectures of a space, or those within a budget."""
+
+    def __init__(self, space: Space, budget: Feasible | None, seed: int) -> None:
+        self.space, self.budget = space, budget
+        self.pool = budget and budget.sample(POOL, numpy_generator("pool within a budget", seed))
+
+    def sample(self, count: int, rng: np.random.Generator) -> np.ndarray:
+        """Random ones, `(count, choices)`."""
+        return sample(self.space, self.budget, count, rng)
+
+    def minimum(self, function: Function, rng: np.random.Generator) -> np.ndarray:
+        """The one of the least value; within a budget by descents from the best of a random pool."""
+        if self.budget is None:
+            return minimum(function, self.space, rng)
+        starts = self.pool[np.argsort(function(self.pool), kind="stable")[:RESTARTS]]
+        return descend(function, self.space, starts, self.budget.may_have)
+
+
 class Experiment:
     """A search under way: what was measured, and the model of it."""
 
-    def __init__(self, plan: Plan, seed: int, checkpoint: Checkpoint, update: Callable[[int], None]) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        seed: int,
+        checkpoint: Checkpoint,
+        update: Callable[[int], None],
+        budget: Feasible | None = None,
+    ) -> None:
         self.plan, self.seed, self.checkpoint, self.update = plan, seed, checkpoint, update
+        self.candidates = Candidates(plan.space, budget, seed)
         self.space: Space = plan.space
         self.choices = len(paths.choices(self.space))
         state = checkpoint.state or {"blocks": [], "costs": {}}
         self.blocks = [Block.from_json(block, self.choices) for block in state["blocks"]]
         self.costs = {name: Cost(**cost) for name, cost in state["costs"].items()}
-        self.first = paths.balanced_sample(
-            self.space, plan.options.initial_samples, numpy_generator("first sample", seed)
-        )
+        self.first = self.candidates.sample(plan.options.initial_samples, numpy_generator("first sample", seed))
         self.model: Model | None = None
 
     @property
@@ -107,7 +132,7 @@ class Experiment:
         self._fit()
         rng = numpy_generator("proposals", self.seed, len(self.blocks))
         sampled = [self.model.sample(rng) for _ in range(self.plan.options.samples_per_round)]
-        regret = np.mean([f(self.model.best) - f(minimum(f, self.space, rng)) for f in sampled])
+        regret = np.mean([f(self.model.best) - f(self.candidates.minimum(f, rng)) for f in sampled])
         spread = self.model.expected(self.first).std()
         log.info(
             "%d architectures measured: the best may still be %.2f deviations above the optimum",
@@ -119,11 +144,11 @@ class Experiment:
             return np.zeros((0, self.choices))
         expected = self.model.expected
         towards = [expected.plus(f.plus(expected, -1.0), BOLDNESS) for f in sampled]
-        return np.unique([minimum(function, self.space, rng) for function in towards], axis=0)
+        return np.unique([self.candidates.minimum(function, rng) for function in towards], axis=0)
 
     def _fit(self) -> None:
         began = time.perf_counter()
-        self.model = Model(self.plan, self.blocks, len(self.first), self.seed)
+        self.model = Model(self.plan, self.blocks, len(self.first), self.seed, self.candidates)
         self.costs.setdefault("model", Cost()).seconds += time.perf_counter() - began
 
     def _measure(self, rows: np.ndarray, index: int) -> None:
@@ -144,7 +169,9 @@ class Model:
     values are divided by their deviation in the first sample.
     """
 
-    def __init__(self, plan: Plan, blocks: list[Block], initial_samples: int, seed: int) -> None:
+    def __init__(
+        self, plan: Plan, blocks: list[Block], initial_samples: int, seed: int, candidates: "Candidates"
+    ) -> None:
         rows = np.concatenate([block.rows for block in blocks])
         indices = np.repeat(np.arange(len(blocks)), [len(block.rows) for block in blocks])
         self.posteriors: dict[str, Posterior] = {}
@@ -167,7 +194,7 @@ class Model:
             )
         self.choices = rows.shape[1]
         self.expected = self._sum(lambda posterior: posterior.expected())
-        self.best = minimum(self.expected, plan.space, numpy_generator("descent", seed))
+        self.best = candidates.minimum(self.expected, numpy_generator("descent", seed))
 
     def sample(self, rng: np.random.Generator) -> Function:
         return self._sum(lambda posterior: posterior.sample(rng))
@@ -181,23 +208,26 @@ class Model:
 
 def find(problem: Problem, options: Options, seed: int, checkpoint: Checkpoint) -> Found:
     """Measure until the choice is settled; the optimum of the model."""
+    budget = budget_of(problem, options)
     plan = plan_of(problem, options)
     plan = plan._replace(context=plan.context._replace(advance=lambda networks: None))
     limit = options.max_evaluations or cost_of_pruning(plan.space)
     problem.bar.reset(total=limit)
-    experiment = Experiment(plan, seed, checkpoint, problem.bar.update)
+    experiment = Experiment(plan, seed, checkpoint, problem.bar.update, budget)
     experiment.run(limit)
-    model = experiment.model
-    comparison = compare_with_random(plan, model.best, seed, experiment.costs)
+    model, candidates = experiment.model, experiment.candidates
+    comparison = compare_with_random(plan, model.best, seed, experiment.costs, candidates)
+    genotype = paths.genotype_of(plan.space, model.best)
     facts = {
         "criteria": {name: criterion.facts for name, criterion in plan.criteria.items()},
         "measured": experiment.measured,
-        "effects": effects(plan.space, model, seed),
+        "effects": effects(candidates, model, seed),
         "random_comparison": comparison,
         "variances": {name: posterior.variances._asdict() for name, posterior in model.posteriors.items()},
+        **({"budget": budget.facts(genotype)} if budget else {}),
     }
     trace = pd.DataFrame(_rows(experiment))
-    return Found(paths.genotype_of(plan.space, model.best), trace, experiment.costs, facts)
+    return Found(genotype, trace, experiment.costs, facts)
 
 
 def cost_of_pruning(space: Space) -> int:
@@ -214,50 +244,18 @@ def badness(criterion: Criterion, values: np.ndarray, name: str) -> np.ndarray:
     return -values if criterion.larger_is_better else values
 
 
-def measure(
-    plan: Plan, rows: np.ndarray, key: Key, costs: dict[str, Cost], update: Callable[[int], None]
-) -> dict[str, np.ndarray]:
-    """Values of each architecture by criterion, with the draws of the key; on a CPU one per thread."""
-    began = time.perf_counter()
-    threads = torch.get_num_threads() if plan.context.device.type == "cpu" else 1
-
-    def one(row: np.ndarray) -> dict[str, Measured]:
-        if threads > 1:
-            torch.set_num_threads(1)
-        masks = paths.masks_of(plan.space, row)
-        return measure_all(plan.criteria, plan.context, plan.criteria_options, RandomKeys.of(key), masks)
-
-    found = []
-    pool = ThreadPoolExecutor(threads)
-    try:
-        for result in pool.map(one, rows):
-            found.append(result)
-            update(1)
-    finally:
-        pool.shutdown(cancel_futures=True)
-        torch.set_num_threads(threads)
-    spent = {name: sum(result[name].seconds for result in found) for name in plan.criteria}
-    elapsed = time.perf_counter() - began
-    for name in plan.criteria:
-        cost = costs.setdefault(name, Cost())
-        cost.seconds += elapsed * spent[name] / sum(spent.values())  # threads work on several at once
-        cost.evaluations += len(rows)
-        cost.operations += sum(result[name].operations for result in found)
-    return {name: np.array([float(result[name].values[0]) for result in found]) for name in plan.criteria}
-
-
-def effects(space: Space, model: Model, seed: int) -> list[dict]:
+def effects(candidates: Candidates, model: Model, seed: int) -> list[dict]:
     """What each choice changes in an otherwise random architecture, and how sure the search is of it.
 
     Returns:
         For each choice: `effect`, expected, and `std`, of the function that is made small; `certainty`, the
         share of functions (drawn from what the measurements leave possible) whose optimum has it; `kept`.
     """
-    rng = numpy_generator("effects", seed)
+    space, rng = candidates.space, numpy_generator("effects", seed)
     reference = paths.balanced_sample(space, REFERENCE, rng)
     sampled = [model.sample(rng) for _ in range(SAMPLES)]
     each = np.array([main_effects(function, reference) for function in sampled])
-    certainty = np.mean([minimum(function, space, rng) for function in sampled], axis=0)
+    certainty = np.mean([candidates.minimum(function, rng) for function in sampled], axis=0)
     expected = main_effects(model.expected, reference)
     return [
         {
@@ -281,7 +279,9 @@ def main_effects(function: Function, reference: np.ndarray) -> np.ndarray:
     return reference.T @ values / reference.sum(0) - values.mean()
 
 
-def compare_with_random(plan: Plan, best: np.ndarray, seed: int, costs: dict[str, Cost]) -> dict[str, dict]:
+def compare_with_random(
+    plan: Plan, best: np.ndarray, seed: int, costs: dict[str, Cost], candidates: Candidates
+) -> dict[str, dict]:
     """The result against random architectures, on fresh draws that it shares with a few of them each.
 
     Returns:
@@ -292,7 +292,7 @@ def compare_with_random(plan: Plan, best: np.ndarray, seed: int, costs: dict[str
     count = plan.options.random_comparisons
     if not count:
         return {}
-    random = paths.balanced_sample(plan.space, count, numpy_generator("certificate", seed))
+    random = candidates.sample(count, numpy_generator("certificate", seed))
     cost: dict[str, Cost] = {}
     differences: dict[str, list[np.ndarray]] = {name: [] for name in plan.criteria}
     for index, first in enumerate(range(0, count, COMPARED_AT_ONCE)):

@@ -1,13 +1,29 @@
 """What searches that measure criteria measure: candidates and the criteria that judge them."""
 
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
-from metantk.criteria.base import Criterion, MeasurementContext, load_criterion, options_of
+import numpy as np
+import torch
+
+from metantk.criteria.base import (
+    Criterion,
+    Key,
+    Measured,
+    MeasurementContext,
+    RandomKeys,
+    load_criterion,
+    measure_all,
+    options_of,
+)
 from metantk.options.base import Options, glance
 from metantk.options.searches.measuring import MeasuringOptions
 from metantk.runtime import devices
 from metantk.runtime.files import InputError
-from metantk.searches.base import Problem
+from metantk.searches.base import Cost, Problem
+from metantk.space import paths
 from metantk.space.genotype import Space
 
 
@@ -76,3 +92,35 @@ def make_plan(context: MeasurementContext, options: MeasuringOptions) -> Plan:
         name: options_of(criterion, options.criteria_options) for name, criterion in criteria.items()
     }
     return Plan(context, options, criteria, criteria_options)
+
+
+def measure(
+    plan: Plan, rows: np.ndarray, key: Key, costs: dict[str, Cost], update: Callable[[int], None]
+) -> dict[str, np.ndarray]:
+    """Values of each architecture by criterion, with the draws of the key; on a CPU one per thread."""
+    began = time.perf_counter()
+    threads = torch.get_num_threads() if plan.context.device.type == "cpu" else 1
+
+    def one(row: np.ndarray) -> dict[str, Measured]:
+        if threads > 1:
+            torch.set_num_threads(1)
+        masks = paths.masks_of(plan.space, row)
+        return measure_all(plan.criteria, plan.context, plan.criteria_options, RandomKeys.of(key), masks)
+
+    found = []
+    pool = ThreadPoolExecutor(threads)
+    try:
+        for result in pool.map(one, rows):
+            found.append(result)
+            update(1)
+    finally:
+        pool.shutdown(cancel_futures=True)
+        torch.set_num_threads(threads)
+    spent = {name: sum(result[name].seconds for result in found) for name in plan.criteria}
+    elapsed = time.perf_counter() - began
+    for name in plan.criteria:
+        cost = costs.setdefault(name, Cost())
+        cost.seconds += elapsed * spent[name] / sum(spent.values())  # threads work on several at once
+        cost.evaluations += len(rows)
+        cost.operations += sum(result[name].operations for result in found)
+    return {name: np.array([float(result[name].values[0]) for result in found]) for name in plan.criteria}

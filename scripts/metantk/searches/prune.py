@@ -2,7 +2,8 @@
 
 The criteria decide the method: meta_ntk_condition + linear_regions is MetaNTK-NAS, ntk_condition + linear_regions
 is TE-NAS, linear_regions alone another row of Table 2. A search that is ended goes on after the last draw of a
-criterion and finds the same genotype.
+criterion and finds the same genotype. Within a budget, an operation without which nothing could stay within it is
+not removed.
 """
 
 import logging
@@ -21,7 +22,9 @@ from metantk.criteria.base import Criterion, Key, Masks, RandomKeys
 from metantk.options.searches.prune import Options
 from metantk.runtime.files import DivergedError
 from metantk.searches.base import Checkpoint, Cost, Found, Problem
+from metantk.searches.budget import budget_of
 from metantk.searches.plan import Plan, plan_of
+from metantk.space.budget import Budget
 from metantk.space.genotype import CELL_TYPES, KEPT_EDGES, Space, to_genotype
 from metantk.space.supernet import full_masks
 
@@ -30,16 +33,19 @@ log = logging.getLogger("metantk")
 
 def find(problem: Problem, options: Options, seed: int, checkpoint: Checkpoint) -> Found:
     """Prune until a genotype is left."""
+    budget = budget_of(problem, options)
     plan = plan_of(problem, options)
     problem.bar.reset(total=total_work(plan.space, options))
     state = first_state(plan.space) if checkpoint.state is None else State.from_json(checkpoint.state)
-    state = search(plan, seed, state, lambda state: checkpoint.save(state.to_json()))
+    state = search(plan, seed, state, lambda state: checkpoint.save(state.to_json()), budget)
+    genotype = to_genotype(plan.space, state.masks)
     facts = {
         "rounds": state.rounds,
         "criteria": {name: criterion.facts for name, criterion in plan.criteria.items()},
+        **({"budget": budget.facts(genotype)} if budget else {}),
     }
     trace = pd.DataFrame(state.rows, columns=trace_columns(plan.criteria))
-    return Found(to_genotype(plan.space, state.masks), trace, state.costs, facts)
+    return Found(genotype, trace, state.costs, facts)
 
 
 class Candidate(NamedTuple):
@@ -113,6 +119,30 @@ def choose_removed(this: Round, order: list[int]) -> list[int]:
         candidate = this.candidates[index]
         first.setdefault((candidate.cell, candidate.edge), index)
     return list(first.values())
+
+
+def choose_within(budget: Budget, masks: Masks, this: Round, order: list[int]) -> list[int]:
+    """As `choose_removed`, but nothing is removed without which no architecture within the budget is left.
+
+    There is always enough to remove: of each choice that the round makes, an architecture within the budget takes
+    no more than what is kept.
+    """
+    left = {cell: mask.numpy().copy() for cell, mask in masks.items()}
+    one_each = this.stage == "operations"
+    missing = None if one_each else len(order) - KEPT_EDGES
+    removed: list[int] = []
+    done: set[tuple[str, int]] = set()
+    for index in order:
+        cell, edge, operation = this.candidates[index]
+        if (cell, edge) in done or len(removed) == missing:
+            continue
+        left[cell][edge, operation] = False
+        if budget.fits(left):
+            removed.append(index)
+            done.add((cell, edge))
+        else:
+            left[cell][edge, operation] = True
+    return removed
 
 
 def next_round(space: Space, masks: Masks) -> Round | None:
@@ -304,8 +334,10 @@ def first_state(space: Space) -> State:
     return State(full_masks(space), [], 0, {}, {})
 
 
-def search(plan: Plan, seed: int, state: State, save: Callable[[State], None]) -> State:
-    """Do what is left of a search; `keep` is handed the state after each draw of a criterion and each round."""
+def search(
+    plan: Plan, seed: int, state: State, save: Callable[[State], None], budget: Budget | None = None
+) -> State:
+    """Do what is left of a search; `save` is handed the state after each draw of a criterion and each round."""
     plan.context.advance(_work_done(plan, state))
     while (this := next_round(plan.space, state.masks)) is not None:
         state = _measure_round(plan, this, seed, state, save)
@@ -315,7 +347,7 @@ def search(plan: Plan, seed: int, state: State, save: Callable[[State], None]) -
         }
         if state.rounds == 0:
             _check_values(scores)
-        state = prune(plan, this, scores, state)
+        state = prune(plan, this, scores, state, budget)
         save(state)
     return state
 
@@ -360,20 +392,24 @@ def _work_done(plan: Plan, state: State) -> int:
     return whole * sum(works[: state.rounds]) + (draws * works[state.rounds] if draws else 0)
 
 
-def prune(plan: Plan, this: Round, scores: dict[str, Score], state: State) -> State:
-    """Remove what the round's scores decide; the next state."""
+def prune(plan: Plan, this: Round, scores: dict[str, Score], state: State, budget: Budget | None = None) -> State:
+    """Remove what the round's scores decide, and the budget where it has a say; the next state."""
     means = {name: mean_change(values.change) for name, values in scores.items()}
     order, ranks = removal_order(means, plan.options.weights, larger_is_better(plan))
-    removed = choose_removed(this, order)
+    first = choose_removed(this, order)
+    removed = first if budget is None else choose_within(budget, state.masks, this, order)
     masks = {cell: mask.clone() for cell, mask in state.masks.items()}
     for index in removed:
         candidate = this.candidates[index]
         masks[candidate.cell][candidate.edge, candidate.operation] = False
-    rows = list(_rows(plan, this, scores, means, ranks, set(removed), state.rounds))
+    by_budget = set(removed) - set(first)
+    rows = list(_rows(plan, this, scores, means, ranks, set(removed), by_budget, state.rounds))
     return state._replace(masks=masks, rows=state.rows + rows, rounds=state.rounds + 1, draws={})
 
 
-def _rows(plan: Plan, this: Round, scores, means, ranks, removed: set[int], index: int) -> Iterator[dict]:
+def _rows(
+    plan: Plan, this: Round, scores, means, ranks, removed: set[int], by_budget: set[int], index: int
+) -> Iterator[dict]:
     sums = rank_sums(ranks, plan.options.weights)
     for i, candidate in enumerate(this.candidates):
         edge = plan.space.edges[candidate.edge]
@@ -393,7 +429,7 @@ def _rows(plan: Plan, this: Round, scores, means, ranks, removed: set[int], inde
             row[f"{name}_rank"] = ranks[name][i]
         row["rank_sum"] = sums[i]
         row["removed"] = i in removed
-        row["decided_by"] = _decided_by(this, ranks, i) if i in removed else ""
+        row["decided_by"] = "budget" if i in by_budget else _decided_by(this, ranks, i) if i in removed else ""
         yield row
 
 

@@ -78,10 +78,10 @@ def measure_effect_stability(plan: Plan, seed: int) -> pd.DataFrame:
         )
         for index, part in enumerate(np.split(sample, range(size, total, size)))
     ]
-    count = len(blocks)
+    count, candidates = len(blocks), bayesian_optimisation.Candidates(plan.space, None, seed)
     for repeat in sorted({max(1, count // parts) for parts in (8, 4, 2)}):
         models = [
-            bayesian_optimisation.Model(plan, blocks[start : start + repeat], total, seed)
+            bayesian_optimisation.Model(plan, blocks[start : start + repeat], total, seed, candidates)
             for start in range(0, count - repeat + 1, repeat)
         ]
         for name in plan.criteria:

@@ -1,16 +1,23 @@
-"""A uniform sample of an architecture: the row "Random Cell" of Table 2."""
+"""A uniform sample of an architecture, of the space or of a budget: the row "Random Cell" of Table 2."""
 
 import torch
 
 from metantk.options.searches.sample import Options
 from metantk.runtime.devices import numpy_generator
 from metantk.searches.base import Checkpoint, Found, Problem
+from metantk.searches.budget import budget_of
+from metantk.space import paths
 from metantk.space.genotype import CELL_TYPES, KEPT_EDGES, SPACES, Space, to_genotype
 
 
 def find(problem: Problem, options: Options, seed: int, checkpoint: Checkpoint) -> Found:
     index = seed % options.distinct if options.distinct else seed
-    return Found(random_genotype(SPACES[options.space], index))
+    space, budget = SPACES[options.space], budget_of(problem, options)
+    if budget is None:
+        return Found(random_genotype(space, index))
+    (row,) = budget.sample(1, numpy_generator("random genotype within a budget", index))
+    genotype = paths.genotype_of(space, row)
+    return Found(genotype, facts={"budget": budget.facts(genotype)})
 
 
 def random_genotype(space: Space, seed: int) -> dict:

@@ -9,6 +9,7 @@ Functions of this model are quadratic forms of an architecture's row (`metantk.s
 architecture is found node by node.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -20,6 +21,8 @@ from metantk.space.genotype import Space
 CONSTANT = 100.0  # variance of the unknown mean, in variances of the values
 RANGE = (1e-6, 10.0)  # of the parts' variances, in the same unit
 RESTARTS = 4  # of a descent that pairs of choices can lead astray
+# Which pairs of choices `(pairs, 2)` may complete a row `(choices,)` that lacks one node, `(pairs,)`.
+Allowed = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 
 class Function(NamedTuple):
@@ -130,16 +133,24 @@ def minimum(function: Function, space: Space, rng: np.random.Generator) -> np.nd
 
     A step chooses the content of one node anew, given all others.
     """
+    starts = paths.balanced_sample(space, RESTARTS if function.pairs.any() else 1, rng)
+    return descend(function, space, starts)
+
+
+def descend(function: Function, space: Space, starts: np.ndarray, allowed: Allowed | None = None) -> np.ndarray:
+    """The row with the least value that descents from `starts`, `(rows, choices)`, find among those allowed."""
     nodes = paths.contents(space)
-    best, least = None, np.inf
-    for row in paths.balanced_sample(space, RESTARTS if function.pairs.any() else 1, rng):
-        row, value = _descend(function, nodes, row)
-        if value < least:
-            best, least = row, value
+    best, lowest = None, np.inf
+    for row in starts:
+        row, value = _descend(function, nodes, row, allowed)
+        if value < lowest:
+            best, lowest = row, value
     return best
 
 
-def _descend(function: Function, nodes: list[np.ndarray], row: np.ndarray) -> tuple[np.ndarray, float]:
+def _descend(
+    function: Function, nodes: list[np.ndarray], row: np.ndarray, allowed: Allowed | None
+) -> tuple[np.ndarray, float]:
     value = np.inf
     while (now := float(function(row))) < value - 1e-12:
         value = now
@@ -148,6 +159,8 @@ def _descend(function: Function, nodes: list[np.ndarray], row: np.ndarray) -> tu
             row[pairs.ravel()] = 0
             alone = function.linear + 2 * function.pairs @ row
             first, second = pairs.T
-            best = np.argmin(alone[first] + alone[second] + 2 * function.pairs[first, second])
-            row[pairs[best]] = 1
+            values = alone[first] + alone[second] + 2 * function.pairs[first, second]
+            if allowed is not None:
+                values = np.where(allowed(row, pairs), values, np.inf)
+            row[pairs[np.argmin(values)]] = 1
     return row, value

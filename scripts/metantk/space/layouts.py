@@ -1,11 +1,11 @@
-"""How cells are stacked, as data: the paper's stack, and those in which MetaNAS and T-NAS were published."""
+"""How cells are stacked, as data: the paper's stack, and those in which MetaNAS and T-NAS were published.
+
+Imports no torch.
+"""
 
 from typing import NamedTuple
 
-from torch import nn
-
 from metantk.space.genotype import CELL_TYPES, cell_types
-from metantk.space.operations import Norm
 
 
 class Layout(NamedTuple):
@@ -64,20 +64,3 @@ def make_layout(name: str, *, cells: int, channels: int) -> Layout:
         return t_nas_layout(channels)
     reductions = tuple(index for index, kind in enumerate(cell_types(cells)) if kind == "reduce")
     return metanas_layout(channels, cells, reductions)
-
-
-def make_stem(layout: Layout, norm: Norm) -> nn.Sequential:
-    """3 channels to the last of `stem_channels`."""
-    if len(layout.stem_channels) == 1:
-        (channels,) = layout.stem_channels
-        return nn.Sequential(nn.Conv2d(3, channels, 3, padding=1, bias=False), norm(channels))
-    first, second = layout.stem_channels
-    return nn.Sequential(
-        nn.Conv2d(3, first, 3, padding=1, bias=False),
-        norm(first),
-        nn.MaxPool2d(2),
-        nn.ReLU(),
-        nn.Conv2d(first, second, 3, padding=1, bias=False),
-        norm(second),
-        nn.MaxPool2d(2),
-    )

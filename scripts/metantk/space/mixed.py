@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from metantk.runtime.files import DivergedError
 from metantk.space.channels_last import concatenate
 from metantk.space.genotype import Space
-from metantk.space.layouts import Layout, make_stem
-from metantk.space.operations import FactorizedReduction, ReluConvNorm, drop_path, make_operation
+from metantk.space.layouts import Layout
+from metantk.space.operations import FactorizedReduction, ReluConvNorm, drop_path, make_operation, make_stem
 
 NONE = "none"  # the operation whose output is zero: it can outweigh the others, but is never decoded
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from metantk.space.channels_last import concatenate, first_and_second
 from metantk.space.depthwise import AveragePool, Depthwise, MaxPool
+from metantk.space.layouts import Layout
 
 Norm = Callable[[int], nn.Module]
 
@@ -90,6 +91,23 @@ def make_operation(name: str, channels: int, stride: int, norm: Norm) -> nn.Modu
         case "max_pool_3x3":
             return nn.Sequential(MaxPool(stride), norm(channels))
     raise KeyError(name)
+
+
+def make_stem(layout: Layout, norm: Norm) -> nn.Sequential:
+    """3 channels to the last of `stem_channels`."""
+    if len(layout.stem_channels) == 1:
+        (channels,) = layout.stem_channels
+        return nn.Sequential(nn.Conv2d(3, channels, 3, padding=1, bias=False), norm(channels))
+    first, second = layout.stem_channels
+    return nn.Sequential(
+        nn.Conv2d(3, first, 3, padding=1, bias=False),
+        norm(first),
+        nn.MaxPool2d(2),
+        nn.ReLU(),
+        nn.Conv2d(first, second, 3, padding=1, bias=False),
+        norm(second),
+        nn.MaxPool2d(2),
+    )
 
 
 def answer_activated(operation: nn.Module, x: Tensor, activated: Callable[[], Tensor]) -> Tensor:

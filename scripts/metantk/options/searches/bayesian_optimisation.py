@@ -5,6 +5,7 @@ from typing import Literal
 from pydantic import Field
 
 from metantk.options.base import Count
+from metantk.options.budget import BudgetOptions
 from metantk.options.searches.measuring import MeasuringOptions
 
 
@@ -12,6 +13,7 @@ class BayesianOptimisationOptions(MeasuringOptions):
     """Bayesian optimisation of whole architectures: a Gaussian process as surrogate, and Thompson sampling."""
 
     kind: Literal["bayesian-optimisation"] = "bayesian-optimisation"
+    budget: BudgetOptions = BudgetOptions()
     initial_samples: int = Field(
         200, ge=10, description="Random architectures measured first, balanced over operations and edges"
     )

@@ -5,6 +5,7 @@ from typing import Literal
 from pydantic import Field
 
 from metantk.options.base import Count
+from metantk.options.budget import BudgetOptions
 from metantk.options.searches.measuring import MeasuringOptions
 
 
@@ -12,6 +13,7 @@ class PruneOptions(MeasuringOptions):
     """Algorithm 1: pruning of a supernet by the sum of the ranks of its operations under each criterion."""
 
     kind: Literal["prune"] = "prune"
+    budget: BudgetOptions = BudgetOptions()
     repeats: Count = Field(3, description="Repeats with fresh weights and images, over which a score is averaged")
     random_numbers: Literal["common", "independent", "published"] = Field(
         "common",

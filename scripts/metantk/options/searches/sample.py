@@ -6,6 +6,7 @@ from pydantic import Field
 
 from metantk.options.base import Count, Space
 from metantk.options.base import Options as Base
+from metantk.options.budget import BudgetOptions
 
 
 class SampleOptions(Base):
@@ -15,6 +16,7 @@ class SampleOptions(Base):
 
     kind: Literal["sample"] = "sample"
     space: Space = "few-shot"
+    budget: BudgetOptions = BudgetOptions()
     distinct: Count | None = Field(
         None,
         description="Number of distinct architectures. Later seeds use them again, so that one is trained with "
