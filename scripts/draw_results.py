@@ -1,4 +1,4 @@
-"""Draw finished chains of one data set: training, accuracies, and what the searches cost.
+"""Draw finished chains of one data set: training, accuracies, what the searches cost, and the Pareto front.
 
 Example:
     python scripts/draw_results.py results/glyphs/*/*/seed*/rfs --tables results/tables --output my_figures
@@ -9,6 +9,7 @@ from pathlib import Path
 import pandas as pd
 
 from metantk.results.figures.accuracies import draw_accuracies, draw_cost_accuracy
+from metantk.results.figures.front import draw_front
 from metantk.results.figures.style import save
 from metantk.results.figures.training_curves import draw_training_curves
 from metantk.results.records import (
@@ -28,12 +29,16 @@ from metantk.runtime.typed_files import read_record
 
 SUMMARY = {
     **dict.fromkeys([*KEY, "model", "device"], TEXT),
-    **dict.fromkeys(["seeds", "params", "shots"], WHOLE),
+    **dict.fromkeys(["seeds", "params", "multiply_accumulates", "shots"], WHOLE),
     **dict.fromkeys(["search_seconds", "ci95"], SIZE),
     "accuracy_mean": PERCENT,
     "accuracy_std": SIZE._replace(gaps=True),
 }
-SEEDS = {**dict.fromkeys(KEY, TEXT), "seed": WHOLE, "shots": WHOLE, "accuracy": PERCENT}
+SEEDS = {
+    **dict.fromkeys(KEY, TEXT),
+    **dict.fromkeys(["seed", "params", "multiply_accumulates", "shots"], WHOLE),
+    "accuracy": PERCENT,
+}
 
 
 def main() -> None:
@@ -78,6 +83,7 @@ def draw(chains: list[Path], tables: Path) -> dict[str, object]:
         "training": draw_training_curves(curves, title),
         "accuracies": draw_accuracies(summary, title, chance=100 / evaluation.ways, per_seed=seeds),
         "cost": draw_cost_accuracy(summary, title),
+        "front": draw_front(seeds, title),
     }
 
 

@@ -33,6 +33,7 @@ SUMMARY_COLUMNS = [
     "model",
     "seeds",
     "params",
+    "multiply_accumulates",
     "search_seconds",
     "search_operations",
     "device",
@@ -106,7 +107,13 @@ def test_all_outputs_are_there(results, searched, chains, with_cells):
     data, figures = results / "glyphs" / "data", results / "figures" / "glyphs"
     arrays = [f"{part}/{name}.npy" for part in ("train", "val", "test") for name in ("images", "labels")]
     tables = [f"{name}.{suffix}" for name in TABLES for suffix in ("csv", "md", "tex")]
-    drawn = [*(f"{CELLS}/{name}" for name in names_of_figures(with_cells)), "training", "accuracies", "cost"]
+    drawn = [
+        *(f"{CELLS}/{name}" for name in names_of_figures(with_cells)),
+        "training",
+        "accuracies",
+        "cost",
+        "front",
+    ]
     expected = {
         *(data / name for name in (*arrays, "manifest.json")),
         *(folder / name for folder in searched for name in SEARCH_FILES),
@@ -205,7 +212,7 @@ def test_the_report_holds_tables_and_figures(house, with_cells):
     run = house.snakemake("--report", report)
     assert run.returncode == 0, run.stderr
     text = report.read_text()
-    figures = [f"{name}.svg" for name in (*names_of_figures(with_cells), "training", "accuracies", "cost")]
+    figures = [f"{name}.svg" for name in (*names_of_figures(with_cells), "training", "accuracies", "cost", "front")]
     for name in (*figures, *(f"{table}.csv" for table in TABLES)):
         assert name in text, name
 

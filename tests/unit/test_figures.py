@@ -26,6 +26,7 @@ from metantk.results.figures import (
     accuracies,
     benchmarks,
     cells,
+    front,
     frontier,
     palette,
     search_curves,
@@ -143,6 +144,7 @@ def all_figures() -> dict:
         "curves": lambda: training_curves.draw_training_curves({("MetaNTK-NAS", 0): training_table()}, "curves"),
         "accuracies": lambda: accuracies.draw_accuracies(summary_table(), "accuracies", chance=20.0),
         "cost": lambda: accuracies.draw_cost_accuracy(summary_table(), "cost"),
+        "front": lambda: front.draw_front(seeds_table(), "front"),
     }
 
 
@@ -686,6 +688,43 @@ def test_cost_of_one_row_fits_its_axis(seconds):
     assert sum(low <= tick <= high for tick in axes.get_xticks()) >= 1
 
 
+# --- Front -----------------------------------------------------------------------------------------------
+
+
+def seeds_table() -> pd.DataFrame:
+    columns = ["row", "seed", "shots", "accuracy", "params", "multiply_accumulates"]
+    rows = [
+        ("MetaNTK-NAS", 0, 5, 80.0, 12_000, 900_000),
+        ("MetaNTK-NAS", 1, 5, 78.0, 15_000, 800_000),
+        ("Random Cell", 0, 5, 75.0, 9_000, 700_000),
+        ("Random Cell", 1, 5, 74.0, 10_000, 950_000),
+        ("raw pixels", 0, 5, 40.0, 0, 0),
+    ]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def test_the_front_has_every_row_and_seed_and_its_line_what_nothing_exceeds():
+    figure = front.draw_front(seeds_table(), "front")
+    by_parameters, by_computation = figure.axes
+    points = sorted(tuple(point) for drawn in markers(by_parameters) for point in drawn.get_offsets().tolist())
+    assert points == [(9_000, 75), (10_000, 74), (12_000, 80), (15_000, 78)]
+    (line,) = by_parameters.lines
+    assert line.get_xdata().tolist() == [9_000, 12_000]
+    (line,) = by_computation.lines
+    assert line.get_xdata().tolist() == [700_000, 800_000, 900_000]
+    assert {"MetaNTK-NAS", "Random Cell", "Pareto front"} <= set(figure_texts(figure))
+
+
+def test_a_front_without_any_known_size_says_so():
+    unknown = seeds_table().assign(params=0, multiply_accumulates=0)
+    assert "No network of known size was evaluated." in figure_texts(front.draw_front(unknown, "front"))
+
+
+def test_equal_points_are_all_on_the_front():
+    found = front.is_on_front(np.array([1, 1, 2, 2, 3]), np.array([5.0, 5.0, 5.0, 6.0, 4.0]))
+    assert found.tolist() == [True, True, False, True, False]
+
+
 # --- Searches that train ---------------------------------------------------------------------------------
 
 
@@ -742,7 +781,7 @@ def finished(tmp_path):
 
 def test_results_of_a_data_set_are_drawn(finished, tmp_path):
     drawn = draw_results.draw(finished, tmp_path / "tables")
-    assert list(drawn) == ["training", "accuracies", "cost"]
+    assert list(drawn) == ["training", "accuracies", "cost", "front"]
     names = {text.get_text() for text in drawn["training"].legends[0].get_texts()}
     assert {"MetaNTK-NAS, seed 0", "MetaNTK-NAS, seed 1", "Random Cell, seed 0", "rfs, seed 0"} <= names
     assert {"MetaNTK-NAS", "Random Cell", "rfs"} <= set(figure_texts(drawn["accuracies"]))

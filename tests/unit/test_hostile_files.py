@@ -277,8 +277,11 @@ TABLES: dict[str, tuple[str, tuple[str, ...]]] = {
     f"{CHAIN}/episodes.csv": ("aggregate_tables.py", ("shots", "episode", "accuracy")),
     f"{CHAIN}/training.csv": ("draw_results.py", ()),
     f"{PRUNING}/search.csv": ("draw_searches.py", ("round", "edge", "input", "node")),
-    "tables/summary.csv": ("draw_results.py", ("seeds", "params", "shots", "accuracy_mean")),
-    "tables/seeds.csv": ("draw_results.py", ("seed", "shots", "accuracy")),
+    "tables/summary.csv": (
+        "draw_results.py",
+        ("seeds", "params", "multiply_accumulates", "shots", "accuracy_mean"),
+    ),
+    "tables/seeds.csv": ("draw_results.py", ("seed", "params", "shots", "accuracy")),
 }
 
 

@@ -58,6 +58,7 @@ def test_summary_means_and_deviations_by_hand(chains, summary):
     assert (row["dataset"], row["backbone"], row["learner"]) == ("glyphs", "5cells-48ch", "rfs")
     assert (row["model"], row["seeds"], row["device"]) == ("Random Cell", 3, "cpu")
     assert row["params"] == 1_000_001
+    assert row["multiply_accumulates"] == 5_000_001  # without the head
     assert row["search_seconds"] == 101
     assert row["search_operations"] == 2.5e12 + 1
     assert row["accuracy_mean"] == pytest.approx(members.mean())
@@ -71,8 +72,9 @@ def test_summary_means_and_deviations_by_hand(chains, summary):
 def test_means_of_each_seed_are_listed(chains, groups):
     table = tables.per_seed(groups)
     assert len(table) == 2 * len(chains)
-    row = table.query("search == 'te-nas' and seed == 2 and shots == 1")["accuracy"]
-    assert row.tolist() == pytest.approx([accuracies_of(chains, "te-nas", 1)[2].mean()])
+    row = table.query("search == 'te-nas' and seed == 2 and shots == 1")
+    assert row[["params", "multiply_accumulates"]].to_numpy().tolist() == [[1_000_002, 5_000_002]]
+    assert row["accuracy"].tolist() == pytest.approx([accuracies_of(chains, "te-nas", 1)[2].mean()])
 
 
 def test_a_row_is_what_its_files_say_whatever_its_folder(tmp_path):
@@ -203,18 +205,29 @@ def test_table_1_sets_the_papers_rows_beside_ours(tmp_path):
     assert Counter(table["Source"]) == {"paper": 11, "this run": 2}
     assert set(table["Data"]) == {"mini-imagenet"}
     cells, resnet = table.iloc[-2], table.iloc[-1]
-    names = ["Model", "Learner", "Arch.", "Cells", "Params", "Search cost", "Search FLOPs", "Device"]
+    names = [
+        "Model",
+        "Learner",
+        "Arch.",
+        "Cells",
+        "Params",
+        "Multiply-accumulates",
+        "Search cost",
+        "Search FLOPs",
+        "Device",
+    ]
     assert cells[names].tolist() == [
         "MetaNTK-NAS",
         "rfs",
         "Cells, 48 channels",
         "5",
         "1.00M",
+        "5.0M",
         "100.0 s",
         "2.5T",
         "cpu",
     ]
-    assert resnet[names].tolist() == ["RFS", "rfs", "ResNet-12", "", "1.00M", "", "", ""]
+    assert resnet[names].tolist() == ["RFS", "rfs", "ResNet-12", "", "1.00M", "5.0M", "", "", ""]
     assert "±" not in cells["5-shot"]  # one seed has no deviation
     assert cells["±"] == "one seed"
 

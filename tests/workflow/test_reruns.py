@@ -98,8 +98,16 @@ BEHIND = {
     (
         "aggregate",
         *FIGURES,
-    ): "metantk/options/searches/bayesian_optimisation.py metantk/results/records.py metantk/results/tables.py",
+    ): """
+        metantk/options/searches/bayesian_optimisation.py metantk/options/searches/best_of.py
+        metantk/results/records.py metantk/results/tables.py
+    """,
     (*SEARCHES, "aggregate", *FIGURES): "metantk/options/searches/__init__.py",
+    (*SEARCHED, "aggregate", *FIGURES): "metantk/options/budget.py",
+    SEARCHED: """
+        metantk/searches/budget.py metantk/space/budget.py metantk/space/paths.py metantk/space/sizes.py
+    """,
+    (*SEARCHED, *OF_CELLS): "metantk/options/backbones/cells.py metantk/space/layouts.py",
     ("metantk",): """
         metantk/criteria/gram.py metantk/criteria/meta_ntk.py metantk/options/criteria/meta_ntk.py
     """,
@@ -110,7 +118,6 @@ BEHIND = {
     (*PRUNED, *LEARNED): "metantk/data/transforms.py",
     (*PRUNED, *LEARNED, "theory"): "metantk/flops.py",
     (*PRUNED, *LEARNED, "aggregate", *FIGURES): "metantk/options/augmentation.py",
-    (*SEARCHED, *OF_CELLS): "metantk/options/backbones/cells.py",
     ("fixed", *OF_CONV4): "metantk/options/backbones/conv4.py",
     (*SEARCHED, *OF_CELLS, "draw_searches", "theory"): "metantk/space/__init__.py metantk/space/genotype.py",
     LEARNED: """
@@ -123,7 +130,7 @@ BEHIND = {
     """,
     OF_CELLS: """
         metantk/backbones/cells.py metantk/space/channels_last.py metantk/space/depthwise.py
-        metantk/space/layouts.py metantk/space/operations.py
+        metantk/space/operations.py
     """,
     OF_CONV4: "metantk/backbones/conv4.py",
     (*OF_CELLS, *OF_CONV4): "metantk/backbones/initial.py",
@@ -140,7 +147,10 @@ BEHIND = {
     """,
     (
         "draw_results",
-    ): "draw_results.py metantk/results/figures/accuracies.py metantk/results/figures/training_curves.py",
+    ): """
+        draw_results.py metantk/results/figures/accuracies.py metantk/results/figures/front.py
+        metantk/results/figures/training_curves.py
+    """,
     ("aggregate", *FIGURES, "theory"): "metantk/results/__init__.py",
     FIGURES: "metantk/results/figures/palette.py",
     (*FIGURES, "theory"): "metantk/results/figures/__init__.py metantk/results/figures/style.py",

@@ -78,7 +78,15 @@ rule draw_results:
             labels={"data set": "{dataset}", "figure": "accuracy and cost"},
             caption="../report/cost.rst",
         ),
-        images=expand(f"{FIGURES}/{{name}}.png", name=["training", "accuracies", "cost"], allow_missing=True),
+        front=report(
+            f"{FIGURES}/front.svg",
+            category="Training and evaluation",
+            labels={"data set": "{dataset}", "figure": "accuracy and size"},
+            caption="../report/front.rst",
+        ),
+        images=expand(
+            f"{FIGURES}/{{name}}.png", name=["training", "accuracies", "cost", "front"], allow_missing=True
+        ),
     log:
         f"{RESULTS}/logs/draw_results/{{dataset}}.log",
     benchmark:

@@ -86,12 +86,20 @@ class ModelDescription(Record):
     learner: dict
     learner_name: FileName
     parameters: int = Field(ge=1, le=10**12)
+    macs: int = Field(0, ge=0, le=10**15)
+    feature_dim: int = Field(0, ge=0, le=10**9)
+    outputs: int = Field(0, ge=0, le=10**6)
     weights_sha256: Text
     data_sha256: Text
     device: Text
     peak_memory_mb: dict[str, Positive] = Field({})
     transductive: bool = False
     warnings: list[str] = Field([])
+
+    @property
+    def multiply_accumulates(self) -> int:
+        """For the features of one image, without the head; 0 where nothing is counted, as of an ONNX file."""
+        return max(0, self.macs - self.feature_dim * self.outputs)
 
 
 class ShotResult(Record):
@@ -158,6 +166,7 @@ MEASURED = [
     "genotypes",
     "score",
     "predicted",
+    "rank_sum",
 ]
 
 

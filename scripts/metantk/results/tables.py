@@ -28,6 +28,7 @@ SUMMARY_COLUMNS = [
     "model",
     "seeds",
     "params",
+    "multiply_accumulates",
     "search_seconds",
     "search_operations",
     "device",
@@ -121,14 +122,21 @@ def group_chains(chains: Iterable[Chain]) -> dict[tuple, list[Chain]]:
 
 
 def per_seed(groups: dict[tuple, list[Chain]]) -> pd.DataFrame:
-    """One row per chain and number of shots: its mean accuracy over episodes, in percent."""
+    """One row per chain and number of shots: its size, and its mean accuracy over episodes, in percent."""
     rows = [
-        [*key, chain.seed, shots, group["accuracy"].mean()]
+        [
+            *key,
+            chain.seed,
+            chain.model.parameters,
+            chain.model.multiply_accumulates,
+            shots,
+            group["accuracy"].mean(),
+        ]
         for key, members in groups.items()
         for chain in members
         for shots, group in chain.episodes.groupby("shots")
     ]
-    return pd.DataFrame(rows, columns=[*KEY, "seed", "shots", "accuracy"])
+    return pd.DataFrame(rows, columns=[*KEY, "seed", "params", "multiply_accumulates", "shots", "accuracy"])
 
 
 class Titles(Options):
@@ -159,8 +167,9 @@ def summarise(groups: dict[tuple, list[Chain]], titles: Titles) -> pd.DataFrame:
     """One row per data set, backbone, search, learner and number of shots.
 
     `accuracy_std` is over seeds of the mean over episodes (as in the paper); `ci95` is over episodes, each
-    averaged over the seeds (all seeds see the same episodes); `params`, `search_seconds` and `search_operations`
-    (floating-point operations, two for a multiply-accumulate) are means; `device` is that of the search; `notes`
+    averaged over the seeds (all seeds see the same episodes); `params`, `multiply_accumulates` (for the features of
+    an image; 0: not counted), `search_seconds` and `search_operations` (floating-point operations, two for a
+    multiply-accumulate) are means; `device` is that of the search; `notes`
     are those of the function of that name.
     """
     rows = []
@@ -172,6 +181,7 @@ def summarise(groups: dict[tuple, list[Chain]], titles: Titles) -> pd.DataFrame:
                 titles.model(key[2], key[3]),
                 len(members),
                 round(np.mean([member.model.parameters for member in members])),
+                round(np.mean([member.model.multiply_accumulates for member in members])),
                 round(float(np.mean([member.search.seconds for member in members])), 3),
                 round(np.mean([member.search.floating_point_operations for member in members])),
                 " ".join(sorted({member.search.device for member in members})),
@@ -234,6 +244,7 @@ def _published_row(row, shots: list[int]) -> dict:
         "Arch.": row.architecture,
         "Cells": row.cells,
         "Params": row.parameters,
+        "Multiply-accumulates": "",
         "Search cost": row.search_cost,
         "Search FLOPs": "",
         "Device": row.device,
@@ -254,6 +265,7 @@ def _our_row(group: pd.DataFrame, chains: list[Chain], shots: list[int]) -> dict
         "Arch.": architecture.origin.backbone_title,
         "Cells": "" if architecture.cells is None else str(architecture.cells),
         "Params": format_count(first["params"]),
+        "Multiply-accumulates": format_operations(first["multiply_accumulates"]),
         "Search cost": format_seconds(first["search_seconds"]) if searched else "",
         "Search FLOPs": format_operations(first["search_operations"]) if searched else "",
         "Device": first["device"] if searched else "",

@@ -18,6 +18,7 @@ UNITS = {
     "genotypes": "different genotypes\namong the tasks",
     "score": "validation accuracy",
     "predicted": "predicted accuracy",
+    "rank_sum": "sum of ranks\n(the lowest is chosen)",
 }
 
 
