@@ -15,6 +15,7 @@ from metantk.backbones.cells import Network
 from metantk.backbones.counting import count_macs, count_parameters
 from metantk.options.base import parse
 from metantk.options.budget import BudgetOptions
+from metantk.options.config import parse_config
 from metantk.options.searches.bayesian_optimisation import BayesianOptimisationOptions
 from metantk.options.searches.best_of import BestOfOptions
 from metantk.options.searches.prune import PruneOptions
@@ -208,6 +209,54 @@ def test_without_a_budget_the_random_architecture_is_the_former_one():
     found = random_search.find(make_problem(), SampleOptions(), 3, Memory())
     assert found.genotype == random_genotype(FEW_SHOT, 3)
     assert found.facts == {}
+
+
+# --- The configuration ------------------------------------------------------------------------------------------
+
+
+def configure(search: dict, *, image_size: int | None = 20, **more: dict):
+    """A configuration of one search of 3 cells of 4 channels on glyphs."""
+    return parse_config(
+        {
+            "datasets": {"glyphs": {"source": "glyphs", "image_size": image_size}},
+            "rows": [{"backbone": "3cells-4ch", "search": ["mine", *more]}],
+            "searches": {"mine": search, **more},
+        }
+    )
+
+
+def test_several_budgets_stand_in_one_configuration():
+    config = configure(
+        {"kind": "sample", "budget": {"parameters": "5k"}},
+        **{"random-10k": {"kind": "sample", "budget": {"min_parameters": 9000, "parameters": "10k"}}},
+    )
+    assert config.search("mine").budget == BudgetOptions(parameters=5000)
+    assert config.search("random-10k").budget == BudgetOptions(parameters=10_000, min_parameters=9000)
+    assert config.title("searches", "random-10k") == "random-10k"
+
+
+@pytest.mark.parametrize("kind", ["sample", "prune", "bayesian-optimisation", "best-of"])
+def test_a_budget_that_nothing_meets_is_refused_with_the_configuration(kind):
+    criteria = {} if kind == "sample" else {"criteria": ["linear_regions"]}
+    message = (
+        "rows: backbone 3cells-4ch, search mine: budget: no architecture has parameters ≤ 1,000; possible are 1,108"
+        " to 21,460 parameters, without the head"
+    )
+    with pytest.raises(InputError, match=message):
+        configure({"kind": kind, "budget": {"parameters": "1k"}, **criteria})
+
+
+def test_multiply_accumulates_are_checked_where_the_size_of_images_is_known():
+    search = {"kind": "sample", "budget": {"multiply_accumulates": "100k"}}
+    with pytest.raises(InputError, match=r"multiply-accumulates ≤ 100,000; possible are 164,800 to 1,316,800"):
+        configure(search)
+    assert configure(search, image_size=None).search("mine").budget.multiply_accumulates == 100_000
+
+
+@pytest.mark.parametrize("kind", ["t-nas", "metanas", "autometa", "given"])
+def test_searches_without_budgets_refuse_them_in_one_line(kind):
+    with pytest.raises(InputError, match=r"searches\.mine: unknown key 'budget'"):
+        configure({"kind": kind, "budget": {"parameters": "20k"}})
 
 
 # --- Algorithm 1 -----------------------------------------------------------------------------------------------

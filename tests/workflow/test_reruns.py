@@ -145,9 +145,7 @@ BEHIND = {
         draw_searches.py metantk/results/figures/cells.py metantk/results/figures/effects.py
         metantk/results/figures/search_curves.py metantk/results/figures/search_trace.py
     """,
-    (
-        "draw_results",
-    ): """
+    ("draw_results",): """
         draw_results.py metantk/results/figures/accuracies.py metantk/results/figures/front.py
         metantk/results/figures/training_curves.py
     """,
