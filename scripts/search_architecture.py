@@ -1,8 +1,9 @@
 """Find an architecture: Algorithm 1 of the paper (MetaNTK-NAS) or a rival search.
 
 The search decides the options: `prune` with the criteria meta_ntk_condition + linear_regions is MetaNTK-NAS, with
-ntk_condition + linear_regions TE-NAS; `sample` is a uniform sample, `given` a genotype that is known already, and
-`fixed` belongs to backbones in which there is nothing to find. `--search KIND --help` lists a search's options.
+ntk_condition + linear_regions TE-NAS; `best-of` is the best of some random architectures, `sample` a uniform
+sample, `given` a genotype that is known already, and `fixed` belongs to backbones in which there is nothing to
+find. `--search KIND --help` lists a search's options; `--budget.parameters 20k` holds it to a size.
 
 Writes the architecture (architecture.json: all that builds the network), the trace (search.csv: what was measured
 and decided) and the cost (search.json); what a search has meta-trained on the way is in search.safetensors. A

@@ -6,6 +6,8 @@ random sample comes first; then blocks of architectures, each the optimum of a f
 measurements leave possible (Thompson sampling); at last the optimum of the expected function. Architectures of
 a block share images and draws. At the end the architecture is compared with random ones on fresh draws.
 
+Within a budget, whatever is sampled, proposed or found is within it.
+
 A search that is ended goes on after its last block and finds the same architecture.
 """
 

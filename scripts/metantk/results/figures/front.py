@@ -12,8 +12,16 @@ from matplotlib.lines import Line2D
 
 from metantk.results.figures.palette import RowStyle, row_styles
 from metantk.results.figures.style import MUTED, STYLE, message_figure, new_figure, set_logarithmic
+from metantk.results.tables import format_operations
 
 COSTS = {"params": "parameters", "multiply_accumulates": "multiply-accumulates for one image"}
+
+
+class SizeLabels(ticker.LogFormatter):
+    """Labels such as 20k and 1.5M, as tables have them, at as many marks as a short axis has room for."""
+
+    def __call__(self, value: float, position: int | None = None) -> str:
+        return format_operations(value).replace(".0", "") if super().__call__(value, position) else ""
 
 
 @matplotlib.rc_context(STYLE)
@@ -58,7 +66,8 @@ def _draw_panel(axes: Axes, points: pd.DataFrame, cost: str, styles: Mapping[str
     front = points[is_on_front(points[cost].to_numpy(), points["accuracy"].to_numpy())].sort_values(cost)
     axes.step(front[cost], front["accuracy"], where="post", color=MUTED, linewidth=1, zorder=1)
     set_logarithmic(axes, "x")
-    axes.xaxis.set_minor_formatter(ticker.NullFormatter())
+    for formatter in (axes.xaxis.set_major_formatter, axes.xaxis.set_minor_formatter):
+        formatter(SizeLabels(minor_thresholds=(2, 0.5)))
     axes.margins(x=0.1, y=0.1)
 
 
