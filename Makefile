@@ -15,6 +15,8 @@ export METANTK_IMAGES := $(IMAGES)
 CHECK := python scripts/check_config.py --configfile "$$CONFIG" --cores "$$CORES"
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export PYTHONNOUSERSITE := 1
+# Without compiled modules each start of a stage compiles PyTorch anew: 6 s more of processor, some thirty times.
+unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .PHONY: help setup run own images-named status why estimate tables theory study report figures container check test test-cluster bench wheels lint schema lock clean

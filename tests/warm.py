@@ -18,6 +18,7 @@ MODULES = (
     "pandas",
     "pydantic",
     "scipy.stats",
+    "sklearn.svm",
     "snakemake.api",
     "snakemake.cli",
     "snakemake.report",

@@ -131,3 +131,40 @@ def test_no_program_imports_pytorch_before_it_is_told_how_to_wait(script):
             names.append(node.module.split(".")[0])
     for name in ("torch", "torchvision", "sklearn", "opacus"):
         assert name not in names or names.index("metantk") < names.index(name)
+
+
+STEPS = """
+import sys
+sys.path.insert(0, {scripts!r})
+import metantk, torch
+from metantk.runtime import devices
+
+KINDS = torch.optim.Adam, torch.optim.SGD
+
+def weights(kind):
+    torch.manual_seed(0)
+    network = torch.nn.Linear(5, 3)
+    optimiser = kind(network.parameters(), lr=0.1, weight_decay=0.01)
+    for _ in range(3):
+        optimiser.load_state_dict(optimiser.state_dict())
+        optimiser.zero_grad()
+        network(torch.ones(2, 5)).square().sum().backward()
+        optimiser.step()
+    return network.weight.tolist()
+
+plain = [kind.step for kind in KINDS]
+devices.leave_compiler_out()
+without = [weights(kind) for kind in KINDS]
+assert "torch._dynamo" not in sys.modules
+for kind, step in zip(KINDS, plain):
+    kind.step = step
+assert [weights(kind) for kind in KINDS] == without
+assert "torch._dynamo" in sys.modules
+"""
+
+
+def test_optimisers_step_as_ever_without_loading_the_compiler():
+    """In a process of its own: that of the tests, and the one that they fork, may have loaded it."""
+    code = STEPS.format(scripts=str(SCRIPTS))
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr

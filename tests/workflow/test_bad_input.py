@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import run_program
+from conftest import House, copy_house, run_program, tiny_configuration
 
 from metantk.runtime.files import SCRIPTS
 
@@ -44,6 +44,12 @@ def assert_one_line(stderr: str, *named: object) -> None:
     assert len(lines[0]) <= 550  # the message has 500 at most; a script's name stands before it
     for name in named:
         assert str(name) in lines[0]
+
+
+@pytest.fixture(scope="module")
+def refusing_house(tmp_path_factory) -> House:
+    """One for all configurations that are refused, for nothing runs in it."""
+    return copy_house(tmp_path_factory.mktemp("refusing"))
 
 
 @pytest.mark.parametrize(
@@ -97,14 +103,14 @@ def assert_one_line(stderr: str, *named: object) -> None:
     ],
     ids=lambda value: value if isinstance(value, str) and len(value) < 50 else "",
 )
-def test_a_bad_configuration_stops_the_workflow_before_any_job(tiny_house, key, value, named):
-    configuration = tiny_house.configuration
+def test_a_bad_configuration_stops_the_workflow_before_any_job(refusing_house, key, value, named):
+    configuration = tiny_configuration()
     set_key(configuration, key, value)
-    tiny_house.configure(configuration)
-    run = tiny_house.snakemake("--cores", 1)
+    refusing_house.configure(configuration)
+    run = refusing_house.snakemake("--cores", 1)
     assert run.returncode == 2
     assert_one_line(run.stderr, "configuration", *named)
-    assert not (tiny_house.path / "results").exists()
+    assert not (refusing_house.path / "results").exists()
 
 
 def test_a_key_that_stands_twice(tiny_house):

@@ -36,13 +36,13 @@ def jobs_of(dataset, chains, seeds):
 
 
 def test_the_default_configuration_makes_these_jobs(copy_of_house):
-    searches = ("metantk", "te-nas", "linear-regions", "random", "metanas-cells")
-    learners = ("rfs-conv4", "maml-first-order", "anil", "metaoptnet")
+    searches = ("metantk", "te-nas", "linear-regions", "random")
+    learners = ("rfs-conv4", "maml-first-order", "metaoptnet", "none")
     chains = [
         *(("3cells-4ch", search, "rfs") for search in searches),
         *(("conv4-16", "fixed", learner) for learner in learners),
     ]
-    assert copy_of_house.planned() == jobs_of("glyphs", chains, seeds=(0, 1))
+    assert copy_of_house.planned() == jobs_of("glyphs", chains, seeds=(0,))
 
 
 # What section 6.1 of the paper and the published code say of each: cells, kernel, λτ, ρ, batch, drop-path, epochs,

@@ -36,6 +36,7 @@ def start(*, uses_device: bool = True) -> torch.device:
     Deterministic algorithms are used wherever PyTorch has them.
     """
     keep_freed_memory()
+    leave_compiler_out()
     torch.set_num_threads(count_threads())
     torch.backends.cudnn.benchmark = False
     torch.backends.cudnn.deterministic = True
@@ -87,6 +88,19 @@ def keep_freed_memory() -> None:
     if mallopt is not None:
         for parameter, value in _MALLOPT.values():
             mallopt(parameter, value)
+
+
+def leave_compiler_out() -> None:
+    """Let optimisers step without PyTorch's compiler, which nothing here uses.
+
+    They load it, 3 s of each training, only to tell it what not to compile. The methods beneath are the same.
+    """
+    for method in vars(torch.optim.Optimizer).values():
+        if function := getattr(method, "__wrapped__", None):
+            function.__dynamo_disable = function
+    for optimiser in (torch.optim.Adam, torch.optim.SGD):
+        if function := getattr(optimiser.step, "__wrapped__", None):
+            optimiser.step = torch.no_grad()(function)
 
 
 def pick_device() -> torch.device:
