@@ -19,7 +19,7 @@ export PYTHONNOUSERSITE := 1
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run own images-named status why estimate tables theory study report figures container check test test-cluster bench wheels lint schema lock clean
+.PHONY: help setup run own images-named status why estimate tables theory study report figures container check test test-cluster bench wheels web lint schema lock clean
 
 help:       ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' $(MAKEFILE_LIST) | expand -t 16
@@ -112,6 +112,16 @@ GPU_PACKAGES := opacus opt-einsum scipy pydantic pydantic-core annotated-types t
 
 wheels: .venv/ready ## Fetch what tests/gpu/run.sh needs into wheels/, for a GPU machine without network
 	@python -m pip download --quiet --no-deps --dest wheels --constraint envs/requirements.txt $(GPU_PACKAGES)
+
+# What export_classifier.py --page puts into its page; that program compares the checksum.
+WEB_PACKAGE := onnxruntime-web
+
+web: web/$(WEB_PACKAGE)-1.30.0.tgz ## Fetch onnxruntime for pages of export_classifier.py into web/ (needs npm)
+
+web/$(WEB_PACKAGE)-%.tgz:
+	@command -v npm >/dev/null || { echo "make: npm is needed to fetch $(@F)" >&2; exit 2; }
+	@mkdir -p web
+	@npm pack --silent --pack-destination web $(WEB_PACKAGE)@$* >/dev/null
 
 lint: .venv/ready   ## Check style: ruff, snakefmt, snakemake --lint, words and sentences
 	@ruff check .

@@ -4,20 +4,25 @@ The support folder holds a folder of images for each class (one is enough, five 
 holds the images to classify, in folders or not. The model is the folder of a training, which classifies by its
 learner's own way, or a file of export_backbone.py; support images are taken as they are. An image's class depends
 on the support images and on that image alone, and classes weigh alike, however many support images they have.
+A file of export_classifier.py has its classes already, and goes without a support folder.
 
 Probabilities, and which images are out of distribution (of none of the classes), are calibrated on tasks of the
 validation classes of the data set that the model was trained on; the log says how well that works there. Without
 the data set, probabilities are the plain softmax of the scores, and no image is called out of distribution.
 
 Writes a CSV with one row per query (file, class, probability, whether it is out of distribution, the probability of
-each class), and beside it a page of thumbnails, which anybody can check at a glance.
+each class), and beside it a page of thumbnails, which anybody can check at a glance. --sort-into copies the queries
+into a new folder: one folder per class, and one of what is out of distribution.
 
-Example:
+Examples:
     python scripts/classify_images.py --model results/glyphs/3cells-4ch/metantk/seed0/rfs \\
         --support my_examples --query my_images --output classes.csv
+    python scripts/classify_images.py --model birds.onnx --query my_images --output classes.csv --sort-into sorted
 """
 
+import contextlib
 import logging
+from argparse import Namespace
 from itertools import chain, product
 from pathlib import Path
 
@@ -26,11 +31,21 @@ import numpy as np
 import pandas as pd
 import torch
 
-from metantk.data.folder import find_class_files, find_query_files, read_classes, read_images
-from metantk.data.store import Split
+from metantk.data.folder import find_class_files, find_query_files, read_images
+from metantk.data.image_files import used_bits
+from metantk.deployment.classifier import ClassifierFile
 from metantk.deployment.exported import image_size_of, open_model
-from metantk.deployment.out_of_distribution import Calibration, closeness, nearest, probabilities
-from metantk.deployment.own_images import AnyModel, bits_of_images, calibrate_model, calibration_data, make_task
+from metantk.deployment.out_of_distribution import closeness, probabilities
+from metantk.deployment.own_images import (
+    Answers,
+    bits_of_images,
+    calibrate_for,
+    calibration_data,
+    describe,
+    make_task,
+    read_supports,
+)
+from metantk.deployment.sorting import sorted_copies
 from metantk.deployment.thumbnails import Shown, write_page
 from metantk.runtime import devices
 from metantk.runtime.command_line import make_parser, run
@@ -46,7 +61,9 @@ def main() -> None:
     parser.add_argument(
         "--model", required=True, type=Path, metavar="MODEL", help="output of train_network.py, or an .onnx file"
     )
-    parser.add_argument("--support", required=True, type=Path, metavar="DIR", help="a folder per class")
+    parser.add_argument(
+        "--support", type=Path, metavar="DIR", help="a folder per class; not with a file of export_classifier.py"
+    )
     parser.add_argument("--query", required=True, type=Path, metavar="DIR", help="images to classify")
     parser.add_argument(
         "--data",
@@ -59,112 +76,110 @@ def main() -> None:
     )
     parser.add_argument("--output", required=True, type=Path, metavar="CSV", help="file to write")
     parser.add_argument("--page", type=Path, metavar="HTML", help="page of thumbnails [beside the CSV]")
+    parser.add_argument(
+        "--sort-into", type=Path, metavar="DIR", help="new folder, for copies of the queries by class"
+    )
     arguments = parser.parse_args()
     page = arguments.page or arguments.output.with_suffix(".html")
+    _check_places(arguments, page)
+    files, answers = (_classify if arguments.support else _classify_by_file)(arguments)
+    names, is_outside = answers.class_names, answers.is_outside
+    with contextlib.ExitStack() as outputs:
+        temporary, temporary_page = (outputs.enter_context(atomic_write(path)) for path in (arguments.output, page))
+        _tabulate(files, answers).to_csv(temporary, index=False)
+        title, note = f"{len(files)} images, {len(names)} classes", describe(answers.calibration)
+        write_page(temporary_page, title=title, note=note, sections=_sections(arguments.support, files, answers))
+        if arguments.sort_into:
+            chosen = [None if is_outside[k] else way for k, way in enumerate(answers.probabilities.argmax(1))]
+            outputs.enter_context(sorted_copies(arguments.sort_into, names, files, chosen))
+    log.info("%s and %s: %d images, %d out of distribution", arguments.output, page, len(files), is_outside.sum())
+
+
+def _check_places(arguments: Namespace, page: Path) -> None:
+    """Refuse to write a file twice, over a folder, or where something is read; and what does not go together."""
     if page.resolve() == arguments.output.resolve():
         raise InputError(f"--output {arguments.output}: is the page's name, too; name a .csv file")
     for path in (arguments.output, page):
         if path.is_dir():
             raise InputError(f"{path}: is a folder; name a file in it")
-    read = [arguments.support, arguments.query, arguments.model, *([arguments.data] if arguments.data else [])]
-    for path, place in product((arguments.output, page), read):
+    read = [path for path in (arguments.support, arguments.query, arguments.model, arguments.data) if path]
+    written = [arguments.output, page, *([arguments.sort_into] if arguments.sort_into else [])]
+    for path, place in product(written, read):
         if place.resolve() in (path.resolve(), *path.resolve().parents):
             raise InputError(f"{path}: is or lies in {place}, which is read; name another place")
+    if arguments.sort_into:
+        for path in (arguments.output, page):
+            if arguments.sort_into.resolve() in path.resolve().parents:
+                raise InputError(f"{path}: lies in the new folder of --sort-into; name another place")
+    if arguments.data and not arguments.support:
+        raise InputError(f"--data {arguments.data}: a classifier is calibrated when it is exported; leave it out")
+
+
+def _classify(arguments: Namespace) -> tuple[list[Path], Answers]:
+    """Files of the queries, and the answers of a model by its supports."""
     model = open_model(arguments.model, devices.start())
     size = image_size_of(model, arguments.model)
-    data = calibration_data(arguments.data, model)
     classes = find_class_files(arguments.support).values()
-    bits = bits_of_images([*chain.from_iterable(classes), *find_query_files(arguments.query)], data)
-    how = {"image_size": size, "leave_out": arguments.skip_unreadable, "bits": bits}
-    support, left_out = read_classes(arguments.support, **how)
-    ways = len(support.class_names)
-    if ways < 2:
-        raise InputError(f"{arguments.support}: holds 1 class, but telling apart takes 2 or more")
-    _check_distinct(support, arguments.support)
-    files, queries, others = read_images(arguments.query, **how)
-    for warning in left_out + others:
-        log.warning("warning: %s", warning)
-    labels = torch.from_numpy(support.labels)
+    every = [*chain.from_iterable(classes), *find_query_files(arguments.query)]
+    bits = bits_of_images(every, calibration_data(arguments.data, model))
+    support = read_supports(arguments.support, image_size=size, leave_out=arguments.skip_unreadable, bits=bits)
+    files, queries = _read_queries(arguments, size, bits)
+    ways, labels = len(support.class_names), torch.from_numpy(support.labels)
     task = make_task(model, torch.from_numpy(support.images), labels, torch.from_numpy(queries), ways=ways)
-    calibration = _calibration(model, arguments.data, ways, np.bincount(support.labels).tolist())
-    chances = probabilities(model.scores(task)[0], calibration.temperature if calibration else 1.0).cpu().numpy()
+    calibration = calibrate_for(model, arguments.data, support)
+    chances = probabilities(model.scores(task)[0], calibration.temperature if calibration else 1.0)
     close = closeness(task.support_features()[0], labels.to(model.device), task.query_features()[0], ways=ways)
-    is_outside = close.cpu().numpy() < calibration.threshold if calibration else np.zeros(len(files), bool)
-    table = _tabulate(files, support.class_names, chances, is_outside if calibration else None)
-    with atomic_write(arguments.output) as temporary, atomic_write(page) as temporary_page:
-        table.to_csv(temporary, index=False)
-        note = _say(calibration)
-        sections = _sections(arguments.support, files, support.class_names, chances, is_outside)
-        write_page(temporary_page, title=f"{len(files)} images, {ways} classes", note=note, sections=sections)
-    log.info("%s and %s: %d images, %d out of distribution", arguments.output, page, len(files), is_outside.sum())
+    return files, Answers(support.class_names, chances.cpu().numpy(), close.cpu().numpy(), calibration)
 
 
-def _check_distinct(support: Split, folder: Path) -> None:
-    """Refuse the same image as an example of two classes."""
-    class_of: dict[bytes, int] = {}
-    for image, label in zip(support.images, support.labels.tolist(), strict=True):
-        if (first := class_of.setdefault(image.tobytes(), label)) != label:
-            names = " and ".join(support.class_names[way] for way in (first, label))
-            raise InputError(f"{folder}: classes {names} have an image in common; take it out of one of them")
+def _classify_by_file(arguments: Namespace) -> tuple[list[Path], Answers]:
+    """Files of the queries, and the answers of an exported classifier."""
+    if arguments.model.suffix != ".onnx":
+        raise InputError(f"{arguments.model}: needs --support; only a file of export_classifier.py has its classes")
+    devices.start(uses_device=False)
+    classifier = ClassifierFile(arguments.model)
+    bits = classifier.bits or used_bits(find_query_files(arguments.query))
+    files, queries = _read_queries(arguments, classifier.image_size, bits)
+    answers = classifier.answer(queries)
+    (log.info if answers.calibration else log.warning)("%s", describe(answers.calibration))
+    return files, answers
 
 
-def _calibration(model: AnyModel, given: Path | None, ways: int, shots: list[int]) -> Calibration | None:
-    data = calibration_data(given, model)
-    calibration = None
-    if data is not None:
-        try:
-            calibration = calibrate_model(model, data, ways=ways, shots=shots)
-        except InputError as error:  # a meta-learned head answers no other number of ways, for instance
-            if given is not None:
-                raise
-            log.warning("%s", error)
-    else:
-        calibration = nearest(getattr(model, "calibrations", []), ways=ways, shots=int(np.median(shots)))
-    (log.info if calibration else log.warning)("%s", _say(calibration))
-    return calibration
+def _read_queries(arguments: Namespace, size: int, bits: int | None) -> tuple[list[Path], np.ndarray]:
+    how = {"image_size": size, "leave_out": arguments.skip_unreadable, "bits": bits}
+    files, queries, left_out = read_images(arguments.query, **how)
+    for warning in left_out:
+        log.warning("warning: %s", warning)
+    return files, queries
 
 
-def _say(calibration: Calibration | None) -> str:
-    """What the calibration found, in a sentence for the log and the page."""
-    if calibration is None:
-        return (
-            "Not calibrated: probabilities are rough, and no image is called out of distribution. Calibration "
-            "needs the data set that the model was trained on (--data), with as many validation classes as here."
-        )
-    return (
-        f"On tasks of {calibration.ways} validation classes with {calibration.shots} examples each, "
-        f"{calibration.accuracy:.0f} % of images got their class. Called out of distribution were "
-        f"{calibration.true_positive_rate:.0f} % of images of other classes and "
-        f"{calibration.false_positive_rate:.0f} % of images of the classes (AUROC {calibration.auroc:.0f} %)."
-    )
-
-
-def _tabulate(
-    files: list[Path], names: list[str], chances: np.ndarray, is_outside: np.ndarray | None
-) -> pd.DataFrame:
+def _tabulate(files: list[Path], answers: Answers) -> pd.DataFrame:
     """One row per query; `out_of_distribution` stays empty where nothing is known of it."""
+    names, chances = answers.class_names, answers.probabilities
+    outside = np.where(answers.is_outside, "yes", "no") if answers.calibration else [""] * len(files)
     columns = {
         "file": [str(file) for file in files],
         "class": [names[index] for index in chances.argmax(1)],
         "probability": chances.max(1).round(4),
-        "out_of_distribution": [""] * len(files) if is_outside is None else np.where(is_outside, "yes", "no"),
+        "out_of_distribution": outside,
     }
     return pd.DataFrame(columns | {f"p({name})": chances[:, way].round(4) for way, name in enumerate(names)})
 
 
-def _sections(support: Path, files: list[Path], names: list[str], chances: np.ndarray, is_outside: np.ndarray):
+def _sections(support: Path | None, files: list[Path], answers: Answers):
     """First what is out of distribution, then class by class the examples and the images, the least sure first."""
-    best, given = chances.max(1), chances.argmax(1)
+    names, is_outside = answers.class_names, answers.is_outside
+    best, given = answers.probabilities.max(1), answers.probabilities.argmax(1)
     if is_outside.any():
         images = [
             Shown(files[k], f"{files[k].name}: {names[given[k]]}? {best[k]:.0%}", "unsure")
             for k in np.flatnonzero(is_outside)
         ]
         yield f"Out of distribution ({len(images)})", images
-    examples = find_class_files(support)
+    examples = find_class_files(support) if support else {}
     for way, name in enumerate(names):
         chosen = np.flatnonzero((given == way) & ~is_outside)
-        shown = [Shown(file, f"example {file.name}", "support") for file in examples[name][:SHOWN_SUPPORTS]]
+        shown = [Shown(file, f"example {file.name}", "support") for file in examples.get(name, [])[:SHOWN_SUPPORTS]]
         for k in chosen[np.argsort(best[chosen], kind="stable")]:
             style = "unsure" if best[k] < UNSURE else "sure"
             shown.append(Shown(files[k], f"{files[k].name}: {best[k]:.0%}", style))

@@ -18,7 +18,7 @@ from pathlib import Path
 import metantk  # isort: skip  # noqa: F401  # before torch: how its threads wait
 import torch
 
-from metantk.deployment.exported import INPUT, OUTPUT, OnnxModel, image_size_of, to_onnx
+from metantk.deployment.exported import OUTPUT, OnnxModel, describe_model, image_size_of, to_onnx
 from metantk.deployment.out_of_distribution import TooFewError
 from metantk.deployment.own_images import calibrate_model, calibration_data
 from metantk.learners import rfs
@@ -48,30 +48,14 @@ def main() -> None:
     devices.start(uses_device=False)
     model = load_model(arguments.model, torch.device("cpu"))
     image_size_of(model, arguments.model)
-    facts = _describe(model, read_json(arguments.model / DESCRIPTION))
-    facts["calibrations"] = _calibrations(model, calibration_data(arguments.data, model))
+    facts = describe_model(model, read_json(arguments.model / DESCRIPTION)) | {
+        "output": f"{OUTPUT}: float32 (images, {model.network.feature_dim}), of L2 norm 1",
+        "calibrations": _calibrations(model, calibration_data(arguments.data, model)),
+    }
     with atomic_write(arguments.output) as temporary:
         to_onnx(model, temporary, facts)
         difference = _compare(model, temporary)
     log.info("%s: features equal PyTorch's to %.1e", arguments.output, difference)
-
-
-def _describe(model: Model, content: dict) -> dict:
-    """What a user of the file should know, from model.json."""
-    origin = content["architecture"].get("origin", {})
-    side = model.facts["image_size"]
-    return {
-        "image_size": side,
-        "input": f"{INPUT}: float32 (images, 3, {side}, {side}), red, green, blue in 0..1",
-        "output": f"{OUTPUT}: float32 (images, {model.network.feature_dim}), of L2 norm 1",
-        "row": {
-            **{key: origin.get(key) for key in ("dataset", "backbone", "search", "seed")},
-            "learner": content.get("learner_name", model.learner.kind),
-        },
-        "classes": content.get("classes", []),
-        "licence": content.get("licence", "unknown"),
-        "weights_sha256": content["weights_sha256"],
-    }
 
 
 def _calibrations(model: Model, data: Path | None) -> list[dict]:

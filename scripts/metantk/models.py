@@ -116,6 +116,33 @@ class Model(NamedTuple):
         return scores
 
 
+class OnFeatures(nn.Module):
+    """Scores of one task's classes as an affine function of features: images to `(images, ways)`.
+
+    Attributes:
+        network: the backbone, in evaluation mode.
+        weight, bias: `(ways, feature_dim)` and `(ways,)`.
+        normalises: whether features are divided by their L2 norm first.
+    """
+
+    def __init__(self, network: nn.Module, weight: Tensor, bias: Tensor | None, *, normalises: bool) -> None:
+        super().__init__()
+        self.network, self.normalises = network, normalises
+        self.register_buffer("weight", weight.detach().float().clone())
+        self.register_buffer("bias", None if bias is None else bias.detach().float().clone())
+        self.eval()
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Normalised `(images, 3, height, width)` to `(images, ways)`."""
+        return self.scores(self.network.features(images))
+
+    def scores(self, features: Tensor) -> Tensor:
+        """`(images, feature_dim)` to `(images, ways)`."""
+        if self.normalises:
+            features = nn.functional.normalize(features, dim=1)
+        return nn.functional.linear(features, self.weight, self.bias)
+
+
 @dataclass(frozen=True)
 class Tasks:
     """Few-shot tasks of equal shape, each with supports of known and queries of unknown classes.

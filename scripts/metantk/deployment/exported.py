@@ -20,11 +20,12 @@ from metantk.learners import rfs
 from metantk.models import FORWARD_PIXELS, Model, Tasks, load_model
 from metantk.runtime import devices
 from metantk.runtime.files import InputError, parse_json
-from metantk.runtime.onnx_files import read_onnx
+from metantk.runtime.onnx_files import Graph, read_onnx
 from metantk.runtime.typed_files import Record, check_record
 
 INPUT, OUTPUT = "images", "features"
 FACTS = "metantk"  # the metadata that holds all facts as JSON
+CLASSIFIER = "classifier"  # kind of a file of export_classifier.py, in its facts
 
 
 class Exported(nn.Module):
@@ -51,9 +52,16 @@ def to_onnx(model: Model, path: Path, facts: dict) -> None:
     Raises:
         InputError: the model is an ONNX file itself, its features depend on the batch, or PyTorch cannot write it.
     """
-    # Imported here: it takes seconds.
-    import onnx
+    check_exportable(model)
+    write_onnx(Exported(model), path, facts, outputs=[OUTPUT], model=model)
 
+
+def check_exportable(model: Model) -> None:
+    """Refuse a backbone that an ONNX file cannot hold.
+
+    Raises:
+        InputError: it is an ONNX file itself, or its features depend on the batch.
+    """
     kind = model.facts["architecture"]["kind"]
     if kind == "onnx":
         raise InputError(f"{model.facts['architecture']['file']}: is an ONNX file already")
@@ -62,31 +70,63 @@ def to_onnx(model: Model, path: Path, facts: dict) -> None:
             f"backbone {kind}: normalises by the images that come together, so that an image by itself has no "
             "features to export"
         )
+
+
+def write_onnx(module: nn.Module, path: Path, facts: dict, *, outputs: list[str], model: Model) -> None:
+    """Write a module of a model that takes any number of images, `(images, 3, height, width)` in 0..1.
+
+    Args:
+        facts: what a user of the file should know; kept in it as text.
+        outputs: names of what it gives.
+
+    Raises:
+        InputError: PyTorch cannot write it.
+    """
+    # Imported here: it takes seconds.
+    import onnx
+
     side = model.facts["image_size"]
-    module = Exported(model).eval()
     for exporter in ("onnxscript", "onnx_ir"):  # a line for each node that they rewrite
         logging.getLogger(exporter).setLevel(logging.WARNING)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of PyTorch's about itself
             torch.onnx.export(
-                module,
+                module.eval(),
                 (torch.rand(2, 3, side, side, device=model.device),),
                 path,
                 input_names=[INPUT],
-                output_names=[OUTPUT],
+                output_names=outputs,
                 dynamic_shapes={INPUT: {0: torch.export.Dim("batch")}},
                 dynamo=True,
                 external_data=False,
                 verbose=False,
             )
     except torch.onnx.errors.OnnxExporterError as error:
+        kind = model.facts["architecture"]["kind"]
         raise InputError(f"backbone {kind}: cannot be exported ({str(error).splitlines()[0][:200]})") from None
     graph = onnx.load(path)
     onnx.helper.set_model_props(
         graph, {FACTS: json.dumps(facts)} | {name: _as_text(value) for name, value in facts.items()}
     )
     onnx.save(graph, path)
+
+
+def describe_model(model: Model, content: dict) -> dict:
+    """What a user of a file should know, from model.json."""
+    origin = content["architecture"].get("origin", {})
+    side = model.facts["image_size"]
+    return {
+        "image_size": side,
+        "input": f"{INPUT}: float32 (images, 3, {side}, {side}), red, green, blue in 0..1",
+        "row": {
+            **{key: origin.get(key) for key in ("dataset", "backbone", "search", "seed")},
+            "learner": content.get("learner_name", model.learner.kind),
+        },
+        "classes": content.get("classes", []),
+        "licence": content.get("licence", "unknown"),
+        "weights_sha256": content["weights_sha256"],
+    }
 
 
 def _as_text(value: object) -> str:
@@ -97,6 +137,23 @@ class Calibrations(Record):
     """What is asked for of an exported file's metadata, besides the size of its images."""
 
     calibrations: list[Calibration] = Field([])
+
+
+def read_facts(path: Path, *, program: str) -> tuple[Graph, dict]:
+    """An exported file and what its metadata say.
+
+    Raises:
+        InputError: it is no such file, which `program` writes.
+    """
+    graph = read_onnx(path, image_size=84).graph
+    try:
+        facts = parse_json(graph.metadata[FACTS])
+        is_whole = facts["image_size"] == graph.input_size
+    except (KeyError, TypeError, ValueError):
+        is_whole = False
+    if not is_whole:
+        raise InputError(f"{path}: is no file of {program}, whose metadata say how it is used")
+    return graph, facts
 
 
 class OnnxModel:
@@ -111,14 +168,11 @@ class OnnxModel:
         Raises:
             InputError: it is no file of export_backbone.py.
         """
-        self.graph = read_onnx(path, image_size=84).graph
-        try:
-            self.facts = parse_json(self.graph.metadata[FACTS])
-            is_whole = self.facts["image_size"] == self.graph.input_size
-        except (KeyError, TypeError, ValueError):
-            is_whole = False
-        if not is_whole:
-            raise InputError(f"{path}: is no file of export_backbone.py, whose metadata say how it is used")
+        self.graph, self.facts = read_facts(path, program="export_backbone.py")
+        if self.facts.get("kind") == CLASSIFIER:
+            raise InputError(
+                f"{path}: is a classifier, which has its classes and gives no features; leave out --support"
+            )
         self.calibrations = check_record(
             self.facts, Calibrations, where=f"{path}: metadata", advice="; export again"
         ).calibrations

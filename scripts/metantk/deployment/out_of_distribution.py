@@ -57,9 +57,14 @@ def closeness(support: Tensor, labels: Tensor, query: Tensor, *, ways: int) -> T
         support, query: features `(supports, features)`, `(queries, features)`.
         labels: int64 `(supports,)`.
     """
-    support, query = functional.normalize(support, dim=1), functional.normalize(query, dim=1)
+    return (functional.normalize(query, dim=1) @ directions(support, labels, ways=ways).mT).amax(1)
+
+
+def directions(support: Tensor, labels: Tensor, *, ways: int) -> Tensor:
+    """Means of each class's supports, all of length 1, `(ways, features)`; arguments are those of `closeness`."""
+    support = functional.normalize(support, dim=1)
     means = torch.stack([support[labels == way].mean(0) for way in range(ways)])
-    return (query @ functional.normalize(means, dim=1).mT).amax(1)
+    return functional.normalize(means, dim=1)
 
 
 def probabilities(scores: Tensor, temperature: float) -> Tensor:

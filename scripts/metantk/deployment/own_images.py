@@ -1,24 +1,66 @@
-"""One's own images and a trained model: a task of a few examples, and how sure its answers are."""
+"""One's own images and a trained model: a task of a few examples, its answers, and how sure they are."""
 
 import logging
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from types import ModuleType
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from metantk.data.folder import read_classes
 from metantk.data.image_files import used_bits
-from metantk.data.store import SPLITS, load_split, read_manifest
+from metantk.data.store import SPLITS, Split, load_split, read_manifest
 from metantk.deployment.exported import OnnxModel
-from metantk.deployment.out_of_distribution import Calibration, calibrate
+from metantk.deployment.out_of_distribution import Calibration, calibrate, nearest
 from metantk.models import Model, Tasks
 from metantk.runtime.files import InputError
 
 log = logging.getLogger("metantk")
 AnyModel = Model | OnnxModel
 IMAGES_PER_CLASS = 40  # of the validation classes, at most, that calibrate
+
+
+class Answers(NamedTuple):
+    """What a classifier says of images.
+
+    Attributes:
+        class_names: of the supports.
+        probabilities: `(images, ways)`.
+        closeness: of each image to the class that it is closest to, `(images,)`.
+        calibration: None where there was nothing to calibrate with.
+    """
+
+    class_names: list[str]
+    probabilities: np.ndarray
+    closeness: np.ndarray
+    calibration: Calibration | None
+
+    @property
+    def is_outside(self) -> np.ndarray:
+        """Whether each image is out of distribution, as far as that is known, `(images,)`."""
+        return self.closeness < (self.calibration.threshold if self.calibration else -np.inf)
+
+
+def read_supports(folder: Path, *, image_size: int, leave_out: bool, bits: int | None) -> Split:
+    """The support images, a folder per class; a warning is logged for each that is left out.
+
+    Raises:
+        InputError: as of `read_classes`, there is one class only, or an image is in two of them.
+    """
+    support, left_out = read_classes(folder, image_size=image_size, leave_out=leave_out, bits=bits)
+    for warning in left_out:
+        log.warning("warning: %s", warning)
+    if len(support.class_names) < 2:
+        raise InputError(f"{folder}: holds 1 class, but telling apart takes 2 or more")
+    class_of: dict[bytes, int] = {}
+    for image, label in zip(support.images, support.labels.tolist(), strict=True):
+        if (first := class_of.setdefault(image.tobytes(), label)) != label:
+            names = " and ".join(support.class_names[way] for way in (first, label))
+            raise InputError(f"{folder}: classes {names} have an image in common; take it out of one of them")
+    return support
 
 
 def make_task(model: AnyModel, supports: Tensor, labels: Tensor, queries: Tensor, *, ways: int) -> Tasks:
@@ -116,3 +158,40 @@ def calibrate_model(
         return module.scores(model, task)[0] if module else model.scores(task)[0]
 
     return calibrate(features, labels, answer, ways=ways, shots=shots, seed=0)
+
+
+def calibrate_for(model: AnyModel, given: Path | None, support: Split) -> Calibration | None:
+    """A calibration for tasks like this one; None, with a warning, where there is nothing to calibrate with.
+
+    Args:
+        given: a prepared data set; else that of the model's training, if it is there, or what an exported file has.
+    """
+    shots = np.bincount(support.labels).tolist()
+    ways, data = len(shots), calibration_data(given, model)
+    calibration = None
+    if data is not None:
+        try:
+            calibration = calibrate_model(model, data, ways=ways, shots=shots)
+        except InputError as error:  # a meta-learned head answers no other number of ways, for instance
+            if given is not None:
+                raise
+            log.warning("%s", error)
+    else:
+        calibration = nearest(getattr(model, "calibrations", []), ways=ways, shots=int(np.median(shots)))
+    (log.info if calibration else log.warning)("%s", describe(calibration))
+    return calibration
+
+
+def describe(calibration: Calibration | None) -> str:
+    """What the calibration found, in a sentence for the log and the page."""
+    if calibration is None:
+        return (
+            "Not calibrated: probabilities are rough, and no image is called out of distribution. Calibration "
+            "needs the data set that the model was trained on (--data), with as many validation classes as here."
+        )
+    return (
+        f"On tasks of {calibration.ways} validation classes with {calibration.shots} examples each, "
+        f"{calibration.accuracy:.0f} % of images got their class. Called out of distribution were "
+        f"{calibration.true_positive_rate:.0f} % of images of other classes and "
+        f"{calibration.false_positive_rate:.0f} % of images of the classes (AUROC {calibration.auroc:.0f} %)."
+    )

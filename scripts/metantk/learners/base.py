@@ -6,6 +6,14 @@ Each learner is a module of this package, or a .py file of one's own, that holds
     def outputs(options: Options, classes: int) -> int
     class Learner: as the protocol below; made by Learner(options, network, images, seed)
     def scores(model: Model, tasks: Tasks) -> Tensor
+
+A module whose answer to one image depends on no other query may hold
+
+    def classifier(model: Model, tasks: Tasks) -> nn.Module
+
+which gives the scores of a single, not transductive task as a fixed function of normalised images, in evaluation
+mode: `(images, 3, height, width)` to `(images, ways)`, classified by logistic regression where `scores` asks the
+tasks. export_classifier.py writes it.
 """
 
 from collections.abc import Iterator

@@ -104,14 +104,37 @@ def _one_thread() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
+@torch.inference_mode()
+def logistic_weights(support: Tensor, labels: Tensor, *, ways: int, penalty: float = 1.0) -> tuple[Tensor, Tensor]:
+    """Weights and bias behind `logistic_regression` of one episode: float64 `(ways, features)` and `(ways,)`.
+
+    Args:
+        support: `(supports, features)`.
+        labels: `(supports,)`.
+
+    Raises:
+        InputError, RuntimeError: as of `logistic_regression`.
+    """
+    _, episodes = _flatten(support[None], labels, support[None], ways)
+    with _one_thread():
+        weight, bias = _weights(episodes, ways, penalty)
+    return weight[0].clone(), bias[0, :, 0].clone()
+
+
 def _logistic_scores(episodes: Episodes, ways: int, penalty: float) -> Tensor:
-    support, query = episodes.support.double(), episodes.query.double()
+    weight, bias = _weights(episodes, ways, penalty)
+    return episodes.query.double() @ weight.mT + bias.mT
+
+
+def _weights(episodes: Episodes, ways: int, penalty: float) -> tuple[Tensor, Tensor]:
+    """`(episodes, ways, features)` and `(episodes, ways, 1)`."""
+    support = episodes.support.double()
     targets = functional.one_hot(episodes.labels, ways).mT.to(support.dtype)
     space = (BySupports if support.shape[1] <= support.shape[2] else ByFeatures)(support, penalty / ways)
     position, values = _fit(space, targets, penalty * support_weights(episodes.labels, ways)[:, None])
     weight = space.weight(position)
     centre = support.mean(dim=1, keepdim=True)
-    return query @ weight.mT + (values.mean(dim=2, keepdim=True) - weight @ centre.mT).mT
+    return weight, values.mean(dim=2, keepdim=True) - weight @ centre.mT
 
 
 class BySupports:

@@ -30,13 +30,14 @@ from metantk.meta_learning.adaptation import (
     Weights,
     adapt_and_answer,
     adapted_names,
+    adapted_network,
     check,
     key_of,
     name_of,
 )
 from metantk.meta_learning.schedules import cosine_rate
-from metantk.meta_learning.statistics import answer_by_support_statistics
-from metantk.models import Model, Tasks
+from metantk.meta_learning.statistics import answer_by_support_statistics, take_statistics
+from metantk.models import Model, OnFeatures, Tasks
 from metantk.options.learners.maml import Options
 from metantk.runtime import devices
 from metantk.runtime.files import InputError
@@ -178,6 +179,30 @@ def scores(model: Model, tasks: Tasks) -> Tensor:
         joint_statistics=options.joint_statistics,
         norms=norms,
     )
+
+
+def classifier(model: Model, tasks: Tasks) -> nn.Module:
+    """The network adapted to one task, or NIL's votes on its features; see `metantk.learners.base`."""
+    options = model.learner
+    require_ways(options.ways, tasks.ways)
+    network, rate, norms = _network_for(model, len(tasks.labels) // tasks.ways)
+    tasks = balanced(tasks)
+    support = tasks.support_images()[0]
+    if options.test_classifier == "nil":
+        return _nil_classifier(network, support, tasks.labels, options)
+    inner = InnerLoop(options.test_steps, rate, options.adapt, joint_statistics=options.joint_statistics)
+    check(network, inner, norms)
+    return adapted_network(network, support, tasks.labels, inner, norms, transductive=options.transductive)
+
+
+@torch.no_grad()
+def _nil_classifier(network: nn.Module, support: Tensor, labels: Tensor, options: Options) -> nn.Module:
+    network = copy.deepcopy(network).train(options.transductive)
+    features = functional.normalize(network.features(support), dim=-1)
+    if options.transductive:
+        take_statistics(network, network.features, support)
+    votes = functional.one_hot(labels, options.ways).to(features).mT @ features
+    return OnFeatures(network.eval(), votes, None, normalises=True)
 
 
 def _network_for(model: Model, shots: int) -> tuple[nn.Module, Rate, StepNorms | None]:

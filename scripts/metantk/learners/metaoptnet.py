@@ -16,7 +16,7 @@ from metantk.learners import heads
 from metantk.learners.base import Outcome, StepContext
 from metantk.learners.episodic import TaskSampler, prepare, steps_of_epoch
 from metantk.meta_learning.balance import support_weights
-from metantk.models import Model, Tasks
+from metantk.models import Model, OnFeatures, Tasks
 from metantk.options.learners.metaoptnet import Options
 from metantk.runtime import devices
 
@@ -141,3 +141,19 @@ def scores(model: Model, tasks: Tasks) -> Tensor:
     weights = support_weights(tasks.labels, tasks.ways)
     logits = task_logits(model.learner, support, labels, query, ways=tasks.ways, weights=weights)
     return model.extra["scale"] * logits
+
+
+def classifier(model: Model, tasks: Tasks) -> nn.Module:
+    """The convex classifier of one task, with the network below it; see `metantk.learners.base`.
+
+    Its logits are linear in a query's features: the weights are their derivative.
+    """
+    support, labels = tasks.support_features().clone(), tasks.labels[None]
+    weights = support_weights(tasks.labels, tasks.ways)
+
+    def logits(query: Tensor) -> Tensor:
+        found = task_logits(model.learner, support, labels, query[None, None], ways=tasks.ways, weights=weights)
+        return found[0, 0]
+
+    weight = torch.autograd.functional.jacobian(logits, support.new_zeros(support.shape[-1]))
+    return OnFeatures(model.network, model.extra["scale"] * weight, None, normalises=False)

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from metantk.data.images import ImageData
 from metantk.learners.base import Outcome, StepContext
+from metantk.learners.rfs import classifier as classifier
 from metantk.learners.rfs import scores as scores
 from metantk.options.learners.none import Options
 

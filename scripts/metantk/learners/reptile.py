@@ -14,7 +14,7 @@ from metantk.learners.base import Outcome, StepContext
 from metantk.learners.episodic import TaskSampler, balanced, prepare, require_ways, steps_of_epoch
 from metantk.meta_learning.reptile import learn_weights, make_adam, mean_displacements, step_on
 from metantk.meta_learning.schedules import cosine_rate
-from metantk.meta_learning.statistics import answer_by_support_statistics
+from metantk.meta_learning.statistics import answer_by_support_statistics, take_statistics
 from metantk.models import Model, Tasks
 from metantk.options.learners.reptile import Options
 from metantk.runtime import devices
@@ -90,12 +90,32 @@ def scores(model: Model, tasks: Tasks) -> Tensor:
     each = zip(tasks.support_images(), tasks.query_images(), strict=True)
     inductive = options.transductive and not tasks.transductive
     return torch.stack(
-        [_adapted(model, support, tasks.labels, query, inductive=inductive) for support, query in each]
+        [_logits(model, support, tasks.labels, query, inductive=inductive) for support, query in each]
     )
 
 
-def _adapted(model: Model, support: Tensor, labels: Tensor, query: Tensor, *, inductive: bool) -> Tensor:
-    """Logits of the queries of one task, `(queries, ways)`."""
+def classifier(model: Model, tasks: Tasks) -> nn.Module:
+    """The network trained on one task, normalising as `scores` does; see `metantk.learners.base`."""
+    require_ways(model.learner.ways, tasks.ways)
+    tasks = balanced(tasks)
+    support = tasks.support_images()[0]
+    network = _adapted(model, support, tasks.labels)
+    if model.learner.transductive:
+        take_statistics(network, network, support)
+    return network
+
+
+def _logits(model: Model, support: Tensor, labels: Tensor, query: Tensor, *, inductive: bool) -> Tensor:
+    """Of the queries of one task, `(queries, ways)`."""
+    network = _adapted(model, support, labels)
+    if inductive:
+        return answer_by_support_statistics(network, network, support, query)
+    with torch.no_grad():
+        return network(query)
+
+
+def _adapted(model: Model, support: Tensor, labels: Tensor) -> nn.Module:
+    """A copy of the network trained on one task; in training mode where the learner is transductive."""
     options = model.learner
     network = copy.deepcopy(model.network).train(options.transductive)
     optimiser = inner_optimiser(network, "adam", rate=options.inner_lr, weight_decay=options.weight_decay)
@@ -108,10 +128,7 @@ def _adapted(model: Model, support: Tensor, labels: Tensor, query: Tensor, *, in
         batch=min(options.inner_batch_size, len(labels)),
         generator=generator("reptile test", len(labels)),
     )
-    if inductive:
-        return answer_by_support_statistics(network, network, support, query)
-    with torch.no_grad():
-        return network(query)
+    return network
 
 
 def inner_optimiser(

@@ -13,7 +13,7 @@ from metantk.data import transforms
 from metantk.data.images import ImageData
 from metantk.learners import linear
 from metantk.learners.base import Outcome, StepContext
-from metantk.models import Model, Tasks
+from metantk.models import Model, OnFeatures, Tasks
 from metantk.options.learners.rfs import Options
 from metantk.runtime import devices
 from metantk.runtime.devices import generator
@@ -74,3 +74,11 @@ def scores(model: Model, tasks: Tasks) -> Tensor:
     support, labels = tasks.augmented_features()
     support, query = (nn.functional.normalize(features, dim=-1) for features in (support, tasks.query_features()))
     return CLASSIFIERS[tasks.classifier](support, labels, query, ways=tasks.ways)
+
+
+def classifier(model: Model, tasks: Tasks) -> nn.Module:
+    """The logistic regression of one task, with the network below it; see `metantk.learners.base`."""
+    support, labels = tasks.augmented_features()
+    support = nn.functional.normalize(support[0], dim=-1)
+    weight, bias = linear.logistic_weights(support, labels, ways=tasks.ways)
+    return OnFeatures(model.network, weight, bias, normalises=True)

@@ -4,6 +4,7 @@ A network is an `nn.Module` with `features(images)`, a linear `head` and `forwar
 never changed. Whether batch normalisation uses a batch's own statistics is its mode: `train()` or `eval()`.
 """
 
+import copy
 import functools
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Literal, NamedTuple
@@ -14,7 +15,7 @@ from torch.func import functional_call
 from torch.nn import functional
 from torch.nn.modules.batchnorm import _NormBase
 
-from metantk.meta_learning.statistics import answer_by_support_statistics
+from metantk.meta_learning.statistics import answer_by_support_statistics, take_statistics
 from metantk.runtime.files import InputError
 
 Adapt = Literal["all", "all but norms", "head"]
@@ -273,3 +274,39 @@ def adapt_and_answer(
 
     steps = descend(loss, network.weights, network.adapted, inner)
     return [answer_queries(weights, max(index - 1, 0)) for index, weights in enumerate(steps) if index in after]
+
+
+@torch.no_grad()
+def adapted_network(
+    network: nn.Module,
+    support: Tensor,
+    labels: Tensor,
+    inner: InnerLoop,
+    norms: StepNorms | None = None,
+    *,
+    transductive: bool,
+) -> nn.Module:
+    """A copy of the network adapted to a task, in evaluation mode: what answers `inductive` queries, as a module.
+
+    Args:
+        support, labels: as of `adapt_and_answer`.
+        transductive: of the learner: its running averages become the statistics of the supports.
+    """
+    own = copy.deepcopy(network).train(transductive)
+    stateless = Stateless(own, inner.adapt, norms)
+    answer, inputs = stateless.logits, support
+    if inner.adapt == "head":
+        answer, inputs = stateless.head, stateless.features(stateless.weights, support)
+
+    def loss(weights: Weights, step: int) -> Tensor:
+        return functional.cross_entropy(answer(weights, inputs, step), labels)
+
+    *_, weights = descend(loss, stateless.weights, stateless.adapted, inner)
+    state = weights | stateless.buffers
+    if norms is not None:
+        last = max(inner.steps - 1, 0)
+        state |= norms.weights(last) | stateless.step_buffers[last]
+    own.load_state_dict({name: value.clone() for name, value in state.items()})
+    if transductive:
+        take_statistics(own, own, support)
+    return own.eval()

@@ -24,13 +24,7 @@ def answer_by_support_statistics(
     before = [[getattr(norm, name) for name in names] for norm in norms]
     modes = [(module, module.training) for module in network.modules()]
     try:
-        for norm in norms:
-            zeros = support.new_zeros(norm.num_features)
-            norm.momentum, norm.track_running_stats = 1.0, True  # averages become the next batch's statistics
-            norm.running_mean, norm.running_var = zeros, zeros + 1
-        network.train()
-        forward(support)
-        network.eval()
+        take_statistics(network, forward, support)
         return forward(query)
     finally:
         for norm, values in zip(norms, before, strict=True):
@@ -38,3 +32,16 @@ def answer_by_support_statistics(
                 setattr(norm, name, value)
         for module, mode in modes:
             module.training = mode
+
+
+@torch.no_grad()
+def take_statistics(network: nn.Module, forward: Callable[[Tensor], Tensor], support: Tensor) -> None:
+    """Leave the network in evaluation mode, with the statistics of the supports as its running averages."""
+    for norm in network.modules():
+        if isinstance(norm, _BatchNorm):
+            zeros = support.new_zeros(norm.num_features)
+            norm.momentum, norm.track_running_stats = 1.0, True  # averages become the next batch's statistics
+            norm.running_mean, norm.running_var = zeros, zeros + 1
+    network.train()
+    forward(support)
+    network.eval()

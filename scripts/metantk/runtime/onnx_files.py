@@ -47,6 +47,7 @@ class Graph:
             found = ", ".join(f"{given.type} {given.shape}" for given in inputs) or "nothing"
             raise InputError(f"{where}: takes {found}; expected {IMAGES}")
         self._name = inputs[0].name
+        self._outputs = [output.name for output in self._session.get_outputs()]
         self.where = where
         self.batch = shape[0] if isinstance(shape[0], int) else None
         self.input_size = _side(shape)
@@ -64,23 +65,29 @@ class Graph:
         Raises:
             InputError: it fails, or gives something else.
         """
+        return self.first_outputs(images, 1)[0]
+
+    def first_outputs(self, images: np.ndarray, count: int) -> list[np.ndarray]:
+        """The first `count` outputs, each float32 `(images, numbers)`; arguments and errors of a call."""
         each = self.batch or max(1, len(images))
         parts = [images[first : first + each] for first in range(0, len(images), each)]
-        return np.concatenate([self._run(part, each) for part in parts])
+        values = [self._run(part, each, count) for part in parts]
+        return [np.concatenate(output) for output in zip(*values, strict=True)]
 
-    def _run(self, images: np.ndarray, size: int) -> np.ndarray:
+    def _run(self, images: np.ndarray, size: int, count: int) -> list[np.ndarray]:
         padding = np.zeros((size - len(images), *images.shape[1:]), np.float32)
         given = np.ascontiguousarray(np.concatenate([images, padding]))
         try:
-            features = self._session.run(None, {self._name: given})[0]
+            outputs = self._session.run(self._outputs[:count], {self._name: given})
         except Exception as error:
             raise InputError(f"{self.where}: cannot be run on {images.shape} ({_reason(error)})") from None
-        if features.dtype.kind != "f" or features.ndim != 2 or len(features) != size:
-            raise InputError(
-                f"{self.where}: gives {features.dtype} {features.shape} of {size} images; expected features "
-                "(images, features): leave out the classifier, and average over the last map"
-            )
-        return features[: len(images)].astype(np.float32)
+        for features in outputs:
+            if features.dtype.kind != "f" or features.ndim != 2 or len(features) != size:
+                raise InputError(
+                    f"{self.where}: gives {features.dtype} {features.shape} of {size} images; expected features "
+                    "(images, features): leave out the classifier, and average over the last map"
+                )
+        return [features[: len(images)].astype(np.float32) for features in outputs]
 
 
 class OnnxFile(NamedTuple):
