@@ -148,8 +148,12 @@ class ClassifierFile:
         """
         self.graph, facts = exported.read_facts(path, program="export_classifier.py")
         record = check_record(facts, ClassifierFacts, where=f"{path}: metadata", advice="; export again")
-        if len(record.class_names) != self.graph.feature_dim:
-            raise InputError(f"{path}: names {len(record.class_names)} classes of {self.graph.feature_dim}")
+        side = facts["image_size"]
+        found = [
+            values.shape[1] for values in self.graph.first_outputs(np.zeros((1, 3, side, side), np.float32), 2)
+        ]
+        if found != [len(record.class_names), 1]:
+            raise InputError(f"{path}: names {len(record.class_names)} classes, but gives {found} numbers an image")
         self.image_size, self.class_names = facts["image_size"], record.class_names
         self.bits, self.calibration = record.bits, record.calibration
 
