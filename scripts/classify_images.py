@@ -23,7 +23,7 @@ Examples:
 import contextlib
 import logging
 from argparse import Namespace
-from itertools import chain, product
+from itertools import chain
 from pathlib import Path
 
 import metantk  # isort: skip  # noqa: F401  # before torch: how its threads wait
@@ -41,11 +41,12 @@ from metantk.deployment.own_images import (
     bits_of_images,
     calibrate_for,
     calibration_data,
+    check_places,
     describe,
     make_task,
     read_supports,
 )
-from metantk.deployment.sorting import sorted_copies
+from metantk.deployment.sorting import require_new, sorted_copies
 from metantk.deployment.thumbnails import Shown, write_page
 from metantk.runtime import devices
 from metantk.runtime.command_line import make_parser, run
@@ -104,10 +105,9 @@ def _check_places(arguments: Namespace, page: Path) -> None:
             raise InputError(f"{path}: is a folder; name a file in it")
     read = [path for path in (arguments.support, arguments.query, arguments.model, arguments.data) if path]
     written = [arguments.output, page, *([arguments.sort_into] if arguments.sort_into else [])]
-    for path, place in product(written, read):
-        if place.resolve() in (path.resolve(), *path.resolve().parents):
-            raise InputError(f"{path}: is or lies in {place}, which is read; name another place")
+    check_places(written, read)
     if arguments.sort_into:
+        require_new(arguments.sort_into)
         for path in (arguments.output, page):
             if arguments.sort_into.resolve() in path.resolve().parents:
                 raise InputError(f"{path}: lies in the new folder of --sort-into; name another place")

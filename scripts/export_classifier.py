@@ -31,7 +31,13 @@ import torch
 from metantk.data.folder import find_class_files
 from metantk.deployment.classifier import check_classifier, write_classifier
 from metantk.deployment.exported import describe_model, image_size_of
-from metantk.deployment.own_images import bits_of_images, calibrate_for, calibration_data, read_supports
+from metantk.deployment.own_images import (
+    bits_of_images,
+    calibrate_for,
+    calibration_data,
+    check_places,
+    read_supports,
+)
 from metantk.deployment.web_page import read_runtime, write_page
 from metantk.models import DESCRIPTION, load_model
 from metantk.runtime import devices
@@ -60,6 +66,8 @@ def main() -> None:
     for path, suffix in ((arguments.output, ".onnx"), (arguments.page, ".html")):
         if path and path.suffix != suffix:
             raise InputError(f"{path}: name a file that ends in {suffix}")
+    read = [path for path in (arguments.model, arguments.support, arguments.data) if path]
+    check_places([path for path in (arguments.output, arguments.page) if path], read)
     if arguments.model.suffix == ".onnx":
         raise InputError(f"{arguments.model}: is exported already; name the folder of its training")
     devices.start(uses_device=False)

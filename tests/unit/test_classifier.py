@@ -252,8 +252,8 @@ def test_the_documented_example_runs(exported, images, tmp_path):
     ],
 )
 def test_what_does_not_go_together_is_one_line(tmp_path, trained, images, exported, words, message):
-    places = {"FILE": exported, "MODEL": trained, "SUPPORT": images / "support", "OUTPUT": tmp_path}
-    run = classify(tmp_path, "--query", images / "query", *(places.get(word, word) for word in words))
+    places = {"FILE": exported, "MODEL": trained, "SUPPORT": images / "support", "OUTPUT": tmp_path / "new"}
+    run = classify(tmp_path / "new", "--query", images / "query", *(places.get(word, word) for word in words))
     assert run.returncode == 2
     assert message in run.stderr.splitlines()[-1]
     assert list(tmp_path.iterdir()) == []

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Iterable, Sequence
+from itertools import product
 from pathlib import Path
 from types import ModuleType
 from typing import NamedTuple
@@ -42,6 +43,17 @@ class Answers(NamedTuple):
     def is_outside(self) -> np.ndarray:
         """Whether each image is out of distribution, as far as that is known, `(images,)`."""
         return self.closeness < (self.calibration.threshold if self.calibration else -np.inf)
+
+
+def check_places(written: Iterable[Path], read: Iterable[Path]) -> None:
+    """Refuse to write over, or among, what is read.
+
+    Raises:
+        InputError: a path is one that is read, or lies in it.
+    """
+    for path, place in product(written, read):
+        if place.resolve() in (path.resolve(), *path.resolve().parents):
+            raise InputError(f"{path}: is or lies in {place}, which is read; name another place")
 
 
 def read_supports(folder: Path, *, image_size: int, leave_out: bool, bits: int | None) -> Split:

@@ -27,8 +27,7 @@ def sorted_copies(target: Path, names: list[str], files: list[Path], chosen: lis
         InputError: there is something of the folder's name.
         WriteError: it cannot be written.
     """
-    if target.is_symlink() or target.exists():
-        raise InputError(f"--sort-into {target}: is there already; name a new folder")
+    require_new(target)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as unfinished:
@@ -40,6 +39,12 @@ def sorted_copies(target: Path, names: list[str], files: list[Path], chosen: lis
         if error.errno in DISK_ERRORS or isinstance(error, PermissionError | NotADirectoryError):
             raise WriteError(target, error) from None
         raise
+
+
+def require_new(target: Path) -> None:
+    """Raises `InputError` where there is something of the folder's name."""
+    if target.is_symlink() or target.exists():
+        raise InputError(f"--sort-into {target}: is there already; name a new folder")
 
 
 def _copy(folder: Path, names: list[str], files: list[Path], chosen: list[int | None]) -> None:
