@@ -1,9 +1,10 @@
 """Headless Chromium by its DevTools protocol, over a pipe: no driver, no port, no waiting by the clock."""
 
+import fcntl
 import json
 import os
 import shutil
-import subprocess
+import signal
 from pathlib import Path
 
 PROGRAM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -21,23 +22,18 @@ class Page:
         self.requested: list[str] = []
         self.messages: list[str] = []
         self._last, self._loaded = 0, False
-        read, child_write = os.pipe()
-        child_read, write = os.pipe()
         flags = ("--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run")
-        # The browser reads commands from descriptor 3 and writes to descriptor 4.
-        shell = f'exec "$@" 3<&{child_read} 4>&{child_write}'
-        self._process = subprocess.Popen(
-            ["sh", "-c", shell, "sh", PROGRAM, *flags, f"--user-data-dir={profile}", "--remote-debugging-pipe"],
-            pass_fds=(child_read, child_write),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-        os.close(child_read)
-        os.close(child_write)
-        self._from, self._to = os.fdopen(read, "rb"), os.fdopen(write, "wb")
+        words = [PROGRAM, *flags, f"--user-data-dir={profile}", "--remote-debugging-pipe"]
+        self._process, self._from, self._to = _spawn(words)
         self._buffer = b""
         self._session = None
+        try:
+            self._open(address)
+        except BaseException:
+            self.__exit__()
+            raise
+
+    def _open(self, address: str) -> None:
         target = self.send("Target.createTarget", url="about:blank")["targetId"]
         self._session = self.send("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
         for domain in ("Page", "Network", "Runtime", "DOM"):
@@ -52,18 +48,18 @@ class Page:
         return self
 
     def __exit__(self, *_) -> None:
-        self._process.kill()
-        self._process.wait()
-        self._from.close()
-        self._to.close()
+        os.kill(self._process, signal.SIGKILL)
+        os.waitpid(self._process, 0)
+        os.close(self._from)
+        os.close(self._to)
 
     def send(self, method: str, **parameters) -> dict:
         """A command's result."""
         self._last += 1
         session = {"sessionId": self._session} if self._session else {}
         message = {"id": self._last, "method": method, "params": parameters} | session
-        self._to.write(json.dumps(message).encode() + b"\0")
-        self._to.flush()
+        with os.fdopen(self._to, "wb", closefd=False) as pipe:
+            pipe.write(json.dumps(message).encode() + b"\0")
         while (answer := self._receive()).get("id") != self._last:
             self._note(answer)
         if "error" in answer:
@@ -85,7 +81,7 @@ class Page:
 
     def _receive(self) -> dict:
         while b"\0" not in self._buffer:
-            more = os.read(self._from.fileno(), 1 << 16)
+            more = os.read(self._from, 1 << 16)
             if not more:
                 raise RuntimeError(f"{PROGRAM}: ended by itself")
             self._buffer += more
@@ -103,3 +99,18 @@ class Page:
                 self.messages.append(str(parameters["exceptionDetails"]))
             case "Runtime.consoleAPICalled":
                 self.messages.append(str(parameters["args"]))
+
+
+def _spawn(words: list[str]) -> tuple[int, int, int]:
+    """The browser's process, and the descriptors from which it is read and by which it is told.
+
+    It reads commands from its descriptor 3 and writes to 4: ours are moved above those first.
+    """
+    low = [*os.pipe(), *os.pipe()]
+    theirs_read, told, read, theirs_write = (fcntl.fcntl(end, fcntl.F_DUPFD_CLOEXEC, 10) for end in low)
+    quiet = [(os.POSIX_SPAWN_OPEN, descriptor, os.devnull, os.O_RDWR, 0) for descriptor in range(3)]
+    ends = [(os.POSIX_SPAWN_DUP2, theirs_read, 3), (os.POSIX_SPAWN_DUP2, theirs_write, 4)]
+    process = os.posix_spawn(words[0], words, os.environ, file_actions=[*quiet, *ends])
+    for end in (*low, theirs_read, theirs_write):
+        os.close(end)
+    return process, read, told
