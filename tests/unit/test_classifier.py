@@ -99,7 +99,7 @@ def test_a_learners_classifier_gives_its_scores(name, counts):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["ridge", "maml++", "nil"])
+@pytest.mark.parametrize("name", ["ridge", "maml++"])
 def test_a_files_probabilities_are_the_models(tmp_path, name):
     """The program's test has a linear classifier."""
     model, path = make_model(name), tmp_path / "model.onnx"

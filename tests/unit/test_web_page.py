@@ -76,7 +76,7 @@ def in_python(classifier, file):
     pixels = read_image(file, SIZE)
     if file.suffix == ".jpg":
         pixels = resize_image(ImageOps.exif_transpose(Image.open(file)), SIZE)
-    chances, close = ClassifierFile(classifier).run(torch.from_numpy(pixels)[None])
+    chances, close = ClassifierFile(classifier).run(torch.tensor(pixels)[None])
     return chances[0].tolist(), close.item()
 
 
