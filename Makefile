@@ -19,7 +19,7 @@ export PYTHONNOUSERSITE := 1
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run own images-named status why estimate tables theory study report figures container check test test-cluster bench wheels web lint schema lock clean
+.PHONY: help setup run own images-named status why estimate estimate-gpu tables theory study report figures container check test test-cluster bench wheels web lint schema lock clean
 
 help:       ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' $(MAKEFILE_LIST) | expand -t 16
@@ -54,6 +54,9 @@ why: .venv/ready    ## Say why jobs of CONFIG=... would run again: the option, i
 
 estimate: .venv/ready ## Measure here how long CONFIG=... will take, on 1 to 8 GPUs or cores
 	@python scripts/estimate_campaign.py --configfile "$$CONFIG"
+
+estimate-gpu: .venv/ready ## Count what the paper's steps need of GPUs, without one: memory, launches, time
+	@python scripts/estimate_gpu.py
 
 tables: .venv/ready ## Tabulate what is finished so far (CONFIG=...), and name what is missing
 	@$(CHECK)

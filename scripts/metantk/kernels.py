@@ -24,7 +24,7 @@ def sample_convolution(layer: Convolution, activations: list[Tensor], backprops:
     is_depthwise = layer.weight.shape[1] == 1
     # Folding is faster on a CPU (measured: by 15 % of a kernel); cuDNN is slow with many groups that are no
     # depthwise convolution.
-    as_products = layer.is_pointwise or (x.is_cuda and not is_depthwise)
+    as_products = layer.is_pointwise or (x.device.type != "cpu" and not is_depthwise)
     sample = sample_by_products if as_products else sample_by_folding
     return {layer.weight: sample(layer, x, backprops)}
 
@@ -87,7 +87,7 @@ class GramModule(GradSampleModule):
         del module.max_batch_len
         for gradient in self.GRAD_SAMPLERS[type(module)](module, activations, backprops).values():
             rows = gradient.reshape(self.candidates, -1, gradient[0].numel())
-            if rows.is_cuda:  # there float64 is cheap, and products of float32 may be TF32's
+            if rows.device.type != "cpu":  # there float64 is cheap, and products of float32 may be TF32's
                 rows = rows.double()
             gram = (rows @ rows.transpose(1, 2)).double()
             self.ntk = self.ntk + gram

@@ -85,7 +85,7 @@ def test_values_do_not_depend_on_chunks_or_threads(name, monkeypatch):
     def values(threads: int, chunk: int) -> np.ndarray:
         before = torch.get_num_threads()
         torch.set_num_threads(threads)
-        monkeypatch.setitem(linear_regions.PATTERN_CHUNK, "cpu", chunk)
+        monkeypatch.setattr(linear_regions, "CPU_CHUNK", chunk)
         monkeypatch.setattr(chunks, "_chunk_size", lambda *_, **__: chunk)
         try:
             return measure(plan, name, batch, RandomKeys.of((3, 0, 0)))

@@ -20,6 +20,7 @@ ALLOWED = {
     "data": GROUND,
     "space": GROUND,
     "flops": set(),
+    "footprint": {"flops"},
     "kernels": {"flops", "space"},
     "backbones": {"data", "flops", "space"} | GROUND,
     "meta_learning": {"data", "space"} | GROUND,

@@ -406,3 +406,17 @@ def test_a_learner_of_nothing_leaves_the_network_as_it_was_drawn():
     assert trainer.curve == []
     for key, tensor in fresh.learner.network.state_dict().items():
         assert torch.equal(trainer.learner.network.state_dict()[key], tensor)
+
+
+@pytest.mark.parametrize("first_order", [False, True])
+def test_recomputed_activations_are_those_of_the_adapted_weights(first_order):
+    """The backward pass comes when the network has its own weights again; those of a task are meant."""
+    small = {"shots": [1], "queries": 1, "meta_batch_size": 1, "steps_per_epoch": 1, "epochs": 1}
+    options = LEARNERS["maml"] | small | {"inner_lr": 0.5, "first_order": first_order}
+    found = []
+    for recompute in (False, True):
+        trainer = make_trainer(options, CELLS)
+        trainer.learner.network.recompute = recompute
+        found.append(train(trainer).learner.network.state_dict())
+    for name, value in found[0].items():
+        torch.testing.assert_close(found[1][name], value, rtol=1e-4, atol=1e-6, msg=name)

@@ -1,10 +1,10 @@
 """Blocks whose inner activations are computed again in the backward pass instead of kept."""
 
-import contextlib
-from collections.abc import Iterator
+import itertools
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 from torch.utils.checkpoint import checkpoint
 
 
@@ -15,23 +15,15 @@ def apply(block: nn.Module, *inputs: Tensor | float | None, recompute: bool) -> 
     """
     if not (recompute and torch.is_grad_enabled()):
         return block(*inputs)
+    # Those of now: in an inner loop they are a task's, and the block has others by the time of the backward pass.
+    weights = dict(block.named_parameters())
+    passes = itertools.count()
 
-    def contexts() -> tuple:
-        return contextlib.nullcontext(), _statistics_kept(block)
+    def run(*inputs: Tensor | float | None) -> Tensor:
+        if next(passes) == 0:
+            return block(*inputs)
+        # Copies, so that running statistics stay as they are: what passes has been counted before.
+        return functional_call(block, weights | {name: own.clone() for name, own in block.named_buffers()}, inputs)
 
     # Draws come in from outside: the state of PyTorch's own generators does not matter.
-    return checkpoint(block, *inputs, use_reentrant=False, preserve_rng_state=False, context_fn=contexts)
-
-
-@contextlib.contextmanager
-def _statistics_kept(module: nn.Module) -> Iterator[None]:
-    """Within, running statistics of batches stay as they are: what passes has been counted before."""
-    norms = [norm for norm in module.modules() if isinstance(norm, nn.BatchNorm2d)]
-    state = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
-    for norm in norms:
-        norm.momentum, norm.num_batches_tracked = 0.0, None
-    try:
-        yield
-    finally:
-        for norm, (momentum, count) in zip(norms, state, strict=True):
-            norm.momentum, norm.num_batches_tracked = momentum, count
+    return checkpoint(run, *inputs, use_reentrant=False, preserve_rng_state=False)

@@ -47,7 +47,7 @@ def kernels_of_candidates(
     network = build(context, draws, masks, outputs=outputs)
 
     def measure(own: Supernet, chunk: Masks) -> Kernels:
-        chunk = {kind: mask.to(context.device) for kind, mask in chunk.items()}
+        chunk = {kind: devices.upload(mask, context.device) for kind, mask in chunk.items()}
         return empirical_kernels(own, images, chunk)
 
     chunks = over_candidates(context, draws, network, masks, images, measure)

@@ -73,7 +73,8 @@ def measure_losses(networks: Networks, batches: Sequence[Batch], parts: Sequence
         batches: the first for all but zico, which compares them all.
     """
     meter, count = CostMeter(parts), networks.count
-    sums = {part: torch.zeros(count, dtype=torch.float64) for part in ("grad_norm", "snip", "fisher")}
+    zeros = torch.zeros(count, dtype=torch.float64, device=batches[0][0].device)
+    sums = {part: zeros.clone() for part in ("grad_norm", "snip", "fisher")}
     first_gradients: dict[nn.Module, Tensor] = {}
 
     def consume(seen: Seen, gradient: Tensor) -> None:
@@ -82,17 +83,17 @@ def measure_losses(networks: Networks, batches: Sequence[Batch], parts: Sequence
             with meter.of("fisher"):
                 both = (x.unflatten(0, (count, -1)) for x in (seen.output, gradient))
                 taps = torch.einsum("cnk...,cnk...->cnk", *both).double()
-                sums["fisher"] += (taps.square().mean(1).sum(1) / 2 * weight[0].numel()).cpu()
+                sums["fisher"] += taps.square().mean(1).sum(1) / 2 * weight[0].numel()
         if set(parts) == {"fisher"}:
             return
         with meter.of("grad_norm", "snip", "zico"):
             own = weight_gradients(layer, seen.input, gradient, count)
         if "grad_norm" in parts:
             with meter.of("grad_norm"):
-                sums["grad_norm"] += networks.as_tensors(layer, own).norm(dim=-1).double().sum(1).cpu()
+                sums["grad_norm"] += networks.as_tensors(layer, own).norm(dim=-1).double().sum(1)
         if "snip" in parts:
             with meter.of("snip"):
-                sums["snip"] += (weight * own).abs().flatten(1).double().sum(1).cpu()
+                sums["snip"] += (weight * own).abs().flatten(1).double().sum(1)
         if "zico" in parts:
             first_gradients[layer.module] = own
 
@@ -146,11 +147,11 @@ def _copy(weights: list[nn.Parameter], values: list[Tensor]) -> None:
 
 def _squared_norms(networks: Networks, batch: Batch, meter: CostMeter) -> Tensor:
     """Squared norm of the gradient of each candidate's loss, `(candidates,)`."""
-    total = torch.zeros(networks.count, dtype=torch.float64)
+    total = torch.zeros(networks.count, dtype=torch.float64, device=batch[0].device)
 
     def consume(seen: Seen, gradient: Tensor) -> None:
         own = weight_gradients(seen.layer, seen.input, gradient, networks.count)
-        total.add_(own.flatten(1).double().square().sum(1).cpu())
+        total.add_(own.flatten(1).double().square().sum(1))
 
     meter.count(3 * _through(networks, batch, consume))
     return total
@@ -181,18 +182,19 @@ def measure_single_images(
 ) -> dict[str, Measured]:
     """Those of gradsign and knas that `parts` name, of networks in which images do not mix."""
     meter, count = CostMeter(parts), networks.count
-    sums = {part: torch.zeros(count, dtype=torch.float64) for part in ("gradsign", "knas")}
     ((images, labels),) = batches
+    zeros = torch.zeros(count, dtype=torch.float64, device=images.device)
+    sums = {part: zeros.clone() for part in ("gradsign", "knas")}
 
     def consume(seen: Seen, gradient: Tensor) -> None:
         rows = weight_gradients(seen.layer, seen.input, gradient, len(gradient))
         rows = rows.flatten(1).unflatten(0, (count, -1))
         if "gradsign" in parts:
             with meter.of("gradsign"):
-                sums["gradsign"] += rows.sign().sum(1).abs().double().sum(1).cpu()
+                sums["gradsign"] += rows.sign().sum(1).abs().double().sum(1)
         if "knas" in parts:
             with meter.of("knas"):
-                sums["knas"] += rows.mean(1).double().square().sum(1).cpu()
+                sums["knas"] += rows.mean(1).double().square().sum(1)
 
     with meter.of():
         done = forward(networks, images)

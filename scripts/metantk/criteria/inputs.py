@@ -77,7 +77,7 @@ def draw_labelled(context: MeasurementContext, options: Options, key: Key, batch
         indices = draws.choice(len(context.train.labels), options.images, replace=False)
         labels = context.train.labels[indices]
     images = _shake(_load(context, indices), generator("augmentation", *key, batch))
-    labels = torch.from_numpy(np.asarray(labels, np.int64)).to(context.device)
+    labels = devices.upload(torch.from_numpy(np.asarray(labels, np.int64)), context.device)
     return transforms.normalise(images, KERNEL_MEAN, KERNEL_STD), labels
 
 
@@ -109,7 +109,7 @@ def draw_crops(context: MeasurementContext, options: Options, key: Key) -> list[
     indices = draws.choice(
         len(context.train.labels), options.images, replace=options.images > len(context.train.labels)
     )
-    channels = torch.from_numpy(draws.integers(3, size=options.images)).to(context.device)
+    channels = devices.upload(torch.from_numpy(draws.integers(3, size=options.images)), context.device)
     images = transforms.random_crop(_load(context, indices), options.crop_size, 0, generator("crops", *key))
     images = transforms.normalise(images, REGIONS_MEAN, REGIONS_STD)
     images = images[torch.arange(len(images), device=context.device), channels][:, None]
@@ -118,7 +118,7 @@ def draw_crops(context: MeasurementContext, options: Options, key: Key) -> list[
 
 def _load(context: MeasurementContext, indices: np.ndarray) -> Tensor:
     """Images by number, resized, in 0..1, on the device; devices differ by the rounding of the setting's type."""
-    chosen = torch.from_numpy(context.train.images[indices]).to(context.device)
+    chosen = devices.upload(torch.from_numpy(context.train.images[indices]), context.device)
     return transforms.resize(transforms.to_float(chosen, context.dtype), context.image_size)
 
 

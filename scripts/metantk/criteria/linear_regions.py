@@ -18,7 +18,7 @@ from metantk.runtime.devices import generator
 from metantk.space.genotype import CELL_TYPES
 from metantk.space.supernet import Supernet, initialise
 
-PATTERN_CHUNK = {"cpu": 16, "cuda": 128}  # candidates of a thin network, whose images are tiny
+CPU_CHUNK, GPU_CHUNK = 16, 128  # candidates of a thin network, whose images are tiny
 
 
 def measure(
@@ -30,8 +30,7 @@ def measure(
     initialise(network, context.initialisation, generator("thin weights", *draws.weights))
     network.to(context.device, context.dtype)
     batches = draw_crops(context, options, draws.images)
-    size = PATTERN_CHUNK[context.device.type]
-    workers = torch.get_num_threads() if context.device.type == "cpu" else 1
+    size, workers = (CPU_CHUNK, torch.get_num_threads()) if context.device.type == "cpu" else (GPU_CHUNK, 1)
 
     def measure_chunk(own: Supernet, chunk: Masks) -> tuple[np.ndarray, int]:
         with macs_of_calls((layer.shown, layer.module) for layer in own.layers().values()) as macs:

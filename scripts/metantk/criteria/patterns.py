@@ -57,11 +57,11 @@ class Columns:
         for image in range(on.shape[1]):
             codes += on[:, image].long() << image
         codes[(used == 0)[:, :, None].expand_as(codes)] = -1
-        self.parts.append(codes.flatten(1).cpu())
+        self.parts.append(codes.flatten(1))
 
     def count(self, candidates: int) -> Tensor:
-        """Distinct patterns of each candidate, `(candidates,)`."""
-        codes = torch.cat([part.expand(candidates, -1) for part in self.parts], dim=1)
+        """Distinct patterns of each candidate, `(candidates,)`, counted on the CPU."""
+        codes = torch.cat([part.expand(candidates, -1) for part in self.parts], dim=1).cpu()
         return torch.tensor([int((own.unique() >= 0).sum()) for own in codes], dtype=torch.float64)
 
 

@@ -21,6 +21,7 @@ from metantk.data.episodes import EpisodeSampler
 from metantk.data.store import Split
 from metantk.options.augmentation import AugmentationOptions
 from metantk.options.criteria.short_training import ShortTrainingOptions
+from metantk.runtime import devices
 from metantk.runtime.devices import generator
 from metantk.space.genotype import to_genotype
 
@@ -74,12 +75,15 @@ def _train(
     optimiser = torch.optim.SGD(network.parameters(), lr=options.lr, momentum=MOMENTUM, weight_decay=WEIGHT_DECAY)
     augmentation = AugmentationOptions(padding=options.padding, jitter=0.0)
     augmenting = generator("short augmentation", *draws.images)
-    labels = torch.from_numpy(np.asarray(context.train.labels)).to(context.device)
+    labels = devices.upload(torch.from_numpy(np.asarray(context.train.labels)), context.device)
     for step, indices in enumerate(_batches(len(labels), options.batch_size, draws), start=1):
         network.train()
-        images = torch.from_numpy(context.train.images[indices]).to(context.device)
+        images, indices = (
+            devices.upload(torch.from_numpy(each), context.device)
+            for each in (context.train.images[indices], indices)
+        )
         images = _prepare(transforms.augment(images, augmentation, augmenting), context)
-        nn.functional.cross_entropy(network(images), labels[torch.from_numpy(indices)]).backward()
+        nn.functional.cross_entropy(network(images), labels[indices]).backward()
         optimiser.step()
         optimiser.zero_grad(set_to_none=True)
         yield step
@@ -116,18 +120,21 @@ def _test(network: nn.Module, context: MeasurementContext, options: ShortTrainin
     )
     correct = []
     for episode in sampler.episodes(options.episodes, seed=0):
-        support, query = (features[torch.from_numpy(indices)] for indices in episode)
+        support, query = (
+            features[devices.upload(torch.from_numpy(indices), features.device)] for indices in episode
+        )
         answers = (query.flatten(0, 1) @ support.mean(1).T).argmax(1)
         targets = torch.arange(options.ways, device=answers.device).repeat_interleave(options.queries)
-        correct.append(float((answers == targets).double().mean()))
-    return 100 * float(np.mean(correct))
+        correct.append((answers == targets).double().mean())
+    return 100 * float(torch.stack(correct).cpu().numpy().mean())
 
 
 def _features(network: nn.Module, context: MeasurementContext) -> Tensor:
     val: Split = context.val
     parts = []
     for first in range(0, len(val.labels), IMAGES_AT_ONCE):
-        images = torch.tensor(val.images[first : first + IMAGES_AT_ONCE], device=context.device)
+        images = torch.tensor(val.images[first : first + IMAGES_AT_ONCE])  # a copy: these are mapped read-only
+        images = devices.upload(images, context.device)
         parts.append(network.features(_prepare(transforms.to_float(images), context)))
     return torch.cat(parts)
 

@@ -49,15 +49,16 @@ def measure_networks(networks: Networks, ones: Tensor, parts: Sequence[str]) -> 
         ones: one image, `(1, channels, height, width)`.
     """
     meter = CostMeter(parts)
-    sums = {part: torch.zeros(networks.count, dtype=torch.float64) for part in ("synflow", "logsynflow")}
+    zeros = torch.zeros(networks.count, dtype=torch.float64, device=ones.device)
+    sums = {part: zeros.clone() for part in ("synflow", "logsynflow")}
 
     def consume(seen: Seen, gradient: Tensor) -> None:
         weight = seen.layer.module.weight.detach()
         flow = weight_gradients(seen.layer, seen.input, gradient, networks.count)
         if "synflow" in parts:
-            sums["synflow"] += (weight * flow).abs().flatten(1).sum(1).cpu()
+            sums["synflow"] += (weight * flow).abs().flatten(1).sum(1)
         if "logsynflow" in parts:
-            sums["logsynflow"] += (weight * flow.log1p()).abs().flatten(1).sum(1).cpu()
+            sums["logsynflow"] += (weight * flow.log1p()).abs().flatten(1).sum(1)
 
     with meter.of():
         done = forward(networks, ones)

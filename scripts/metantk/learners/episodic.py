@@ -85,9 +85,10 @@ def prepare(
 
 def balanced(tasks: Tasks) -> Tasks:
     """Tasks whose classes have as many supports, and so as much weight in losses, batches and statistics."""
-    chosen = repeat_to_equal(tasks.labels, tasks.ways)
+    chosen = repeat_to_equal(tasks.labels.cpu(), tasks.ways)
     if len(chosen) == len(tasks.labels):
         return tasks
+    chosen = chosen.to(tasks.labels.device)
     return dataclasses.replace(
         tasks, labels=tasks.labels[chosen], support_images=lambda: tasks.support_images()[:, chosen]
     )

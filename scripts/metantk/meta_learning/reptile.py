@@ -8,6 +8,7 @@ from pydantic import BaseModel
 from torch import Tensor
 from torch.nn import functional
 
+from metantk.runtime.devices import upload
 from metantk.runtime.divergence import advice
 from metantk.runtime.files import DivergedError
 
@@ -78,7 +79,7 @@ def check_loss(loss: float, epoch: int, options: BaseModel) -> None:
 
 def draw_batch(labels: Tensor, size: int, generator: torch.Generator) -> Tensor:
     """Indices of `size` images, sampled with replacement; `generator` is on the CPU."""
-    return torch.randint(len(labels), (size,), generator=generator).to(labels.device)
+    return upload(torch.randint(len(labels), (size,), generator=generator), labels.device)
 
 
 def learn_weights(

@@ -62,7 +62,9 @@ def lowered(precision: str, device: torch.device) -> contextlib.AbstractContextM
 
     Weights, their gradients and the optimiser stay in float32.
     """
-    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16")
+    if precision != "bfloat16":
+        return contextlib.nullcontext()
+    return torch.autocast(device.type, torch.bfloat16)
 
 
 def count_threads() -> int:
@@ -162,7 +164,7 @@ def visible_devices() -> list[str]:
 
 def upload(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
     """Bring a small tensor from the CPU to the device without waiting for what the device is doing."""
-    if device.type == "cuda":
+    if device.type == "cuda" and tensor.device.type == "cpu":
         return tensor.pin_memory().to(device, non_blocking=True)
     return tensor.to(device)
 
@@ -224,8 +226,12 @@ def peak_memory_mb(device: torch.device) -> dict[str, float]:
 
 
 def generator(*key: int | str, device: torch.device | str = "cpu") -> torch.Generator:
-    """A torch generator for one purpose, for example `generator("weights", seed, round, repeat)`."""
-    return torch.Generator(device).manual_seed(int(_sequence(key).generate_state(1, np.uint64)[0] >> 1))
+    """A torch generator for one purpose, for example `generator("weights", seed, round, repeat)`.
+
+    PyTorch's `meta` device, which has no numbers, takes one of the CPU.
+    """
+    kind = "cpu" if torch.device(device).type == "meta" else device
+    return torch.Generator(kind).manual_seed(int(_sequence(key).generate_state(1, np.uint64)[0] >> 1))
 
 
 def numpy_generator(*key: int | str) -> np.random.Generator:

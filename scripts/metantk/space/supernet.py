@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from metantk.runtime.devices import upload
 from metantk.space.genotype import CELL_TYPES, Space
 
 # (kernel, dilation) of the operations made of depthwise-separable blocks; `sep_` ones have a second block.
@@ -580,7 +581,7 @@ class Supernet(nn.Module):
 
         Without gradients, those of one candidate, `(images, ...)`, where all are alike.
         """
-        weights = {kind: mixing_weights(masks[kind].to(images.device), images.dtype) for kind in CELL_TYPES}
+        weights = {kind: mixing_weights(upload(masks[kind], images.device), images.dtype) for kind in CELL_TYPES}
         every = Context(weights, self.norms, watch, watch_norms)
         first = every._replace(weights={kind: weight[:1] for kind, weight in weights.items()})
         # Up to the first cell in which candidates differ, one stands for all; not where per-sample gradients are

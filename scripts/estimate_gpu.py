@@ -1,0 +1,205 @@
+"""Count what steps of the paper's size need of GPUs that are not there: memory, launches, operations, time.
+
+Prints two tables in Markdown: training steps and an evaluation's chunk, and the kernels of a search. Memory and
+calls are counted on PyTorch's `meta` device. Times are computed from data sheets and two assumptions, not measured
+(see metantk.footprint).
+
+Example:
+    python scripts/estimate_gpu.py
+
+Time: two minutes of one core; no GPU.
+"""
+
+import contextlib
+from typing import NamedTuple
+
+import torch
+
+from metantk import backbones
+from metantk.data.images import ImageData
+from metantk.footprint import Call, Footprint, Gpu, seconds_on
+from metantk.kernels import empirical_kernels
+from metantk.models import FORWARD_PIXELS
+from metantk.options import catalogue
+from metantk.options.base import parse
+from metantk.runtime import plugins
+from metantk.runtime.command_line import make_parser, run
+from metantk.space.genotype import SPACES, cell_types, read_named
+from metantk.space.supernet import Supernet, full_masks
+from metantk.training import Trainer
+
+META = torch.device("meta")
+# Data sheets, SXM: bytes, bytes per second, operations per second in float32 and float64 without tensor cores.
+GPUS = (
+    Gpu("V100", 16e9, 0.90e12, 15.7e12, 7.8e12),
+    Gpu("A100", 80e9, 2.04e12, 19.5e12, 9.7e12),
+    Gpu("H100", 80e9, 3.35e12, 66.9e12, 33.5e12),
+)
+CARDS = (16e9, 24e9, 80e9)
+SHARE, LAUNCH = 0.5, 10e-6  # of the data sheet's speeds; seconds that PyTorch's Python takes for a call
+# miniImageNet's training split, and the paper's networks.
+CLASSES, PER_CLASS, SIZE, CHANNELS = 64, 600, 84, 48
+MEAN, STD = [0.5] * 3, [0.25] * 3
+CELLS = {cells: read_named(f"metantk_mini_{cells}cell_1") for cells in (5, 8)}
+# The first round of a search: all operations, and each without one. 3 tasks of 5 queries and 5 supports.
+SPACE = SPACES["few-shot"]
+KERNEL_IMAGES, KERNEL_SIZE, WAYS = 30, 32, 5
+COUNTED = (2, 4)  # candidates of two chunks, from which those of others follow; one alone takes other calls
+CANDIDATES = 1 + 2 * len(SPACE.edges) * len(SPACE.operations)
+
+
+class Counted(NamedTuple):
+    """Bytes at most, and the calls, of a step."""
+
+    peak: int
+    calls: list[Call]
+
+
+class _Enough(Exception):
+    pass
+
+
+def main() -> None:
+    make_parser(__doc__).parse_args()
+    print(step_table())
+    print()
+    print(search_table())
+
+
+def step_table() -> str:
+    """Trainings on miniImageNet, and the chunk of an evaluation."""
+    rows = []
+    for cells in CELLS:
+        rows.append((f"RFS, {cells} cells, 64 images", training_step("rfs", cells_of(cells))))
+        rows.append(("the same, recomputed", training_step("rfs", cells_of(cells), recompute=True)))
+    resnet, flat = backbone("resnet12"), backbone("resnet12-flat")
+    rows += [
+        ("RFS, ResNet-12, 64 images", training_step("rfs-resnet12", resnet)),
+        ("MAML, Conv4, 4 tasks of 100 images", training_step("maml", backbone("conv4"), shots=[5])),
+        ("MetaOptNet (ridge), ResNet-12, 8 tasks of 105 images", training_step("metaoptnet-ridge", flat)),
+        ("the same, recomputed", training_step("metaoptnet-ridge", flat, recompute=True)),
+    ]
+    rows += [(f"evaluation, {cells} cells", evaluation_chunk(cells_of(cells))) for cells in CELLS]
+    rows.append(("evaluation, ResNet-12", evaluation_chunk(resnet)))
+    names = [gpu.name for gpu in GPUS]
+    lines = [line("step", "GB", *(f"{card / 1e9:.0f} GB" for card in CARDS), "calls", "TFLOP", *names)]
+    lines.append(line(*["---"] * (6 + len(names))))
+    for name, counted in rows:
+        times = [f"{1e3 * seconds_on(gpu, counted.calls, share=SHARE, launch=LAUNCH):.0f} ms" for gpu in GPUS]
+        fits = ["fits" if counted.peak < card else "no" for card in CARDS]
+        operations = sum(call.operations for call in counted.calls) / 1e12
+        lines.append(
+            line(name, f"{counted.peak / 1e9:.2f}", *fits, len(counted.calls), f"{operations:.2f}", *times)
+        )
+    return "\n".join(lines)
+
+
+def search_table() -> str:
+    """The kernels of the first round: candidates at once, and the time of all of them."""
+    lines = [
+        line(
+            "supernet", "GB, one candidate", "GB, each more", *(f"{card / 1e9:.0f} GB" for card in CARDS),
+            "calls of a chunk", *(f"{gpu.name}, {CANDIDATES} candidates" for gpu in GPUS),
+        ),
+        line(*["---"] * (4 + len(CARDS) + len(GPUS))),
+    ]  # fmt: skip
+    for cells in CELLS:
+        few, many = (kernels(cells, CHANNELS, count) for count in COUNTED)
+        each = (many.peak - few.peak) / (COUNTED[1] - COUNTED[0])
+        fixed = few.peak - COUNTED[0] * each
+        chunks = [max(0, int((card - fixed) / each)) for card in CARDS]
+        times = []
+        for gpu in GPUS:
+            chunk = min(CANDIDATES, int((gpu.memory - fixed) / each))
+            seconds = seconds_on(gpu, extrapolated(few.calls, many.calls, chunk), share=SHARE, launch=LAUNCH)
+            times.append(f"{CANDIDATES / chunk * seconds:.1f} s")
+        lines.append(
+            line(
+                f"{cells} cells × {CHANNELS}",
+                f"{(fixed + each) / 1e9:.2f}",
+                f"{each / 1e9:.2f}",
+                *chunks,
+                len(few.calls),
+                *times,
+            )
+        )
+    return "\n".join(lines)
+
+
+def line(*cells: object) -> str:
+    return f"| {' | '.join(map(str, cells))} |"
+
+
+def cells_of(cells: int) -> dict:
+    return backbone("cells", CELLS[cells], cells=cells, channels=CHANNELS)
+
+
+def backbone(name: str, genotype: dict | None = None, **options: object) -> dict:
+    """The architecture of a backbone of the catalogue, for images of miniImageNet's size."""
+    given = catalogue.ENTRIES["backbones"][name].options if name != "cells" else {"kind": "cells"}
+    parsed = parse(plugins.options_class("backbones", given["kind"]), given | options, where=name)
+    return parsed.architecture(SIZE, genotype)
+
+
+def training_step(learner: str, architecture: dict, *, recompute: bool = False, **options: object) -> Counted:
+    """The second step of a training, its optimiser included; the images of the data set are not."""
+    given = catalogue.ENTRIES["learners"][learner].options
+    module = plugins.load("learners", given["kind"])
+    parsed = parse(module.Options, given | options, where=learner)
+    labels = torch.arange(CLASSES).repeat_interleave(PER_CLASS)
+    images = torch.empty(len(labels), SIZE, SIZE, 3, dtype=torch.uint8, device=META)
+    data = ImageData(images, labels, META, MEAN, STD)
+
+    def stop(_: int) -> None:
+        raise _Enough
+
+    with Footprint(META) as footprint:
+        network = backbones.build(architecture, module.outputs(parsed, CLASSES)).to(META)
+        network.recompute = recompute
+        trainer = Trainer(module.Learner(parsed, network, data, 0), data, seed=0)
+        for group in trainer.learner.optimiser.param_groups:
+            group["foreach"] = True  # as PyTorch chooses by itself on a GPU
+        for _ in range(2):
+            footprint.reset()
+            with contextlib.suppress(_Enough):
+                trainer.train_epoch(stop)
+    return Counted(footprint.peak, footprint.calls)
+
+
+@torch.no_grad()  # inference mode would show operations that are made of others whole
+def evaluation_chunk(architecture: dict) -> Counted:
+    """Features of as many images as an evaluation passes at once."""
+    with Footprint(META) as footprint:
+        network = backbones.build(architecture, CLASSES).to(META, memory_format=torch.channels_last).eval()
+        images = torch.empty(FORWARD_PIXELS // SIZE**2, 3, SIZE, SIZE, device=META)
+        footprint.reset()
+        network.features(images.contiguous(memory_format=torch.channels_last))
+    return Counted(footprint.peak, footprint.calls)
+
+
+def kernels(cells: int, channels: int, candidates: int) -> Counted:
+    """A chunk of the first round's kernels."""
+    masks = full_masks(SPACE)
+    with Footprint(META) as footprint:
+        network = Supernet(SPACE, masks, cell_types(cells), channels, outputs=WAYS).to(META)
+        images = torch.empty(KERNEL_IMAGES, 3, KERNEL_SIZE, KERNEL_SIZE, device=META)
+        footprint.reset()
+        chunk = {kind: mask.repeat(candidates, 1, 1).to(META) for kind, mask in masks.items()}
+        empirical_kernels(network, images, chunk)
+    return Counted(footprint.peak, footprint.calls)
+
+
+def extrapolated(few: list[Call], many: list[Call], candidates: int) -> list[Call]:
+    """The calls of a chunk, from those of `COUNTED` candidates: all of them grow evenly."""
+    share = (candidates - COUNTED[0]) / (COUNTED[1] - COUNTED[0])
+    return [
+        a._replace(
+            operations=a.operations + share * (b.operations - a.operations),
+            moved=a.moved + share * (b.moved - a.moved),
+        )
+        for a, b in zip(few, many, strict=True)
+    ]
+
+
+if __name__ == "__main__":
+    run(main)

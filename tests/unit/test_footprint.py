@@ -1,0 +1,87 @@
+"""Footprints: bytes against PyTorch's profiler, operations and calls against what is known, the meta device's."""
+
+import pytest
+import torch
+from torch import nn
+from torch.profiler import ProfilerActivity, profile
+
+from metantk.backbones import resnet12
+from metantk.footprint import Call, Footprint, Gpu, seconds_on
+
+SIZES = {"widths": [8, 16, 32, 64], "pool": "average", "image_size": 32, "block_size": 5}
+
+
+def make_step(device: str):
+    """A training step of a small ResNet-12 whose optimiser has its state, and the tensors that it finds."""
+    network = resnet12.build({"kind": "resnet12", **SIZES}, 10).to(device)
+    optimiser = torch.optim.SGD(network.parameters(), lr=0.1, momentum=0.9)
+    images = torch.zeros(16, 3, 32, 32, device=device)
+    labels = torch.zeros(16, dtype=torch.int64, device=device)
+
+    def step() -> None:
+        nn.functional.cross_entropy(network(images), labels).backward()
+        optimiser.step()
+        optimiser.zero_grad(set_to_none=True)
+
+    step()
+    state = [values["momentum_buffer"] for values in optimiser.state.values()]
+    return step, [*network.parameters(), *network.buffers(), *state, images, labels]
+
+
+def footprint_of_step(device: str) -> tuple[Footprint, int]:
+    """Of the second step, and the bytes of what was there before."""
+    with Footprint(torch.device(device)) as footprint:
+        step, there = make_step(device)
+        footprint.reset()
+        step()
+    return footprint, sum(tensor.untyped_storage().nbytes() for tensor in there)
+
+
+def profiled_peak() -> int:
+    """Bytes that a step on the CPU has at most beside what was there before, by PyTorch's profiler."""
+    step, _ = make_step("cpu")
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as found:
+        step()
+    live = peak = 0
+    for event in found.profiler.kineto_results.events():
+        if event.name() == "[memory]":
+            live += event.nbytes()
+            peak = max(peak, live)
+    return peak
+
+
+def test_bytes_of_a_step_without_memory_are_those_that_the_profiler_sees():
+    """The profiler sees the inner memory of a convolution too, some percent here."""
+    footprint, there = footprint_of_step("meta")
+    assert footprint.live == there
+    assert footprint.peak - there == pytest.approx(profiled_peak(), rel=0.03)
+
+
+def test_the_meta_device_counts_what_the_cpu_does():
+    (meta, _), (cpu, _) = footprint_of_step("meta"), footprint_of_step("cpu")
+    assert (meta.peak, meta.live) == (cpu.peak, cpu.live)
+    assert meta.calls == cpu.calls
+
+
+def test_operations_bytes_and_calls_of_a_product():
+    left, right = torch.empty(3, 5, device="meta"), torch.empty(5, 7, device="meta")
+    with Footprint(torch.device("meta")) as footprint:
+        (left @ right).view(-1).expand(2, -1).relu_()
+    product, relu = footprint.calls
+    assert product == Call("aten::mm", 2 * 3 * 5 * 7, 4 * (3 * 5 + 5 * 7 + 3 * 7), torch.float32)
+    assert relu.name == "aten::relu_"
+    assert relu.moved == 4 * 3 * 7  # an expanded tensor is no larger than what it shows
+    assert footprint.peak == 4 * 3 * 7
+    assert footprint.live == 0
+
+
+def test_each_call_takes_the_longest_of_launch_arithmetic_and_traffic():
+    gpu = Gpu("small", memory=1e9, bandwidth=1e9, float32=1e12, float64=5e11)
+    calls = [
+        Call("launch", 1, 1, torch.float32),
+        Call("arithmetic", 10**10, 1, torch.float32),
+        Call("arithmetic", 10**10, 1, torch.float64),
+        Call("traffic", 1, 10**6, torch.float32),
+    ]
+    seconds = seconds_on(gpu, calls, share=0.5, launch=1e-5)
+    assert seconds == pytest.approx(1e-5 + 2e-2 + 4e-2 + 2e-3)
