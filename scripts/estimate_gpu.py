@@ -11,6 +11,8 @@ Time: two minutes of one core; no GPU.
 """
 
 import contextlib
+import itertools
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
@@ -35,6 +37,7 @@ GPUS = (
     Gpu("A100", 80e9, 2.04e12, 19.5e12, 9.7e12),
     Gpu("H100", 80e9, 3.35e12, 66.9e12, 33.5e12),
 )
+GPU_NAMES = [gpu.name for gpu in GPUS]
 CARDS = (16e9, 24e9, 80e9)
 SHARE, LAUNCH = 0.5, 10e-6  # of the data sheet's speeds; seconds that PyTorch's Python takes for a call
 # miniImageNet's training split, and the paper's networks.
@@ -61,69 +64,53 @@ class _Enough(Exception):
 
 def main() -> None:
     make_parser(__doc__).parse_args()
-    print(step_table())
-    print()
-    print(search_table())
+    for text in itertools.chain(step_table(), [""], search_table()):
+        print(text, flush=True)
 
 
-def step_table() -> str:
-    """Trainings on miniImageNet, and the chunk of an evaluation."""
-    rows = []
-    for cells in CELLS:
-        rows.append((f"RFS, {cells} cells, 64 images", training_step("rfs", cells_of(cells))))
-        rows.append(("the same, recomputed", training_step("rfs", cells_of(cells), recompute=True)))
-    resnet, flat = backbone("resnet12"), backbone("resnet12-flat")
-    rows += [
-        ("RFS, ResNet-12, 64 images", training_step("rfs-resnet12", resnet)),
-        ("MAML, Conv4, 4 tasks of 100 images", training_step("maml", backbone("conv4"), shots=[5])),
-        ("MetaOptNet (ridge), ResNet-12, 8 tasks of 105 images", training_step("metaoptnet-ridge", flat)),
-        ("the same, recomputed", training_step("metaoptnet-ridge", flat, recompute=True)),
-    ]
-    rows += [(f"evaluation, {cells} cells", evaluation_chunk(cells_of(cells))) for cells in CELLS]
-    rows.append(("evaluation, ResNet-12", evaluation_chunk(resnet)))
-    names = [gpu.name for gpu in GPUS]
-    lines = [line("step", "GB", *(f"{card / 1e9:.0f} GB" for card in CARDS), "calls", "TFLOP", *names)]
-    lines.append(line(*["---"] * (6 + len(names))))
-    for name, counted in rows:
-        times = [f"{1e3 * seconds_on(gpu, counted.calls, share=SHARE, launch=LAUNCH):.0f} ms" for gpu in GPUS]
+def step_table() -> Iterator[str]:
+    """Lines for trainings on miniImageNet, and for the chunk of an evaluation."""
+    yield line("step", "GB", *(f"{card / 1e9:.0f} GB" for card in CARDS), "calls", "TFLOP", *GPU_NAMES)
+    yield line(*["---"] * (4 + len(CARDS) + len(GPUS)))
+    for name, counted in steps():
         fits = ["fits" if counted.peak < card else "no" for card in CARDS]
         operations = sum(call.operations for call in counted.calls) / 1e12
-        lines.append(
-            line(name, f"{counted.peak / 1e9:.2f}", *fits, len(counted.calls), f"{operations:.2f}", *times)
-        )
-    return "\n".join(lines)
+        times = [f"{1e3 * seconds_on(gpu, counted.calls, share=SHARE, launch=LAUNCH):.0f} ms" for gpu in GPUS]
+        yield line(name, f"{counted.peak / 1e9:.2f}", *fits, len(counted.calls), f"{operations:.2f}", *times)
 
 
-def search_table() -> str:
-    """The kernels of the first round: candidates at once, and the time of all of them."""
-    lines = [
-        line(
-            "supernet", "GB, one candidate", "GB, each more", *(f"{card / 1e9:.0f} GB" for card in CARDS),
-            "calls of a chunk", *(f"{gpu.name}, {CANDIDATES} candidates" for gpu in GPUS),
-        ),
-        line(*["---"] * (4 + len(CARDS) + len(GPUS))),
-    ]  # fmt: skip
+def steps() -> Iterator[tuple[str, Counted]]:
+    for cells in CELLS:
+        yield f"RFS, {cells} cells, 64 images", training_step("rfs", cells_of(cells))
+        yield f"RFS, {cells} cells, recomputed", training_step("rfs", cells_of(cells), recompute=True)
+    for cells in CELLS:
+        yield f"evaluation, {cells} cells", evaluation_chunk(cells_of(cells))
+    resnet, flat = backbone("resnet12"), backbone("resnet12-flat")
+    yield "evaluation, ResNet-12", evaluation_chunk(resnet)
+    yield "RFS, ResNet-12, 64 images", training_step("rfs-resnet12", resnet)
+    yield "MetaOptNet, ResNet-12, 8 tasks", training_step("metaoptnet-ridge", flat)
+    yield "MetaOptNet, recomputed", training_step("metaoptnet-ridge", flat, recompute=True)
+    yield "MAML, Conv4, 4 tasks", training_step("maml", backbone("conv4"), shots=[5])
+
+
+def search_table() -> Iterator[str]:
+    """Lines for the kernels of the first round: candidates at once, and the time of all of them."""
+    chunks = (f"candidates in {card / 1e9:.0f} GB" for card in CARDS)
+    yield line("supernet", "GB, one candidate", "GB, one more", *chunks, "calls of a chunk", *GPU_NAMES)
+    yield line(*["---"] * (4 + len(CARDS) + len(GPUS)))
     for cells in CELLS:
         few, many = (kernels(cells, CHANNELS, count) for count in COUNTED)
         each = (many.peak - few.peak) / (COUNTED[1] - COUNTED[0])
         fixed = few.peak - COUNTED[0] * each
-        chunks = [max(0, int((card - fixed) / each)) for card in CARDS]
+        fitting = [max(0, int((card - fixed) / each)) for card in CARDS]
         times = []
         for gpu in GPUS:
             chunk = min(CANDIDATES, int((gpu.memory - fixed) / each))
             seconds = seconds_on(gpu, extrapolated(few.calls, many.calls, chunk), share=SHARE, launch=LAUNCH)
             times.append(f"{CANDIDATES / chunk * seconds:.1f} s")
-        lines.append(
-            line(
-                f"{cells} cells × {CHANNELS}",
-                f"{(fixed + each) / 1e9:.2f}",
-                f"{each / 1e9:.2f}",
-                *chunks,
-                len(few.calls),
-                *times,
-            )
-        )
-    return "\n".join(lines)
+        name = f"{cells} cells × {CHANNELS}"
+        sizes = (f"{size / 1e9:.2f}" for size in (fixed + each, each))
+        yield line(name, *sizes, *fitting, len(few.calls), *times)
 
 
 def line(*cells: object) -> str:

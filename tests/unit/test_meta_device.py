@@ -115,7 +115,7 @@ def test_the_chunk_of_an_evaluation(name, tmp_path):
     with Waits(answers) as waits:
         found = list(evaluate(model, make_split(), options, where="test"))
     assert len(found) == 2
-    assert waits.names - {ONCE} - EVERY == EVALUATION[name]
+    assert waits.names - {ONCE} - EVERY == EVALUATION.get(name)
 
 
 # Criteria: weights and images go up once; what comes back for all candidates of a chunk. Eigenvalues of kernels and

@@ -31,8 +31,8 @@ MeasureChunk = Callable[[Supernet, Masks], dict[str, Measured]]
 # The images of a chunk of candidates, as numbers after the stem, stay near a CPU's caches.
 CHUNK_NUMBERS = 2**19
 # On a GPU a chunk fills this share of the free memory, by an estimate of what the backward pass keeps: so many
-# images' worth per remaining operation of a cell.
-MEMORY_SHARE, KEPT_PER_OPERATION = 0.8, 8
+# numbers per remaining operation and number of the cell's state (counted: 3.5 for kernels, 4.3 for gradients).
+MEMORY_SHARE, KEPT_PER_OPERATION = 0.8, 4.5
 SPARSE_SHARE = 0.5  # of the operations: candidates that have at most so many go through networks of their own
 CPU_MEMORY_SHARE = 0.5  # of all there is, for the chunks that go side by side
 
@@ -95,11 +95,13 @@ def over_candidates(
         images: that go through at once, for the size of the chunks.
         measure: of a network and the masks of some candidates, on the CPU.
     """
-    operations = sum(int(mask.sum()) for mask in union(masks).values())
+    counts = {kind: int(mask.sum()) for kind, mask in union(masks).items()}
     most = int(sum(mask.sum((1, 2)) for mask in masks.values()).max())
-    are_sparse = most <= SPARSE_SHARE * operations
+    are_sparse = most <= SPARSE_SHARE * sum(counts.values())
     numbers = images[:, 0].numel() * context.channels
-    bytes_each = KEPT_PER_OPERATION * max(1, most if are_sparse else operations) * numbers * images.element_size()
+    if are_sparse:
+        counts = {kind: int(mask.sum((1, 2)).max()) for kind, mask in masks.items()}
+    bytes_each = kept_numbers(counts, context.cells, numbers) * images.element_size()
     size = 1 if are_sparse else _chunk_size(context, numbers=numbers, bytes_each=bytes_each)
     workers = _workers(context, size * bytes_each)
 
@@ -114,6 +116,21 @@ def over_candidates(
         alone = {kind: mask[number : number + 1] for kind, mask in masks.items()}
         results += over_chunks(context, network, alone, 1, 1, on_own_network)
     return results
+
+
+def kept_numbers(operations: dict[str, int], cells: int, numbers: int) -> int:
+    """Numbers that the backward pass keeps of a candidate, by an estimate.
+
+    Args:
+        operations: that remain, by type of cell.
+        cells: of the stack.
+        numbers: of the images after the stem; a reduction cell halves those of a state.
+    """
+    total, share = 0.0, 1.0
+    for kind in cell_types(cells):
+        share /= 2 if kind == "reduce" else 1
+        total += share * operations[kind]
+    return max(1, int(KEPT_PER_OPERATION * total * numbers))
 
 
 def measure_in_chunks(
