@@ -42,6 +42,7 @@ class Waits(TorchDispatchMode):
         self.answers = answers or {}
         self.names: set[str] = set()
         self.literals = Literals(self.names)
+        self.inner = Inner(self)
 
     def __enter__(self):
         self.literals.__enter__()
@@ -53,9 +54,9 @@ class Waits(TorchDispatchMode):
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
-        # In inference mode, operations that are made of others come here whole.
-        if torch.is_inference_mode_enabled() and func._can_decompose():
-            with self:
+        # Tensors of the inference mode come here before these are taken apart.
+        if func._schema.name in ("aten::item", "aten::is_nonzero", "aten::to"):
+            with self.inner:
                 return func.decompose(*args, **kwargs)
         tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
         kinds = {tensor.device.type for tensor in tensors}
@@ -85,6 +86,17 @@ class Waits(TorchDispatchMode):
         self.names.add(asking())
         value = next(self.answers[asking()]) if asking() in self.answers else 1
         return torch.as_tensor(value).to(tensor.dtype).expand(tensor.shape).clone()
+
+
+class Inner(TorchDispatchMode):
+    """The same while an operation is taken apart."""
+
+    def __init__(self, waits: Waits) -> None:
+        super().__init__()
+        self.waits = waits
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        return self.waits.__torch_dispatch__(func, types, args, kwargs)
 
 
 class Literals(TorchFunctionMode):
