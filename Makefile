@@ -111,7 +111,8 @@ bench: .venv/ready  ## Time the search and the input pipeline against the usual 
 
 # Not torch and torchvision: a machine with a GPU has its own.
 GPU_PACKAGES := opacus opt-einsum scipy pydantic pydantic-core annotated-types typing-inspection typing-extensions \
-                tqdm pytest pluggy iniconfig packaging pygments pyyaml
+                tqdm pytest pluggy iniconfig packaging pygments pyyaml pandas python-dateutil scikit-learn joblib \
+                threadpoolctl narwhals safetensors
 
 wheels: .venv/ready ## Fetch what tests/gpu/run.sh needs into wheels/, for a GPU machine without network
 	@python -m pip download --quiet --no-deps --dest wheels --constraint envs/requirements.txt $(GPU_PACKAGES)

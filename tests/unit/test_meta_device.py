@@ -115,9 +115,10 @@ EVALUATION = {
 @pytest.mark.parametrize("name", LEARNERS)
 def test_the_chunk_of_an_evaluation(name, tmp_path):
     architecture = MIXED if name == "metanas" else CONV4
-    model_of(make_trainer(LEARNERS[name], architecture), architecture, tmp_path)
+    changes = {"adaptation": {"inner_steps": 1}} if name == "metanas" else {}
+    model_of(make_trainer(LEARNERS[name] | changes, architecture), architecture, tmp_path)
     model = load_model(tmp_path, META)
-    options = EvaluationOptions(episodes=1, ways=3, shots=[2], queries=4, support_copies=2)
+    options = EvaluationOptions(episodes=2, ways=3, shots=[2], queries=4, support_copies=2)
     answers = {
         "learners.episodic.balanced": repeat(torch.arange(3).repeat_interleave(2)),
         "learners.linear._fit": chain([1, 1], repeat(0)),  # one Newton step
@@ -125,7 +126,7 @@ def test_the_chunk_of_an_evaluation(name, tmp_path):
     }
     with Waits(answers) as waits:
         found = list(evaluate(model, make_split(), options, where="test"))
-    assert len(found) == 1
+    assert len(found) == 2
     assert waits.names - {ONCE} - EVERY == EVALUATION[name]
 
 
