@@ -106,6 +106,7 @@ EVALUATION = {
         "meta_learning.metanas.TaskLearner.learn",
         "meta_learning.metanas.TaskLearner.load_tensors",
         "meta_learning.metanas.TaskLearner.tensors",
+        "meta_learning.metanas.initial_alphas",
         "space.mixed.pairwise_mixture",
         "space.mixed.surviving",
     },
