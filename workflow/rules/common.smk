@@ -210,9 +210,16 @@ def files_of_search(wildcards):
     return [*backbone_files(wildcards), *CONFIG.search(wildcards.search).files]
 
 
-def gpus_of_search(wildcards):
-    """A search that computes nothing asks for none: Snakemake drops the resource, as some executors refuse a 0."""
-    return 1 if CONFIG.search(wildcards.search).uses_device else None
+def gpus(family, wildcard):
+    """The function of a rule's `gpu`: a kind that computes nothing asks for none.
+
+    Snakemake drops the resource then, as some executors refuse a 0.
+    """
+
+    def needed(wildcards):
+        return 1 if options_of(family, wildcards[wildcard]).uses_device else None
+
+    return needed
 
 
 @functools.cache
