@@ -1,4 +1,4 @@
-"""Gather finished chains into the paper's tables: summary, Table 1, Table 2, differences and costs.
+"""Gather finished chains into the paper's tables: summary, Table 1, Table 2, differences, costs and transfer.
 
 Each as CSV, Markdown and LaTeX. Accuracies are mean ± standard deviation over seeds of the mean over episodes, in
 percent. All tables are made before the first is written.
@@ -12,17 +12,26 @@ from pathlib import Path
 
 import pandas as pd
 
-from metantk.results import costs, tables
+from metantk.results import costs, tables, transfer
 from metantk.results.published_results import compare_with_published
 from metantk.runtime.command_line import make_parser, run
 from metantk.runtime.files import InputError, atomic_write, check_writable
 
 log = logging.getLogger("metantk")
+MISSING = ["chain", "next_stage"]  # columns of missing.csv
 
 
 def main() -> None:
     parser = make_parser(__doc__)
     parser.add_argument("chains", nargs="+", type=Path, metavar="CHAIN", help="folders of evaluation.json")
+    parser.add_argument(
+        "--transfers",
+        nargs="*",
+        default=[],
+        type=Path,
+        metavar="DIR",
+        help="evaluations on other data sets, each a folder of evaluation.json within the chain's",
+    )
     parser.add_argument("--titles", default="{}", metavar="JSON", help="names of searches and learners in tables")
     parser.add_argument(
         "--results",
@@ -46,6 +55,9 @@ def main() -> None:
     titles = tables.parse_titles(arguments.titles)
     summary = tables.summarise(groups, titles)
     differences = tables.differences(summary, groups)
+    evaluated, not_evaluated = _split_transfers(arguments.transfers, partial=arguments.partial)
+    transferred = [transfer.read_transfer(folder) for folder in evaluated]
+    missing = pd.concat([missing, not_evaluated])
     spent = costs.summarise(groups, arguments.results)
     published = compare_with_published(groups, summary)
     texts = {
@@ -55,6 +67,7 @@ def main() -> None:
         **render("differences", differences, differences.astype(object).fillna("").astype(str)),
         **render("costs", spent, spent.astype(object).fillna("").astype(str)),
         **render("published", published, published.astype(str)),
+        **render("transfer", transfer.make_table(transferred, groups, titles)),
         "seeds.csv": tables.per_seed(groups).to_csv(index=False),
         "missing.csv": missing.to_csv(index=False),
     }
@@ -79,7 +92,16 @@ def _split(chains: list[Path], *, partial: bool) -> tuple[list[Path], pd.DataFra
             log.warning("%s: not finished, %s is to come", folder, lacking[0])
         else:
             finished.append(folder)
-    return finished, pd.DataFrame(missing, columns=["chain", "next_stage"])
+    return finished, pd.DataFrame(missing, columns=MISSING)
+
+
+def _split_transfers(folders: list[Path], *, partial: bool) -> tuple[list[Path], pd.DataFrame]:
+    """Finished evaluations on other data sets, and those that are to come."""
+    missing = [folder for folder in folders if partial and not (folder / "evaluation.json").exists()]
+    for folder in missing:
+        log.warning("%s: not finished, evaluate_episodes is to come", folder)
+    rows = [[str(folder), "evaluate_episodes"] for folder in missing]
+    return [folder for folder in folders if folder not in missing], pd.DataFrame(rows, columns=MISSING)
 
 
 def render(name: str, table: pd.DataFrame, shown: pd.DataFrame | None = None) -> dict[str, str]:
@@ -90,7 +112,7 @@ def render(name: str, table: pd.DataFrame, shown: pd.DataFrame | None = None) ->
         (".md", tables.to_markdown, "**{}**"),
         (".tex", tables.to_latex, r"\textbf{{{}}}"),
     ):
-        texts[f"{name}{suffix}"] = convert(tables.bold_best(shown, mark) if "Data" in shown else shown)
+        texts[f"{name}{suffix}"] = convert(tables.bold_best(shown, mark))
     return texts
 
 

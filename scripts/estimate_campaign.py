@@ -97,7 +97,11 @@ def measure(config: Config, folder: Path, seconds: float) -> tuple[list[Job], li
             costs += measure_learner(config, chain, data, architectures[key], place, seconds)
             for stage, cost in zip(("train_network", "evaluate_episodes"), costs[-2:], strict=True):
                 jobs.append(Job(stage, f"{dataset} {' '.join(chain)}", len(config.seeds), cost))
-            chains += [[cost.seconds for cost in costs]] * len(config.seeds)
+            if others := sum(trained == dataset for trained, _ in config.transfers):
+                name = f"{dataset} {' '.join(chain)}, on other data sets"
+                jobs.append(Job("evaluate_episodes", name, len(config.seeds) * others, costs[-1]))
+            seconds_of_chain = [cost.seconds for cost in [*costs, *[costs[-1]] * others]]
+            chains += [seconds_of_chain] * len(config.seeds)
     return jobs, chains
 
 
@@ -136,7 +140,7 @@ def measure_learner(
         "--model",
         model,
         "--options",
-        as_json(config.evaluation),
+        as_json(config.evaluation.episodes_alone),
         "--output",
         place / "tested",
     ]

@@ -4,6 +4,9 @@ How a task is answered is the learner's own: RFS fits a linear classifier to fea
 several augmented copies of each support image. The episodes depend on the seed in the options and on the data
 alone, so every model sees the same ones.
 
+The data may be another set than the one that the model was trained on: this is logged, and evaluation.json holds it
+under `transfer`. Its images are resized to the size of the model's, which keeps its own normalisation.
+
 Writes episodes.csv (one row per episode and number of shots) and evaluation.json (mean and 95 % interval). An
 evaluation that is told to end saves its finished episodes, one that is killed those of half a minute ago; started
 again, it goes on there.
@@ -21,7 +24,7 @@ import numpy as np
 import pandas as pd
 
 from metantk.data.store import checksum_of, load_split, read_manifest
-from metantk.evaluation import evaluate
+from metantk.evaluation import ResizedImages, describe_transfer, evaluate
 from metantk.models import DESCRIPTION, Model, load_model
 from metantk.options.evaluation import EvaluationOptions
 from metantk.runtime import devices, plugins
@@ -48,8 +51,14 @@ def main() -> None:
     split = load_split(arguments.data, arguments.split)
     device = devices.start()
     model = load_model(arguments.model, device)
+    manifest = read_manifest(arguments.data)
+    transfer = describe_transfer(model.facts, manifest, split)
     trained, found = model.facts["image_size"], split.images.shape[1]
-    if trained != found:
+    if transfer:
+        _warn_of_transfer(transfer, arguments.data)
+        if transfer["resized_to"]:
+            split = split._replace(images=ResizedImages(split.images, trained))
+    elif trained != found:
         raise InputError(
             f"{arguments.model}: was trained on images of {trained} pixels, {arguments.data} has {found}"
         )
@@ -63,7 +72,8 @@ def main() -> None:
         "split": arguments.split,
         "weights_sha256": model.facts["weights_sha256"],
         "parameters": model.facts["parameters"],
-        "data_sha256": checksum_of(read_manifest(arguments.data)),
+        "data_sha256": checksum_of(manifest),
+        **({"transfer": transfer} if transfer else {}),
     }
     key = {
         **evaluated,
@@ -100,6 +110,20 @@ def main() -> None:
     }
     write_json(arguments.output / "evaluation.json", report)
     checkpoint.remove()
+
+
+def _warn_of_transfer(transfer: dict, data: Path) -> None:
+    """Say that the data set is another one, and what of it a reader of the accuracies has to know."""
+    log.warning(
+        "%s (%s) is another data set than the model was trained on (%s)",
+        data,
+        transfer["tested_on"],
+        transfer["trained_on"],
+    )
+    if transfer["resized_to"]:
+        log.warning("warning: images are resized from %(image_size)d to %(resized_to)d pixels", transfer)
+    if shared := transfer["shared_classes"]:
+        log.warning("warning: these classes are training classes of the model, too: %s", ", ".join(shared))
 
 
 def _evaluate(

@@ -17,12 +17,11 @@ Example:
 import logging
 import time
 from pathlib import Path
-
-from safetensors.torch import save
+from typing import NamedTuple
 
 from metantk.data.store import load_split, read_manifest
 from metantk.options.base import Options, parse
-from metantk.runtime import devices, plugins
+from metantk.runtime import plugins
 from metantk.runtime.checkpoints import CheckpointFile
 from metantk.runtime.command_line import add_seed, file_name, make_parser, parse_kind, progress, run
 from metantk.runtime.files import (
@@ -34,6 +33,7 @@ from metantk.runtime.files import (
     sha256_of,
     write_json,
 )
+from metantk.runtime.memory import peak_resident_mb
 from metantk.runtime.provenance import code_hash, provenance
 from metantk.runtime.typed_files import Origin, check_record
 from metantk.searches.base import Cost, Found, Problem, check_found
@@ -72,7 +72,6 @@ def main() -> None:
     }
     check_record(origin, Origin, where="--search-name, --backbone-name")
     check_writable(arguments.output)
-    device = devices.start(uses_device=search.uses_device)
     files = [
         __file__,
         plugins.options_file("backbones", backbone.kind),  # no search runs the network that is trained later
@@ -90,7 +89,7 @@ def main() -> None:
         },
     )
     try:
-        found, seconds = _search(arguments, manifest, backbone, search, checkpoint, device)
+        found, spent = (_search if search.computes else _take)(arguments, manifest, backbone, search, checkpoint)
     except DivergedError:
         checkpoint.remove()
         raise
@@ -109,26 +108,45 @@ def main() -> None:
             where=f"{backbone.kind}: architecture",
         )
     report = {
-        "seconds": round(seconds, 3),
+        "seconds": round(spent.seconds, 3),
         "evaluations": sum(cost.evaluations for cost in found.costs.values()),
         "floating_point_operations": sum(cost.operations for cost in found.costs.values()),
         "costs": {name: describe_cost(cost) for name, cost in found.costs.items()},
-        "peak_memory_mb": devices.peak_memory_mb(device),
+        "peak_memory_mb": spent.peak_memory_mb,
         **origin,
         **found.facts,
-        **provenance(
-            *files, options=search.model_dump(), seed=arguments.seed, device=devices.describe_device(device)
-        ),
+        **provenance(*files, options=search.model_dump(), seed=arguments.seed, device=spent.device),
     }
     _write(arguments.output, found, report, architecture | {"origin": origin})
     checkpoint.remove()
-    log.info("found in %.1f s: %s", seconds, canonical_json(architecture))
+    log.info("found in %.1f s: %s", spent.seconds, canonical_json(architecture))
+
+
+class Spent(NamedTuple):
+    """What a search took: seconds of all attempts, memory in MiB, and the device."""
+
+    seconds: float
+    peak_memory_mb: dict[str, float]
+    device: str
+
+
+def _take(
+    arguments, manifest: dict, backbone: Options, search: Options, checkpoint: CheckpointFile
+) -> tuple[Found, Spent]:
+    """What a search has without computing. Neither images nor PyTorch are loaded, which would take seconds."""
+    began = time.perf_counter()
+    found = plugins.load("searches", search.kind).find(None, search, arguments.seed, checkpoint)
+    return found, Spent(time.perf_counter() - began, {"cpu": peak_resident_mb()}, "cpu")
 
 
 def _search(
-    arguments, manifest: dict, backbone: Options, search: Options, checkpoint: CheckpointFile, device
-) -> tuple[Found, float]:
-    """Do what is left of the search; what it found, and the seconds that all attempts spent on it."""
+    arguments, manifest: dict, backbone: Options, search: Options, checkpoint: CheckpointFile
+) -> tuple[Found, Spent]:
+    """Do what is left of the search; what it found, and what all attempts spent on it."""
+    # Imported here: PyTorch takes seconds to load.
+    from metantk.runtime import devices
+
+    device = devices.start(uses_device=search.uses_device)
     began = time.perf_counter()
     timed = _Timed(checkpoint, began)
     module = plugins.load("searches", search.kind)
@@ -143,7 +161,8 @@ def _search(
             bar,
         )
         found = module.find(problem, search, arguments.seed, timed)
-    return found, timed.spent + time.perf_counter() - began
+    seconds = timed.spent + time.perf_counter() - began
+    return found, Spent(seconds, devices.peak_memory_mb(device), devices.describe_device(device))
 
 
 class _Timed:
@@ -176,6 +195,8 @@ def _write(output: Path, found: Found, report: dict, architecture: dict) -> None
     with atomic_write(output / "search.csv") as temporary:
         found.trace.to_csv(temporary, index=False)
     if found.arrays:
+        from safetensors.torch import save
+
         with atomic_write(output / "search.safetensors") as temporary:
             temporary.write_bytes(save({name: tensor.contiguous() for name, tensor in found.arrays.items()}))
     write_json(output / "search.json", report)

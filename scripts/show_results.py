@@ -47,7 +47,7 @@ def show_tables(results: Path) -> None:
     Raises:
         InputError: there are none.
     """
-    for name in ("table2", "table1", "published"):
+    for name in ("table2", "table1", "published", "transfer"):
         path = results / layout.TABLES / f"{name}.md"
         if not path.is_file():
             raise InputError(f"{path}: is missing; run the workflow first (`make status` says how far it is)")

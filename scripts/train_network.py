@@ -93,7 +93,7 @@ def main() -> None:
             f" {manifest['name']}; take its 'origin' out to train it elsewhere"
         )
     check_writable(arguments.output)
-    device = devices.start()
+    device = devices.start(uses_device=options.uses_device)
     network.initialise_(generator("initial weights", arguments.seed))
     # A network that comes with its weights also says what its images are normalised by.
     statistics = getattr(network, "statistics", manifest)

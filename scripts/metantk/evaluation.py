@@ -10,7 +10,7 @@ from torch import Tensor
 
 from metantk.data import transforms
 from metantk.data.episodes import Episode, EpisodeSampler
-from metantk.data.store import Split
+from metantk.data.store import Split, checksum_of
 from metantk.models import FORWARD_PIXELS, Model, Tasks
 from metantk.options.evaluation import EvaluationOptions
 from metantk.runtime import devices
@@ -50,6 +50,53 @@ def evaluate(
         for position, (index, _) in enumerate(chunk):
             if index >= done:
                 yield {shots: 100 * float(accuracies[position]) for shots, accuracies in correct.items()}
+
+
+def describe_transfer(facts: dict, manifest: dict, split: Split) -> dict | None:
+    """What there is to know of an evaluation on another data set than the model's; None on its own.
+
+    Another one has another name than the data set that the architecture was found on, or other arrays.
+
+    Args:
+        facts: the content of model.json.
+        manifest, split: of the data that the model is evaluated on.
+
+    Returns:
+        `trained_on` and `tested_on` (names), `image_size` (of `tested_on`, in pixels), `resized_to` (that of the
+        model, where it is another one, or None), and `shared_classes`: names of the split's classes that are
+        training classes of `trained_on`, too.
+    """
+    name, checksum = manifest["name"], facts.get("data_sha256")
+    trained_on = (facts["architecture"].get("origin") or {}).get("dataset")
+    if trained_on in (None, name) and checksum in (None, checksum_of(manifest)):
+        return None
+    size, own_size = split.images.shape[1], facts["image_size"]
+    return {
+        "trained_on": trained_on or "unknown",
+        "tested_on": name,
+        "image_size": size,
+        "resized_to": own_size if own_size != size else None,
+        "shared_classes": sorted(set(split.class_names) & set(facts.get("classes", []))),
+    }
+
+
+class ResizedImages:
+    """Images that are brought to another size as they are read; takes the place of their array.
+
+    Bilinear with antialiasing, rounded to bytes; an image's result does not depend on what is read with it.
+
+    Args:
+        images: uint8 `(images, height, width, 3)`.
+        size: height and width that they are brought to, in pixels.
+    """
+
+    def __init__(self, images: np.ndarray, size: int) -> None:
+        self.images, self.shape = images, (len(images), size, size, 3)
+
+    def __getitem__(self, indices: np.ndarray) -> np.ndarray:
+        images = transforms.to_float(torch.from_numpy(self.images[indices]))
+        resized = transforms.resize(images, self.shape[1]).mul(255).round().clamp(0, 255)
+        return resized.to(torch.uint8).permute(0, 2, 3, 1).contiguous().numpy()
 
 
 class Pool:

@@ -40,6 +40,8 @@ class TrainedModel(Record):
     parameters: int
     image_size: int = Field(ge=1, le=1024)
     data: str | None = Field(None, max_length=4096)
+    data_sha256: Text | None = None
+    classes: list[str] = Field([])
     mean: list[Annotated[float, Field(ge=0, le=1)]] = Field(min_length=3, max_length=3)
     std: list[Annotated[float, Field(gt=0, le=1)]] = Field(min_length=3, max_length=3)
     weights_sha256: Text
@@ -173,14 +175,19 @@ class Tasks:
 
 
 def save_model(folder: Path, network: nn.Module, extra: nn.Module | None, facts: dict) -> None:
-    """Write both files; the description, which says that the weights are whole, last."""
+    """Write both files; the description, which says that the weights are whole, last.
+
+    Parameters are counted without the head where the backbone is frozen: nothing trains or uses it.
+    """
     tensors = network.state_dict()
     if extra is not None:
         tensors |= {f"{EXTRA}{name}": tensor for name, tensor in extra.state_dict().items()}
     weights = folder / WEIGHTS
     with atomic_write(weights) as temporary:
         temporary.write_bytes(save({name: tensor.contiguous().cpu() for name, tensor in tensors.items()}))
-    counted = {"parameters": count_parameters(network), "weights_sha256": sha256_of(weights)}
+    is_frozen = plugins.options_class("backbones", facts["architecture"]["kind"]).frozen
+    parameters = count_parameters(network) - (count_parameters(network.head) if is_frozen else 0)
+    counted = {"parameters": parameters, "weights_sha256": sha256_of(weights)}
     write_json(folder / DESCRIPTION, facts | counted)
 
 

@@ -105,7 +105,7 @@ def names_of_figures(with_cells: list[Path]) -> list[str]:
 def test_all_outputs_are_there(results, searched, chains, with_cells):
     data, figures = results / "glyphs" / "data", results / "figures" / "glyphs"
     arrays = [f"{part}/{name}.npy" for part in ("train", "val", "test") for name in ("images", "labels")]
-    tables = [f"{name}.{suffix}" for name in TABLES for suffix in ("csv", "md", "tex")]
+    tables = [f"{name}.{suffix}" for name in (*TABLES, "transfer") for suffix in ("csv", "md", "tex")]
     drawn = [
         *(f"{CELLS}/{name}" for name in names_of_figures(with_cells)),
         "training",

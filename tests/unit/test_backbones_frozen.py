@@ -203,7 +203,7 @@ def save(folder, network, architecture):
         "learner": none.Options().model_dump(),
         "outputs": 5,
         "image_size": SIZE,
-        **network.statistics,
+        **getattr(network, "statistics", {"mean": [0.0] * 3, "std": [1.0] * 3}),
     }
     save_model(folder, network, None, facts)
 
@@ -236,18 +236,101 @@ def test_other_onnx_files_are_refused(tmp_path, write, message):
     assert "\n" not in str(caught.value)
 
 
-def test_weights_in_other_files_are_not_looked_for(tmp_path, monkeypatch):
+def with_weights_elsewhere(path, location):
+    """The graph of a file, whose weights it says are in another file; their bytes."""
+    model, content = onnx.load(path), b""
+    for tensor in model.graph.initializer:
+        numbers = onnx.numpy_helper.to_array(tensor).tobytes()
+        tensor.raw_data = numbers
+        onnx.external_data_helper.set_external_data(tensor, location, offset=len(content), length=len(numbers))
+        tensor.ClearField("float_data" if tensor.data_type == onnx.TensorProto.FLOAT else "int64_data")
+        tensor.ClearField("raw_data")
+        content += numbers
+    path.write_bytes(model.SerializeToString())
+    return content
+
+
+@torch.inference_mode()
+def test_weights_in_a_file_beside_it_are_read_from_there(tmp_path, monkeypatch):
+    """As PyTorch's exporter writes them; never from the working folder, where there are others."""
+    plain, path = means_graph(tmp_path / "plain.onnx"), means_graph(tmp_path / "net.onnx")
+    content = with_weights_elsewhere(path, "net.onnx.data")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere" / "net.onnx.data").write_bytes(bytes(len(content)))
+    with pytest.raises(InputError, match=r"net\.onnx\.data: cannot be read .*net\.onnx has its weights there"):
+        make({"kind": "onnx", "file": str(path)})
+    beside = tmp_path / "net.onnx.data"
+    beside.write_bytes(content)
+    options = {"kind": "onnx", "file": str(path)}
+    architecture, network = make(options)
+    _, expected = make({"kind": "onnx", "file": str(plain)})
+    assert torch.equal(network.features(images()), expected.features(images()))
+    assert count_parameters(network) == count_parameters(expected)
+    assert plugins.options_class("backbones", "onnx")(**options).files == [str(path), str(beside)]
+    beside.write_bytes(b"\1" + content[1:])
+    with pytest.raises(InputError, match=r"net\.onnx: has changed"):
+        backbones.build(architecture, 5).initialise_(generator("weights", 0))
+    beside.write_bytes(content[:-1])
+    with pytest.raises(InputError, match=r"net\.onnx\.data: has 27 bytes, not all of the weights"):
+        make(options)
+
+
+@pytest.mark.parametrize("location", ["../other.data", "/etc/passwd", "folder/net.data", ""])
+def test_weights_in_other_places_are_refused(tmp_path, location):
     """A file may name any path as the place of its weights."""
     path = means_graph(tmp_path / "net.onnx")
-    model = onnx.load(path)
-    onnx.external_data_helper.convert_model_to_external_data(
-        model, location="beside.bin", size_threshold=0, convert_attribute=False
-    )
-    onnx.save(model, path)
-    assert (tmp_path / "beside.bin").exists()
-    monkeypatch.chdir(tmp_path)
-    with pytest.raises(InputError, match="is no ONNX file that can be run"):
+    with_weights_elsewhere(path, location)
+    with pytest.raises(InputError, match=r"net\.onnx: names .*they have to lie beside it"):
         make({"kind": "onnx", "file": str(path)})
+
+
+def means_then(path, *nodes, **constants):
+    """A file of any number of images: the means of their channels, and what `nodes` make of them."""
+    graph = onnx.load(means_graph(path))
+    graph.graph.node[-1].output[0] = "means"
+    graph.graph.node.extend(nodes)
+    for name, values in constants.items():
+        graph.graph.initializer.append(onnx.numpy_helper.from_array(np.array(values, np.int64), name))
+    onnx.save(graph, path)
+    return path
+
+
+@pytest.mark.parametrize("shape", [[1, -1], [1, 3]])
+@torch.inference_mode()
+def test_a_number_of_images_that_is_fixed_inside_is_found(tmp_path, shape):
+    """The input says any; two images fail, or become one row of twice as many features."""
+    node = onnx.helper.make_node("Reshape", ["means", "shape"], ["y"])
+    _, network = make({"kind": "onnx", "file": str(means_then(tmp_path / "net.onnx", node, shape=shape))})
+    expected = images(4).mean((2, 3)) * torch.tensor([1.0, 2.0, 3.0])
+    torch.testing.assert_close(network.features(images(4)), expected)
+
+
+@pytest.mark.parametrize("batch", ["images", 2])
+def test_features_that_depend_on_other_images_are_refused(tmp_path, batch):
+    nodes = [
+        onnx.helper.make_node("ReduceMean", ["means", "first"], ["centre"], keepdims=1),
+        onnx.helper.make_node("Sub", ["means", "centre"], ["y"]),
+    ]
+    path = means_then(tmp_path / "net.onnx", *nodes, first=[0])
+    graph = onnx.load(path)
+    if batch == 2:
+        graph.graph.input[0].type.tensor_type.shape.dim[0].dim_value = batch
+        onnx.save(graph, path)
+    with pytest.raises(InputError, match=r"net\.onnx: the features of an image depend on the images beside it"):
+        make({"kind": "onnx", "file": str(path)})
+
+
+def test_a_frozen_network_has_no_parameters_of_a_head(tmp_path):
+    for name, options, expected in (
+        ("pixels", {}, 0),
+        ("onnx", {"file": str(means_graph(tmp_path / "n.onnx"))}, 5),
+    ):
+        architecture, network = make({"kind": name, **options})
+        (tmp_path / name).mkdir()
+        save(tmp_path / name, network, architecture)
+        assert json.loads((tmp_path / name / "model.json").read_text())["parameters"] == expected
+        load_model(tmp_path / name, torch.device("cpu"))
 
 
 def test_pixels_are_the_features():

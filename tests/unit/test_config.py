@@ -109,6 +109,12 @@ def test_defaults_are_the_papers_for_mini_imagenet():
             "searches.mine: no/where.json: is neither a file nor the name of a published genotype",
         ),
         (
+            {"evaluation": {"test_on": ["birds"]}},
+            "evaluation.test_on: unknown data set 'birds': choose from glyphs",
+        ),
+        ({"evaluation": {"test_on": ["glyphs"]}}, "evaluation.test_on: glyphs is the only data set"),
+        ({"evaluation": {"test_on": ["glyphs"] * 2}}, "'evaluation.test_on': one is listed twice"),
+        (
             {"searches": {"t-nas": {"image_size": 3}}},
             "searches.t-nas: image_size 3 is too small: layout t-nas needs 4 pixels",
         ),
@@ -328,6 +334,16 @@ def test_every_description_stands_by_itself():
             assert not re.search(r"\b(as (for|of) `|the same for|pictures?)\b", text), (options, name, text)
             for sentence in re.split(r"[.;:] ", text):
                 assert len(sentence.split()) <= 20, (options, name, sentence)
+
+
+def test_models_are_tested_on_every_other_data_set_that_is_named():
+    datasets = {name: {"source": "glyphs"} for name in ("a", "b", "c")}
+    config = make(datasets=datasets, evaluation={"test_on": ["c", "a"], "episodes": 7})
+    assert config.transfers == [("a", "c"), ("b", "c"), ("b", "a"), ("c", "a")]
+    alone = config.evaluation.episodes_alone
+    assert alone.episodes == 7
+    assert alone.model_dump() == config.evaluation.model_dump(exclude={"test_on"})
+    assert make(datasets=datasets).transfers == []
 
 
 def test_rows_multiply_in_their_order():

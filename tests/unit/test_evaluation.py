@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from PIL import Image
 from pydantic import ValidationError
 from torch import nn
 
@@ -16,7 +17,7 @@ from metantk import evaluation
 from metantk.backbones.conv4 import build as build_conv4
 from metantk.data import transforms
 from metantk.data.episodes import Episode, EpisodeSampler
-from metantk.data.store import Source, Split, stream_split, write_dataset
+from metantk.data.store import Source, Split, checksum_of, stream_split, write_dataset
 from metantk.evaluation import evaluate
 from metantk.learners import linear, rfs
 from metantk.models import Model, load_model, save_model
@@ -24,7 +25,7 @@ from metantk.options.evaluation import EvaluationOptions
 from metantk.options.learners.rfs import RfsOptions
 from metantk.runtime.checkpoints import CheckpointFile
 from metantk.runtime.devices import generator, numpy_generator
-from metantk.runtime.files import InputError, read_json
+from metantk.runtime.files import InputError, read_json, write_json
 from metantk.statistics import confidence_95
 
 LABELS = np.repeat(np.arange(7), 10)
@@ -419,6 +420,80 @@ def test_what_the_program_writes_sums_up_its_episodes(run, tmp_path):
         assert report["shots"][str(shots)]["ci95"] == pytest.approx(2.093024 * values.std() / 20**0.5)
     assert (report["ways"], report["episodes"]) == (5, 20)
     assert report["options"]["classifier"] == {"1": "svm", "5": "logistic_regression"}
+
+
+# --- Other data sets ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def other(tmp_path):
+    """Larger images of a data set that shares two classes with the training of the first."""
+    streams = {}
+    for index, part in enumerate(("train", "val", "test")):
+        images = np.random.default_rng(9 + index).integers(0, 256, (70, 20, 20, 3), dtype=np.uint8)
+        names = [f"other {part} {name}" for name in NAMES]
+        if part == "test":
+            names[1], names[4] = f"train {NAMES[1]}", f"train {NAMES[4]}"
+        streams[part] = stream_split(Split(images, LABELS, names))
+    write_dataset(tmp_path / "other", Source(streams, "free", [], [], False), name="m", source="s")
+    return tmp_path / "other"
+
+
+@pytest.fixture
+def trained(model, data):
+    """The model, with what it was trained on."""
+    manifest = read_json(data / "manifest.json")
+    description = read_json(model / "model.json")
+    description["architecture"]["origin"] = {
+        "dataset": "n", "backbone": "b", "backbone_title": "B", "search": "s", "seed": 0,
+    }  # fmt: skip
+    description |= {"data_sha256": checksum_of(manifest), "classes": [f"train {name}" for name in NAMES]}
+    write_json(model / "model.json", description)
+    return model
+
+
+def test_an_evaluation_on_another_data_set_says_so(run, trained, other, tmp_path, caplog):
+    run(tmp_path / "own")
+    assert "transfer" not in read_json(tmp_path / "own" / "evaluation.json")
+    assert caplog.text == ""
+    run(tmp_path / "out", "--data", other)
+    shared = sorted([f"train {NAMES[1]}", f"train {NAMES[4]}"])
+    report = read_json(tmp_path / "out" / "evaluation.json")
+    assert report["transfer"] == {
+        "trained_on": "n", "tested_on": "m", "image_size": 20, "resized_to": 16, "shared_classes": shared,
+    }  # fmt: skip
+    assert report["data_sha256"] == checksum_of(read_json(other / "manifest.json"))
+    told, resized, classes = caplog.messages
+    assert told == f"{other} (m) is another data set than the model was trained on (n)"
+    assert resized == "warning: images are resized from 20 to 16 pixels"
+    assert classes.endswith(f"training classes of the model, too: {', '.join(shared)}")
+
+
+def test_data_of_the_same_name_that_are_others_are_another_data_set(run, trained, other, tmp_path):
+    manifest = read_json(other / "manifest.json")
+    write_json(other / "manifest.json", manifest | {"name": "n"})
+    run(tmp_path / "out", "--data", other)
+    assert read_json(tmp_path / "out" / "evaluation.json")["transfer"]["tested_on"] == "n"
+
+
+def test_a_model_that_does_not_say_what_it_was_trained_on_takes_images_of_its_size_only(run, other, tmp_path):
+    with pytest.raises(InputError, match=r"was trained on images of 16 pixels, .*other has 20"):
+        run(tmp_path / "out", "--data", other)
+    assert not (tmp_path / "out").exists()
+
+
+def test_resized_images_are_pillows_within_rounding():
+    images = np.random.default_rng(0).integers(0, 256, (5, 20, 20, 3), dtype=np.uint8)
+    for size in (16, 28):
+        resized = evaluation.ResizedImages(images, size)
+        assert resized.shape == (5, size, size, 3)
+        found = resized[np.array([3, 1, 3])]
+        expected = [
+            Image.fromarray(images[index]).resize((size, size), Image.Resampling.BILINEAR) for index in (3, 1, 3)
+        ]
+        assert found.dtype == np.uint8
+        assert np.abs(found.astype(int) - np.stack(expected).astype(int)).max() <= 1
+        assert np.array_equal(found[1], resized[np.array([1])][0])  # alone or with others
 
 
 # --- Models ------------------------------------------------------------------------------------------------

@@ -110,3 +110,14 @@ def test_options_and_plugins_need_no_torch():
         " plugins.module_file('backbones', 'cells'); assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], env={"PYTHONPATH": str(SCRIPTS)}, check=True)
+
+
+@pytest.mark.parametrize("kind", ["fixed", "given"])
+def test_a_search_that_computes_nothing_needs_no_torch(kind):
+    """It takes seconds to load; without it such a job is done sooner than one begins with it."""
+    program = (
+        "import sys; import search_architecture; from metantk.runtime import plugins;"
+        f" assert not plugins.options_class('searches', '{kind}').computes;"
+        f" plugins.load('searches', '{kind}'); assert 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", program], env={"PYTHONPATH": str(SCRIPTS)}, check=True)

@@ -2,6 +2,7 @@
 
 import os
 
+import numpy as np
 import pandas as pd
 import pytest
 import yaml
@@ -61,6 +62,18 @@ def test_jobs_are_what_snakemake_plans(tiny_house):
             assert str(path) in run.stdout, path
     planned = [job for job in tiny_house.planned() if job.split()[0] in layout.STAGES]
     assert len(planned) == len(status.jobs_of(config))
+
+
+def test_evaluations_on_other_data_sets_are_jobs(configuration):
+    configuration["datasets"]["other"] = {"source": "glyphs"}
+    configuration["evaluation"] = {"test_on": ["other"]}
+    config = parse_config(configuration)
+    jobs = [job for job in status.jobs_of(config) if job.stage == "evaluate_episodes"]
+    assert len(jobs) == 3 * 2 * (2 + 1)
+    folder = "glyphs/5cells-48ch/random/seed1/rfs/on-other"
+    (job,) = [job for job in jobs if str(job.output) == f"results/{folder}/evaluation.json"]
+    assert str(job.log) == f"results/logs/evaluate_episodes/{folder}.log"
+    assert len(status.chains_of(config)) == 3 * 2 * 2
 
 
 def test_what_is_done_running_and_left(started):
@@ -126,6 +139,7 @@ def test_a_table_without_rows_is_not_shown(show, tmp_path):
     write(tables / "table1.md", "| Model |\n|---|\n| RFS |\n")
     write(tables / "table2.md", "| Model |\n|---|\n")
     write(tables / "published.md", "| row |\n|---|\n")
+    write(tables / "transfer.md", "| Trained on |\n|---|\n")
     run = show("--configfile", "mine.yaml")
     assert run.returncode == 0, run.stderr
     assert "| RFS |" in run.stdout
@@ -134,6 +148,8 @@ def test_a_table_without_rows_is_not_shown(show, tmp_path):
 
 def test_rows_below_a_baseline_are_named(tmp_path):
     rows = [
+        ("a", "theirs", "fixed", "none", 1, 20.0),
+        ("a", "theirs", "fixed", "none", 5, 30.0),
         ("a", "pixels", "fixed", "none", 1, 30.0),
         ("a", "pixels", "fixed", "none", 5, 40.0),
         ("a", "conv4", "fixed", "none", 1, 31.0),
@@ -146,8 +162,12 @@ def test_rows_below_a_baseline_are_named(tmp_path):
         ("b", "resnet12", "fixed", "rfs", 1, 10.0),
     ]
     columns = ["dataset", "backbone", "search", "learner", "shots", "accuracy_mean"]
-    pd.DataFrame(rows, columns=columns).to_csv(tmp_path / "summary.csv", index=False)
-    conv4, resnet = find_weak(tmp_path / "summary.csv")
+    table = pd.DataFrame(rows, columns=columns)
+    table["pretrained"] = np.where(table["backbone"] == "theirs", "yes", "no")
+    table.to_csv(tmp_path / "summary.csv", index=False)
+    theirs, conv4, resnet = find_weak(tmp_path / "summary.csv")
+    told = "a, theirs, fixed, none: 25.0 % are no more than the 35.0 % of raw pixels; check its file, mean and std"
+    assert theirs == told
     told = "a, conv4, fixed, rfs: 35.5 % are no more than the 36.0 % of the same network untrained; train longer"
     assert conv4.startswith(told)
     assert resnet.startswith("a, resnet12, fixed, rfs: 34.0 % are no more than the 35.0 % of raw pixels; ")

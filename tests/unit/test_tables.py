@@ -69,6 +69,23 @@ def test_summary_means_and_deviations_by_hand(chains, summary):
     assert np.isnan(single["accuracy_std"])
 
 
+def test_pretrained_rows_are_called_by_their_backbones(tmp_path):
+    names = {"theirs": {"file": "w", "sha256": "0"}, "others": {"file": "v", "sha256": "1"}, "conv4": None}
+    folders = [write_chain(tmp_path, "fixed", 0, backbone=name, learner="none") for name in names]
+    for folder, weights in zip(folders, names.values(), strict=True):
+        change(folder / "model.json", initial_weights=weights, parameters=0)
+        change(folder / "evaluation.json", parameters=0)
+    groups = tables.group_chains(map(tables.read_chain, folders))
+    summary = tables.summarise(groups, TITLES)
+    assert summary["model"].unique().tolist() == ["Pretrained (theirs)", "Pretrained (others)", "Not trained"]
+    assert summary.set_index("backbone")["pretrained"].to_dict() == {
+        "theirs": "yes",
+        "others": "yes",
+        "conv4": "no",
+    }
+    assert set(tables.make_table1(summary, groups)["Params"]) == {"0"}
+
+
 def test_means_of_each_seed_are_listed(chains, groups):
     table = tables.per_seed(groups)
     assert len(table) == 2 * len(chains)
@@ -376,8 +393,8 @@ def aggregate(monkeypatch, chains, output, *flags):
 def test_every_table_is_written_in_every_format(monkeypatch, chains, tmp_path):
     aggregate(monkeypatch, chains, tmp_path / "tables")
     names = {path.name for path in (tmp_path / "tables").iterdir()}
-    formats = {f"{name}.{suffix}" for name in ("summary", "table1", "table2", "differences", "costs", "published")
-               for suffix in ("csv", "md", "tex")}  # fmt: skip
+    written = ("summary", "table1", "table2", "differences", "costs", "published", "transfer")
+    formats = {f"{name}.{suffix}" for name in written for suffix in ("csv", "md", "tex")}
     assert names == formats | {"seeds.csv", "missing.csv"}
     assert pd.read_csv(tmp_path / "tables" / "missing.csv").empty
     assert "**" in (tmp_path / "tables" / "table2.md").read_text()

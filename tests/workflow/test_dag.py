@@ -232,10 +232,14 @@ def test_cores_are_shared_among_chains(tiny_house, seeds, cores, threads):
 @pytest.mark.parametrize(("search", "gpus"), [("random", []), ("metanas-cells", []), ("linear-regions", ["gpu=1"])])
 def test_a_search_that_computes_nothing_takes_no_gpu(tiny_house, search, gpus):
     configuration = tiny_house.configuration
-    configuration["rows"] = [{"backbone": "3cells-2ch", "search": search}]
+    learner = "none" if search == "random" else "rfs"  # which has nothing to compute, either
+    configuration["rows"] = [{"backbone": "3cells-2ch", "search": search, "learner": learner}]
     tiny_house.configure(configuration)
-    asked = planned_resources(tiny_house)["search_architecture"]
-    assert [resource for resource in asked if resource.startswith("gpu")] == gpus
+    asked = planned_resources(tiny_house)
+    found = {rule: [each for each in asked[rule] if each.startswith("gpu")] for rule in asked}
+    assert found["search_architecture"] == gpus
+    assert found["train_network"] == ([] if search == "random" else ["gpu=1"])
+    assert found["evaluate_episodes"] == ["gpu=1"]
 
 
 def test_memory_and_time_grow_with_the_data_set_and_yield_to_the_command_line(tiny_house):

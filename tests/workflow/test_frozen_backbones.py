@@ -32,13 +32,18 @@ def test_any_backbone_is_a_row(house):
     results = house.path / "results"
     table = pd.read_csv(results / "tables" / "table1.csv")
     ours = table[table["Source"] != "paper"]
-    assert ours["Model"].tolist() == ["Not trained"] * 4
+    assert ours["Model"].tolist() == ["Not trained", "Not trained", "Pretrained (theirs)", "Pretrained (means)"]
     assert ours["Arch."].tolist() == ["Raw pixels", "Conv4", f"{NAME} (timm)", "means (ONNX)"]
+    assert ours["Params"].tolist()[0] == "0"  # raw pixels
     assert (ours["1-shot"].astype(float) > 0).all()
     model = json.loads((results / "glyphs/theirs/fixed/seed0/none/model.json").read_text())
     assert (model["mean"], model["std"]) == ([0.5] * 3, [0.5] * 3)
     assert model["initial_weights"]["file"] == "theirs.safetensors"
     assert len(model["initial_weights"]["sha256"]) == 64
+
+    means = json.loads((results / "glyphs/means/fixed/seed0/none/model.json").read_text())
+    assert means["parameters"] == 3 + 2  # without a head
+    assert means["initial_weights"]["file"] == "means.onnx"
 
     assert house.planned() == set()
     torch.manual_seed(1)

@@ -79,7 +79,8 @@ BEHIND = {
     ("inspect",): "inspect_dataset.py metantk/data/contact_sheet.py",
     (*SEARCHES, *LEARNED): "metantk/runtime/checkpoints.py",
     (*SEARCHES, *LEARNED, "theory"): """
-        metantk/runtime/devices.py metantk/runtime/leases.py metantk/runtime/provenance.py
+        metantk/runtime/devices.py metantk/runtime/leases.py metantk/runtime/memory.py
+        metantk/runtime/provenance.py
     """,
     SEARCHES: """
         search_architecture.py metantk/searches/__init__.py metantk/searches/base.py
@@ -140,6 +141,7 @@ BEHIND = {
     (*EVALUATED, "aggregate", *FIGURES, "theory"): "metantk/statistics.py",
     ("aggregate",): """
         aggregate_tables.py metantk/results/costs.py metantk/results/layout.py metantk/results/published_results.py
+        metantk/results/transfer.py
     """,
     ("draw_searches",): """
         draw_searches.py metantk/results/figures/cells.py metantk/results/figures/effects.py

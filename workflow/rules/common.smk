@@ -84,6 +84,7 @@ wildcard_constraints:
     search="|".join(SEARCHES),
     learner="|".join(LEARNERS),
     seed=r"\d+",
+    on="(?:" + "|".join(["", *map(metantk.results.layout.on_other, CONFIG.evaluation.test_on)]) + ")",
 
 
 # Dependencies for --sdm conda; `make` installs the same pins into .venv, `make container` into IMAGE.
@@ -92,8 +93,10 @@ ENVIRONMENT = "../../envs/metantk.yaml"
 DATA = f"{RESULTS}/{metantk.results.layout.DATA}"
 SEARCH = f"{RESULTS}/{metantk.results.layout.SEARCH}"
 CHAIN = f"{RESULTS}/{metantk.results.layout.CHAIN}"
+EVALUATION = f"{RESULTS}/{metantk.results.layout.EVALUATION}"
 # Where a job's log and benchmark lie, below the folders of all logs and benchmarks: as its outputs do.
 SEARCH_JOB, CHAIN_JOB = metantk.results.layout.SEARCH, metantk.results.layout.CHAIN
+EVALUATION_JOB = metantk.results.layout.EVALUATION
 STABILITY = f"{RESULTS}/{metantk.results.layout.STABILITY}"
 TABLES = f"{RESULTS}/{metantk.results.layout.TABLES}"
 PARTIAL_TABLES = f"{RESULTS}/{metantk.results.layout.PARTIAL_TABLES}"
@@ -210,9 +213,16 @@ def files_of_search(wildcards):
     return [*backbone_files(wildcards), *CONFIG.search(wildcards.search).files]
 
 
-def gpus_of_search(wildcards):
-    """A search that computes nothing asks for none: Snakemake drops the resource, as some executors refuse a 0."""
-    return 1 if CONFIG.search(wildcards.search).uses_device else None
+def gpus(family, wildcard):
+    """The function of a rule's `gpu`: a kind that computes nothing asks for none.
+
+    Snakemake drops the resource then, as some executors refuse a 0.
+    """
+
+    def needed(wildcards):
+        return 1 if options_of(family, wildcards[wildcard]).uses_device else None
+
+    return needed
 
 
 @functools.cache
@@ -296,6 +306,25 @@ def all_chains(pattern):
     return expand(each_chain(pattern), dataset=sorted(CONFIG.datasets))
 
 
+def all_transfers(pattern):
+    """`pattern` for every row and seed of a data set, with each other data set that they are evaluated on."""
+    return [
+        text
+        for trained, tested in sorted(CONFIG.transfers)
+        for text in expand(each_chain(pattern), dataset=trained, on=metantk.results.layout.on_other(tested))
+    ]
+
+
+def tested_data(*files):
+    """The function of prepared files of the data set on whose test classes a model is evaluated."""
+
+    def needed(wildcards):
+        tested = metantk.results.layout.tested_dataset(wildcards.on, wildcards.dataset)
+        return expand([f"{DATA}/{file}" for file in files], dataset=tested)
+
+    return needed
+
+
 def searched(pattern):
     """`pattern` for every data set and every search of a backbone that takes one; the seed stays a wildcard."""
     chains = [chain for chain in CHAINS if CONFIG.backbone(chain.backbone).searchable]
@@ -322,7 +351,7 @@ def needs_of_rows(wildcards):
 
 
 def evaluation_options(wildcards):
-    return canonical_json(CONFIG.evaluation.model_dump())
+    return canonical_json(CONFIG.evaluation.episodes_alone.model_dump())
 
 
 def theory_options(wildcards):

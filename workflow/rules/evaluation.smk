@@ -1,17 +1,17 @@
 rule evaluate_episodes:
     input:
-        manifest=f"{DATA}/manifest.json",
-        arrays=ancient([f"{DATA}/test/images.npy", f"{DATA}/test/labels.npy"]),
+        manifest=tested_data("manifest.json"),
+        arrays=ancient(tested_data("test/images.npy", "test/labels.npy")),
         description=f"{CHAIN}/model.json",
         # The description holds its checksum.
         weights=ancient(f"{CHAIN}/model.safetensors"),
     output:
-        episodes=f"{CHAIN}/episodes.csv",
-        evaluation=f"{CHAIN}/evaluation.json",
+        episodes=f"{EVALUATION}/episodes.csv",
+        evaluation=f"{EVALUATION}/evaluation.json",
     log:
-        f"{RESULTS}/logs/evaluate_episodes/{CHAIN_JOB}.log",
+        f"{RESULTS}/logs/evaluate_episodes/{EVALUATION_JOB}.log",
     benchmark:
-        f"{RESULTS}/benchmarks/evaluate_episodes/{CHAIN_JOB}.tsv"
+        f"{RESULTS}/benchmarks/evaluate_episodes/{EVALUATION_JOB}.tsv"
     conda:
         ENVIRONMENT
     container:
@@ -26,7 +26,7 @@ rule evaluate_episodes:
         code=code("evaluate_episodes.py", backbone="backbones", learner="learners"),
         options=evaluation_options,
     message:
-        "Evaluate {wildcards.dataset} {wildcards.backbone} {wildcards.search} {wildcards.learner}, seed {wildcards.seed}"
+        "Evaluate {wildcards.dataset} {wildcards.backbone} {wildcards.search} {wildcards.learner}{wildcards.on}, seed {wildcards.seed}"
     shell:
         'python {params.script:q} --data "$(dirname -- {input.manifest:q})"'
         ' --model "$(dirname -- {input.description:q})" --options {params.options:q}'

@@ -25,7 +25,7 @@ rule search_architecture:
         IMAGE
     threads: THREADS
     resources:
-        gpu=gpus_of_search,
+        gpu=gpus("searches", "search"),
         mem_mb=memory("search_architecture"),
         runtime=minutes("search_architecture"),
     params:

@@ -4,6 +4,8 @@ rule aggregate_tables:
         descriptions=all_chains(f"{CHAIN}/model.json"),
         evaluations=all_chains(f"{CHAIN}/evaluation.json"),
         episodes=all_chains(f"{CHAIN}/episodes.csv"),
+        transfers=all_transfers(f"{EVALUATION}/evaluation.json"),
+        transfer_episodes=all_transfers(f"{EVALUATION}/episodes.csv"),
     output:
         summary=report(
             f"{TABLES}/summary.csv",
@@ -32,9 +34,20 @@ rule aggregate_tables:
             labels={"table": "published results"},
             caption="../report/published.rst",
         ),
+        # Without rows it is no part of the report.
+        transfer=(
+            report(
+                f"{TABLES}/transfer.csv",
+                category="Tables",
+                labels={"table": "transfer"},
+                caption="../report/transfer.rst",
+            )
+            if CONFIG.transfers
+            else f"{TABLES}/transfer.csv"
+        ),
         texts=expand(
             f"{TABLES}/{{table}}.{{suffix}}",
-            table=["summary", "table1", "table2", "differences", "costs", "published"],
+            table=["summary", "table1", "table2", "differences", "costs", "published", "transfer"],
             suffix=["md", "tex"],
         ),
         seeds=f"{TABLES}/seeds.csv",
@@ -56,12 +69,14 @@ rule aggregate_tables:
         script=SCRIPTS / "aggregate_tables.py",
         code=code("aggregate_tables.py"),
         chains=all_chains(CHAIN),
+        transfers=all_transfers(EVALUATION),
         results=results_folder,
         titles=titles,
     message:
         "Aggregate the tables"
     shell:
-        "python {params.script:q} {params.chains:q} --results {params.results:q} --titles {params.titles:q}"
+        "python {params.script:q} {params.chains:q} --transfers {params.transfers:q}"
+        " --results {params.results:q} --titles {params.titles:q}"
         ' --output "$(dirname -- {output.summary:q})" 2> {log:q}'
 
 
@@ -81,11 +96,12 @@ rule tabulate_finished:
     params:
         script=SCRIPTS / "aggregate_tables.py",
         chains=all_chains(CHAIN),
+        transfers=all_transfers(EVALUATION),
         results=results_folder,
         titles=titles,
         tables=PARTIAL_TABLES,
     message:
         "Tabulate what is finished"
     shell:
-        "python {params.script:q} {params.chains:q} --partial --results {params.results:q}"
-        " --titles {params.titles:q} --output {params.tables:q} 2>&1 | tee {log:q} >&2"
+        "python {params.script:q} {params.chains:q} --transfers {params.transfers:q} --partial"
+        " --results {params.results:q} --titles {params.titles:q} --output {params.tables:q} 2>&1 | tee {log:q} >&2"

@@ -18,7 +18,7 @@ rule train_network:
         IMAGE
     threads: THREADS
     resources:
-        gpu=1,
+        gpu=gpus("learners", "learner"),
         mem_mb=memory("train_network"),
         runtime=minutes("train_network"),
     params:

@@ -2,9 +2,10 @@
 
 Images of the prepared size are resized (bilinear, with antialiasing) where the file takes another one, and
 normalised by the option's mean and deviation; the defaults leave them in 0..1, as files of `export_backbone.py`
-take them. The file's bytes are kept with the model's weights: a trained model needs the file no longer.
+take them. The file's bytes, and those of the weights beside it, are kept with the model's weights: a trained model
+needs the files no longer.
 
-A graph of ONNX's own operations is data; operations of other libraries, and weights in other files, are not loaded.
+A graph of ONNX's own operations is data; operations of other libraries are not loaded.
 """
 
 from pathlib import Path
@@ -26,6 +27,7 @@ class Network(nn.Module):
 
     Attributes:
         statistics: mean and deviation of the normalisation.
+        initial_weights: file and checksum, once it is read.
         numbers_in_file: its parameters, once it is read.
     """
 
@@ -38,6 +40,7 @@ class Network(nn.Module):
         self.feature_dim = architecture["feature_dim"]
         self.head = nn.Linear(self.feature_dim, outputs)
         self.numbers_in_file = 0
+        self.initial_weights: dict | None = None
         self._graph: Graph | None = None
 
     def features(self, images: Tensor, drop: Drop | None = None) -> Tensor:
@@ -65,6 +68,7 @@ class Network(nn.Module):
             raise InputError(f"{self.path}: has changed since the architecture was written; write that again")
         self.file.copy_(torch.from_numpy(np.frombuffer(found.content, np.uint8).copy()))
         self.numbers_in_file, self._graph = count_numbers(found.content), None
+        self.initial_weights = {"file": self.path, "sha256": found.sha256}
         nn.init.kaiming_uniform_(self.head.weight, generator=generator)
         nn.init.zeros_(self.head.bias)
 

@@ -13,8 +13,6 @@ from itertools import combinations
 from typing import NamedTuple
 
 import torch
-from sklearn.preprocessing import StandardScaler
-from sklearn.svm import SVC
 from torch import Tensor
 from torch.nn import functional
 
@@ -75,14 +73,17 @@ def hinge_loss(support: Tensor, labels: Tensor, query: Tensor, *, ways: int, pen
     Raises:
         InputError: shapes or labels do not fit together, a class has no support, or a feature is not finite.
     """
+    # Imported here: it takes seconds, and trainings and other classifiers do without.
+    from sklearn import preprocessing, svm
+
     batch_shape, episodes = _flatten(support, labels, query, ways)
     votes = torch.zeros(*episodes.query.shape[:-1], ways, dtype=torch.float64)
     each = zip(*(tensor.numpy(force=True) for tensor in episodes), strict=True)
     weights_of = support_weights(episodes.labels, ways).numpy(force=True)
     for index, (features, classes, queries) in enumerate(each):
         weights = None if (weights_of[index] == 1).all() else weights_of[index]
-        scaler = StandardScaler().fit(features, sample_weight=weights)
-        machine = SVC(kernel="linear", C=penalty, decision_function_shape="ovo", class_weight="balanced")
+        scaler = preprocessing.StandardScaler().fit(features, sample_weight=weights)
+        machine = svm.SVC(kernel="linear", C=penalty, decision_function_shape="ovo", class_weight="balanced")
         machine.fit(scaler.transform(features), classes)
         decisions = torch.from_numpy(machine.decision_function(scaler.transform(queries)))
         if ways == 2:

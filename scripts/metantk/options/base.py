@@ -139,6 +139,7 @@ class Options(BaseModel):
     """Unknown keys and other types are refused, and so are numbers that are not finite."""
 
     uses_device: ClassVar[bool] = True  # of a kind: whether its stage computes anything on a GPU
+    computes: ClassVar[bool] = True  # of a search: whether it looks at the problem, so that PyTorch is loaded
     frozen: ClassVar[bool] = False  # of a backbone: it comes with its weights, and nothing trains it
     only_backbones: ClassVar[
         tuple[str, ...]

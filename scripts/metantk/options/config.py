@@ -8,6 +8,7 @@ import json
 import os
 from collections.abc import Iterable, Iterator
 from datetime import date
+from itertools import product
 from pathlib import Path
 from typing import Annotated, NamedTuple
 
@@ -28,7 +29,7 @@ from metantk.options.base import (
 )
 from metantk.options.budget import BudgetOptions
 from metantk.options.dataset import NAMED_SOURCES, DatasetOptions, check_outside, unknown_word
-from metantk.options.evaluation import EvaluationOptions
+from metantk.options.evaluation import EvaluationSection
 from metantk.options.study import LEAST_ARCHITECTURES, StudyOptions
 from metantk.options.theory import TheoryOptions
 from metantk.runtime import plugins
@@ -145,7 +146,7 @@ class Config(Options):
         "learner. Under a kind such as `maml`: options of all its learners",
     )
     criteria: CriteriaOptions = CriteriaOptions()
-    evaluation: EvaluationOptions = EvaluationOptions()
+    evaluation: EvaluationSection = EvaluationSection()
     theory: TheoryOptions = TheoryOptions()
     study: StudyOptions = StudyOptions()
     _resolved: dict[tuple[str, str], Options] = PrivateAttr(default_factory=dict)
@@ -160,6 +161,12 @@ class Config(Options):
             for search in row.search
             for learner in row.learner
         ]
+
+    @property
+    def transfers(self) -> list[tuple[str, str]]:
+        """Data sets that models are trained on, each with another one that they are evaluated on, too."""
+        pairs = product(self.datasets, self.evaluation.test_on)
+        return [(trained, tested) for trained, tested in pairs if trained != tested]
 
     @model_validator(mode="after")
     def _names_are_known(self) -> "Config":
@@ -179,6 +186,7 @@ class Config(Options):
             self._check_criteria()
             self._check_sizes()
             self._check_budgets()
+            self._check_transfers()
         except InputError as error:
             raise ValueError(str(error)) from None
         return self
@@ -272,6 +280,15 @@ class Config(Options):
                     Budget(space, stack_sizes(space, layout, dataset.image_size or 1), limits)
                 except InputError as error:
                     raise InputError(f"{where}: {error}") from None
+
+    def _check_transfers(self) -> None:
+        for name in self.evaluation.test_on:
+            if name not in self.datasets:
+                known = ", ".join(self.datasets)
+                raise InputError(f"evaluation.test_on: unknown data set {name!r}: choose from {known}")
+        if self.evaluation.test_on and not self.transfers:
+            (only,) = self.datasets
+            raise InputError(f"evaluation.test_on: {only} is the only data set: no model is trained on another")
 
     def _check_criteria(self) -> None:
         """Each section of `criteria` belongs to a criterion: a built-in one, or one that a search names."""

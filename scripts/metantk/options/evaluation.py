@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
 from metantk.options.augmentation import AugmentationOptions
-from metantk.options.base import Count, Need, Options, Seed
+from metantk.options.base import Count, Name, Need, Options, Seed
 
 Classifier = Literal["logistic_regression", "svm"]
 
@@ -63,3 +63,26 @@ class EvaluationOptions(Options):
 
     def classifier_of(self, shots: int) -> Classifier:
         return self.classifier if isinstance(self.classifier, str) else self.classifier[str(shots)]
+
+
+class EvaluationSection(EvaluationOptions):
+    """The section `evaluation`: the episodes, and on which data sets they are."""
+
+    # Not `on`: YAML reads that key as `true`.
+    test_on: list[Name] = Field(
+        [],
+        description="Data sets on whose test classes the models of all other data sets are evaluated, too "
+        "(table `transfer`)",
+    )
+
+    @field_validator("test_on")
+    @classmethod
+    def _data_sets_differ(cls, names: list[str]) -> list[str]:
+        if len(set(names)) < len(names):
+            raise ValueError("one is listed twice")
+        return names
+
+    @property
+    def episodes_alone(self) -> EvaluationOptions:
+        """What an evaluation takes, whichever data set it is on."""
+        return EvaluationOptions(**self.model_dump(exclude={"test_on"}))

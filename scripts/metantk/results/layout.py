@@ -9,6 +9,8 @@ from typing import NamedTuple
 DATA = "{dataset}/data"
 SEARCH = "{dataset}/{backbone}/{search}/seed{seed}"
 CHAIN = f"{SEARCH}/{{learner}}"
+# `on` is empty for the test classes of the model's own data set, else `on_other` of another one's name.
+EVALUATION = f"{CHAIN}{{on}}"
 SCORES = f"{SEARCH}/scores.json"
 STABILITY = "{dataset}/{backbone}/{search}/rank_stability"
 TABLES = "tables"
@@ -34,8 +36,18 @@ STAGES = {
     "prepare_dataset": Stage("{dataset}", f"{DATA}/manifest.json"),
     "search_architecture": Stage(SEARCH, f"{SEARCH}/architecture.json"),
     "train_network": Stage(CHAIN, f"{CHAIN}/model.json"),
-    "evaluate_episodes": Stage(CHAIN, f"{CHAIN}/evaluation.json"),
+    "evaluate_episodes": Stage(EVALUATION, f"{EVALUATION}/evaluation.json"),
 }
+
+
+def on_other(dataset: str) -> str:
+    """The wildcard `on` of evaluations on the test classes of another data set than the model's."""
+    return f"/on-{dataset}"
+
+
+def tested_dataset(on: str, dataset: str) -> str:
+    """The data set on whose test classes a model of `dataset` is evaluated, by the wildcard `on`."""
+    return on.removeprefix(on_other("")) or dataset
 
 
 def log_file(results: Path, stage: str, job: str) -> Path:

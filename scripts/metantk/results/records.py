@@ -85,13 +85,14 @@ class ModelDescription(Record):
     architecture: Architecture
     learner: dict
     learner_name: FileName
-    parameters: int = Field(ge=1, le=10**12)
+    parameters: int = Field(ge=0, le=10**12)
     macs: int = Field(0, ge=0, le=10**15)
     feature_dim: int = Field(0, ge=0, le=10**9)
     outputs: int = Field(0, ge=0, le=10**6)
     weights_sha256: Text
     data_sha256: Text
     device: Text
+    initial_weights: dict | None = None  # file and checksum, of a pretrained network
     peak_memory_mb: dict[str, Positive] = Field({})
     transductive: bool = False
     warnings: list[str] = Field([])
@@ -107,6 +108,16 @@ class ShotResult(Record):
     ci95: Positive
 
 
+class Transfer(Record):
+    """Of an evaluation on another data set than the model's: see `metantk.evaluation.describe_transfer`."""
+
+    trained_on: FileName
+    tested_on: FileName
+    image_size: int = Field(ge=1)
+    resized_to: int | None = Field(ge=1)
+    shared_classes: list[str]
+
+
 class Evaluation(Record):
     """evaluation.json"""
 
@@ -118,6 +129,7 @@ class Evaluation(Record):
     data_sha256: Text
     shots: dict[Shots, ShotResult] = Field(min_length=1)
     options: EvaluationOptions
+    transfer: Transfer | None = None
 
     @model_validator(mode="after")
     def _is_of_its_options(self) -> "Evaluation":

@@ -19,7 +19,7 @@ class Job(NamedTuple):
 
     Attributes:
         stage: the rule.
-        place: data set, backbone, search, seed, learner, as far as the stage has them.
+        place: data set, backbone, search, seed, learner, as far as the stage has them; `on-NAME` of a transfer.
         output: the file that is there when the job is done.
         log, benchmark: where they lie, if it has begun, or is done.
     """
@@ -69,10 +69,11 @@ class Progress(NamedTuple):
 def jobs_of(config: Config) -> list[Job]:
     """The jobs of all stages that take their time, in the order in which they can run."""
     wildcards = [
-        {"dataset": dataset, **chain._asdict(), "seed": seed}
+        {"dataset": dataset, **chain._asdict(), "seed": seed, "on": on}
         for dataset in sorted(config.datasets)
         for chain in config.chains
         for seed in config.seeds
+        for on in ("", *(layout.on_other(tested) for trained, tested in config.transfers if trained == dataset))
     ]
     results = Path(config.results)
     jobs = []
@@ -85,7 +86,7 @@ def jobs_of(config: Config) -> list[Job]:
 
 def chains_of(config: Config) -> list[Path]:
     """Folders of all rows and seeds."""
-    return [job.output.parent for job in jobs_of(config) if job.stage == "evaluate_episodes"]
+    return [job.output.parent for job in jobs_of(config) if job.stage == "train_network"]
 
 
 def look(config: Config, locks: Path = LOCKS) -> Progress:

@@ -26,6 +26,7 @@ KEY = ["dataset", "backbone", "search", "learner"]
 SUMMARY_COLUMNS = [
     *KEY,
     "model",
+    "pretrained",
     "seeds",
     "params",
     "multiply_accumulates",
@@ -108,17 +109,29 @@ def group_chains(chains: Iterable[Chain]) -> dict[tuple, list[Chain]]:
     evaluated: dict[str, tuple[Path, dict]] = {}
     for chain in chains:
         groups.setdefault(chain.key, []).append(chain)
-        options = chain.evaluation.options.model_dump(include={"episodes", "ways", "shots", "queries", "seed"})
-        first, expected = evaluated.setdefault(chain.key[0], (chain.folder, options))
-        if options != expected:
-            raise InputError(
-                f"{chain.folder} and {first}: were not evaluated on the same episodes; evaluate one again"
-            )
+        check_episodes(chain.key[0], chain.folder, chain.evaluation, evaluated)
     for members in groups.values():
         seeds = [member.seed for member in members]
         if len(set(seeds)) < len(seeds):
             raise InputError(f"{members[0].folder}: its row has a seed twice")
     return groups
+
+
+def check_episodes(
+    dataset: str, folder: Path, evaluation: Evaluation, evaluated: dict[str, tuple[Path, dict]]
+) -> None:
+    """Compare an evaluation's episodes with those of the first one on its data set.
+
+    Args:
+        evaluated: the first of each data set, its folder and episodes; a new one is added.
+
+    Raises:
+        InputError: they are others.
+    """
+    episodes = evaluation.options.model_dump(include={"episodes", "ways", "shots", "queries", "seed"})
+    first, expected = evaluated.setdefault(dataset, (folder, episodes))
+    if episodes != expected:
+        raise InputError(f"{folder} and {first}: were not evaluated on the same episodes; evaluate one again")
 
 
 def per_seed(groups: dict[tuple, list[Chain]]) -> pd.DataFrame:
@@ -149,6 +162,13 @@ class Titles(Options):
         """A row is called by its search, and by its learner where nothing was searched."""
         return self.searches.get(search, search) or self.learners.get(learner, learner)
 
+    def row(self, model: ModelDescription) -> str:
+        """The name of a model's row; a pretrained one is called so, and by its backbone's name."""
+        origin = model.architecture.origin
+        if model.initial_weights:
+            return f"Pretrained ({origin.backbone})"
+        return self.model(origin.search, model.learner_name)
+
 
 def parse_titles(text: str) -> Titles:
     """From JSON, `{"searches": {name: title}, "learners": {name: title}}`.
@@ -169,7 +189,7 @@ def summarise(groups: dict[tuple, list[Chain]], titles: Titles) -> pd.DataFrame:
     `accuracy_std` is over seeds of the mean over episodes (as in the paper); `ci95` is over episodes, each
     averaged over the seeds (all seeds see the same episodes); `params`, `multiply_accumulates` (for the features of
     an image; 0: not counted), `search_seconds` and `search_operations` (floating-point operations, two for a
-    multiply-accumulate) are means; `device` is that of the search; `notes`
+    multiply-accumulate) are means; `device` is that of the search; `pretrained` is `yes` or `no`; `notes`
     are those of the function of that name.
     """
     rows = []
@@ -178,7 +198,8 @@ def summarise(groups: dict[tuple, list[Chain]], titles: Titles) -> pd.DataFrame:
             accuracies = np.stack([member.accuracies(shots) for member in members])
             row = [
                 *key,
-                titles.model(key[2], key[3]),
+                titles.row(members[0].model),
+                "yes" if members[0].model.initial_weights else "no",
                 len(members),
                 round(np.mean([member.model.parameters for member in members])),
                 round(np.mean([member.model.multiply_accumulates for member in members])),
@@ -366,7 +387,7 @@ def _accuracy(group: pd.DataFrame, shots: int) -> str:
 
 
 def format_count(count: float) -> str:
-    return f"{count / 1e6:.2f}M" if count >= 1e6 else f"{count / 1e3:.1f}k"
+    return f"{count / 1e6:.2f}M" if count >= 1e6 else f"{count / 1e3:.1f}k" if count else "0"
 
 
 def format_seconds(seconds: float) -> str:
@@ -391,9 +412,10 @@ def bold_best(table: pd.DataFrame, mark: str) -> pd.DataFrame:
         mark: a template such as `**{}**`.
     """
     marked = table.copy()
+    datasets = table.get("Data", pd.Series("", index=table.index))  # without it, each column is of one
     for column in [column for column in table if "-shot" in column]:
         means = pd.to_numeric(table[column].str.split(" ").str[0], errors="coerce")
-        for _, group in means.groupby(table["Data"]):
+        for _, group in means.groupby(datasets):
             if group.notna().any():
                 marked.loc[group.idxmax(), column] = mark.format(table.loc[group.idxmax(), column])
     return marked

@@ -8,8 +8,6 @@ import hashlib
 import io
 from pathlib import Path
 
-import torch
-
 from metantk.runtime.files import InputError, atomic_write, check_regular, checkpoint_path, remove_checkpoint
 
 SEAL_BYTES = 32  # of SHA-256
@@ -58,6 +56,9 @@ class CheckpointFile:
 
 def freeze(state: dict) -> bytes:
     """The contents of a checkpoint. Not written by PyTorch itself, which does not say so where a disk is full."""
+    # Imported here: stages that have nothing to save do without.
+    import torch
+
     buffer = io.BytesIO()
     torch.save(state, buffer)
     return buffer.getvalue()
@@ -69,6 +70,8 @@ def thaw(contents: bytes, *, where: Path | str = "checkpoint") -> dict:
     Raises:
         InputError: they are damaged.
     """
+    import torch
+
     try:
         state = torch.load(io.BytesIO(contents), map_location="cpu", weights_only=True)
     except Exception:  # of any kind: damaged bytes mean anything to an unpickler

@@ -6,7 +6,6 @@ import logging
 import os
 import platform
 import re
-import resource
 import sys
 
 import numpy as np
@@ -14,6 +13,7 @@ import torch
 
 from metantk.runtime import leases
 from metantk.runtime.files import InputError
+from metantk.runtime.memory import peak_resident_mb
 
 log = logging.getLogger("metantk")
 
@@ -218,11 +218,10 @@ def describe_device(device: torch.device) -> str:
 
 def peak_memory_mb(device: torch.device) -> dict[str, float]:
     """Largest resident size of this process and, on CUDA, largest allocation on the device, in MiB."""
-    unit = 2**20 if sys.platform == "darwin" else 2**10  # bytes or KiB
-    peak = {"cpu": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit}
+    peak = {"cpu": peak_resident_mb()}
     if device.type == "cuda":
-        peak["cuda"] = torch.cuda.max_memory_allocated(device) / 2**20
-    return {name: round(value, 1) for name, value in peak.items()}
+        peak["cuda"] = round(torch.cuda.max_memory_allocated(device) / 2**20, 1)
+    return peak
 
 
 def generator(*key: int | str, device: torch.device | str = "cpu") -> torch.Generator:

@@ -6,19 +6,24 @@ Each search is a module of this package, or a .py file of one's own, that holds 
     find(problem: Problem, options: Options, seed: int, checkpoint: Checkpoint) -> Found
 """
 
+from __future__ import annotations
+
 import json
 from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import pandas as pd
-import torch
-from torch import Tensor
 from tqdm import tqdm
 
 from metantk.data.store import Split
 from metantk.options.base import Options
 from metantk.runtime import plugins
 from metantk.runtime.files import InputError
+
+if TYPE_CHECKING:
+    # Not at run time: searches that compute nothing do without PyTorch, which takes seconds to load.
+    import torch
+    from torch import Tensor
 
 
 class Problem(NamedTuple):
@@ -90,9 +95,13 @@ def check_found(found: object, kind: str) -> None:
     for name, expected in types.items():
         value = getattr(found, name)
         plugins.expect(isinstance(value, expected), kind, f"find's {name}", value, expected.__name__)
-    for name, expected in (("costs", Cost), ("arrays", Tensor)):
-        for key, value in getattr(found, name).items():
-            plugins.expect(isinstance(value, expected), kind, f"find's {name}[{key!r}]", value, expected.__name__)
+    for key, value in found.costs.items():
+        plugins.expect(isinstance(value, Cost), kind, f"find's costs[{key!r}]", value, "Cost")
+    if found.arrays:
+        import torch
+
+        for key, value in found.arrays.items():
+            plugins.expect(isinstance(value, torch.Tensor), kind, f"find's arrays[{key!r}]", value, "Tensor")
     try:
         json.dumps(found.facts, allow_nan=False)
     except (TypeError, ValueError) as error:

@@ -7,7 +7,7 @@ from pydantic import Field
 
 from metantk.options.base import Options as Base
 from metantk.options.base import parse
-from metantk.runtime.onnx_files import read_onnx
+from metantk.runtime.onnx_files import files_beside, read_onnx
 
 Positive = Annotated[float, Field(gt=0)]
 
@@ -20,7 +20,9 @@ class OnnxOptions(Base):
 
     kind: Literal["onnx"] = Field("onnx", description="Features of an ONNX file, frozen")
     file: str = Field(
-        min_length=1, description="ONNX file that turns float32 images into one row of features per image"
+        min_length=1,
+        description="ONNX file that turns float32 images into one row of features per image; weights in a file "
+        "beside it, as PyTorch writes them, are read, too",
     )
     mean: list[float] = Field(
         [0.0, 0.0, 0.0],
@@ -42,7 +44,7 @@ class OnnxOptions(Base):
 
     @property
     def files(self) -> list[str]:
-        return [self.file]
+        return [self.file, *files_beside(Path(self.file))]
 
     def architecture(self, image_size: int, genotype: dict | None = None) -> dict:
         """The content of architecture.json; there is no genotype.

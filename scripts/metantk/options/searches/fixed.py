@@ -9,6 +9,7 @@ class FixedOptions(Base):
     """No search, for backbones whose options determine the whole network."""
 
     uses_device: ClassVar[bool] = False
+    computes: ClassVar[bool] = False
 
     kind: Literal["fixed"] = "fixed"
 

@@ -12,6 +12,7 @@ class GivenOptions(Base):
     """Given genotypes, such as published cells."""
 
     uses_device: ClassVar[bool] = False
+    computes: ClassVar[bool] = False
 
     kind: Literal["given"] = "given"
     genotypes: list[Annotated[str, Field(min_length=1, max_length=500)]] = Field(

@@ -1,0 +1,152 @@
+"""The table of models that were trained on one data set and evaluated on the test classes of others.
+
+What a model and an evaluation are, their files say; names of folders are not read.
+"""
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from metantk.results.records import Evaluation, ModelDescription, read_episodes
+from metantk.results.tables import KEY, OVER_SEEDS, Chain, Titles, check_episodes, notes
+from metantk.runtime.files import InputError
+from metantk.runtime.typed_files import read_record
+from metantk.statistics import deviation
+
+LISTED_CLASSES = 5  # that a note names; evaluation.json has all
+
+
+class EvaluatedModel(NamedTuple):
+    """A model on the test classes of a data set, its own or another.
+
+    Attributes:
+        folder: of evaluation.json.
+        episodes: columns `shots`, `episode`, `accuracy`.
+    """
+
+    folder: Path
+    model: ModelDescription
+    evaluation: Evaluation
+    episodes: pd.DataFrame
+
+    @property
+    def key(self) -> tuple[str, str, str, str]:
+        """Of the model's row, see `tables.KEY`."""
+        origin = self.model.architecture.origin
+        return origin.dataset, origin.backbone, origin.search, self.model.learner_name
+
+    @property
+    def seed(self) -> int:
+        return self.model.architecture.origin.seed
+
+    @property
+    def tested_on(self) -> str:
+        transfer = self.evaluation.transfer
+        return transfer.tested_on if transfer else self.key[0]
+
+    def mean(self, shots: int) -> float:
+        """Accuracy in percent; NaN where it was not evaluated with so many shots."""
+        return float(self.episodes.loc[self.episodes["shots"] == shots, "accuracy"].mean())
+
+
+def read_transfer(folder: Path) -> EvaluatedModel:
+    """Read an evaluation on another data set than the model's, which lies in a folder within the model's.
+
+    Raises:
+        InputError: a file is missing or damaged, or the evaluation is of another model, or on its own data set.
+    """
+    evaluation = read_record(folder / "evaluation.json", Evaluation, stage="evaluate_episodes")
+    model = read_record(folder.parent / "model.json", ModelDescription, stage="train_network")
+    transfer, trained_on = evaluation.transfer, model.architecture.origin.dataset
+    if (evaluation.weights_sha256, evaluation.parameters) != (model.weights_sha256, model.parameters):
+        raise InputError(f"{folder}: evaluation.json is of another model; run evaluate_episodes again")
+    if transfer is None or trained_on in (None, transfer.tested_on) or evaluation.split != "test":
+        raise InputError(
+            f"{folder}: evaluation.json is not of another data set's test split; run evaluate_episodes again"
+        )
+    return EvaluatedModel(folder, model, evaluation, read_episodes(folder / "episodes.csv", evaluation))
+
+
+def make_table(transferred: list[EvaluatedModel], groups: dict[tuple, list[Chain]], titles: Titles) -> pd.DataFrame:
+    """A line per row, a column per data set that it is tested on and number of shots; mean ± std over seeds.
+
+    The rows that were trained on one of these data sets stand there, too, by their own evaluations.
+
+    Args:
+        groups: chains of each row.
+        titles: what tables call searches and learners.
+
+    Raises:
+        InputError: models were not evaluated on the same images and episodes of a data set, or one of them twice.
+    """
+    tested = list(dict.fromkeys(each.tested_on for each in transferred))
+    own = [
+        EvaluatedModel(chain.folder, chain.model, chain.evaluation, chain.episodes)
+        for chains in groups.values()
+        for chain in chains
+        if chain.key[0] in tested
+    ]
+    _check_alike([*own, *transferred])
+    rows: dict[tuple, list[EvaluatedModel]] = {key: [] for key in groups}
+    for each in [*own, *transferred]:
+        rows.setdefault(each.key, []).append(each)
+    shots = sorted({int(count) for each in transferred for count in each.evaluation.shots})
+    columns = [(name, count) for name in tested for count in shots]
+    lines = [_line(members, columns, titles) for members in rows.values() if members]
+    titles_of_columns = [f"{name}, {count}-shot" for name, count in columns]
+    header = ["Trained on", "Model", *(name.capitalize() for name in KEY[1:]), *titles_of_columns, "±", "Notes"]
+    return pd.DataFrame(lines, columns=header)
+
+
+def _check_alike(models: Iterable[EvaluatedModel]) -> None:
+    episodes: dict[str, tuple[Path, dict]] = {}
+    images: dict[str, tuple[Path, str]] = {}
+    there: dict[tuple, Path] = {}
+    for each in models:
+        check_episodes(each.tested_on, each.folder, each.evaluation, episodes)
+        first, checksum = images.setdefault(each.tested_on, (each.folder, each.evaluation.data_sha256))
+        if checksum != each.evaluation.data_sha256:
+            raise InputError(f"{each.folder} and {first}: were evaluated on different images of {each.tested_on}")
+        if (other := there.setdefault((*each.key, each.seed, each.tested_on), each.folder)) != each.folder:
+            raise InputError(f"{each.folder} and {other}: are the same model on the same data set")
+
+
+def _line(members: list[EvaluatedModel], columns: list[tuple[str, int]], titles: Titles) -> list[str]:
+    dataset, backbone, search, learner = members[0].key
+    seeds = {member.seed for member in members}
+    found = [notes(members), *(note for member in members for note in _notes(member.evaluation))]
+    return [
+        dataset,
+        titles.row(members[0].model),
+        backbone,
+        search,
+        learner,
+        *(_cell([member for member in members if member.tested_on == name], shots) for name, shots in columns),
+        f"{OVER_SEEDS} ({len(seeds)})" if len(seeds) > 1 else "one seed",
+        "; ".join(dict.fromkeys(filter(None, found))),
+    ]
+
+
+def _cell(members: list[EvaluatedModel], shots: int) -> str:
+    """`mean ± std over seeds`; empty where the row was not evaluated."""
+    means = np.array([mean for member in members if not np.isnan(mean := member.mean(shots))])
+    if not len(means):
+        return ""
+    return f"{means.mean():.2f}" + (f" ± {deviation(means):.2f}" if len(means) > 1 else "")
+
+
+def _notes(evaluation: Evaluation) -> list[str]:
+    """What a reader of a transfer's accuracies has to know, if it is one."""
+    transfer, found = evaluation.transfer, []
+    if transfer and transfer.resized_to:
+        found.append(f"{transfer.tested_on} resized from {transfer.image_size} to {transfer.resized_to} pixels")
+    if transfer and (shared := transfer.shared_classes):
+        # Signs that Markdown or LaTeX would read are left out.
+        names = [re.sub(r"[^\w .,:()+-]", " ", name) for name in shared[:LISTED_CLASSES]]
+        more = f" and {len(shared) - LISTED_CLASSES} more" if len(shared) > LISTED_CLASSES else ""
+        found.append(f"test classes of {transfer.tested_on} that are training classes: {', '.join(names)}{more}")
+    return found
