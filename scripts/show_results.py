@@ -14,6 +14,7 @@ from pathlib import Path
 from metantk.options.config import Config, parse_config, read_yaml
 from metantk.results import layout, status, tables
 from metantk.results.baselines import find_weak
+from metantk.results.standing import read_rows, titles_of
 from metantk.runtime.command_line import make_parser, run
 from metantk.runtime.files import InputError
 
@@ -61,25 +62,23 @@ def show_tables(results: Path) -> None:
 
 
 def show_status(config: Config) -> None:
-    """Print how far a workflow is, and the table as it stands."""
+    """Print how far a workflow is, the table as it stands, and rows that are broken or stale."""
     seen = status.look(config)
     print(f"{'':22}{'done':>6}{'running':>9}{'left':>6}")
     for stage in layout.STAGES:
         counts = (sum(job.stage == stage for job in jobs) for jobs in (seen.done, seen.running, seen.left))
         print("{:22}{:>6}{:>9}{:>6}".format(stage, *counts))
     for job in seen.running:
-        print(f"running: {job.name}: {status.last_line(job.log)}")
-    print(_time_left(seen))
-    chains = status.chains_of(config)
-    finished = [folder for folder in chains if (folder / "evaluation.json").is_file()]
-    if finished:
-        groups = tables.group_chains(tables.read_chain(folder) for folder in finished)
-        _, searches, learners = zip(*config.chains, strict=True)
-        titles = tables.Titles(
-            searches={name: config.title("searches", name) for name in searches},
-            learners={name: config.title("learners", name) for name in learners},
-        )
-        table = tables.make_table1(tables.summarise(groups, titles), groups)
+        print(f"running: {job.name}: {status.describe_running(job, seen.steps.get(job.name))}")
+    print(status.describe_time_left(seen))
+    standing = read_rows(config)
+    for problem in standing.problems[:LISTED]:
+        print(problem)
+    if len(standing.problems) > LISTED:
+        print(f"broken or stale: {len(standing.problems) - LISTED} more")
+    if standing.chains:
+        groups = tables.group_chains(standing.chains)
+        table = tables.make_table1(tables.summarise(groups, titles_of(config)), groups)
         ours = table[table["Source"] == "this run"].drop(columns=["Source", "Device"])
         print(f"\n{tables.to_markdown(ours)}")
     unfinished = [*seen.running, *seen.left]
@@ -96,17 +95,6 @@ def _next_stage(evaluation: status.Job, unfinished: list[status.Job]) -> str:
         if evaluation.place[: len(job.place)] == job.place:
             return job.stage
     return evaluation.stage
-
-
-def _time_left(seen: status.Progress) -> str:
-    todo = len(seen.running) + len(seen.left)
-    if not todo:
-        return "All of these are done; tables and figures come last."
-    state = "" if seen.is_running else ", and no Snakemake runs here"
-    known = todo - len(seen.unknown)
-    time = f"about {tables.format_seconds(seen.seconds_left)} one after the other" if known else "time unknown yet"
-    rest = f", and {len(seen.unknown)} of which nothing alike is finished" if known and seen.unknown else ""
-    return f"{todo} jobs to go: {time}{rest}{state}."
 
 
 def _read_config(configfile: Path) -> Config:

@@ -4,6 +4,7 @@ import functools
 import hashlib
 import os
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import NamedTuple
@@ -14,11 +15,13 @@ import metantk.data.needs
 import metantk.options.config
 import metantk.options.dataset
 import metantk.results.layout
+import metantk.results.status
 import metantk.runtime.container
 import metantk.runtime.failures
 import metantk.runtime.files
 import metantk.runtime.plugins
 import metantk.runtime.provenance
+import metantk.runtime.running
 from metantk.runtime.files import canonical_json
 from snakemake.exceptions import WorkflowError
 from snakemake.settings.types import DeploymentMethod
@@ -240,6 +243,16 @@ def begin_half_done_again():
     """
     if not IS_MODULE:
         workflow.dag_settings.force_incomplete = True
+
+
+def begin_to_say_how_far_it_is():
+    """For `make status`, and for who looks on: a line now and then on the time that is left."""
+    try:
+        metantk.runtime.running.hold(metantk.results.layout.running_file(Path(RESULTS)))
+    except OSError as error:
+        logger.warning(f"{RESULTS}: cannot be locked ({error.strerror}): `make status` will say that nothing runs")
+    say = functools.partial(metantk.results.status.announce, CONFIG, threading.Event())
+    threading.Thread(target=say, daemon=True).start()
 
 
 def source_files(wildcards):
