@@ -2,7 +2,7 @@
 
 Of a configuration whose tables are not there yet, or with --status: the jobs that are done, running and left, the
 time left as far as finished jobs say, the table as it stands, and what is missing in it. A row that does not beat
-raw pixels, or its own untrained network, is named.
+raw pixels, or its own untrained network, is named. With --verdict: what a run on one's own images came to.
 
 Examples:
     python scripts/show_results.py results
@@ -11,8 +11,8 @@ Examples:
 
 from pathlib import Path
 
-from metantk.options.config import Config, parse_config, read_yaml
-from metantk.results import layout, status, tables
+from metantk.options.config import Config, parse_config, read_yaml, with_own
+from metantk.results import layout, status, tables, verdict
 from metantk.results.baselines import find_weak
 from metantk.results.standing import read_rows, titles_of
 from metantk.runtime.command_line import make_parser, run
@@ -27,6 +27,7 @@ def main() -> None:
     parser.add_argument("results", nargs="?", type=Path, help="the workflow's results folder")
     parser.add_argument("--configfile", type=Path, help="a configuration, instead of the folder that it names")
     parser.add_argument("--status", action="store_true", help="how far it is (with --configfile)")
+    parser.add_argument("--verdict", action="store_true", help="what it came to (with --configfile)")
     parser.add_argument("--folder", action="store_true", help="print only the folder of the results")
     arguments = parser.parse_args()
     if arguments.folder and arguments.configfile:
@@ -36,6 +37,11 @@ def main() -> None:
         if arguments.configfile is None:
             raise InputError("--status: say of which configuration, with --configfile FILE")
         show_status(_read_config(arguments.configfile))
+        return
+    if arguments.verdict:
+        if arguments.configfile is None:
+            raise InputError("--verdict: say of which configuration, with --configfile FILE")
+        show_verdict(_read_config(arguments.configfile))
         return
     if arguments.results is None and arguments.configfile is None:
         raise InputError("say whose results: a folder, or --configfile FILE")
@@ -57,6 +63,26 @@ def show_tables(results: Path) -> None:
             print(f"\n{path}\n\n{table}\n")
     for line in find_weak(results / layout.TABLES / "summary.csv"):
         print(f"Note: {line}")
+    _show_folders(results)
+
+
+def show_verdict(config: Config) -> None:
+    """Print what a finished run came to, for who trained on images of their own.
+
+    Raises:
+        InputError: nothing is finished, or what is finished does not fit together.
+    """
+    standing = read_rows(config)
+    for problem in standing.problems:
+        print(problem)
+    if not standing.chains:
+        raise InputError(f"{config.results}: no row is finished; run the workflow first")
+    for line in verdict.describe(tables.group_chains(standing.chains)):
+        print(line)
+    _show_folders(Path(config.results))
+
+
+def _show_folders(results: Path) -> None:
     print(f"Tables (CSV, Markdown, LaTeX):  {results / layout.TABLES}")
     print(f"Figures (SVG, PNG):             {results / 'figures'}")
 
@@ -102,7 +128,7 @@ def _read_config(configfile: Path) -> Config:
 
 
 def _read_results(configfile: Path) -> Path:
-    return Path(str(read_yaml(configfile).get("results", "results")))
+    return Path(str(with_own(read_yaml(configfile)).get("results", "results")))
 
 
 if __name__ == "__main__":
