@@ -63,7 +63,7 @@ why: .venv/ready    ## Say why jobs of CONFIG=... would run again: the option, i
 	@$(CHECK)
 	@python scripts/explain_reruns.py --configfile "$$CONFIG"
 
-estimate: .venv/ready ## Measure in two minutes how long CONFIG=... or IMAGES=... will take, on 1 to 8 GPUs or cores
+estimate: .venv/ready ## Measure here how long CONFIG=... or IMAGES=... will take, on 1 to 8 GPUs or cores
 	@$(CHECK)
 	@python scripts/estimate_campaign.py --configfile "$$CONFIG"
 

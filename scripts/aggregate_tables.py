@@ -1,18 +1,20 @@
 """Gather finished chains into the paper's tables: summary, Table 1, Table 2, differences and costs.
 
-Each as CSV, Markdown and LaTeX. Accuracies are mean ± standard deviation over seeds of the mean over episodes, in
-percent. All tables are made before the first is written.
+Each as CSV, Markdown, LaTeX and a page of the report, whose cover gets the main result. Accuracies are mean ±
+standard deviation over seeds of the mean over episodes, in percent. All tables are made before the first is
+written.
 
 Example:
     python scripts/aggregate_tables.py results/glyphs/3cells-8ch/*/seed*/rfs --output results/tables
 """
 
+import functools
 import logging
 from pathlib import Path
 
 import pandas as pd
 
-from metantk.results import costs, tables
+from metantk.results import costs, pages, tables
 from metantk.results.published_results import compare_with_published
 from metantk.runtime.command_line import make_parser, run
 from metantk.runtime.files import InputError, atomic_write, check_writable
@@ -55,6 +57,7 @@ def main() -> None:
         **render("differences", differences, differences.astype(object).fillna("").astype(str)),
         **render("costs", spent, spent.astype(object).fillna("").astype(str)),
         **render("published", published, published.astype(str)),
+        "cover.rst": pages.to_cover(summary, groups, differences),
         "seeds.csv": tables.per_seed(groups).to_csv(index=False),
         "missing.csv": missing.to_csv(index=False),
     }
@@ -83,12 +86,13 @@ def _split(chains: list[Path], *, partial: bool) -> tuple[list[Path], pd.DataFra
 
 
 def render(name: str, table: pd.DataFrame, shown: pd.DataFrame | None = None) -> dict[str, str]:
-    """A table in all three formats; `shown` is what people read, with the best accuracies in bold."""
+    """A table in all formats; `shown` is what people read, with the best accuracies in bold."""
     shown = table if shown is None else shown
     texts = {f"{name}.csv": table.to_csv(index=False)}
     for suffix, convert, mark in (
         (".md", tables.to_markdown, "**{}**"),
         (".tex", tables.to_latex, r"\textbf{{{}}}"),
+        (".html", functools.partial(pages.to_page, title=name), pages.BEST),
     ):
         texts[f"{name}{suffix}"] = convert(tables.bold_best(shown, mark) if "Data" in shown else shown)
     return texts

@@ -29,7 +29,7 @@ import torch
 from metantk.data.folder import find_class_files, find_query_files, read_classes, read_images
 from metantk.data.store import Split
 from metantk.deployment.exported import image_size_of, open_model
-from metantk.deployment.out_of_distribution import Calibration, closeness, nearest, probabilities
+from metantk.deployment.out_of_distribution import Calibration, closeness, describe_task, nearest, probabilities
 from metantk.deployment.own_images import AnyModel, bits_of_images, calibrate_model, calibration_data, make_task
 from metantk.deployment.thumbnails import Shown, write_page
 from metantk.runtime import devices
@@ -86,14 +86,14 @@ def main() -> None:
         log.warning("warning: %s", warning)
     labels = torch.from_numpy(support.labels)
     task = make_task(model, torch.from_numpy(support.images), labels, torch.from_numpy(queries), ways=ways)
-    calibration = _calibration(model, arguments.data, ways, np.bincount(support.labels).tolist())
+    calibration = _calibration(model, arguments.data, support)
     chances = probabilities(model.scores(task)[0], calibration.temperature if calibration else 1.0).cpu().numpy()
     close = closeness(task.support_features()[0], labels.to(model.device), task.query_features()[0], ways=ways)
     is_outside = close.cpu().numpy() < calibration.threshold if calibration else np.zeros(len(files), bool)
     table = _tabulate(files, support.class_names, chances, is_outside if calibration else None)
     with atomic_write(arguments.output) as temporary, atomic_write(page) as temporary_page:
         table.to_csv(temporary, index=False)
-        note = _say(calibration)
+        note = _say(calibration, support)
         sections = _sections(arguments.support, files, support.class_names, chances, is_outside)
         write_page(temporary_page, title=f"{len(files)} images, {ways} classes", note=note, sections=sections)
     log.info("%s and %s: %d images, %d out of distribution", arguments.output, page, len(files), is_outside.sum())
@@ -108,7 +108,8 @@ def _check_distinct(support: Split, folder: Path) -> None:
             raise InputError(f"{folder}: classes {names} have an image in common; take it out of one of them")
 
 
-def _calibration(model: AnyModel, given: Path | None, ways: int, shots: list[int]) -> Calibration | None:
+def _calibration(model: AnyModel, given: Path | None, support: Split) -> Calibration | None:
+    ways, shots = len(support.class_names), np.bincount(support.labels).tolist()
     data = calibration_data(given, model)
     calibration = None
     if data is not None:
@@ -120,23 +121,25 @@ def _calibration(model: AnyModel, given: Path | None, ways: int, shots: list[int
             log.warning("%s", error)
     else:
         calibration = nearest(getattr(model, "calibrations", []), ways=ways, shots=int(np.median(shots)))
-    (log.info if calibration else log.warning)("%s", _say(calibration))
+    (log.info if calibration else log.warning)("%s", _say(calibration, support))
     return calibration
 
 
-def _say(calibration: Calibration | None) -> str:
-    """What the calibration found, in a sentence for the log and the page."""
+def _say(calibration: Calibration | None, support: Split) -> str:
+    """What the calibration found, for the log and the page."""
     if calibration is None:
         return (
             "Not calibrated: probabilities are rough, and no image is called out of distribution. Calibration "
             "needs the data set that the model was trained on (--data), with as many validation classes as here."
         )
-    return (
+    found = (
         f"On tasks of {calibration.ways} validation classes with {calibration.shots} examples each, "
         f"{calibration.accuracy:.0f} % of images got their class. Called out of distribution were "
         f"{calibration.true_positive_rate:.0f} % of images of other classes and "
         f"{calibration.false_positive_rate:.0f} % of images of the classes (AUROC {calibration.auroc:.0f} %)."
     )
+    shots = int(np.median(np.bincount(support.labels)))
+    return f"{found} {describe_task(calibration, ways=len(support.class_names), shots=shots)}".rstrip()
 
 
 def _tabulate(

@@ -14,8 +14,8 @@ What is measured right now is said on the way.
 Example:
     python scripts/estimate_campaign.py --configfile config/config.yaml
 
-Time: two minutes on an idle machine, shared among all jobs; more where there are very many of them, where data have
-to be prepared, or where two steps of a job take long. With `--seconds`, that for each.
+Time: the preparation of the data, and 100 seconds that all jobs share, of which the starts of programs are a part.
+Longer where jobs are many, or two steps of one take long. With `--seconds`, that for each.
 """
 
 import heapq

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from metantk.deployment import out_of_distribution
+from metantk.deployment.out_of_distribution import Calibration, describe_task
 from metantk.runtime.files import InputError
 
 
@@ -117,3 +118,32 @@ def test_the_nearest_entry_is_taken():
     found = out_of_distribution.nearest(entries, ways=4, shots=3)
     assert (found.ways, found.shots) == (5, 1)
     assert out_of_distribution.nearest([], ways=4, shots=3) is None
+
+
+@pytest.mark.parametrize(
+    ("ways", "shots", "told"),
+    [
+        (3, 5, ""),
+        # Each of two wrong classes is avoided with probability 0.8: four of them with 0.8 ** 4.
+        (5, 5, "more classes are harder, expect about 41 % (guessing: 20 %)."),
+        (5, 1, "more classes are harder, expect about 41 % (guessing: 20 %)."),
+        (3, 1, "fewer examples are harder, expect less."),
+        (2, 5, "expect no less."),
+    ],
+)
+def test_another_task_than_the_calibrations_is_named_with_what_to_expect(ways, shots, told):
+    calibration = Calibration(
+        ways=3,
+        shots=5,
+        temperature=1.0,
+        threshold=0.5,
+        accuracy=64.0,
+        false_positive_rate=5.0,
+        true_positive_rate=50.0,
+        auroc=80.0,
+    )
+    text = describe_task(calibration, ways=ways, shots=shots)
+    given = f"Yours has {ways} classes with {shots} examples each, the calibration was made for 3 classes with 5 "
+    assert text.startswith(given if told else "")
+    assert text.endswith(told)
+    assert bool(text) == bool(told)

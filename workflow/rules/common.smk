@@ -321,6 +321,30 @@ def searched(pattern):
     ]
 
 
+# Of the tables, by name; those that would be empty are left out of the report.
+TABLE_LABELS = {
+    "summary": "all rows",
+    "table1": "Table 1",
+    "table2": "Table 2",
+    "differences": "differences",
+    "costs": "costs",
+    "published": "published results",
+}
+EMPTY_TABLES = {
+    "table2": not any(CONFIG.backbone(chain.backbone).searchable for chain in CHAINS),
+    "differences": len(CHAINS) < 2,
+    "published": not CONFIG.datasets.keys() & metantk.options.dataset.BENCHMARKS,
+}
+
+
+def reported_table(name, label):
+    """The page of a table, which opens in the report."""
+    page = f"{TABLES}/{name}.html"
+    if EMPTY_TABLES.get(name):
+        return page
+    return report(page, category="Tables", labels={"table": label}, caption=f"../report/{name}.rst")
+
+
 def results_folder(wildcards):
     return RESULTS
 

@@ -133,6 +133,28 @@ def calibrate(
     )
 
 
+def expected_accuracy(calibration: Calibration, ways: int) -> float:
+    """Percent of images that get their class among `ways`, estimated from the calibration's task.
+
+    As if each wrong class were avoided with the same probability, whatever the others.
+    """
+    return 100 * (calibration.accuracy / 100) ** ((ways - 1) / (calibration.ways - 1))
+
+
+def describe_task(calibration: Calibration, *, ways: int, shots: int) -> str:
+    """For which task a calibration was made where the one at hand is another, and what to expect of that one."""
+    if (calibration.ways, calibration.shots) == (ways, shots):
+        return ""
+    made = f"made for {calibration.ways} classes with {calibration.shots} examples each"
+    given = f"Yours has {ways} classes with {shots} examples each, the calibration was {made}"
+    if ways > calibration.ways:
+        expected = expected_accuracy(calibration, ways)
+        return f"{given}: more classes are harder, expect about {expected:.0f} % (guessing: {100 / ways:.0f} %)."
+    if shots < calibration.shots:
+        return f"{given}: fewer examples are harder, expect less."
+    return f"{given}: expect no less."
+
+
 def _percent(true: Tensor) -> float:
     return round(100 * true.double().mean().item(), 1)
 
