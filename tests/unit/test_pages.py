@@ -7,6 +7,8 @@ from small_chain import write_chain
 
 from metantk.results import pages, tables
 
+UNKNOWN = "whether significantly is unknown: needs 2 seeds"
+
 
 def cover(root, rows, seeds):
     folders = [write_chain(root, name, seed, shift=shift) for name, shift in rows.items() for seed in seeds]
@@ -24,9 +26,7 @@ def test_the_cover_has_all_rows_and_the_best(tmp_path, seeds):
     for row in summary.itertuples():
         spread = row.ci95 if len(seeds) == 1 else row.accuracy_std
         assert f"<td>{row.accuracy_mean:.1f} ± {spread:.1f}</td>" in page
-    known = (
-        "significantly above 1 of 1 others" if len(seeds) > 1 else "whether significantly is unknown: needs 2 seeds"
-    )
+    known = "significantly above 1 of 1 others" if len(seeds) > 1 else UNKNOWN
     assert f"Highest at 5-shot: metantk ({known})." in page
 
 
