@@ -108,9 +108,7 @@ def test_tiny_imagenet_as_it_is_downloaded(tmp_path):
 def test_tiny_imagenet_whole_is_refused_with_the_folder_to_name(tmp_path):
     files = ["val/images/val_0.JPEG", "val/val_annotations.txt", "test/images/test_0.JPEG"]
     make(tmp_path, *files, *(f"train/n0000000{k}/images/0.JPEG" for k in range(3)))
-    message = (
-        f"test/ holds one folder, 'images', .* to split the classes of train/ at random, name {tmp_path}/train"
-    )
+    message = f"test/ holds one folder, 'images', .* the classes of train/ at random, name {tmp_path}/train"
     with pytest.raises(InputError, match=message):
         classes_of(tmp_path)
 
