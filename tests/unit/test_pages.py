@@ -1,8 +1,12 @@
 """Pages of the tables and the report's cover: what they hold is text, whatever it looks like."""
 
+from pathlib import Path
+from types import SimpleNamespace
+
 import pandas as pd
 import pytest
 from docutils.core import publish_parts
+from jinja2 import Template
 from small_chain import write_chain
 
 from metantk.results import pages, tables
@@ -36,3 +40,24 @@ def test_a_page_marks_the_best_and_shows_markup_as_text():
     assert "<td>&lt;script&gt;</td>" in page
     assert "<td><b>51.0 ± 1.0</b></td>" in page
     assert "<title>a &amp; b</title>" in page
+
+
+@pytest.mark.parametrize("is_finished", [True, False])
+def test_the_report_begins_with_the_cover_where_there_are_tables(tmp_path, monkeypatch, repository, is_finished):
+    """As Snakemake renders it: with the configuration and the records of what is in the report."""
+    monkeypatch.chdir(tmp_path)
+    folder = Path("results", "tables")
+    folder.mkdir(parents=True)
+    text, _ = cover(tmp_path / "results", {"metantk": 9.0, "random": 0.0}, (0,))
+    (folder / "cover.rst").write_text(text)
+    record = SimpleNamespace(path=folder / "table1.html")
+    config = {"datasets": {"glyphs": {}}, "seeds": [0], "rows": [{"backbone": "conv4", "learner": "rfs"}]}
+    template = (repository / "workflow/report/workflow.rst").read_text()
+    categories = {"Tables": {"": [record] if is_finished else []}}
+    rst = Template(template, trim_blocks=True, lstrip_blocks=True).render(
+        snakemake=SimpleNamespace(config=config), categories=categories
+    )
+    page = publish_parts(rst, writer_name="html", settings_overrides={"halt_level": 2})["html_body"]
+    assert "Data sets: glyphs. Seeds: 0." in page
+    assert ("Main result" in page) == is_finished
+    assert ("Highest at 5-shot: metantk" in page) == is_finished
