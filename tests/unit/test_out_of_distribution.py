@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from metantk.deployment import out_of_distribution
-from metantk.deployment.out_of_distribution import Calibration, describe_task
+from metantk.deployment.out_of_distribution import Calibration, describe_task, expected_accuracy
 from metantk.runtime.files import InputError
 
 
@@ -124,26 +124,29 @@ def test_the_nearest_entry_is_taken():
     ("ways", "shots", "told"),
     [
         (3, 5, ""),
-        # Each of two wrong classes is avoided with probability 0.8: four of them with 0.8 ** 4.
-        (5, 5, "more classes are harder, expect about 41 % (guessing: 20 %)."),
-        (5, 1, "more classes are harder, expect about 41 % (guessing: 20 %)."),
+        (5, 5, "more classes are harder, expect at most about 49 % (guessing: 20 %)."),
+        (5, 1, "more classes are harder, expect at most about 49 % (guessing: 20 %)."),
         (3, 1, "fewer examples are harder, expect less."),
         (2, 5, "expect no less."),
     ],
 )
 def test_another_task_than_the_calibrations_is_named_with_what_to_expect(ways, shots, told):
-    calibration = Calibration(
-        ways=3,
-        shots=5,
-        temperature=1.0,
-        threshold=0.5,
-        accuracy=64.0,
-        false_positive_rate=5.0,
-        true_positive_rate=50.0,
-        auroc=80.0,
-    )
-    text = describe_task(calibration, ways=ways, shots=shots)
+    text = describe_task(calibration_of(ways=3, accuracy=64.0), ways=ways, shots=shots)
     given = f"Yours has {ways} classes with {shots} examples each, the calibration was made for 3 classes with 5 "
     assert text.startswith(given if told else "")
     assert text.endswith(told)
     assert bool(text) == bool(told)
+
+
+def calibration_of(*, ways, accuracy):
+    others = {"false_positive_rate": 5.0, "true_positive_rate": 50.0, "auroc": 80.0}
+    return Calibration(ways=ways, shots=5, temperature=1.0, threshold=0.5, accuracy=accuracy, **others)
+
+
+@pytest.mark.parametrize("distance", [0.0, 1.0, 2.5])
+def test_accuracy_among_more_classes_is_that_of_normal_scores(distance):
+    scores = np.random.default_rng(0).normal(size=(200_000, 5))
+    scores[:, 0] += distance
+    accuracy = {ways: 100 * (scores[:, :ways].argmax(1) == 0).mean() for ways in (3, 5)}
+    found = expected_accuracy(calibration_of(ways=3, accuracy=accuracy[3]), 5)
+    assert found == pytest.approx(accuracy[5], abs=0.6)

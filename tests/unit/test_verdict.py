@@ -3,7 +3,7 @@
 import pytest
 import yaml
 from conftest import run_program
-from small_chain import ASKED, write_chain
+from small_chain import ASKED, change, write_chain
 
 from metantk.results import tables, verdict
 
@@ -44,6 +44,13 @@ def test_a_training_that_is_below_a_baseline_is_not_worth_it(tmp_path):
     assert "1.0 ± 0.0 points below raw pixels, 1.0 ± 0.0 points above the same network untrained" in text
     assert "training was not worth it yet" in text
     assert "mean of 2 seeds" in text
+
+
+def test_warnings_of_a_training_are_told(tmp_path):
+    folder = write_chain(tmp_path, "fixed", 0, dataset="images", backbone="small")
+    change(folder / "model.json", warnings=["at chance"])
+    text = "\n".join(verdict.describe(tables.group_chains([tables.read_chain(folder)])))
+    assert "Note: small, trained by rfs: 1 of 1 trainings warned, seed 0: at chance" in text
 
 
 def test_without_a_trained_row_there_is_no_model(tmp_path):

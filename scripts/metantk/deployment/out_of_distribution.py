@@ -136,9 +136,24 @@ def calibrate(
 def expected_accuracy(calibration: Calibration, ways: int) -> float:
     """Percent of images that get their class among `ways`, estimated from the calibration's task.
 
-    As if each wrong class were avoided with the same probability, whatever the others.
+    As if the scores of the right and of each wrong class were independent and normal, of one standard deviation
+    (m-alternative forced choice of signal detection): chance stays chance.
     """
-    return 100 * (calibration.accuracy / 100) ** ((ways - 1) / (calibration.ways - 1))
+    low, high = 0.0, 8.0  # distance of the right class's mean, in standard deviations
+    for _ in range(40):
+        middle = (low + high) / 2
+        is_below = _share_correct(middle, calibration.ways) < calibration.accuracy / 100
+        low, high = (middle, high) if is_below else (low, middle)
+    return 100 * _share_correct(low, ways)
+
+
+def _share_correct(distance: float, ways: int) -> float:
+    """How often a normal score around `distance` is above `ways` - 1 others around 0."""
+    scores = torch.linspace(-8, 16, 2401, dtype=torch.float64)
+    normal = torch.distributions.Normal(torch.tensor(0.0, dtype=torch.float64), 1.0)
+    return torch.trapezoid(
+        normal.log_prob(scores - distance).exp() * normal.cdf(scores) ** (ways - 1), scores
+    ).item()
 
 
 def describe_task(calibration: Calibration, *, ways: int, shots: int) -> str:
@@ -149,7 +164,7 @@ def describe_task(calibration: Calibration, *, ways: int, shots: int) -> str:
     given = f"Yours has {ways} classes with {shots} examples each, the calibration was {made}"
     if ways > calibration.ways:
         expected = expected_accuracy(calibration, ways)
-        return f"{given}: more classes are harder, expect about {expected:.0f} % (guessing: {100 / ways:.0f} %)."
+        return f"{given}: more classes are harder, expect at most about {expected:.0f} % (guessing: {100 / ways:.0f} %)."
     if shots < calibration.shots:
         return f"{given}: fewer examples are harder, expect less."
     return f"{given}: expect no less."

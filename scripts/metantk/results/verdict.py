@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from metantk.results.baselines import PIXELS, UNTRAINED
-from metantk.results.tables import Chain, to_markdown
+from metantk.results.tables import Chain, notes, to_markdown
 from metantk.statistics import confidence_95
 
 Groups = dict[tuple, list[Chain]]
@@ -22,8 +22,10 @@ def describe(groups: Groups) -> Iterator[str]:
     seeds = f"mean of {len(chains)} seeds" if len(chains) > 1 else "one seed: another training may differ more"
     yield f"±: 95 % interval over {evaluation.episodes} episodes; {seeds}.\n"
     trained = {key: members for key, members in groups.items() if key[3] != UNTRAINED}
-    for key in trained:
+    for key, members in trained.items():
         yield from _judge(key, groups, max(shots))
+        if note := notes(members):
+            yield f"Note: {_name(key)}: {note}"
     if not trained:
         return
     best = max(trained.values(), key=lambda members: np.mean([chain.accuracies(max(shots)) for chain in members]))
