@@ -124,8 +124,8 @@ def test_the_nearest_entry_is_taken():
     ("ways", "shots", "told"),
     [
         (3, 5, ""),
-        (5, 5, "more classes are harder, expect at most about 49 % (guessing: 20 %)."),
-        (5, 1, "more classes are harder, expect at most about 49 % (guessing: 20 %)."),
+        (5, 5, "more classes are harder, expect at most about 50 % (guessing: 20 %)."),
+        (5, 1, "more classes are harder, expect at most about 50 % (guessing: 20 %)."),
         (3, 1, "fewer examples are harder, expect less."),
         (2, 5, "expect no less."),
     ],

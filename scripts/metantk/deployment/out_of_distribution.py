@@ -163,8 +163,8 @@ def describe_task(calibration: Calibration, *, ways: int, shots: int) -> str:
     made = f"made for {calibration.ways} classes with {calibration.shots} examples each"
     given = f"Yours has {ways} classes with {shots} examples each, the calibration was {made}"
     if ways > calibration.ways:
-        expected = expected_accuracy(calibration, ways)
-        return f"{given}: more classes are harder, expect at most about {expected:.0f} % (guessing: {100 / ways:.0f} %)."
+        expected = f"{expected_accuracy(calibration, ways):.0f} % (guessing: {100 / ways:.0f} %)"
+        return f"{given}: more classes are harder, expect at most about {expected}."
     if shots < calibration.shots:
         return f"{given}: fewer examples are harder, expect less."
     return f"{given}: expect no less."
