@@ -1,17 +1,27 @@
 # `make run` and `make test` need python3 (3.11 or newer, with venv), and nothing else.
 PYTHON ?= python3
 CORES  ?= all
-CONFIG ?= config/config.yaml
 BIN    := .venv/bin
 # For GPUs older than Turing: make setup PINS=envs/requirements-volta.txt
 PINS   ?= envs/requirements.txt
+# Only as it is typed: WSL has a variable NAME of its own.
+ifneq ($(origin NAME),command line)
+override NAME :=
+endif
+# Who names images means their configuration, unless another one is named.
+ifeq ($(origin CONFIG),undefined)
+CONFIG := $(if $(value IMAGES)$(value NAME),config/own-images.yaml,config/config.yaml)
+endif
 # Names reach programs by the environment and as they were typed: no shell, and not make itself, reads what they hold.
 override CONFIG := $(value CONFIG)
 override IMAGES := $(value IMAGES)
+override NAME := $(value NAME)
 override CORES := $(value CORES)
 export CONFIG CORES
-# Whose images config/own-images.yaml takes: make own IMAGES=..., make report CONFIG=... IMAGES=...
+# Whose images config/own-images.yaml takes, and what their results are called: make own IMAGES=... NAME=birds
 export METANTK_IMAGES := $(IMAGES)
+export METANTK_NAME := $(NAME)
+override SHOWN :=
 CHECK := python scripts/check_config.py --configfile "$$CONFIG" --cores "$$CORES"
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export PYTHONNOUSERSITE := 1
@@ -37,10 +47,11 @@ setup: .venv/ready  ## Make the environment .venv from the pins in envs/
 run: .venv/ready    ## Run the workflow in config/config.yaml (or CONFIG=...) and print its tables
 	@$(CHECK)
 	@snakemake --cores "$$CORES" --quiet reason --show-failed-logs --rerun-incomplete --configfile "$$CONFIG"
-	@python scripts/show_results.py --configfile "$$CONFIG"
+	@python scripts/show_results.py --configfile "$$CONFIG" $(SHOWN)
 
 own: override CONFIG := config/own-images.yaml
-own: images-named run ## Train on your own images: make own IMAGES=folder, with a folder per class in it
+own: override SHOWN := --verdict
+own: images-named run ## Train on your own images: make own IMAGES=folder NAME=birds, with a folder per class in it
 
 images-named:
 	@test -n "$$METANTK_IMAGES" || { echo "make: name your folder of images: make own IMAGES=some/folder" >&2; exit 2; }
@@ -52,7 +63,8 @@ why: .venv/ready    ## Say why jobs of CONFIG=... would run again: the option, i
 	@$(CHECK)
 	@python scripts/explain_reruns.py --configfile "$$CONFIG"
 
-estimate: .venv/ready ## Measure here how long CONFIG=... will take, on 1 to 8 GPUs or cores
+estimate: .venv/ready ## Measure here how long CONFIG=... or IMAGES=... will take, on 1 to 8 GPUs or cores
+	@$(CHECK)
 	@python scripts/estimate_campaign.py --configfile "$$CONFIG"
 
 estimate-gpu: .venv/ready ## Count what the paper's steps need of GPUs, without one: memory, launches, time

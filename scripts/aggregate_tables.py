@@ -1,18 +1,20 @@
 """Gather finished chains into the paper's tables: summary, Table 1, Table 2, differences, costs and transfer.
 
-Each as CSV, Markdown and LaTeX. Accuracies are mean ± standard deviation over seeds of the mean over episodes, in
-percent. All tables are made before the first is written.
+Each as CSV, Markdown, LaTeX and a page of the report, whose cover gets the main result. Accuracies are mean ±
+standard deviation over seeds of the mean over episodes, in percent. All tables are made before the first is
+written.
 
 Example:
     python scripts/aggregate_tables.py results/glyphs/3cells-8ch/*/seed*/rfs --output results/tables
 """
 
+import functools
 import logging
 from pathlib import Path
 
 import pandas as pd
 
-from metantk.results import costs, tables, transfer
+from metantk.results import costs, pages, tables, transfer
 from metantk.results.published_results import compare_with_published
 from metantk.runtime.command_line import make_parser, run
 from metantk.runtime.files import InputError, atomic_write, check_writable
@@ -68,6 +70,7 @@ def main() -> None:
         **render("costs", spent, spent.astype(object).fillna("").astype(str)),
         **render("published", published, published.astype(str)),
         **render("transfer", transfer.make_table(transferred, groups, titles)),
+        "cover.rst": pages.to_cover(summary, groups, differences),
         "seeds.csv": tables.per_seed(groups).to_csv(index=False),
         "missing.csv": missing.to_csv(index=False),
     }
@@ -105,12 +108,13 @@ def _split_transfers(folders: list[Path], *, partial: bool) -> tuple[list[Path],
 
 
 def render(name: str, table: pd.DataFrame, shown: pd.DataFrame | None = None) -> dict[str, str]:
-    """A table in all three formats; `shown` is what people read, with the best accuracies in bold."""
+    """A table in all formats; `shown` is what people read, with the best accuracies in bold."""
     shown = table if shown is None else shown
     texts = {f"{name}.csv": table.to_csv(index=False)}
     for suffix, convert, mark in (
         (".md", tables.to_markdown, "**{}**"),
         (".tex", tables.to_latex, r"\textbf{{{}}}"),
+        (".html", functools.partial(pages.to_page, title=name), pages.BEST),
     ):
         texts[f"{name}{suffix}"] = convert(tables.bold_best(shown, mark))
     return texts

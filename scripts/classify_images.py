@@ -88,7 +88,7 @@ def main() -> None:
     with contextlib.ExitStack() as outputs:
         temporary, temporary_page = (outputs.enter_context(atomic_write(path)) for path in (arguments.output, page))
         _tabulate(files, answers).to_csv(temporary, index=False)
-        title, note = f"{len(files)} images, {len(names)} classes", describe(answers.calibration)
+        title, note = f"{len(files)} images, {len(names)} classes", answers.note
         write_page(temporary_page, title=title, note=note, sections=_sections(arguments.support, files, answers))
         if arguments.sort_into:
             chosen = [None if is_outside[k] else way for k, way in enumerate(answers.probabilities.argmax(1))]
@@ -129,7 +129,8 @@ def _classify(arguments: Namespace) -> tuple[list[Path], Answers]:
     calibration = calibrate_for(model, arguments.data, support)
     chances = probabilities(model.scores(task)[0], calibration.temperature if calibration else 1.0)
     close = closeness(task.support_features()[0], labels.to(model.device), task.query_features()[0], ways=ways)
-    return files, Answers(support.class_names, chances.cpu().numpy(), close.cpu().numpy(), calibration)
+    note = describe(calibration, np.bincount(support.labels))
+    return files, Answers(support.class_names, chances.cpu().numpy(), close.cpu().numpy(), note, calibration)
 
 
 def _classify_by_file(arguments: Namespace) -> tuple[list[Path], Answers]:
@@ -141,7 +142,7 @@ def _classify_by_file(arguments: Namespace) -> tuple[list[Path], Answers]:
     bits = classifier.bits or used_bits(find_query_files(arguments.query))
     files, queries = _read_queries(arguments, classifier.image_size, bits)
     answers = classifier.answer(queries)
-    (log.info if answers.calibration else log.warning)("%s", describe(answers.calibration))
+    (log.info if answers.calibration else log.warning)("%s", answers.note)
     return files, answers
 
 

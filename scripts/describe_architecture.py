@@ -1,5 +1,8 @@
 """Say how large a network is: parameters, multiply-accumulates, feature size.
 
+Tables show `backbone parameters` for learners that throw the head away before tests (rfs, nil, metaoptnet, none),
+and all `parameters` for those whose head answers (maml, anil, reptile, metanas), with as many classes as a task.
+
 The network is a genotype (a file, or the name of a published one in config/genotypes/), an architecture.json, or
 the kind of a backbone that needs no search. Flags take precedence over architecture.json.
 

@@ -1,23 +1,28 @@
 """Say how long a configuration will take on this machine, before it is run.
 
 Each distinct job of the three long stages (search, training, evaluation) runs here for some seconds by its own
-program, in a folder that is thrown away; its progress is carried on to its end. What a search has had no time to
-find is stood for by a random cell, and a trained network by an untrained one. An evaluation that does not end in
-time is estimated too high: its first episodes pay for features that later ones share. A data set is taken from the
-results folder; where it is not prepared yet, it is prepared first, whole.
+program, in a folder that is thrown away; its progress is carried on to its end. Rows of the same backbone and
+learner are trained and evaluated once, whatever found their cells. What a search has had no time to find is stood
+for by a random cell, and a trained network by an untrained one. An evaluation that does not end in time is
+estimated too high: its first episodes pay for features that later ones share. A data set is taken from the results
+folder; where it is not prepared yet, it is prepared first, whole.
 
 Prints seconds, memory and jobs for each kind of job, then the hours of all of them side by side on 1, 2, 4 and 8
 GPUs (or cores): the jobs of a chain follow one another. Figures and tables count with the seconds of a start each.
+What is measured right now is said on the way.
 
 Example:
-    python scripts/estimate_campaign.py --configfile config/config.yaml --seconds 20
+    python scripts/estimate_campaign.py --configfile config/config.yaml
 
-Time: two to three times `--seconds` for each distinct row, and the preparation of the data.
+Time: the preparation of the data, and 100 seconds that all jobs share, of which the starts of programs are a part.
+Longer where jobs are many, or two steps of one take long. With `--seconds`, that for each.
 """
 
 import heapq
+import logging
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -28,12 +33,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 from metantk.options.base import Options
-from metantk.options.config import Chain, Config, parse_config, read_yaml
+from metantk.options.config import Chain, Config, check_sources, parse_config, read_yaml
 from metantk.runtime.command_line import make_parser, run
 from metantk.runtime.files import SCRIPTS, InputError, canonical_json
 
+log = logging.getLogger("metantk")
 SIDE_BY_SIDE = (1, 2, 4, 8)
-DEFAULT_SECONDS, LONGEST = 20, 86_400
+WHOLE_SECONDS = 100  # of all measurements together
+LEAST_SECONDS, LONGEST = 1.0, 86_400  # of one
 # A line of metantk.runtime.command_line.progress: done and all.
 PROGRESS = re.compile(r"^\w[\w ]*: ([\d.]+[kMG]?)/([\d.]+[kMG]?) \[")
 UNITS = {"k": 1e3, "M": 1e6, "G": 1e9}
@@ -59,74 +66,105 @@ class Job(NamedTuple):
 def main() -> None:
     parser = make_parser(__doc__)
     parser.add_argument("--configfile", type=Path, default=Path("config/config.yaml"), metavar="FILE")
-    parser.add_argument(
-        "--seconds", type=float, default=DEFAULT_SECONDS, help=f"for each distinct job [{DEFAULT_SECONDS}]"
-    )
+    parser.add_argument("--seconds", type=float, help=f"for each distinct job [a share of {WHOLE_SECONDS}]")
     arguments = parser.parse_args()
-    if not 0 < arguments.seconds <= LONGEST:
-        raise InputError(f"--seconds {arguments.seconds}: give a number above 0, {LONGEST} at most")
+    seconds = arguments.seconds
+    if seconds is not None and not 0 < seconds <= LONGEST:
+        raise InputError(f"--seconds {seconds}: give a number above 0, {LONGEST} at most")
     config = parse_config(read_yaml(arguments.configfile))
+    check_sources(config)
     with tempfile.TemporaryDirectory(prefix="estimate-") as folder:
-        jobs, chains = measure(config, Path(folder), arguments.seconds)
         starts = measure_start(Path(folder))
+        jobs, chains = measure(config, Path(folder), Pace(count_measurements(config), starts, seconds))
     print(table(jobs))
     print(summary(jobs, chains, count_small_jobs(config), starts))
 
 
-def measure(config: Config, folder: Path, seconds: float) -> tuple[list[Job], list[list[float]]]:
+class Pace:
+    """How long each measurement may take, and which one it is.
+
+    Args:
+        count: of measurements.
+        start: seconds that a program takes to start; a measurement starts two of them.
+        seconds: of each, or None: so many that all of them take `WHOLE_SECONDS`.
+    """
+
+    def __init__(self, count: int, start: float, seconds: float | None) -> None:
+        self.count, self.start, self.seconds = count, start, seconds
+        self.begun, self.began = 0, time.monotonic()
+
+    def next(self, name: str) -> float:
+        """Say what begins, and its seconds."""
+        left, waiting = WHOLE_SECONDS - (time.monotonic() - self.began), self.count - self.begun
+        self.begun += 1
+        log.info("measuring %d of %d: %s", self.begun, self.count, name)
+        return self.seconds or max(LEAST_SECONDS, left / waiting - 2 * self.start)
+
+
+def count_measurements(config: Config) -> int:
+    """Distinct searches, and a training and an evaluation of each distinct backbone and learner."""
+    searched = {(chain.backbone, chain.search) for chain in config.chains}
+    trained = {(chain.backbone, chain.learner) for chain in config.chains}
+    return len(config.datasets) * (len(searched) + 2 * len(trained))
+
+
+def measure(config: Config, folder: Path, pace: Pace) -> tuple[list[Job], list[list[float]]]:
     """All kinds of jobs, and the seconds of the jobs of each chain: data, search, training, evaluation."""
-    jobs, chains = [], []
+    jobs, chains, seeds = [], [], len(config.seeds)
     for dataset, options in config.datasets.items():
         data = Path(config.results) / dataset / "data"
         prepared = Cost(0.0, 0.0, True)
         if not (data / "manifest.json").is_file():
             data = folder / dataset
+            log.info("preparing %s", dataset)
             words = ["--name", dataset, "--options", as_json(options), "--output", data]
             prepared = run_for(None, "prepare_dataset", words)
             jobs.append(Job("prepare_dataset", dataset, 1, prepared))
-        architectures: dict[tuple[str, str], Path] = {}
+        searches: dict[tuple[str, str], Cost] = {}
+        learners: dict[tuple[str, str], tuple[Cost, Cost]] = {}
         for index, chain in enumerate(config.chains):
             place = folder / f"{dataset}-{index}"
-            key = (chain.backbone, chain.search)
-            costs = [prepared]
-            if key not in architectures:  # else its search is another row's, too
-                costs.append(measure_search(config, chain, data, place, seconds))
-                architectures[key] = place / "search" / "architecture.json"
-                name = f"{dataset} {chain.backbone} {chain.search}"
-                jobs.append(Job("search_architecture", name, len(config.seeds), costs[-1]))
-            costs += measure_learner(config, chain, data, architectures[key], place, seconds)
-            for stage, cost in zip(("train_network", "evaluate_episodes"), costs[-2:], strict=True):
-                jobs.append(Job(stage, f"{dataset} {' '.join(chain)}", len(config.seeds), cost))
+            searched, learned = (chain.backbone, chain.search), (chain.backbone, chain.learner)
+            architecture = folder / f"{dataset}-{chain.backbone}" / "architecture.json"
+            if searched not in searches:
+                name = f"{dataset} {' '.join(searched)}"
+                searches[searched] = measure_search(config, chain, data, place, architecture, pace)
+                jobs.append(Job("search_architecture", name, seeds, searches[searched]))
+            if learned not in learners:
+                learners[learned] = measure_learner(config, chain, data, architecture, place, pace)
+            for stage, cost in zip(("train_network", "evaluate_episodes"), learners[learned], strict=True):
+                jobs.append(Job(stage, f"{dataset} {' '.join(chain)}", seeds, cost))
+            evaluation = learners[learned][-1]
             if others := sum(trained == dataset for trained, _ in config.transfers):
                 name = f"{dataset} {' '.join(chain)}, on other data sets"
-                jobs.append(Job("evaluate_episodes", name, len(config.seeds) * others, costs[-1]))
-            seconds_of_chain = [cost.seconds for cost in [*costs, *[costs[-1]] * others]]
-            chains += [seconds_of_chain] * len(config.seeds)
+                jobs.append(Job("evaluate_episodes", name, seeds * others, evaluation))
+            costs = [prepared, searches[searched], *learners[learned], *[evaluation] * others]
+            chains += [[cost.seconds for cost in costs]] * seeds
     return jobs, chains
 
 
-def measure_search(config: Config, chain: Chain, data: Path, place: Path, seconds: float) -> Cost:
-    """Leaves the architecture that was found, or, if there was no time for it, that of a random cell."""
-    backbone = [
-        "--data",
-        data,
-        "--backbone",
-        as_json(config.backbone(chain.backbone)),
-        "--output",
-        place / "search",
-    ]
-    cost = run_for(seconds, "search_architecture", [*backbone, "--search", as_json(config.search(chain.search))])
+def measure_search(config: Config, chain: Chain, data: Path, place: Path, architecture: Path, pace: Pace) -> Cost:
+    """Leaves an architecture where there is none of the backbone yet: what was found, or that of a random cell."""
+    words = ["--data", data, "--backbone", as_json(config.backbone(chain.backbone))]
+    seconds = pace.next(f"search_architecture {chain.backbone} {chain.search}")
+    found = ["--search", as_json(config.search(chain.search)), "--output", place / "search"]
+    cost = run_for(seconds, "search_architecture", [*words, *found])
+    if architecture.is_file():
+        return cost
+    architecture.parent.mkdir()
     if not cost.whole:
-        run_for(None, "search_architecture", [*backbone, "--search", "sample"])
+        run_for(None, "search_architecture", [*words, "--search", "sample", "--output", place / "search"])
+    shutil.copy(place / "search" / "architecture.json", architecture)
     return cost
 
 
 def measure_learner(
-    config: Config, chain: Chain, data: Path, architecture: Path, place: Path, seconds: float
+    config: Config, chain: Chain, data: Path, architecture: Path, place: Path, pace: Pace
 ) -> tuple[Cost, Cost]:
     """Of the training, and of the evaluation of the network that it starts with."""
     learner = config.learner(chain.learner)
     words = ["--data", data, "--architecture", architecture, "--output", place / "model"]
+    seconds = pace.next(f"train_network {chain.backbone} {chain.learner}")
     training = run_for(seconds, "train_network", [*words, "--learner", as_json(learner)])
     model = place / "model"
     if not training.whole:
@@ -144,7 +182,8 @@ def measure_learner(
         "--output",
         place / "tested",
     ]
-    return training, run_for(seconds, "evaluate_episodes", words)
+    seconds = pace.next(f"evaluate_episodes {chain.backbone} {chain.learner}")
+    return training, run_for(seconds, "evaluate_episodes", [*words, "--options", as_json(config.evaluation)])
 
 
 def as_json(options: Options) -> str:
@@ -167,7 +206,10 @@ def count_small_jobs(config: Config) -> int:
 
 
 def run_for(seconds: float | None, script: str, words: list[object]) -> Cost:
-    """Run a stage's program for so long at most (None: to its end), and carry its progress on to its end.
+    """Run a stage's program, and carry its progress on to its end.
+
+    Args:
+        seconds: from its first step on, until it is ended, though not before its second step; None: to its end.
 
     Raises:
         InputError: it failed, or has made no progress.
@@ -183,21 +225,25 @@ def run_for(seconds: float | None, script: str, words: list[object]) -> Cost:
         env=environment,
     )
     marks: list[tuple[float, float, float]] = []  # when, done, all
-    first = threading.Event()
-    stop = threading.Timer(seconds or 0, process.send_signal, [signal.SIGTERM]) if seconds else None
+    # The time counts from the first step on: a program's start is not what is carried on.
+    due = threading.Event()
+
+    def end_if_due() -> None:
+        if due.is_set() and len({done for _, done, _ in marks if done > 0}) > 1:
+            os.kill(process.pid, signal.SIGTERM)  # send_signal() would wait for one that has ended
+
+    timer = threading.Timer(seconds or 0, lambda: (due.set(), end_if_due()))
     last = ""
     for line in process.stderr:
         last = line.strip() or last
         if found := PROGRESS.match(line):
             marks.append((time.perf_counter() - began, *map(_number, found.groups())))
-            # The time counts from the first step on: a program's start is not what is carried on.
-            if stop is not None and not first.is_set() and marks[-1][1] > 0:
-                first.set()
-                stop.start()
+            if seconds and not timer.is_alive() and not due.is_set() and marks[-1][1] > 0:
+                timer.start()
+            end_if_due()
+    timer.cancel()
     _, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
-    if stop is not None:
-        stop.cancel()
     spent, memory = time.perf_counter() - began, usage.ru_maxrss / 2**10
     if process.returncode == 0:
         return Cost(spent, memory, True)

@@ -2,7 +2,7 @@
 
 Of a configuration whose tables are not there yet, or with --status: the jobs that are done, running and left, the
 time left as far as finished jobs say, the table as it stands, and what is missing in it. A row that does not beat
-raw pixels, or its own untrained network, is named.
+raw pixels, or its own untrained network, is named. With --verdict: what a run on one's own images came to.
 
 Examples:
     python scripts/show_results.py results
@@ -11,9 +11,10 @@ Examples:
 
 from pathlib import Path
 
-from metantk.options.config import Config, parse_config, read_yaml
-from metantk.results import layout, status, tables
+from metantk.options.config import Config, parse_config, read_yaml, with_own
+from metantk.results import layout, status, tables, verdict
 from metantk.results.baselines import find_weak
+from metantk.results.standing import read_rows, titles_of
 from metantk.runtime.command_line import make_parser, run
 from metantk.runtime.files import InputError
 
@@ -26,6 +27,7 @@ def main() -> None:
     parser.add_argument("results", nargs="?", type=Path, help="the workflow's results folder")
     parser.add_argument("--configfile", type=Path, help="a configuration, instead of the folder that it names")
     parser.add_argument("--status", action="store_true", help="how far it is (with --configfile)")
+    parser.add_argument("--verdict", action="store_true", help="what it came to (with --configfile)")
     parser.add_argument("--folder", action="store_true", help="print only the folder of the results")
     arguments = parser.parse_args()
     if arguments.folder and arguments.configfile:
@@ -35,6 +37,11 @@ def main() -> None:
         if arguments.configfile is None:
             raise InputError("--status: say of which configuration, with --configfile FILE")
         show_status(_read_config(arguments.configfile))
+        return
+    if arguments.verdict:
+        if arguments.configfile is None:
+            raise InputError("--verdict: say of which configuration, with --configfile FILE")
+        show_verdict(_read_config(arguments.configfile))
         return
     if arguments.results is None and arguments.configfile is None:
         raise InputError("say whose results: a folder, or --configfile FILE")
@@ -56,30 +63,48 @@ def show_tables(results: Path) -> None:
             print(f"\n{path}\n\n{table}\n")
     for line in find_weak(results / layout.TABLES / "summary.csv"):
         print(f"Note: {line}")
+    _show_folders(results)
+
+
+def show_verdict(config: Config) -> None:
+    """Print what a finished run came to, for who trained on images of their own.
+
+    Raises:
+        InputError: nothing is finished, or what is finished does not fit together.
+    """
+    standing = read_rows(config)
+    for problem in standing.problems:
+        print(problem)
+    if not standing.chains:
+        raise InputError(f"{config.results}: no row is finished; run the workflow first")
+    for line in verdict.describe(tables.group_chains(standing.chains)):
+        print(line)
+    _show_folders(Path(config.results))
+
+
+def _show_folders(results: Path) -> None:
     print(f"Tables (CSV, Markdown, LaTeX):  {results / layout.TABLES}")
     print(f"Figures (SVG, PNG):             {results / 'figures'}")
 
 
 def show_status(config: Config) -> None:
-    """Print how far a workflow is, and the table as it stands."""
+    """Print how far a workflow is, the table as it stands, and rows that are broken or stale."""
     seen = status.look(config)
     print(f"{'':22}{'done':>6}{'running':>9}{'left':>6}")
     for stage in layout.STAGES:
         counts = (sum(job.stage == stage for job in jobs) for jobs in (seen.done, seen.running, seen.left))
         print("{:22}{:>6}{:>9}{:>6}".format(stage, *counts))
     for job in seen.running:
-        print(f"running: {job.name}: {status.last_line(job.log)}")
-    print(_time_left(seen))
-    chains = status.chains_of(config)
-    finished = [folder for folder in chains if (folder / "evaluation.json").is_file()]
-    if finished:
-        groups = tables.group_chains(tables.read_chain(folder) for folder in finished)
-        _, searches, learners = zip(*config.chains, strict=True)
-        titles = tables.Titles(
-            searches={name: config.title("searches", name) for name in searches},
-            learners={name: config.title("learners", name) for name in learners},
-        )
-        table = tables.make_table1(tables.summarise(groups, titles), groups)
+        print(f"running: {job.name}: {status.describe_running(job, seen.steps.get(job.name))}")
+    print(status.describe_time_left(seen))
+    standing = read_rows(config)
+    for problem in standing.problems[:LISTED]:
+        print(problem)
+    if len(standing.problems) > LISTED:
+        print(f"broken or stale: {len(standing.problems) - LISTED} more")
+    if standing.chains:
+        groups = tables.group_chains(standing.chains)
+        table = tables.make_table1(tables.summarise(groups, titles_of(config)), groups)
         ours = table[table["Source"] == "this run"].drop(columns=["Source", "Device"])
         print(f"\n{tables.to_markdown(ours)}")
     unfinished = [*seen.running, *seen.left]
@@ -98,23 +123,12 @@ def _next_stage(evaluation: status.Job, unfinished: list[status.Job]) -> str:
     return evaluation.stage
 
 
-def _time_left(seen: status.Progress) -> str:
-    todo = len(seen.running) + len(seen.left)
-    if not todo:
-        return "All of these are done; tables and figures come last."
-    state = "" if seen.is_running else ", and no Snakemake runs here"
-    known = todo - len(seen.unknown)
-    time = f"about {tables.format_seconds(seen.seconds_left)} one after the other" if known else "time unknown yet"
-    rest = f", and {len(seen.unknown)} of which nothing alike is finished" if known and seen.unknown else ""
-    return f"{todo} jobs to go: {time}{rest}{state}."
-
-
 def _read_config(configfile: Path) -> Config:
     return parse_config(read_yaml(configfile))
 
 
 def _read_results(configfile: Path) -> Path:
-    return Path(str(read_yaml(configfile).get("results", "results")))
+    return Path(str(with_own(read_yaml(configfile)).get("results", "results")))
 
 
 if __name__ == "__main__":

@@ -105,7 +105,7 @@ def names_of_figures(with_cells: list[Path]) -> list[str]:
 def test_all_outputs_are_there(results, searched, chains, with_cells):
     data, figures = results / "glyphs" / "data", results / "figures" / "glyphs"
     arrays = [f"{part}/{name}.npy" for part in ("train", "val", "test") for name in ("images", "labels")]
-    tables = [f"{name}.{suffix}" for name in (*TABLES, "transfer") for suffix in ("csv", "md", "tex")]
+    tables = [f"{name}.{suffix}" for name in (*TABLES, "transfer") for suffix in ("csv", "md", "tex", "html")]
     drawn = [
         *(f"{CELLS}/{name}" for name in names_of_figures(with_cells)),
         "training",
@@ -117,7 +117,7 @@ def test_all_outputs_are_there(results, searched, chains, with_cells):
         *(data / name for name in (*arrays, "manifest.json")),
         *(folder / name for folder in searched for name in SEARCH_FILES),
         *(folder / name for folder in chains for name in CHAIN_FILES),
-        *(results / "tables" / name for name in (*tables, "seeds.csv", "missing.csv")),
+        *(results / "tables" / name for name in (*tables, "seeds.csv", "missing.csv", "cover.rst")),
         *(figures / f"{name}.{suffix}" for name in drawn for suffix in ("svg", "png")),
         figures / "contact_sheet.png",
     }
@@ -232,8 +232,9 @@ def test_the_report_holds_tables_and_figures(house, with_cells):
     assert run.returncode == 0, run.stderr
     text = report.read_text()
     figures = [f"{name}.svg" for name in (*names_of_figures(with_cells), "training", "accuracies", "cost", "front")]
-    for name in (*figures, *(f"{table}.csv" for table in TABLES)):
+    for name in (*figures, *(f"{table}.html" for table in TABLES if table != "published")):
         assert name in text, name
+    assert "published.html" not in text  # of glyphs there are no published results
 
 
 def test_the_results_are_shown_as_the_papers_tables(house, results, summary):

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from metantk.options.config import parse_config
@@ -77,11 +78,13 @@ def test_no_request_leaves_the_machine(visit):
 
 def test_tables_and_figures_are_inside(visit):
     inside = dict(visit["results"])
-    tables, figures = ("table1.csv", "table2.csv", "costs.csv"), ("training.svg", "contact_sheet.png")
+    tables, figures = ("table1.html", "table2.html", "costs.html"), ("training.svg", "contact_sheet.png")
     for name in (*tables, *figures, "cells_metantk_seed0.svg", "search_metantk_seed0.svg"):
         paths = [path for path in inside if path.endswith(name)]
         assert len(paths) == 1, name
-        assert inside[paths[0]].startswith("data:"), name
+        kind = "data:text/html" if name in tables else "data:"  # pages open, other files are downloaded
+        assert inside[paths[0]].startswith(kind), name
+    assert not [path for path in inside if "published" in path]  # it would be empty
 
 
 def test_a_large_campaigns_report_is_small(report, finished_run):
@@ -96,6 +99,13 @@ def test_the_cover_names_data_sets_rows_and_seeds(report):
     html = report.read_text(encoding="utf-8")
     assert "Data sets: glyphs. Seeds: 0." in html
     assert "3cells-2ch; metantk, linear-regions, random; rfs" in html
+
+
+def test_the_cover_has_the_main_result(visit, finished_run):
+    summary = pd.read_csv(finished_run.path / "results" / "tables" / "summary.csv")
+    assert "Main result" in visit["text"]
+    for mean in summary["accuracy_mean"]:
+        assert f"{mean:.1f} ± " in visit["text"]
 
 
 def test_figures_are_labelled_by_search_and_seed(report):

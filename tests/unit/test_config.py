@@ -461,3 +461,10 @@ def test_a_key_that_stands_twice_is_named(tmp_path, text):
     path.write_text(text)
     with pytest.raises(InputError, match="'a' stands there twice"):
         config.read_yaml(path)
+
+
+def test_the_head_counts_where_it_answers_test_tasks():
+    row = {"backbone": "conv4", "learner": ["rfs"]}
+    config = parse_config({"datasets": {"glyphs": {"source": "glyphs"}}, "rows": [row]})
+    using = [name for name in catalogue.NAMED["learners"] if config.learner(name).uses_head]
+    assert using == ["maml", "maml-first-order", "maml-plus-plus", "anil", "reptile", "metanas"]

@@ -8,6 +8,7 @@ from conftest import tiny_configuration
 
 import estimate_campaign
 from estimate_campaign import PROGRESS, Cost, carry_on, schedule
+from metantk.options.config import parse_config
 from metantk.runtime.files import InputError
 
 
@@ -40,6 +41,44 @@ def test_jobs_of_a_chain_follow_one_another_and_chains_go_side_by_side(workers, 
 def test_lines_of_progress_are_told_from_others(line, found):
     match = PROGRESS.match(line)
     assert (match and match.groups()) == found
+
+
+def test_measurements_share_the_time_and_are_named(monkeypatch, caplog):
+    caplog.set_level("INFO", logger="metantk")
+    now = iter([0.0, 0.0, 60.0, 110.0])
+    monkeypatch.setattr(estimate_campaign.time, "monotonic", lambda: next(now))
+    pace = estimate_campaign.Pace(3, start=2.0, seconds=None)
+    assert pace.next("a") == pytest.approx(100 / 3 - 4)
+    assert pace.next("b") == 40 / 2 - 4
+    assert pace.next("c") == estimate_campaign.LEAST_SECONDS  # the time is over
+    assert caplog.messages == ["measuring 1 of 3: a", "measuring 2 of 3: b", "measuring 3 of 3: c"]
+    monkeypatch.undo()
+    assert estimate_campaign.Pace(3, start=2.0, seconds=7.0).next("a") == 7
+
+
+def test_rows_of_the_same_backbone_and_learner_are_measured_once():
+    rows = [
+        {"backbone": "3cells-2ch", "search": ["metantk", "random"], "learner": ["rfs", "anil"]},
+        {"backbone": "conv4", "learner": "rfs"},
+    ]
+    config = parse_config(tiny_configuration() | {"rows": rows})
+    assert estimate_campaign.count_measurements(config) == 3 + 2 * 3
+
+
+SLOW_STEPS = """
+import sys, time
+for step in range(1, 4):
+    print(f"steps: {step}/100 [00:00<00:00]", file=sys.stderr, flush=True)
+    time.sleep(0.3)
+time.sleep(60)
+"""
+
+
+def test_a_job_is_not_ended_before_its_second_step(tmp_path):
+    (tmp_path / "steps.py").write_text(SLOW_STEPS)
+    cost = estimate_campaign.run_for(0.01, str(tmp_path / "steps"), [])
+    assert not cost.whole
+    assert 10 < cost.seconds < 300  # 100 steps of 0.3 s
 
 
 @pytest.mark.slow

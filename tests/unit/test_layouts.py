@@ -105,6 +105,14 @@ def test_tiny_imagenet_as_it_is_downloaded(tmp_path):
     assert {path.rsplit("/", 1)[1] for path in watched if path.endswith(".txt")} == {"words.txt"}
 
 
+def test_tiny_imagenet_whole_is_refused_with_the_folder_to_name(tmp_path):
+    files = ["val/images/val_0.JPEG", "val/val_annotations.txt", "test/images/test_0.JPEG"]
+    make(tmp_path, *files, *(f"train/n0000000{k}/images/0.JPEG" for k in range(3)))
+    message = f"test/ holds one folder, 'images', .* the classes of train/ at random, name {tmp_path}/train"
+    with pytest.raises(InputError, match=message):
+        classes_of(tmp_path)
+
+
 def test_names_in_words_change_no_split(tmp_path):
     ids = [f"n{k:08d}" for k in range(30)]
     make(tmp_path, *(f"{wordnet_id}/0.png" for wordnet_id in ids))

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from metantk.deployment import out_of_distribution
+from metantk.deployment.out_of_distribution import Calibration, describe_task, expected_accuracy
 from metantk.runtime.files import InputError
 
 
@@ -117,3 +118,35 @@ def test_the_nearest_entry_is_taken():
     found = out_of_distribution.nearest(entries, ways=4, shots=3)
     assert (found.ways, found.shots) == (5, 1)
     assert out_of_distribution.nearest([], ways=4, shots=3) is None
+
+
+@pytest.mark.parametrize(
+    ("ways", "shots", "told"),
+    [
+        (3, 5, ""),
+        (5, 5, "more classes are harder, expect at most about 50 % (guessing: 20 %)."),
+        (5, 1, "more classes are harder, expect at most about 50 % (guessing: 20 %)."),
+        (3, 1, "fewer examples are harder, expect less."),
+        (2, 5, "expect no less."),
+    ],
+)
+def test_another_task_than_the_calibrations_is_named_with_what_to_expect(ways, shots, told):
+    text = describe_task(calibration_of(ways=3, accuracy=64.0), ways=ways, shots=shots)
+    given = f"Yours has {ways} classes with {shots} examples each, the calibration was made for 3 classes with 5 "
+    assert text.startswith(given if told else "")
+    assert text.endswith(told)
+    assert bool(text) == bool(told)
+
+
+def calibration_of(*, ways, accuracy):
+    others = {"false_positive_rate": 5.0, "true_positive_rate": 50.0, "auroc": 80.0}
+    return Calibration(ways=ways, shots=5, temperature=1.0, threshold=0.5, accuracy=accuracy, **others)
+
+
+@pytest.mark.parametrize("distance", [0.0, 1.0, 2.5])
+def test_accuracy_among_more_classes_is_that_of_normal_scores(distance):
+    scores = np.random.default_rng(0).normal(size=(200_000, 5))
+    scores[:, 0] += distance
+    accuracy = {ways: 100 * (scores[:, :ways].argmax(1) == 0).mean() for ways in (3, 5)}
+    found = expected_accuracy(calibration_of(ways=3, accuracy=accuracy[3]), 5)
+    assert found == pytest.approx(accuracy[5], abs=0.6)

@@ -1,22 +1,39 @@
 """How far a workflow is: jobs, the time left, and whether training was worth it."""
 
 import os
+import re
+import subprocess
+import sys
+import threading
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import yaml
 from conftest import run_program
-from small_chain import write_chain
+from small_chain import EPISODES, change, write_chain
 
 from metantk.options.config import parse_config
 from metantk.results import layout, status
 from metantk.results.baselines import find_weak
+from metantk.runtime import running
 
 
 def write(path, text=""):
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text)
+
+
+# What Snakemake does when it starts; it ends with its standard input.
+HOLDER = """
+import sys
+from pathlib import Path
+from metantk.runtime import running
+running.hold(Path(sys.argv[1]))
+print("held", flush=True)
+sys.stdin.read()
+"""
 
 
 @pytest.fixture
@@ -28,12 +45,32 @@ def configuration():
             {"backbone": "conv4", "learner": "rfs"},
         ],
         "seeds": [0, 1],
+        "evaluation": {"episodes": EPISODES},
     }
 
 
 @pytest.fixture
-def started(tmp_path, monkeypatch, configuration):
+def snakemake(tmp_path, repository):
+    """Start a process that holds what Snakemake holds while it runs; all of them end with the test."""
+    processes = []
+
+    def start() -> subprocess.Popen:
+        environment = {"PYTHONPATH": str(repository / "scripts")}
+        words = [sys.executable, "-c", HOLDER, layout.running_file(tmp_path / "results")]
+        processes.append(subprocess.Popen(words, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE))
+        assert processes[-1].stdout.readline() == b"held\n"
+        return processes[-1]
+
+    yield start
+    for process in processes:
+        process.kill()
+        process.wait()
+
+
+@pytest.fixture
+def started(tmp_path, monkeypatch, configuration, snakemake):
     """Data prepared, one seed of one row finished, a second training begun; Snakemake is running."""
+    snakemake()
     monkeypatch.chdir(tmp_path)
     config = parse_config(configuration)
     write(tmp_path / "results/glyphs/data/manifest.json")
@@ -45,9 +82,8 @@ def started(tmp_path, monkeypatch, configuration):
     write(tmp_path / "results/glyphs/5cells-48ch/random/seed0/architecture.json")
     write(
         tmp_path / "results/logs/train_network/glyphs/5cells-48ch/random/seed0/rfs.log",
-        "a\ntraining: 3/9 [00:01]\n",
+        "a\ntraining: 0/90 [00:00<?]\ntraining: 30/90 [01:00<02:00]\n",
     )
-    write(tmp_path / ".snakemake/locks/0.input.lock", "somewhere")
     return config
 
 
@@ -77,22 +113,74 @@ def test_evaluations_on_other_data_sets_are_jobs(configuration):
 
 
 def test_what_is_done_running_and_left(started):
-    seen = status.look(started)
+    log = Path("results/logs/train_network/glyphs/5cells-48ch/random/seed0/rfs.log")
+    seen = status.look(started, now=log.stat().st_mtime + 20)
     assert [job.name for job in seen.running] == ["train_network glyphs 5cells-48ch random seed0 rfs"]
-    assert status.last_line(seen.running[0].log) == "training: 3/9 [00:01]"
     counts = {stage: sum(job.stage == stage for job in seen.done) for stage in layout.STAGES}
     assert list(counts.values()) == [1, 2, 1, 1]
     assert len(seen.done) + len(seen.running) + len(seen.left) == 1 + 3 * 6
-    # Four searches are left (one alike took 100 s), five trainings with the one that runs (50 s), five evaluations.
-    assert seen.seconds_left == 4 * 100 + 5 * 50 + 5 * 10
+    # The one that runs had 120 s left 20 s ago. Four searches are left (one alike took 100 s), four trainings, of
+    # which one is like the one that runs and will take 180 s as well, the others 50 s, and five evaluations.
+    assert seen.seconds_left == 100 + 4 * 100 + (180 + 3 * 50) + 5 * 10
     assert seen.unknown == []
+    (job,) = seen.running
+    line = "training: epoch 34 of 100, 33%, 100 s left"
+    assert status.describe_running(job, seen.steps[job.name]) == line
 
 
-def test_without_snakemake_nothing_is_running(started, tmp_path):
-    (tmp_path / ".snakemake/locks/0.input.lock").unlink()
+def test_two_jobs_at_once_take_half_the_time(started, tmp_path):
+    one = status.look(started)
+    write(tmp_path / "results/logs/train_network/glyphs/5cells-48ch/random/seed1/rfs.log", "begins\n")
+    both = status.look(started)
+    assert len(both.running) == 2
+    assert both.seconds_left == pytest.approx(one.seconds_left / 2, abs=1)
+    assert ", 2 at once." in status.describe_time_left(both)
+    assert status.describe_running(both.running[1], None) == "begins"
+
+
+def test_logs_of_an_earlier_run_are_not_of_running_jobs(started):
+    log = Path("results/logs/train_network/glyphs/5cells-48ch/random/seed0/rfs.log")
+    os.utime(log, (0, 0))
     seen = status.look(started)
+    assert (seen.running, seen.is_running) == ([], True)
+
+
+def test_without_snakemake_nothing_is_running(tmp_path, monkeypatch, configuration):
+    monkeypatch.chdir(tmp_path)
+    config = parse_config(configuration)
+    write(tmp_path / "results/logs/train_network/glyphs/5cells-48ch/random/seed0/rfs.log", "killed\n")
+    seen = status.look(config)
     assert (seen.running, seen.is_running) == ([], False)
-    assert len(seen.left) == 14
+    assert len(seen.left) == 19
+
+
+def test_a_live_snakemake_is_told_apart_from_those_that_ended(tmp_path, snakemake):
+    file = layout.running_file(tmp_path / "results")
+    assert running.since(file) is None
+    first, second = snakemake(), snakemake()
+    began = running.since(file)
+    assert began == file.stat().st_mtime
+    second.kill()
+    second.wait()
+    assert running.since(file) == began
+    first.kill()
+    first.wait()
+    assert running.since(file) is None
+
+
+def test_a_run_says_now_and_then_how_long_it_will_take(started, monkeypatch, capfd):
+    class ThreeTimes(threading.Event):
+        times = 0
+
+        def wait(self, seconds):
+            assert seconds >= status.SECONDS_BETWEEN
+            self.times += 1
+            return self.times > 3
+
+    status.announce(started, ThreeTimes())
+    lines = capfd.readouterr().err.splitlines()
+    assert len(lines) == 3
+    assert all("] 14 jobs to go: about " in line for line in lines)
 
 
 def test_jobs_like_no_other_are_of_unknown_length(tmp_path, monkeypatch, configuration):
@@ -116,13 +204,40 @@ def test_the_program_shows_the_table_so_far_and_what_is_missing(started, show):
     assert run.returncode == 0, run.stderr
     lines = run.stdout.splitlines()
     assert "train_network              1        1     4" in lines
-    assert "14 jobs to go: about 11.7 min one after the other." in lines
+    assert [line for line in lines if re.fullmatch(r"14 jobs to go: about \d+ min\.", line)]
+    name = "running: train_network glyphs 5cells-48ch random seed0 rfs: training: epoch 34 of 100, 33%, "
+    assert [line for line in lines if line.startswith(name)]
     assert [line for line in lines if line.startswith("| glyphs") and "MetaNTK-NAS" in line and "51." in line]
     missing = [line for line in lines if line.startswith("missing: ")]
     assert len(missing) == 5
     assert "missing: glyphs 5cells-48ch random seed0 rfs: train_network is to come" in missing
     assert "missing: glyphs conv4 fixed seed1 rfs: search_architecture is to come" in missing
     assert show("--configfile", "mine.yaml", "--folder").stdout == "results\n"
+
+
+@pytest.mark.parametrize(
+    ("file", "values", "line"),
+    [
+        ("evaluation.json", {"ways": "five"}, "broken: glyphs 5cells-48ch metantk seed0 rfs: results/"),
+        ("model.json", {"learner": {"kind": "rfs", "epochs": 3}}, "stale: glyphs 5cells-48ch metantk seed0 rfs: "
+         "learners.rfs: epochs is 3, the configuration says 100; the next run makes it anew"),
+    ],
+)  # fmt: skip
+def test_a_row_that_is_broken_or_stale_is_named_beside_the_others(started, show, tmp_path, file, values, line):
+    good = write_chain(tmp_path / "results", "metantk", 1)
+    change(tmp_path / "results/glyphs/5cells-48ch/metantk/seed0/rfs" / file, **values)
+    run = show("--configfile", "mine.yaml", "--status")
+    assert run.returncode == 0, run.stderr
+    lines = run.stdout.splitlines()
+    assert [found for found in lines if found.startswith(line)], run.stdout
+    assert [found for found in lines if found.startswith("| glyphs") and "MetaNTK-NAS" in found], good
+
+
+def test_episodes_that_the_configuration_does_not_ask_for_any_more_are_stale(started, show, configuration):
+    configuration["evaluation"]["episodes"] = 50
+    run = show("--configfile", "mine.yaml", "--status")
+    assert run.returncode == 0, run.stderr
+    assert "evaluation: episodes is 40, the configuration says 50" in run.stdout
 
 
 def test_nothing_yet_is_said_so(show, tmp_path):

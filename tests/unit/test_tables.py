@@ -394,8 +394,8 @@ def test_every_table_is_written_in_every_format(monkeypatch, chains, tmp_path):
     aggregate(monkeypatch, chains, tmp_path / "tables")
     names = {path.name for path in (tmp_path / "tables").iterdir()}
     written = ("summary", "table1", "table2", "differences", "costs", "published", "transfer")
-    formats = {f"{name}.{suffix}" for name in written for suffix in ("csv", "md", "tex")}
-    assert names == formats | {"seeds.csv", "missing.csv"}
+    formats = {f"{name}.{suffix}" for name in written for suffix in ("csv", "md", "tex", "html")}
+    assert names == formats | {"seeds.csv", "missing.csv", "cover.rst"}
     assert pd.read_csv(tmp_path / "tables" / "missing.csv").empty
     assert "**" in (tmp_path / "tables" / "table2.md").read_text()
 

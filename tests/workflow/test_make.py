@@ -1,5 +1,6 @@
 """make hands over what was typed: names with quotes, dollars and commands, and files that are no configuration."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -7,6 +8,8 @@ from pathlib import Path
 
 import pytest
 from conftest import REPOSITORY, copy_house, program_environment
+
+from metantk.options.base import NAME_RULE
 
 NAMES = [
     "it's",
@@ -57,6 +60,78 @@ def test_a_folder_of_any_name_is_handed_over_as_it_is(house, name):
 def test_own_images_have_to_be_named(house):
     run, _ = make(house, "own")
     assert "make own IMAGES=some/folder" in run.stderr
+
+
+@pytest.mark.parametrize(("name", "folder"), [(None, "own-images"), ("birds", "own-images-birds")])
+def test_a_second_folder_never_takes_the_first_ones_results(house, name, folder):
+    for images in ("first", "second"):
+        (house.path / images).mkdir(exist_ok=True)
+    data = house.path / "results" / folder / "images" / "data"
+    write_manifest(data, "first")
+    words = [f"NAME={name}"] if name else []
+    run, lines = make(house, "own", "IMAGES=second", *words)
+    assert run.returncode == 2
+    assert len(lines) == 1
+    assert f"IMAGES=second: results/{folder} holds a model of first, which would be overwritten" in lines[0]
+    # The first one's own, and another name's, go on.
+    for allowed in (["IMAGES=./first", *words], ["IMAGES=second", "NAME=other"]):
+        assert check_config(house, *allowed).returncode == 0
+
+
+def write_manifest(folder, source):
+    entry = {
+        "images": 2,
+        "shape": [8, 8, 3],
+        "smallest_class": 1,
+        "sha256": dict.fromkeys(("images.npy", "labels.npy"), 64 * "0"),
+    }
+    manifest = {
+        "name": "images",
+        "source": source,
+        "licence": "",
+        "warnings": [],
+        "mean": [0.5] * 3,
+        "std": [0.5] * 3,
+        "splits": {part: {**entry, "classes": [part, f"{part}2"]} for part in ("train", "val", "test")},
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+
+
+def check_config(house, *words):
+    """The check that make calls first, by itself."""
+    own = {f"METANTK_{key}": value for key, value in (word.split("=") for word in words)}
+    command = ["python", "scripts/check_config.py", "--configfile", "config/own-images.yaml"]
+    return subprocess.run(
+        command, cwd=house.path, env=program_environment() | own, capture_output=True, check=False
+    )
+
+
+@pytest.mark.parametrize("name", ["../x", "$(touch CANARY)"])
+def test_what_is_no_name_is_refused(house, name):
+    (house.path / "first").mkdir(exist_ok=True)
+    _, lines = make(house, "own", "IMAGES=first", f"NAME={name}")
+    assert lines == [f"check_config.py: error: NAME={name}: {NAME_RULE}"]
+
+
+def test_a_variable_of_the_systems_is_no_name(house):
+    (house.path / "first").mkdir(exist_ok=True)
+    _, lines = make(house, "own", "IMAGES=first", "CORES=0", NAME="DESKTOP-1")
+    assert lines == ["check_config.py: error: CORES=0: give a number above 0, or `all`"]
+
+
+@pytest.mark.parametrize(
+    ("words", "configuration"),
+    [
+        ([], "config/config.yaml"),
+        (["IMAGES=first"], "config/own-images.yaml"),
+        (["NAME=birds"], "config/own-images.yaml"),
+        (["IMAGES=first", "CONFIG=mine.yaml"], "mine.yaml"),
+    ],
+)
+def test_who_names_images_means_their_configuration(house, words, configuration):
+    run, _ = make(house, "--eval=print: ; @printenv CONFIG", "print", *words)
+    assert run.stdout == f"{configuration}\n"
 
 
 FILES = {

@@ -141,7 +141,7 @@ BEHIND = {
     (*EVALUATED, "aggregate", *FIGURES, "theory"): "metantk/statistics.py",
     ("aggregate",): """
         aggregate_tables.py metantk/results/costs.py metantk/results/layout.py metantk/results/published_results.py
-        metantk/results/transfer.py
+        metantk/results/pages.py metantk/results/transfer.py
     """,
     ("draw_searches",): """
         draw_searches.py metantk/results/figures/cells.py metantk/results/figures/effects.py

@@ -4,6 +4,7 @@ import functools
 import hashlib
 import os
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import NamedTuple
@@ -14,11 +15,13 @@ import metantk.data.needs
 import metantk.options.config
 import metantk.options.dataset
 import metantk.results.layout
+import metantk.results.status
 import metantk.runtime.container
 import metantk.runtime.failures
 import metantk.runtime.files
 import metantk.runtime.plugins
 import metantk.runtime.provenance
+import metantk.runtime.running
 from metantk.runtime.files import canonical_json
 from snakemake.exceptions import WorkflowError
 from snakemake.settings.types import DeploymentMethod
@@ -252,6 +255,16 @@ def begin_half_done_again():
         workflow.dag_settings.force_incomplete = True
 
 
+def begin_to_say_how_far_it_is():
+    """For `make status`, and for who looks on: a line now and then on the time that is left."""
+    try:
+        metantk.runtime.running.hold(metantk.results.layout.running_file(Path(RESULTS)))
+    except OSError as error:
+        logger.warning(f"{RESULTS}: cannot be locked ({error.strerror}): `make status` will say that nothing runs")
+    say = functools.partial(metantk.results.status.announce, CONFIG, threading.Event())
+    threading.Thread(target=say, daemon=True).start()
+
+
 def source_files(wildcards):
     """The files of a data set's folder: an edited, added or removed image prepares it again."""
     begin_half_done_again()
@@ -335,6 +348,32 @@ def searched(pattern):
             pattern, dataset=sorted(CONFIG.datasets), backbone=backbone, search=search, allow_missing=True
         )
     ]
+
+
+# Of the tables, by name; those that would be empty are left out of the report.
+TABLE_LABELS = {
+    "summary": "all rows",
+    "table1": "Table 1",
+    "table2": "Table 2",
+    "differences": "differences",
+    "costs": "costs",
+    "published": "published results",
+    "transfer": "transfer",
+}
+EMPTY_TABLES = {
+    "table2": not any(CONFIG.backbone(chain.backbone).searchable for chain in CHAINS),
+    "differences": len(CHAINS) < 2,
+    "published": not CONFIG.datasets.keys() & metantk.options.dataset.BENCHMARKS,
+    "transfer": not CONFIG.transfers,
+}
+
+
+def reported_table(name, label):
+    """The page of a table, which opens in the report."""
+    page = f"{TABLES}/{name}.html"
+    if EMPTY_TABLES.get(name):
+        return page
+    return report(page, category="Tables", labels={"table": label}, caption=f"../report/{name}.rst")
 
 
 def results_folder(wildcards):

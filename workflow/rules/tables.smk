@@ -7,50 +7,10 @@ rule aggregate_tables:
         transfers=all_transfers(f"{EVALUATION}/evaluation.json"),
         transfer_episodes=all_transfers(f"{EVALUATION}/episodes.csv"),
     output:
-        summary=report(
-            f"{TABLES}/summary.csv",
-            category="Tables",
-            labels={"table": "all rows"},
-            caption="../report/summary.rst",
-        ),
-        table1=report(
-            f"{TABLES}/table1.csv", category="Tables", labels={"table": "Table 1"}, caption="../report/table1.rst"
-        ),
-        table2=report(
-            f"{TABLES}/table2.csv", category="Tables", labels={"table": "Table 2"}, caption="../report/table2.rst"
-        ),
-        differences=report(
-            f"{TABLES}/differences.csv",
-            category="Tables",
-            labels={"table": "differences"},
-            caption="../report/differences.rst",
-        ),
-        costs=report(
-            f"{TABLES}/costs.csv", category="Tables", labels={"table": "costs"}, caption="../report/costs.rst"
-        ),
-        published=report(
-            f"{TABLES}/published.csv",
-            category="Tables",
-            labels={"table": "published results"},
-            caption="../report/published.rst",
-        ),
-        # Without rows it is no part of the report.
-        transfer=(
-            report(
-                f"{TABLES}/transfer.csv",
-                category="Tables",
-                labels={"table": "transfer"},
-                caption="../report/transfer.rst",
-            )
-            if CONFIG.transfers
-            else f"{TABLES}/transfer.csv"
-        ),
-        texts=expand(
-            f"{TABLES}/{{table}}.{{suffix}}",
-            table=["summary", "table1", "table2", "differences", "costs", "published", "transfer"],
-            suffix=["md", "tex"],
-        ),
+        pages=[reported_table(name, label) for name, label in TABLE_LABELS.items()],
+        texts=expand(f"{TABLES}/{{table}}.{{suffix}}", table=TABLE_LABELS, suffix=["csv", "md", "tex"]),
         seeds=f"{TABLES}/seeds.csv",
+        cover=f"{TABLES}/cover.rst",
         missing=f"{TABLES}/missing.csv",
     log:
         f"{RESULTS}/logs/aggregate_tables.log",
@@ -77,7 +37,7 @@ rule aggregate_tables:
     shell:
         "python {params.script:q} {params.chains:q} --transfers {params.transfers:q}"
         " --results {params.results:q} --titles {params.titles:q}"
-        ' --output "$(dirname -- {output.summary:q})" 2> {log:q}'
+        ' --output "$(dirname -- {output.cover:q})" 2> {log:q}'
 
 
 # `make tables`: what is finished so far, at any time; what is missing is named here and in missing.csv.

@@ -161,6 +161,13 @@ def _check_apart(root: Path, given: dict[str, Path], splits: dict[str, Folders])
     first: dict[str, str] = {}
     for split, folders in splits.items():
         shared = [name for name in folders if first.setdefault(name, split) != split]
+        # As val/images and test/images of Tiny ImageNet.
+        if shared and len(folders) == len(splits[first[shared[0]]]) == 1:
+            train = given["train"]
+            raise InputError(
+                f"{root}: {given[split].name}/ holds one folder, {shared[0]!r}, instead of one for each class; to "
+                f"split the classes of {train.name}/ at random, name {train}"
+            )
         if shared:
             other = given[first[shared[0]]].name
             more = f" and {len(shared) - 1} others" if len(shared) > 1 else ""

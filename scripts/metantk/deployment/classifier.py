@@ -5,7 +5,7 @@ calibration, and the closeness to the nearest class, below which an image is out
 """
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 import torch
@@ -17,7 +17,7 @@ from metantk.data import transforms
 from metantk.data.store import Split
 from metantk.deployment import exported
 from metantk.deployment.out_of_distribution import Calibration, closeness, directions, probabilities
-from metantk.deployment.own_images import Answers, make_task
+from metantk.deployment.own_images import Answers, describe, make_task
 from metantk.models import FORWARD_PIXELS, Model, OnFeatures
 from metantk.runtime.devices import generator
 from metantk.runtime.files import InputError
@@ -127,6 +127,7 @@ class ClassifierFacts(Record):
 
     kind: Literal["classifier"]
     class_names: list[str] = Field(min_length=2)
+    supports: list[Annotated[int, Field(ge=1)]] = Field(min_length=2)
     bits: int | None = Field(None, ge=8, le=16)
     calibration: Calibration | None = None
 
@@ -137,6 +138,7 @@ class ClassifierFile:
     Attributes:
         image_size: height and width of its images, in pixels.
         class_names: in the order of the probabilities.
+        supports: number of support images of each class.
         bits: by which 16-bit images are scaled; None where its supports were of 8.
         calibration: None where there was nothing to calibrate with.
     """
@@ -155,7 +157,7 @@ class ClassifierFile:
         if found != [len(record.class_names), 1]:
             raise InputError(f"{path}: names {len(record.class_names)} classes, but gives {found} numbers an image")
         self.image_size, self.class_names = facts["image_size"], record.class_names
-        self.bits, self.calibration = record.bits, record.calibration
+        self.supports, self.bits, self.calibration = record.supports, record.bits, record.calibration
 
     def run(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """uint8 `(images, height, width, 3)` to probabilities `(images, ways)` and closeness `(images,)`."""
@@ -167,4 +169,5 @@ class ClassifierFile:
     def answer(self, images: np.ndarray) -> Answers:
         """The answers to uint8 `(images, height, width, 3)`."""
         chances, close = (values.numpy() for values in self.run(torch.from_numpy(images)))
-        return Answers(self.class_names, chances, close, self.calibration)
+        note = describe(self.calibration, self.supports)
+        return Answers(self.class_names, chances, close, note, self.calibration)

@@ -138,6 +138,43 @@ def calibrate(
     )
 
 
+def expected_accuracy(calibration: Calibration, ways: int) -> float:
+    """Percent of images that get their class among `ways`, estimated from the calibration's task.
+
+    As if the scores of the right and of each wrong class were independent and normal, of one standard deviation
+    (m-alternative forced choice of signal detection): chance stays chance.
+    """
+    low, high = 0.0, 8.0  # distance of the right class's mean, in standard deviations
+    for _ in range(40):
+        middle = (low + high) / 2
+        is_below = _share_correct(middle, calibration.ways) < calibration.accuracy / 100
+        low, high = (middle, high) if is_below else (low, middle)
+    return 100 * _share_correct(low, ways)
+
+
+def _share_correct(distance: float, ways: int) -> float:
+    """How often a normal score around `distance` is above `ways` - 1 others around 0."""
+    scores = torch.linspace(-8, 16, 2401, dtype=torch.float64)
+    normal = torch.distributions.Normal(torch.tensor(0.0, dtype=torch.float64), 1.0)
+    return torch.trapezoid(
+        normal.log_prob(scores - distance).exp() * normal.cdf(scores) ** (ways - 1), scores
+    ).item()
+
+
+def describe_task(calibration: Calibration, *, ways: int, shots: int) -> str:
+    """For which task a calibration was made where the one at hand is another, and what to expect of that one."""
+    if (calibration.ways, calibration.shots) == (ways, shots):
+        return ""
+    made = f"made for {calibration.ways} classes with {calibration.shots} examples each"
+    given = f"Yours has {ways} classes with {shots} examples each, the calibration was {made}"
+    if ways > calibration.ways:
+        expected = f"{expected_accuracy(calibration, ways):.0f} % (guessing: {100 / ways:.0f} %)"
+        return f"{given}: more classes are harder, expect at most about {expected}."
+    if shots < calibration.shots:
+        return f"{given}: fewer examples are harder, expect less."
+    return f"{given}: expect no less."
+
+
 def _percent(true: Tensor) -> float:
     return round(100 * true.double().mean().item(), 1)
 

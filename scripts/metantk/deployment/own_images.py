@@ -15,7 +15,7 @@ from metantk.data.folder import read_classes
 from metantk.data.image_files import used_bits
 from metantk.data.store import SPLITS, Split, load_split, read_manifest
 from metantk.deployment.exported import OnnxModel
-from metantk.deployment.out_of_distribution import Calibration, calibrate, nearest
+from metantk.deployment.out_of_distribution import Calibration, calibrate, describe_task, nearest
 from metantk.models import Model, Tasks
 from metantk.runtime.files import InputError
 
@@ -31,12 +31,14 @@ class Answers(NamedTuple):
         class_names: of the supports.
         probabilities: `(images, ways)`.
         closeness: of each image to the class that it is closest to, `(images,)`.
+        note: what its calibration found.
         calibration: None where there was nothing to calibrate with.
     """
 
     class_names: list[str]
     probabilities: np.ndarray
     closeness: np.ndarray
+    note: str
     calibration: Calibration | None
 
     @property
@@ -190,20 +192,25 @@ def calibrate_for(model: AnyModel, given: Path | None, support: Split) -> Calibr
             log.warning("%s", error)
     else:
         calibration = nearest(getattr(model, "calibrations", []), ways=ways, shots=int(np.median(shots)))
-    (log.info if calibration else log.warning)("%s", describe(calibration))
+    (log.info if calibration else log.warning)("%s", describe(calibration, shots))
     return calibration
 
 
-def describe(calibration: Calibration | None) -> str:
-    """What the calibration found, in a sentence for the log and the page."""
+def describe(calibration: Calibration | None, supports: Sequence[int]) -> str:
+    """What the calibration found, for the log and the page, and what to expect of the task at hand.
+
+    Args:
+        supports: number of support images of each class.
+    """
     if calibration is None:
         return (
             "Not calibrated: probabilities are rough, and no image is called out of distribution. Calibration "
             "needs the data set that the model was trained on (--data), with as many validation classes as here."
         )
-    return (
+    found = (
         f"On tasks of {calibration.ways} validation classes with {calibration.shots} examples each, "
         f"{calibration.accuracy:.0f} % of images got their class. Called out of distribution were "
         f"{calibration.true_positive_rate:.0f} % of images of other classes and "
         f"{calibration.false_positive_rate:.0f} % of images of the classes (AUROC {calibration.auroc:.0f} %)."
     )
+    return f"{found} {describe_task(calibration, ways=len(supports), shots=int(np.median(supports)))}".rstrip()

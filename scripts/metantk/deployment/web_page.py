@@ -61,7 +61,7 @@ def write_page(path: Path, classifier: Path, runtime: Runtime, *, title: str) ->
     }
     parts = {
         "TITLE": html.escape(title),
-        "NOTE": html.escape(describe(calibration)),
+        "NOTE": html.escape(describe(calibration, opened.supports)),
         "VERSION": VERSION,
         "FACTS": json.dumps(facts).replace("<", "\\u003c"),  # no name ends the script
         "RUNTIME": _packed(runtime.module),

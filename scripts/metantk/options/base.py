@@ -170,6 +170,11 @@ class Options(BaseModel):
         return []
 
     @property
+    def uses_head(self) -> bool:
+        """Of a learner: whether the network's own head answers test tasks, rather than be thrown away before."""
+        return self.only_own_ways
+
+    @property
     def files(self) -> list[str]:
         """Files, other than code, that these options name: one that is edited reruns what reads it."""
         return []

@@ -6,6 +6,7 @@ except for the files of one's own kinds.
 
 import json
 import os
+import re
 from collections.abc import Iterable, Iterator
 from datetime import date
 from itertools import product
@@ -17,6 +18,8 @@ from pydantic import AfterValidator, BeforeValidator, Field, PrivateAttr, create
 
 from metantk.options import catalogue
 from metantk.options.base import (
+    NAME,
+    NAME_RULE,
     Name,
     Need,
     Options,
@@ -557,17 +560,24 @@ def _typed(value: object) -> object:
     return value if isinstance(scalar, dict | list | date) else scalar
 
 
-def _with_own_images(values: dict) -> dict:
-    """The folder that `make ... IMAGES=` names, as the source of the data set `images`.
+def with_own(values: dict) -> dict:
+    """A configuration's values with what `make ... IMAGES= NAME=` says: the source of the data set `images`, and
+    a name that the folder of results ends in.
 
-    It comes by the environment, so that neither a shell nor YAML reads its name.
+    Both come by the environment, so that neither a shell nor YAML reads what they hold.
+
+    Raises:
+        InputError: the name is none.
     """
-    folder = os.environ.get("METANTK_IMAGES")
-    if not folder:
-        return values
-    folder = os.path.expanduser(folder)  # noqa: PTH111 - a path would drop the dot below
-    source = f"./{folder}" if folder in NAMED_SOURCES else folder
-    return merge(values, {"datasets": {"images": {"source": source}}})
+    if name := os.environ.get("METANTK_NAME"):
+        if not re.fullmatch(NAME, name):
+            raise InputError(f"NAME={name}: {NAME_RULE}")
+        values = values | {"results": f"{values.get('results', 'results')}-{name}"}
+    if folder := os.environ.get("METANTK_IMAGES"):
+        folder = os.path.expanduser(folder)  # noqa: PTH111 - a path would drop the dot below
+        source = f"./{folder}" if folder in NAMED_SOURCES else folder
+        values = merge(values, {"datasets": {"images": {"source": source}}})
+    return values
 
 
 def parse_config(values: dict) -> Config:
@@ -576,5 +586,4 @@ def parse_config(values: dict) -> Config:
     Raises:
         InputError: one line that names each key and what is wrong with it.
     """
-    values = _with_own_images(values)
-    return parse(Config, values, where="configuration")
+    return parse(Config, with_own(values), where="configuration")

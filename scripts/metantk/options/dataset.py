@@ -27,6 +27,8 @@ TORCHVISION_SETS = (
 )
 FETCHED_SOURCES = ("cifar-fs", "fc100", "omniglot", *(f"{TORCHVISION}{name}" for name in TORCHVISION_SETS))
 NAMED_SOURCES = ("glyphs", *FETCHED_SOURCES)
+# Of which published accuracies are known, in results/published/benchmarks.csv.
+BENCHMARKS = {"cifar-fs", "fc100"}
 # Options that not every source has.
 ONLY_OMNIGLOT = ("rotations",)
 ONLY_TORCHVISION, ONLY_FOLDERS = ("published_split",), ("split_by_group", "skip_unreadable")

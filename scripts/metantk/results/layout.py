@@ -56,3 +56,8 @@ def log_file(results: Path, stage: str, job: str) -> Path:
 
 def benchmark_file(results: Path, stage: str, job: str) -> Path:
     return results / "benchmarks" / stage / f"{job}.tsv"
+
+
+def running_file(results: Path) -> Path:
+    """Locked by the Snakemake that runs."""
+    return results / "logs" / ".running"

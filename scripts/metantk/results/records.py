@@ -86,6 +86,7 @@ class ModelDescription(Record):
     learner: dict
     learner_name: FileName
     parameters: int = Field(ge=0, le=10**12)
+    parameters_in_tests: int = Field(ge=0, le=10**12)
     macs: int = Field(0, ge=0, le=10**15)
     feature_dim: int = Field(0, ge=0, le=10**9)
     outputs: int = Field(0, ge=0, le=10**6)

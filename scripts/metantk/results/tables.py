@@ -187,10 +187,10 @@ def summarise(groups: dict[tuple, list[Chain]], titles: Titles) -> pd.DataFrame:
     """One row per data set, backbone, search, learner and number of shots.
 
     `accuracy_std` is over seeds of the mean over episodes (as in the paper); `ci95` is over episodes, each
-    averaged over the seeds (all seeds see the same episodes); `params`, `multiply_accumulates` (for the features of
-    an image; 0: not counted), `search_seconds` and `search_operations` (floating-point operations, two for a
-    multiply-accumulate) are means; `device` is that of the search; `pretrained` is `yes` or `no`; `notes`
-    are those of the function of that name.
+    averaged over the seeds (all seeds see the same episodes); `params` (those that tests use: without a head that
+    is thrown away), `multiply_accumulates` (for the features of an image; 0: not counted), `search_seconds` and
+    `search_operations` (floating-point operations, two for a multiply-accumulate) are means; `device` is that of
+    the search; `pretrained` is `yes` or `no`; `notes` are those of the function of that name.
     """
     rows = []
     for key, members in groups.items():
@@ -201,7 +201,7 @@ def summarise(groups: dict[tuple, list[Chain]], titles: Titles) -> pd.DataFrame:
                 titles.row(members[0].model),
                 "yes" if members[0].model.initial_weights else "no",
                 len(members),
-                round(np.mean([member.model.parameters for member in members])),
+                round(np.mean([member.model.parameters_in_tests for member in members])),
                 round(np.mean([member.model.multiply_accumulates for member in members])),
                 round(float(np.mean([member.search.seconds for member in members])), 3),
                 round(np.mean([member.search.floating_point_operations for member in members])),
@@ -387,7 +387,10 @@ def _accuracy(group: pd.DataFrame, shots: int) -> str:
 
 
 def format_count(count: float) -> str:
-    return f"{count / 1e6:.2f}M" if count >= 1e6 else f"{count / 1e3:.1f}k" if count else "0"
+    """Parameters; raw pixels have none."""
+    if count < 1:
+        return "0"
+    return f"{count / 1e6:.2f}M" if count >= 1e6 else f"{count / 1e3:.1f}k"
 
 
 def format_seconds(seconds: float) -> str:

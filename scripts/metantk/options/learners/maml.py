@@ -127,6 +127,10 @@ class MamlOptions(Base):
         return self
 
     @property
+    def uses_head(self) -> bool:
+        return self.test_classifier == "head"
+
+    @property
     def needs(self) -> list[Need]:
         return [Need("train", self.ways, max(self.shots) + self.queries)]
 

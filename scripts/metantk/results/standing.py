@@ -1,0 +1,62 @@
+"""The rows of a configuration as they stand: those that are finished, and what is wrong with others."""
+
+import json
+from typing import NamedTuple
+
+from metantk.options.config import Config
+from metantk.results import status, tables
+from metantk.runtime.files import InputError, canonical_json
+
+
+class Standing(NamedTuple):
+    """What the finished jobs left.
+
+    Attributes:
+        chains: rows and seeds that are as the configuration says.
+        problems: a line for each of the others: a file is broken, or stale, of other options than the present ones.
+    """
+
+    chains: list[tables.Chain]
+    problems: list[str]
+
+
+def read_rows(config: Config) -> Standing:
+    """Read every finished row; none stops the others."""
+    chains, problems = [], []
+    for job in status.jobs_of(config):
+        if job.stage != "evaluate_episodes" or not job.is_done:
+            continue
+        name = " ".join(job.place)
+        try:
+            chain = tables.read_chain(job.output.parent)
+        except InputError as error:
+            problems.append(f"broken: {name}: {error}")
+            continue
+        if changed := _find_change(config, chain, job.place[2], job.place[4]):
+            problems.append(f"stale: {name}: {changed}; the next run makes it anew")
+        else:
+            chains.append(chain)
+    return Standing(chains, problems)
+
+
+def titles_of(config: Config) -> tables.Titles:
+    """What tables call the searches and learners of the rows."""
+    return tables.Titles(
+        searches={chain.search: config.title("searches", chain.search) for chain in config.chains},
+        learners={chain.learner: config.title("learners", chain.learner) for chain in config.chains},
+    )
+
+
+def _find_change(config: Config, chain: tables.Chain, search: str, learner: str) -> str | None:
+    """The first option that is another one now, as `evaluation: episodes is 600, the configuration says 1000`."""
+    compared = {
+        f"searches.{search}": (chain.search.options.model_dump(exclude_unset=True), config.search(search)),
+        f"learners.{learner}": (chain.model.learner, config.learner(learner)),
+        "evaluation": (chain.evaluation.options.model_dump(exclude_unset=True), config.evaluation),
+    }
+    for section, (found, options) in compared.items():
+        wanted = json.loads(canonical_json(options.model_dump()))
+        for key, value in json.loads(canonical_json(found)).items():
+            if key in wanted and wanted[key] != value:
+                return f"{section}: {key} is {value}, the configuration says {wanted[key]}"
+    return None
