@@ -4,8 +4,8 @@ For each criterion: Kendall's τ with the accuracies, how much it knows beyond t
 lost by picking by it, and what it costs; intervals by bootstrap over architectures. Architectures that were
 trained with several seeds give the ceiling that the noise of training sets.
 
-Writes scores.csv, correlations.csv and .md, and a figure of prediction against cost for each data set, backbone and
-learner.
+Writes scores.csv, correlations.csv and .md. For each data set, backbone and learner: a figure of prediction against
+cost, and a tabular benchmark (docs/benchmark.md) of all trainings.
 
 Example:
     python scripts/compare_criteria.py results/glyphs/3cells-4ch/random/seed*/rfs --output results/criteria
@@ -17,6 +17,7 @@ from pathlib import Path
 import pandas as pd
 from pydantic import Field, model_validator
 
+from metantk.benchmark.table import Table
 from metantk.options.study import LEAST_ARCHITECTURES
 from metantk.results import study, tables
 from metantk.results.figures.frontier import draw_frontier
@@ -40,6 +41,7 @@ class Scores(Record):
 
     genotype: dict
     scores: dict[str, ScoreRecord] = Field(min_length=1)
+    options: dict = Field({})
 
     @model_validator(mode="after")
     def _names_are_free(self) -> "Scores":
@@ -64,7 +66,7 @@ def main() -> None:
     )
     parser.add_argument("--output", required=True, type=Path, metavar="DIR", help="folder of tables and figures")
     arguments = parser.parse_args()
-    rows, first = [], None
+    rows, trainings, first = [], {}, None
     for folder in progress(arguments.chains, total=len(arguments.chains), what="reading", unit="chain"):
         chain, file = tables.read_chain(folder), folder.parent / "scores.json"
         found = read_record(file, Scores, stage="score_architecture")
@@ -74,6 +76,7 @@ def main() -> None:
         if found.form != first.form:
             raise InputError(f"{file}: has other criteria or draws than the first; run score_architecture again")
         rows += rows_of(chain, found.scores)
+        trainings.setdefault((chain.key[0], chain.key[1], chain.key[3]), []).append((chain, found))
     scores = pd.DataFrame(rows)
     if scores["architecture"].nunique() < LEAST_ARCHITECTURES:
         raise InputError(f"fewer than {LEAST_ARCHITECTURES} different architectures: nothing to compare; add seeds")
@@ -93,6 +96,8 @@ def main() -> None:
             temporary.write_text(text, encoding="utf-8")
     for stem, figure in figures.items():
         save(figure, arguments.output / stem)
+    for key, members in trainings.items():
+        benchmark_of("_".join(["benchmark", *key]), members).write(arguments.output)
     log.info("%s", verdict)
 
 
@@ -122,6 +127,43 @@ def rows_of(chain: tables.Chain, scores: dict[str, ScoreRecord]) -> list[dict]:
         for shots, result in chain.evaluation.shots.items()
         for name, each in scores.items()
     ]
+
+
+def benchmark_of(name: str, members: list[tuple[tables.Chain, Scores]]) -> Table:
+    """Trainings of one data set, backbone and learner, by seed, as a tabular benchmark."""
+    members = sorted(members, key=lambda member: member[0].seed)
+    chain, scores = members[0]
+    architecture = chain.model.architecture
+    settings = {
+        "dataset": architecture.origin.dataset,
+        "space": scores.options.get("space", "few-shot"),
+        "backbone": architecture.model_dump(include={"kind", "cells", "channels"}),
+        "learner": chain.model.learner,
+        "evaluation": chain.evaluation.options.model_dump() | {"split": chain.evaluation.split},
+        "criteria": {key: value for key, value in scores.options.items() if key != "criteria"},
+        "device": chain.model.device,
+    }
+    return Table.of(name, settings, [training_of(*member) for member in members])
+
+
+def training_of(chain: tables.Chain, scores: Scores) -> dict:
+    """The row of a benchmark."""
+    shots = {
+        f"{what}_{count}shot": value
+        for count, result in chain.evaluation.shots.items()
+        for what, value in (("accuracy", result.accuracy_mean), ("ci95", result.ci95))
+    }
+    model = chain.model
+    criteria = {name: sum(finite(each)) / len(each.values) for name, each in scores.scores.items()}
+    return {
+        "seed": chain.seed,
+        "genotype": scores.genotype,
+        **shots,
+        "training_seconds": model.seconds,
+        **criteria,
+        "parameters": model.parameters_in_tests,
+        "multiply_accumulates": model.multiply_accumulates,
+    }
 
 
 def finite(score: ScoreRecord) -> list[float]:

@@ -9,9 +9,10 @@ import numpy as np
 import pandas as pd
 import pytest
 from conftest import run_program
-from small_chain import GENOTYPE, write_chain
+from small_chain import GENOTYPE, change, write_chain
 from small_meta_search import make_problem
 
+from metantk import benchmark
 from metantk.criteria import short_training
 from metantk.criteria.base import RandomKeys
 from metantk.options.criteria.short_training import ShortTrainingOptions
@@ -22,6 +23,7 @@ from metantk.runtime.files import InputError
 from metantk.searches.plan import plan_of
 from metantk.searches.sample import random_genotype
 from metantk.space import paths
+from metantk.space.genotype import SPACES
 
 SCRIPTS = Path(study.__file__).parents[2]
 
@@ -196,10 +198,10 @@ SCORE = {"values": [1.0], "operations": 0, "seconds": 0, "larger_is_better": Tru
 def compare(tmp_path, *others: dict):
     """Run the program on a chain whose scores are whole, and on one for each change of them."""
     folders = []
-    for seed, change in enumerate([{}, *others]):
+    for seed, changed in enumerate([{}, *others]):
         folder = write_chain(tmp_path, "random", seed)
         whole = {"genotype": GENOTYPE, "scores": {"parameters": SCORE}}
-        (folder.parent / "scores.json").write_text(json.dumps(whole | change))
+        (folder.parent / "scores.json").write_text(json.dumps(whole | changed))
         folders.append(str(folder))
     return run_program("python", SCRIPTS / "compare_criteria.py", *folders, "--output", tmp_path / "out")
 
@@ -232,3 +234,37 @@ def test_a_hopeless_architecture_is_worst(tmp_path):
     score = {"values": [1.0, None], "operations": 0, "seconds": 0}
     assert finite(ScoreRecord(**score, larger_is_better=True))[1] < -1e200
     assert finite(ScoreRecord(**score, larger_is_better=False))[1] > 1e200
+
+
+def test_a_study_leaves_a_tabular_benchmark(tmp_path):
+    genotypes = [random_genotype(SPACES["few-shot"], index) for index in (0, 1, 2, 3, 1)]
+    folders = []
+    for seed, genotype in enumerate(genotypes):
+        folder = write_chain(tmp_path, "random", seed)
+        for file in (folder.parent / "architecture.json", folder / "model.json"):
+            whole = json.loads(file.read_text())
+            architecture = whole.get("architecture", whole)
+            architecture["genotype"] = genotype
+            change(file, **whole)
+        change(folder / "model.json", seconds=10.0 + seed)
+        scores = {"layers": SCORE | {"values": [1.0, 4.0]}, "parameters": SCORE | {"values": [7.0, 7.0]}}
+        report = {"genotype": genotype, "scores": scores, "options": {"space": "few-shot", "repeats": 2}}
+        (folder.parent / "scores.json").write_text(json.dumps(report))
+        folders.append(folder)
+    done = run_program("python", SCRIPTS / "compare_criteria.py", *folders[::-1], "--output", tmp_path / "out")
+    assert done.returncode == 0, done.stderr
+    table = benchmark.load(tmp_path / "out" / "benchmark_glyphs_5cells-48ch_rfs.csv")
+    assert table.settings["backbone"] == {"kind": "cells", "cells": 5, "channels": 48}
+    assert table.settings["criteria"] == {"space": "few-shot", "repeats": 2}
+    assert table.criteria == ["layers", "parameters", "multiply_accumulates"]
+    found = table.query(genotypes[1])
+    assert found["seed"].tolist() == [1, 4]
+    assert found["architecture"].tolist() == [1, 1]
+    assert found["layers"].tolist() == [2.5, 2.5]
+    assert found["parameters"].tolist() == [1_000_001, 1_000_004]  # without the head
+    assert found["training_seconds"].tolist() == [11.0, 14.0]
+    evaluation = json.loads((folders[4] / "evaluation.json").read_text())["shots"]["5"]
+    assert found[["accuracy_5shot", "ci95_5shot"]].iloc[1].tolist() == [
+        evaluation["accuracy_mean"],
+        evaluation["ci95"],
+    ]

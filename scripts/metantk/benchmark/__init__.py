@@ -37,12 +37,14 @@ def names() -> list[str]:
     return sorted(path.stem for path in FOLDER.glob("*.csv"))
 
 
-def load(name: str) -> Table:
-    """A benchmark by its name.
+def load(name: str | Path) -> Table:
+    """A benchmark by its name, or by the path of a NAME.csv that a study has written.
 
     Raises:
         InputError: there is no benchmark of that name.
     """
+    if Path(name).suffix == ".csv":
+        return Table.read(Path(name))
     if name not in names():
         raise InputError(f"benchmark {name!r}: there is none; choose from {', '.join(names())}")
     return Table.read(FOLDER / f"{name}.csv")

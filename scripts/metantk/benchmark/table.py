@@ -1,13 +1,14 @@
 """One tabular benchmark: trainings of architectures, looked up by genotype or by limits of size."""
 
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 import pandas as pd
 
-from metantk.runtime.files import InputError, canonical_json, read_json
+from metantk.runtime.files import InputError, atomic_write, canonical_json, read_json, write_json
 from metantk.space.canonical import canonical_genotype
 from metantk.space.genotype import check_genotype
 
@@ -40,6 +41,29 @@ class Table:
     def read(cls, path: Path) -> "Table":
         """Read NAME.csv and NAME.json beside it."""
         return cls(path.stem, read_json(path.with_suffix(".json")), pd.read_csv(path))
+
+    @classmethod
+    def of(cls, name: str, settings: dict, rows: Iterable[dict]) -> "Table":
+        """A benchmark of one's own.
+
+        Args:
+            rows: one for each training, with `seed`, `genotype` (a dictionary) and whatever columns there are.
+                Architectures are numbered in the order of their first rows.
+        """
+        index: dict[str, int] = {}
+        numbered = [
+            {"architecture": index.setdefault(_key(row["genotype"]), len(index))}
+            | row
+            | {"genotype": json.dumps(row["genotype"], separators=(",", ":"))}
+            for row in rows
+        ]
+        return cls(name, settings, pd.DataFrame(numbered))
+
+    def write(self, folder: Path) -> None:
+        """Write NAME.csv and NAME.json, what `read` reads."""
+        with atomic_write(folder / f"{self.name}.csv") as temporary:
+            self.trainings.to_csv(temporary, index=False)
+        write_json(folder / f"{self.name}.json", self.settings)
 
     @property
     def criteria(self) -> list[str]:

@@ -29,6 +29,7 @@ class Architecture(Record):
     kind: Text
     genotype: dict | None = None
     cells: int | None = Field(None, ge=1, le=100)
+    channels: int | None = Field(None, ge=1, le=10**6)
     origin: Origin
 
 
@@ -93,6 +94,7 @@ class ModelDescription(Record):
     weights_sha256: Text
     data_sha256: Text
     device: Text
+    seconds: Positive | None = None
     initial_weights: dict | None = None  # file and checksum, of a pretrained network
     peak_memory_mb: dict[str, Positive] = Field({})
     transductive: bool = False
