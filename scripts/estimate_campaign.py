@@ -183,7 +183,7 @@ def measure_learner(
         place / "tested",
     ]
     seconds = pace.next(f"evaluate_episodes {chain.backbone} {chain.learner}")
-    return training, run_for(seconds, "evaluate_episodes", [*words, "--options", as_json(config.evaluation)])
+    return training, run_for(seconds, "evaluate_episodes", words)
 
 
 def as_json(options: Options) -> str:

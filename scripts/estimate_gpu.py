@@ -15,6 +15,7 @@ import itertools
 from collections.abc import Iterator
 from typing import NamedTuple
 
+import metantk  # isort: skip  # noqa: F401  # before torch: how its threads wait
 import torch
 
 from metantk import backbones

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 import sys
 from pathlib import Path
 
@@ -30,6 +31,7 @@ SUMMARY_COLUMNS = [
     "search",
     "learner",
     "model",
+    "pretrained",
     "seeds",
     "params",
     "multiply_accumulates",
@@ -46,7 +48,7 @@ TABLES = ("summary", "table1", "table2", "differences", "costs", "published")
 SEARCH_FILES = ("architecture.json", "search.csv", "search.json")
 CHAIN_FILES = ("model.safetensors", "model.json", "training.csv", "episodes.csv", "evaluation.json")
 CORES = 2
-PROCESSOR_SECONDS = 800  # 600 at most alone; beside other tests, cores that share caches do less in each
+PROCESSOR_SECONDS = 900  # 814 were seen beside other tests: cores that share caches do less in each
 
 
 @pytest.fixture(scope="module")
@@ -234,7 +236,9 @@ def test_the_report_holds_tables_and_figures(house, with_cells):
     figures = [f"{name}.svg" for name in (*names_of_figures(with_cells), "training", "accuracies", "cost", "front")]
     for name in (*figures, *(f"{table}.html" for table in TABLES if table != "published")):
         assert name in text, name
-    assert "published.html" not in text  # of glyphs there are no published results
+    # Of glyphs there are no published results. As an output of its rule the page is named nevertheless.
+    assert re.search(r'summary\.html":\s*\{', text)
+    assert not re.search(r'published\.html":\s*\{', text)
 
 
 def test_the_results_are_shown_as_the_papers_tables(house, results, summary):

@@ -396,6 +396,7 @@ LEAST = {
     "cells": {"cells": 3, "channels": 2},
     "prune": {"criteria": ["ntk_condition"]},
     "bayesian-optimisation": {"criteria": ["ntk_condition"]},
+    "best-of": {"criteria": ["ntk_condition"]},
     "timm": {"name": "resnet18"},
     "onnx": {"file": "x.onnx"},
     "given": {"genotypes": ["x"]},

@@ -23,13 +23,13 @@ from metantk.runtime.typed_files import read_record
 FILES = {
     "architecture.json": ("..", Architecture, "search_architecture", {"cells": 0}),
     "search.json": ("..", SearchReport, "search_architecture", {"seconds": -1.0}),
-    "model.json": (".", ModelDescription, "train_network", {"parameters": 0}),
+    "model.json": (".", ModelDescription, "train_network", {"parameters": -1}),
     "evaluation.json": (".", Evaluation, "evaluate_episodes", {"shots": {"1": {"accuracy_mean": 101, "ci95": 1}}}),
 }
 REQUIRED = {
     "architecture.json": ["kind", "origin"],
     "search.json": ["seconds", "device", "options"],
-    "model.json": ["architecture", "learner", "learner_name", "parameters", "device"],
+    "model.json": ["architecture", "learner", "learner_name", "parameters", "parameters_in_tests", "device"],
     "evaluation.json": ["ways", "episodes", "shots", "options"],
 }
 

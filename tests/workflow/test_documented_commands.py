@@ -1,5 +1,6 @@
 """Each command line that the guides print is one that works: Make's targets, Snakemake's plans, programs' flags."""
 
+import os
 import re
 import shlex
 import shutil
@@ -65,12 +66,16 @@ def test_make_knows_its_targets_and_variables(house, words):
 
 
 @pytest.mark.parametrize("words", of("snakemake"), ids=" ".join)
-def test_snakemake_plans(house, words):
+def test_snakemake_plans(house, words, tmp_path, monkeypatch):
     if "--unlock" in words:
         assert house.snakemake(*words).returncode == 0
         return
     if any(word.endswith("apptainer") for word in words):
-        (house.path / image_name()).touch()  # a plan asks for its name only
+        (house.path / image_name()).touch()  # a plan asks for its name only, and for Apptainer's version
+        program = tmp_path / "apptainer"
+        program.write_text("#!/bin/sh\necho apptainer version 1.4.2\n")
+        program.chmod(0o755)
+        monkeypatch.setenv("PATH", f"{os.environ['PATH']}{os.pathsep}{tmp_path}")
     run = house.snakemake(*with_files(words), "--dry-run")
     assert run.returncode == 0, run.stderr
     assert "prepare_dataset" in run.stdout + run.stderr

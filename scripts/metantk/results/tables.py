@@ -140,7 +140,7 @@ def per_seed(groups: dict[tuple, list[Chain]]) -> pd.DataFrame:
         [
             *key,
             chain.seed,
-            chain.model.parameters,
+            chain.model.parameters_in_tests,
             chain.model.multiply_accumulates,
             shots,
             group["accuracy"].mean(),
