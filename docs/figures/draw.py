@@ -34,7 +34,11 @@ DRAWN = {
     "effects": "figures/glyphs/3cells-4ch/search_ntk-bo_seed0",
     "theory": "theory/convergence",
 }
-TABLES = {"criteria": "criteria-caltech101.csv", "criteria-glyphs": "criteria-glyphs.csv"}
+TABLES = {
+    "criteria": "criteria-caltech101.csv",
+    "criteria-glyphs": "criteria-glyphs.csv",
+    "criteria-cifar-fs": "criteria-cifar-fs.csv",
+}
 COUNTED = [ACCURACY, "linear_regions", "naswot"]  # against the number of convolutions
 
 
