@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Annotated, NamedTuple
+from typing import Annotated, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from pydantic import Field
@@ -29,6 +29,15 @@ DESCRIPTION, WEIGHTS = "model.json", "model.safetensors"
 EXTRA = "learner."
 # Pixels per forward pass: 512 images of 32 × 32, so that activations stay within some hundreds of MB.
 FORWARD_PIXELS = 512 * 32 * 32
+
+
+@runtime_checkable
+class Stateful(Protocol):
+    """What is saved with a network: a module, or whatever else gives and takes tensors by name."""
+
+    def state_dict(self) -> dict[str, Tensor]: ...
+
+    def load_state_dict(self, tensors: dict[str, Tensor]) -> object: ...
 
 
 class TrainedModel(Record):
@@ -174,7 +183,7 @@ class Tasks:
     size: tuple[int, int] | None = None
 
 
-def save_model(folder: Path, network: nn.Module, extra: nn.Module | None, facts: dict) -> None:
+def save_model(folder: Path, network: nn.Module, extra: Stateful | None, facts: dict) -> None:
     """Write both files; the description, which says that the weights are whole, last.
 
     Parameters are counted without the head where the backbone is frozen: nothing trains or uses it.

@@ -257,7 +257,7 @@ def options_of(stage: str) -> dict[str, Options]:
             "--search": configuration.search(chain.search),
         },
         "train_network": {"--learner": configuration.learner(chain.learner)},
-        "evaluate_episodes": {"--options": configuration.evaluation},
+        "evaluate_episodes": {"--options": configuration.evaluation.episodes_alone},
         "verify_theory": {"--options": configuration.theory},
     }.get(stage, {})
 

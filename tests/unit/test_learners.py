@@ -12,6 +12,7 @@ from metantk.data.store import Split
 from metantk.deployment.own_images import make_task
 from metantk.evaluation import evaluate
 from metantk.learners import heads
+from metantk.learners.base import check_learner
 from metantk.learners.episodic import TaskSampler
 from metantk.learners.maml import predict
 from metantk.meta_learning.balance import class_weights, repeat_to_equal
@@ -100,6 +101,7 @@ def make_trainer(options: dict, architecture: dict, split: Split | None = None, 
     network.initialise_(generator("initial weights", seed))
     data = images_of(split)
     learner = module.Learner(parsed, network, data, seed)
+    check_learner(learner, options.get("kind", "rfs"))
     validation = images_of(make_split(seed=5)) if getattr(learner, "validate", None) else None
     return Trainer(learner, data, seed=seed, validation=validation)
 
@@ -420,3 +422,8 @@ def test_recomputed_activations_are_those_of_the_adapted_weights(first_order):
         found.append(train(trainer).learner.network.state_dict())
     for name, value in found[0].items():
         torch.testing.assert_close(found[1][name], value, rtol=1e-4, atol=1e-6, msg=name)
+
+
+@pytest.mark.parametrize("name", LEARNERS)
+def test_every_learner_is_what_a_training_asks_for(name):
+    make_trainer(LEARNERS[name], architecture_for(name))

@@ -22,6 +22,7 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor, nn
 
+from metantk.models import Stateful
 from metantk.runtime import plugins
 from metantk.runtime.devices import generator
 
@@ -69,7 +70,7 @@ class Learner(Protocol):
     """
 
     network: nn.Module
-    extra: nn.Module | None
+    extra: Stateful | None
     optimiser: torch.optim.Optimizer
     epochs: int
     steps: int
@@ -95,7 +96,7 @@ def check_learner(learner: object, where: str) -> None:
     Raises:
         InputError: an attribute or a method is missing, or of another type.
     """
-    types = {"network": nn.Module, "extra": nn.Module | None, "optimiser": torch.optim.Optimizer, "epochs": int}
+    types = {"network": nn.Module, "extra": Stateful | None, "optimiser": torch.optim.Optimizer, "epochs": int}
     for name, expected in (types | {"steps": int}).items():
         value = getattr(learner, name, f"no {name}")
         plugins.expect(isinstance(value, expected), where, f"Learner(...).{name}", value, _name_of(expected))
