@@ -67,7 +67,8 @@ def tiny_theory() -> dict:
 def program_environment() -> dict[str, str]:
     """For subprocesses: `python` is the tests' own, and nothing looks for a GPU, a profile or an outer make."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    callers = ("SNAKEMAKE", "MAKE", "MFLAGS")
+    # `make test` hands on its own CONFIG, CORES, METANTK_IMAGES and METANTK_NAME.
+    callers = ("SNAKEMAKE", "MAKE", "MFLAGS", "CONFIG", "CORES", "METANTK_")
     kept = {name: value for name, value in os.environ.items() if not name.startswith(callers)}
     return kept | {"PATH": path, "METANTK_DEVICE": "cpu", "OMP_NUM_THREADS": "1"}
 
