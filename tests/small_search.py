@@ -8,6 +8,8 @@ from metantk.data.store import Split
 from metantk.options.searches.prune import PruneOptions
 from metantk.searches.plan import Plan
 from metantk.searches.plan import make_plan as plan_of_setting
+from metantk.searches.prune import State, first_state
+from metantk.space.genotype import Space
 
 CRITERIA = ("meta_ntk_condition", "ntk_condition", "ntk_spectral_entropy", "linear_regions")
 SECTIONS = {
@@ -57,3 +59,12 @@ def measure(plan: Plan, name: str, masks: Masks, draws: RandomKeys | None = None
     criterion = load_criterion(name)
     options = options_of(criterion, plan.options.criteria_options)
     return criterion.measure(plan.context, options, draws or RandomKeys.of((0,)), masks).values
+
+
+def two_operations_per_edge(space: Space, seed: int = 0) -> State:
+    """Before a search's last rounds: 5 are left, of few candidates."""
+    draws = torch.Generator().manual_seed(seed)
+    state = first_state(space)
+    for mask in state.masks.values():
+        mask.zero_().scatter_(1, torch.rand(mask.shape, generator=draws).argsort(1)[:, :2], value=True)
+    return state

@@ -7,7 +7,7 @@ import zlib
 import numpy as np
 import pandas as pd
 import pytest
-from small_search import make_plan
+from small_search import make_plan, two_operations_per_edge
 
 import measure_rank_stability as program
 from metantk.criteria.base import Criterion, Measured
@@ -16,6 +16,7 @@ from metantk.options.searches.bayesian_optimisation import BayesianOptimisationO
 from metantk.results.figures.rank_stability import draw_rank_stability
 from metantk.runtime.devices import numpy_generator
 from metantk.runtime.files import InputError
+from metantk.searches import prune
 from metantk.searches.plan import Plan
 from metantk.searches.rank_stability import (
     COLUMNS,
@@ -168,8 +169,8 @@ def test_program_refuses_what_cannot_be_compared(run, tmp_path, flags, message):
     assert not (tmp_path / "out").exists() or list((tmp_path / "out").iterdir()) == []
 
 
-@pytest.mark.slow
-def test_program_writes_the_table_and_the_figure(run, tmp_path):
+def test_program_writes_the_table_and_the_figure(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(prune, "first_state", two_operations_per_edge)
     criteria_options = {"linear_regions": {"images": 20, "batches": 1}}
     run(
         "--criteria", '["linear_regions"]', "--criteria-options", json.dumps(criteria_options), "--image-size", 8,
