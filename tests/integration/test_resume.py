@@ -21,7 +21,7 @@ SEARCH = {
     },
 }
 BACKBONE = {"kind": "cells", "cells": 3, "channels": 2}
-LEARNER = {"kind": "rfs", "epochs": 8, "milestones": [4, 6]}
+LEARNER = {"kind": "rfs", "epochs": 4, "milestones": [2, 3]}
 EVALUATION = {"episodes": 70, "queries": 3, "support_copies": 2}
 DATA = "results/glyphs/data"
 SEARCHED = Path("results/glyphs/3cells-2ch/random/seed0")
@@ -115,7 +115,7 @@ def test_an_ended_training_goes_on_and_ends_with_the_same_weights(house, trained
     log = end_after_checkpoint(house, environment, train_command(tmp_path), tmp_path, index)
     assert "Traceback" not in log
     assert not (tmp_path / "model.json").exists()
-    assert re.search(r"going on after epoch [1-7] and \d+ steps", run(house, train_command(tmp_path)))
+    assert re.search(r"going on after epoch [1-3] and \d+ steps", run(house, train_command(tmp_path)))
     assert contents(tmp_path, *LEARNED) == contents(trained, *LEARNED)
     assert not (tmp_path / ".checkpoints").exists()
 
@@ -178,26 +178,23 @@ def test_an_ended_evaluation_goes_on_and_has_the_same_episodes(house, evaluated,
     assert not (tmp_path / ".checkpoints").exists()
 
 
-def test_the_seed_decides_the_search(house, searched, tmp_path):
-    run(house, search_command(tmp_path / "same"))
-    run(house, search_command(tmp_path / "other", seed=1))
-    assert contents(tmp_path / "same", *FOUND) == contents(searched, *FOUND)
-    assert genotype(tmp_path / "other") != genotype(searched)
+# That an equal seed gives equal bytes is what those that were ended and went on have shown.
+
+
+def test_another_seed_finds_another_architecture(house, searched, tmp_path):
+    run(house, search_command(tmp_path, seed=1))
+    assert genotype(tmp_path) != genotype(searched)
 
 
 def genotype(output: Path) -> dict:
     return json.loads((output / "architecture.json").read_text())["genotype"]
 
 
-def test_the_seed_decides_the_training(house, trained, tmp_path):
-    run(house, train_command(tmp_path / "same"))
-    run(house, train_command(tmp_path / "other", seed=1))
-    assert contents(tmp_path / "same", *LEARNED) == contents(trained, *LEARNED)
-    assert contents(tmp_path / "other", LEARNED[0]) != contents(trained, LEARNED[0])
+def test_another_seed_trains_other_weights(house, trained, tmp_path):
+    run(house, train_command(tmp_path, seed=1))
+    assert contents(tmp_path, LEARNED[0]) != contents(trained, LEARNED[0])
 
 
-def test_the_seed_decides_the_evaluation(house, evaluated, tmp_path):
-    run(house, evaluate_command(tmp_path / "same"))
-    run(house, evaluate_command(tmp_path / "other", seed=1))
-    assert contents(tmp_path / "same", *ANSWERED) == contents(evaluated, *ANSWERED)
-    assert contents(tmp_path / "other", "episodes.csv") != contents(evaluated, "episodes.csv")
+def test_another_seed_has_other_episodes(house, evaluated, tmp_path):
+    run(house, evaluate_command(tmp_path, seed=1))
+    assert contents(tmp_path, "episodes.csv") != contents(evaluated, "episodes.csv")

@@ -143,8 +143,10 @@ def slow_values(plan, masks, index):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("space_name", ["few-shot", "darts"])
-@pytest.mark.parametrize("make_masks", [pruning_masks, architectures])
+@pytest.mark.parametrize(
+    ("space_name", "make_masks"),
+    [("few-shot", pruning_masks), ("few-shot", architectures), ("darts", architectures)],
+)
 def test_candidates_together_have_the_values_of_plain_networks(space_name, make_masks):
     """Linear regions are compared in test_supernet.py."""
     plan = make_plan(space=space_name)
