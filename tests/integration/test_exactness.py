@@ -72,7 +72,7 @@ def test_rounds_have_the_literal_values_ranks_and_choices(seed):
 def test_values_do_not_depend_on_chunks_or_threads(name, monkeypatch):
     plan = make_plan(criteria=[name])
     masks = prune.first_state(plan.space).masks
-    batch = prune.batch_masks(masks, prune.next_round(plan.space, masks).candidates[55:75])
+    batch = prune.batch_masks(masks, prune.next_round(plan.space, masks).candidates[55:65])
 
     def values(threads: int, chunk: int) -> np.ndarray:
         before = torch.get_num_threads()
@@ -86,5 +86,5 @@ def test_values_do_not_depend_on_chunks_or_threads(name, monkeypatch):
 
     expected = values(threads=1, chunk=1)
     assert len(np.unique(expected)) > 1
-    for threads, chunk in ((1, 4), (1, 21), (2, 1), (2, 7)):
+    for threads, chunk in ((1, 4), (1, 11), (2, 3)):
         np.testing.assert_allclose(values(threads, chunk), expected, rtol=1e-9)

@@ -123,8 +123,15 @@ def make_candidates(space, generator, count):
     return remaining, masks
 
 
-@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-9), (torch.float32, 1e-4)])
-@pytest.mark.parametrize(("space_name", "cells"), [("few-shot", 3), ("few-shot", 5), ("darts", 3)])
+@pytest.mark.parametrize(
+    ("space_name", "cells", "dtype", "tolerance"),
+    [
+        ("few-shot", 3, torch.float64, 1e-9),
+        ("few-shot", 3, torch.float32, 1e-4),
+        ("few-shot", 5, torch.float64, 1e-9),
+        ("darts", 3, torch.float64, 1e-9),
+    ],
+)
 def test_fused_supernet_has_the_kernels_of_plain_networks(space_name, cells, dtype, tolerance):
     space, generator = SPACES[space_name], torch.Generator().manual_seed(3)
     remaining, masks = make_candidates(space, generator, count=4)
