@@ -4,6 +4,9 @@ from pydantic import Field, model_validator
 
 from metantk.options.base import Options, Quantity
 
+NS_OF_MS = 10**6
+SIGNS = {"parameters": "≤", "min_parameters": "≥", "multiply_accumulates": "≤"}
+
 
 class BudgetOptions(Options):
     """Limits of the network that a search finds, without its head."""
@@ -19,6 +22,13 @@ class BudgetOptions(Options):
         description="Largest number of multiply-accumulates for one image, without the head, such as `5M` or "
         "`1.5G`; null: no limit",
     )
+    latency_ms: float | None = Field(
+        None,
+        gt=0,
+        le=1e6,
+        description="Largest latency of one image without the head, in milliseconds, on one thread of the CPU that "
+        "runs the search; null: no limit",
+    )
 
     @model_validator(mode="after")
     def _numbers_can_be_computed_with(self) -> "BudgetOptions":
@@ -32,11 +42,31 @@ class BudgetOptions(Options):
         """Whether there is any limit."""
         return any(limit is not None for _, limit in self)
 
+    @property
+    def dependencies(self) -> list[tuple[str, str]]:
+        """Networks are built where latency is limited, for it is measured."""
+        return [("backbones", "cells")] if self.latency_ms else []
+
+    @property
+    def latency_ns(self) -> int | None:
+        """The limit of latency, in nanoseconds."""
+        return None if self.latency_ms is None else int(self.latency_ms * NS_OF_MS)
+
     def describe(self) -> str:
         """The limits, for people."""
-        signs = {"parameters": "≤", "min_parameters": "≥", "multiply_accumulates": "≤"}
-        return " and ".join(
-            f"{name.removeprefix('min_').replace('_', '-')} {signs[name]} {limit:,}"
-            for name, limit in self
-            if limit is not None
-        )
+        limits = [
+            f"{name.removeprefix('min_').replace('_', '-')} {sign} {limit:,}"
+            for name, sign in SIGNS.items()
+            if (limit := getattr(self, name)) is not None
+        ]
+        return " and ".join([*limits, *([f"latency ≤ {self.latency_ms:g} ms"] if self.latency_ms else [])])
+
+
+class Budgeted(Options):
+    """What all searches within a budget share."""
+
+    budget: BudgetOptions = BudgetOptions()
+
+    @property
+    def dependencies(self) -> list[tuple[str, str]]:
+        return [*super().dependencies, *self.budget.dependencies]

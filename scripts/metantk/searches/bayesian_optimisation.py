@@ -210,7 +210,7 @@ class Model:
 
 def find(problem: Problem, options: Options, seed: int, checkpoint: Checkpoint) -> Found:
     """Measure until the choice is settled; the optimum of the model."""
-    budget = budget_of(problem, options)
+    budget, checkpoint = budget_of(problem, options, checkpoint)
     plan = plan_of(problem, options)
     plan = plan._replace(context=plan.context._replace(advance=lambda networks: None))
     limit = options.max_evaluations or cost_of_pruning(plan.space)

@@ -24,7 +24,7 @@ AT_ONCE = 10  # architectures between two checkpoints
 
 def find(problem: Problem, options: Options, seed: int, checkpoint: Checkpoint) -> Found:
     """Measure all of them; the one with the least sum of ranks."""
-    budget = budget_of(problem, options)
+    budget, checkpoint = budget_of(problem, options, checkpoint)
     plan = plan_of(problem, options)
     plan = plan._replace(context=plan.context._replace(advance=lambda networks: None))
     rows = sample(plan.space, budget, options.architectures, numpy_generator("best of", seed))

@@ -6,31 +6,45 @@ from functools import cached_property
 import numpy as np
 
 from metantk.options.base import Options
+from metantk.options.budget import BudgetOptions
 from metantk.runtime.files import InputError
-from metantk.searches.base import Problem
+from metantk.searches.base import Checkpoint, Problem
 from metantk.space import paths
 from metantk.space.budget import Budget
 from metantk.space.genotype import CELL_TYPES, SPACES, Space
 from metantk.space.layouts import make_layout
-from metantk.space.sizes import NOTHING, Size, stack_sizes
+from metantk.space.sizes import NOTHING, Size, StackSizes, stack_sizes
 
 Counts = dict[Size, int]  # of the ways to have each size
 
 
-def budget_of(problem: Problem, options: Options) -> "Feasible | None":
-    """What the options of a search limit; None where they limit nothing.
+def budget_of(problem: Problem, options: Options, checkpoint: Checkpoint) -> tuple["Feasible | None", Checkpoint]:
+    """What the options of a search limit, None where they limit nothing; and where the search keeps its state.
+
+    A limit of latency is measured for, unless an earlier run of the search has done so.
 
     Raises:
         InputError: no architecture is within the limits, or the sizes of the backbone are not known.
     """
     if not options.budget.is_set:
-        return None
+        return None, checkpoint
     backbone = problem.backbone
     if backbone.kind != "cells":
         raise InputError(f"budget: the sizes of backbone {backbone.kind} are not known: it takes none")
     space = SPACES[options.space]
     layout = make_layout(backbone.layout, cells=backbone.cells, channels=backbone.channels)
-    return Feasible(space, stack_sizes(space, layout, problem.train.images.shape[1]), options.budget)
+    sizes = stack_sizes(space, layout, problem.train.images.shape[1])
+    if options.budget.latency_ms is None:
+        return Feasible(space, sizes, options.budget), checkpoint
+    # What needs no measurement is refused before it.
+    Budget(space, sizes, options.budget)
+    # Imported here: it needs scipy's optimisation, which takes long to load.
+    from metantk.searches import latency
+
+    kept = latency.Kept(checkpoint)
+    if kept.table is None:
+        kept.keep(latency.measured_table(problem, space))
+    return Feasible(space, kept.table.added_to(sizes, space), options.budget, kept.table._asdict()), kept
 
 
 def sample(space: Space, budget: "Feasible | None", count: int, rng: np.random.Generator) -> np.ndarray:
@@ -39,11 +53,19 @@ def sample(space: Space, budget: "Feasible | None", count: int, rng: np.random.G
 
 
 class Feasible(Budget):
-    """A budget whose architectures are counted, so that each of them is equally likely in a sample."""
+    """A budget whose architectures are counted, so that each of them is equally likely in a sample.
+
+    Args:
+        latency: how it was measured, in plain values; nothing where it is not limited.
+    """
+
+    def __init__(self, space: Space, sizes: StackSizes, limits: BudgetOptions, latency: dict | None = None) -> None:
+        super().__init__(space, sizes, limits)
+        self.latency = latency
 
     @cached_property
     def sizes_of_choices(self) -> np.ndarray:
-        """`(choices, 2)`, in the order of `metantk.space.paths`."""
+        """`(choices, 3)`, in the order of `metantk.space.paths`."""
         each = [size for cell in CELL_TYPES for edge in self.sizes.choices[cell] for size in edge]
         return np.array(each, np.int64)
 
@@ -84,8 +106,14 @@ class Feasible(Budget):
     def _pairs(self) -> tuple[list[Size], list[Size], np.ndarray]:
         """Sizes of normal and of reduction cells, and how many architectures within the budget have both."""
         normal, reduce = (self._up_to[cell][-1] for cell in CELL_TYPES)
-        whole = np.array(list(normal))[:, None] + np.array(list(reduce))[None] + np.array(self.sizes.fixed)
-        counts = np.multiply.outer(list(normal.values()), list(reduce.values())) * self.allows(whole)
+        counts = np.multiply.outer(list(normal.values()), list(reduce.values()))
+        columns = zip(zip(*normal, strict=True), zip(*reduce, strict=True), strict=True)
+        # One by one: with latencies there may be millions of pairs.
+        for (of_normal, of_reduce), fixed, low, high in zip(
+            columns, self.sizes.fixed, self.low, self.high, strict=True
+        ):
+            whole = np.add.outer(np.array(of_normal) + fixed, of_reduce)
+            counts *= (whole >= low) & (whole <= high)
         return list(normal), list(reduce), counts
 
     @property
@@ -95,7 +123,8 @@ class Feasible(Budget):
 
     def facts(self, genotype: dict) -> dict:
         """As of `Budget`, and how many architectures are within the limits."""
-        return super().facts(genotype) | {"architectures": self.count}
+        counted = super().facts(genotype) | {"architectures": self.count}
+        return counted | ({"latency": self.latency} if self.latency else {})
 
     def sample(self, count: int, rng: np.random.Generator) -> np.ndarray:
         """Architectures `(count, choices)`, each equally likely and drawn by itself."""

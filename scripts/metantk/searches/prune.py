@@ -33,7 +33,7 @@ log = logging.getLogger("metantk")
 
 def find(problem: Problem, options: Options, seed: int, checkpoint: Checkpoint) -> Found:
     """Prune until a genotype is left."""
-    budget = budget_of(problem, options)
+    budget, checkpoint = budget_of(problem, options, checkpoint)
     plan = plan_of(problem, options)
     problem.bar.reset(total=total_work(plan.space, options))
     state = first_state(plan.space) if checkpoint.state is None else State.from_json(checkpoint.state)

@@ -12,7 +12,8 @@ from metantk.space.genotype import CELL_TYPES, KEPT_EDGES, SPACES, Space, to_gen
 
 def find(problem: Problem, options: Options, seed: int, checkpoint: Checkpoint) -> Found:
     index = seed % options.distinct if options.distinct else seed
-    space, budget = SPACES[options.space], budget_of(problem, options)
+    space = SPACES[options.space]
+    budget, _ = budget_of(problem, options, checkpoint)
     if budget is None:
         return Found(random_genotype(space, index))
     (row,) = budget.sample(1, numpy_generator("random genotype within a budget", index))

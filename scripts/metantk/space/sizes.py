@@ -11,16 +11,21 @@ from metantk.space.layouts import Layout
 
 
 class Size(NamedTuple):
-    """Parameters, and multiply-accumulates for one image."""
+    """Parameters, and multiply-accumulates and latency for one image.
+
+    Attributes:
+        latency_ns: in nanoseconds; 0 where it was not measured. See `metantk.space.latency`.
+    """
 
     parameters: int
     multiply_accumulates: int
+    latency_ns: int = 0
 
     def plus(self, other: "Size") -> "Size":
-        return Size(self.parameters + other.parameters, self.multiply_accumulates + other.multiply_accumulates)
+        return Size(*map(int.__add__, self, other))
 
     def times(self, count: int) -> "Size":
-        return Size(self.parameters * count, self.multiply_accumulates * count)
+        return Size(*(count * each for each in self))
 
 
 NOTHING = Size(0, 0)

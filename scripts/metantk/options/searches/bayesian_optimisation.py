@@ -5,15 +5,14 @@ from typing import Literal
 from pydantic import Field
 
 from metantk.options.base import Count
-from metantk.options.budget import BudgetOptions
+from metantk.options.budget import Budgeted
 from metantk.options.searches.measuring import MeasuringOptions
 
 
-class BayesianOptimisationOptions(MeasuringOptions):
+class BayesianOptimisationOptions(Budgeted, MeasuringOptions):
     """Bayesian optimisation of whole architectures: a Gaussian process as surrogate, and Thompson sampling."""
 
     kind: Literal["bayesian-optimisation"] = "bayesian-optimisation"
-    budget: BudgetOptions = BudgetOptions()
     initial_samples: int = Field(
         200, ge=10, description="Random architectures measured first, balanced over operations and edges"
     )

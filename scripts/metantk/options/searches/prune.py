@@ -5,15 +5,14 @@ from typing import Literal
 from pydantic import Field
 
 from metantk.options.base import Count
-from metantk.options.budget import BudgetOptions
+from metantk.options.budget import Budgeted
 from metantk.options.searches.measuring import MeasuringOptions
 
 
-class PruneOptions(MeasuringOptions):
+class PruneOptions(Budgeted, MeasuringOptions):
     """Algorithm 1: pruning of a supernet by the sum of the ranks of its operations under each criterion."""
 
     kind: Literal["prune"] = "prune"
-    budget: BudgetOptions = BudgetOptions()
     repeats: Count = Field(3, description="Repeats with fresh weights and images, over which a score is averaged")
     random_numbers: Literal["common", "independent", "published"] = Field(
         "common",

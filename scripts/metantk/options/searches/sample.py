@@ -5,18 +5,16 @@ from typing import ClassVar, Literal
 from pydantic import Field
 
 from metantk.options.base import Count, Space
-from metantk.options.base import Options as Base
-from metantk.options.budget import BudgetOptions
+from metantk.options.budget import Budgeted
 
 
-class SampleOptions(Base):
+class SampleOptions(Budgeted):
     """A random architecture: uniform samples of an operation for each edge and of two inputs for each node."""
 
     uses_device: ClassVar[bool] = False
 
     kind: Literal["sample"] = "sample"
     space: Space = "few-shot"
-    budget: BudgetOptions = BudgetOptions()
     distinct: Count | None = Field(
         None,
         description="Number of distinct architectures. Later seeds use them again, so that one is trained with "
