@@ -1,7 +1,10 @@
-"""Say how large a network is: parameters, multiply-accumulates, feature size.
+"""Say how large a network is: parameters, multiply-accumulates, feature size; and how long it takes.
 
 Tables show `backbone parameters` for learners that throw the head away before tests (rfs, nil, metaoptnet, none),
 and all `parameters` for those whose head answers (maml, anil, reptile, metanas), with as many classes as a task.
+
+`--latency` measures the features of one image and of a batch, with random weights, as a shipped classifier computes
+them: in onnxruntime, on one thread of this machine's CPU. It takes some seconds.
 
 The network is a genotype (a file, or the name of a published one in config/genotypes/), an architecture.json, or
 the kind of a backbone that needs no search. Flags take precedence over architecture.json.
@@ -11,15 +14,20 @@ Examples:
     python scripts/describe_architecture.py metanas_in_v2 --cells 8
     python scripts/describe_architecture.py auto_maml_2 --layout t-nas --cells 2 --channels 16 --classes 5
     python scripts/describe_architecture.py resnet12 --classes 351
-    python scripts/describe_architecture.py conv4 --classes 5 --image-size 32
+    python scripts/describe_architecture.py conv4 --classes 5 --image-size 32 --latency
 """
 
 import argparse
 import json
 from pathlib import Path
 
+from torch import nn
+
 from metantk.backbones import build
 from metantk.backbones.counting import count_macs, count_parameters
+from metantk.backbones.graph import UnknownOperation
+from metantk.backbones.latency import THREADS, latency_ms
+from metantk.models import FORWARD_PIXELS
 from metantk.options.base import parse
 from metantk.runtime import plugins
 from metantk.runtime.command_line import make_parser, run
@@ -28,6 +36,7 @@ from metantk.space.genotype import CELL_TYPES, check_genotype, read_named
 
 LARGEST_IMAGE = 1024  # pixels
 MOST_CLASSES = 10**6
+BATCH = 64  # images; fewer where they are large
 
 
 def main() -> None:
@@ -40,6 +49,7 @@ def main() -> None:
     parser.add_argument("--layout", help="how cells are stacked: few-shot, metanas or t-nas [few-shot]")
     parser.add_argument("--classes", type=int, default=64, help="outputs of the head [64]")
     parser.add_argument("--image-size", type=int, help="height and width of an image, in pixels [84]")
+    parser.add_argument("--latency", action="store_true", help="measure the latency, too")
     parser.add_argument("--json", action="store_true", help="print JSON")
     arguments = parser.parse_args()
     if not 1 <= arguments.classes <= MOST_CLASSES:
@@ -50,13 +60,34 @@ def main() -> None:
     architecture = _find_architecture(arguments, image_size)
     network = build(architecture, arguments.classes, where=arguments.architecture)
     parameters = count_parameters(network)
+    side = architecture.get("image_size", image_size)
     facts = {
         "parameters": parameters,
         "backbone_parameters": parameters - count_parameters(network.head),
-        "macs": count_macs(network, architecture.get("image_size", image_size)),
+        "macs": count_macs(network, side),
         "feature_dim": network.feature_dim,
+        **(_latency(network, side, arguments.architecture) if arguments.latency else {}),
     }
     print(json.dumps(facts) if arguments.json else _as_text(architecture, facts))
+
+
+def _latency(network: nn.Module, image_size: int, where: str) -> dict:
+    """Milliseconds for one image and for a batch, and how they were measured.
+
+    Raises:
+        InputError: the network cannot be written for onnxruntime.
+    """
+    batch = max(1, min(BATCH, FORWARD_PIXELS // image_size**2))
+    try:
+        return {
+            "latency_ms": round(latency_ms(network, image_size), 4),
+            "batch": batch,
+            "batch_latency_ms": round(latency_ms(network, image_size, batch), 4),
+            "latency_threads": THREADS,
+            "latency_device": "cpu, onnxruntime",
+        }
+    except UnknownOperation as error:
+        raise InputError(f"{where}: its latency cannot be measured: {error}") from None
 
 
 def _find_architecture(arguments: argparse.Namespace, image_size: int) -> dict:
@@ -100,8 +131,10 @@ def _as_text(architecture: dict, facts: dict) -> str:
             for index, node in enumerate(genotype[cell], start=2):
                 lines.append(f"  node {index} = " + " + ".join(f"{name}({source})" for name, source in node))
     sizes = {key: value for key, value in architecture.items() if key not in ("genotype", "origin")}
-    lines += [f"{name.replace('_', ' '):20} {value!s:>14}" for name, value in sizes.items()]
-    lines += [f"{name.replace('_', ' '):20} {value:>14,}" for name, value in facts.items()]
+    lines += [f"{name.replace('_', ' '):20} {value!s:>16}" for name, value in sizes.items()]
+    for name, value in facts.items():
+        text = value if isinstance(value, str) else f"{value:,}"
+        lines.append(f"{name.replace('_', ' '):20} {text:>16}")
     return "\n".join(lines)
 
 

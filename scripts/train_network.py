@@ -20,9 +20,12 @@ from pathlib import Path
 import metantk  # isort: skip  # noqa: F401  # before torch: how its threads wait
 import pandas as pd
 import torch
+from torch import nn
 
 from metantk import backbones
 from metantk.backbones.counting import count_macs, count_parameters
+from metantk.backbones.graph import UnknownOperation
+from metantk.backbones.latency import latency_ms
 from metantk.data.images import load_images
 from metantk.data.store import checksum_of, load_split, read_manifest
 from metantk.learners.base import check_learner
@@ -146,6 +149,7 @@ def main() -> None:
         "backbone_parameters": (backbone_parameters := count_parameters(network) - count_parameters(network.head)),
         "parameters_in_tests": count_parameters(network) if options.uses_head else backbone_parameters,
         "macs": count_macs(network, train.images.shape[1]),
+        "latency_ms": _latency_ms(network, train.images.shape[1]),
         "epoch": best_epoch,
         "transductive": bool(getattr(options, "transductive", False)),
         "warnings": warnings,
@@ -162,6 +166,15 @@ def main() -> None:
     checkpoint.remove()
     for warning in warnings:
         log.warning("warning: %s", warning)
+
+
+def _latency_ms(network: nn.Module, image_size: int) -> float | None:
+    """Of one image, see `metantk.backbones.latency`; None where it cannot be measured."""
+    try:
+        return round(latency_ms(network.cpu(), image_size), 4)
+    except UnknownOperation as error:
+        log.info("the latency is not measured: %s", error)
+        return None
 
 
 def _train(trainer: Trainer, checkpoint: CheckpointFile) -> float:

@@ -54,6 +54,7 @@ def write_chain(
         "parameters": 1_064_000 + seed,
         "parameters_in_tests": 1_000_000 + seed,
         "macs": 5_006_400 + seed,
+        "latency_ms": 1.25 + seed,
         "feature_dim": 100,
         "outputs": 64,
         "weights_sha256": WEIGHTS,

@@ -35,6 +35,7 @@ SUMMARY_COLUMNS = [
     "seeds",
     "params",
     "multiply_accumulates",
+    "latency_ms",
     "search_seconds",
     "search_operations",
     "device",

@@ -14,7 +14,7 @@ from test_bayesian_optimisation import own_criterion, truth
 from metantk.backbones.cells import Network
 from metantk.backbones.counting import count_macs, count_parameters
 from metantk.options.base import parse
-from metantk.options.budget import BudgetOptions
+from metantk.options.budget import NS_OF_MS, BudgetOptions
 from metantk.options.config import parse_config
 from metantk.options.searches.bayesian_optimisation import BayesianOptimisationOptions
 from metantk.options.searches.best_of import BestOfOptions
@@ -29,7 +29,7 @@ from metantk.space import paths
 from metantk.space.budget import Budget
 from metantk.space.genotype import CELL_TYPES, SPACES, Space, to_genotype
 from metantk.space.layouts import make_layout
-from metantk.space.sizes import Size, stack_sizes
+from metantk.space.sizes import Size, StackSizes, stack_sizes
 from metantk.space.supernet import full_masks
 
 FEW_SHOT = SPACES["few-shot"]
@@ -63,7 +63,14 @@ def test_sizes_are_those_of_the_networks(space, layout, cells, channels, side):
 
 
 def small_sizes():
-    return stack_sizes(SMALL, make_layout("few-shot", cells=3, channels=2), 8)
+    """With latencies of few digits, so that some architectures share theirs."""
+    sizes = stack_sizes(SMALL, make_layout("few-shot", cells=3, channels=2), 8)
+    rng = np.random.default_rng(7)
+    choices = {
+        cell: [[size._replace(latency_ns=int(rng.integers(4))) for size in edge] for edge in edges]
+        for cell, edges in sizes.choices.items()
+    }
+    return StackSizes(sizes.fixed._replace(latency_ns=5), choices)
 
 
 def all_sizes() -> Counter:
@@ -80,7 +87,7 @@ def all_sizes() -> Counter:
     return found
 
 
-@pytest.mark.parametrize("respect", range(2))
+@pytest.mark.parametrize("respect", range(3))
 def test_the_smallest_and_the_largest_are_those_of_all_architectures(respect):
     smallest, largest = Budget(SMALL, small_sizes(), BudgetOptions(parameters=10**9)).range()
     every = [size[respect] for size in all_sizes()]
@@ -94,6 +101,7 @@ def test_architectures_within_a_budget_are_counted_and_equally_likely():
         parameters=middle.parameters,
         min_parameters=middle.parameters - 120,
         multiply_accumulates=middle.multiply_accumulates,
+        latency_ms=middle.latency_ns / NS_OF_MS,
     )
     budget = Feasible(SMALL, small_sizes(), limits)
     within = {size: count for size, count in every.items() if budget.allows(np.array(size))}
@@ -118,6 +126,7 @@ def test_architectures_within_a_budget_are_counted_and_equally_likely():
             parameters=size.parameters,
             min_parameters=size.parameters,
             multiply_accumulates=size.multiply_accumulates,
+            latency_ms=size.latency_ns / NS_OF_MS,
         ),
     )
     assert one.count >= count
@@ -136,6 +145,7 @@ def test_whether_choices_that_are_left_fit_is_known_exactly(seed):
             min_parameters=every[low].parameters,
             parameters=every[high].parameters,
             multiply_accumulates=every[rng.integers(len(every))].multiply_accumulates,
+            latency_ms=every[rng.integers(len(every))].latency_ns / NS_OF_MS,
         )
         try:
             budget = Feasible(SMALL, sizes, limits)
@@ -143,6 +153,7 @@ def test_whether_choices_that_are_left_fit_is_known_exactly(seed):
             assert not any(
                 limits.min_parameters <= size.parameters <= limits.parameters
                 and size.multiply_accumulates <= limits.multiply_accumulates
+                and size.latency_ns <= limits.latency_ns
                 for size in every
             )
             continue
@@ -152,7 +163,7 @@ def test_whether_choices_that_are_left_fit_is_known_exactly(seed):
         totals = np.array([sizes.fixed])
         for pairs in nodes:
             each = budget.sizes_of_choices[pairs].sum(1)
-            totals = np.unique((totals[:, None] + each).reshape(-1, 2), axis=0)
+            totals = np.unique((totals[:, None] + each).reshape(-1, 3), axis=0)
         assert budget.fits(masks) == bool(budget.allows(totals).any())
 
 
@@ -176,7 +187,7 @@ def test_limits_that_cross_are_refused():
 
 def feasible(**limits) -> Feasible:
     """Of the problem of the tests: 2 cells of 4 channels, 12×12 images."""
-    return budget_of(make_problem(), SampleOptions(budget=BudgetOptions(**limits)))
+    return budget_of(make_problem(), SampleOptions(budget=BudgetOptions(**limits)), Memory())[0]
 
 
 def test_an_infeasible_budget_is_refused_with_what_is_possible():
@@ -201,7 +212,8 @@ def test_random_architectures_are_within_the_budget_and_say_their_size():
         assert size.parameters <= 4000
         assert size.multiply_accumulates <= 200_000
         facts = json.loads(json.dumps(each.facts["budget"]))
-        assert (facts["parameters"], facts["multiply_accumulates"]) == size
+        assert (facts["parameters"], facts["multiply_accumulates"]) == size[:2]
+        assert "latency_ms" not in facts
     assert len({json.dumps(each.genotype) for each in found}) > 1
 
 

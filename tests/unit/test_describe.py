@@ -61,6 +61,14 @@ def test_backbones_and_published_cells_are_known_by_name(words, parameters):
     assert json.loads(run(*words.split(), "--json").stdout)["parameters"] == parameters
 
 
+def test_the_latency_is_measured_where_it_is_asked_for():
+    words = ["conv4", "--classes", "5", "--image-size", "20", "--json", "--latency"]
+    facts = json.loads(run(*words).stdout)
+    assert facts["parameters"] == json.loads(run(*words[:-1]).stdout)["parameters"]
+    assert min(facts["latency_ms"], facts["batch_latency_ms"]) > 0
+    assert (facts["batch"], facts["latency_threads"], facts["latency_device"]) == (64, 1, "cpu, onnxruntime")
+
+
 @pytest.mark.slow
 def test_an_architecture_file_says_its_sizes_itself(tmp_path):
     path = tmp_path / "architecture.json"

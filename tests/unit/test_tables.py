@@ -59,6 +59,7 @@ def test_summary_means_and_deviations_by_hand(chains, summary):
     assert (row["model"], row["seeds"], row["device"]) == ("Random Cell", 3, "cpu")
     assert row["params"] == 1_000_001
     assert row["multiply_accumulates"] == 5_000_001  # without the head
+    assert row["latency_ms"] == 2.25
     assert row["search_seconds"] == 101
     assert row["search_operations"] == 2.5e12 + 1
     assert row["accuracy_mean"] == pytest.approx(members.mean())
@@ -84,6 +85,15 @@ def test_pretrained_rows_are_called_by_their_backbones(tmp_path):
         "conv4": "no",
     }
     assert set(tables.make_table1(summary, groups)["Params"]) == {"0"}
+
+
+def test_a_latency_that_was_not_measured_is_left_empty(tmp_path):
+    folders = [write_chain(tmp_path, "metantk", seed) for seed in range(2)]
+    change(folders[1] / "model.json", latency_ms=None)
+    groups = tables.group_chains(map(tables.read_chain, folders))
+    summary = tables.summarise(groups, TITLES)
+    assert summary["latency_ms"].isna().all()
+    assert set(tables.make_table1(summary, groups)["Latency"]) == {""}
 
 
 def test_means_of_each_seed_are_listed(chains, groups):
@@ -229,6 +239,7 @@ def test_table_1_sets_the_papers_rows_beside_ours(tmp_path):
         "Cells",
         "Params",
         "Multiply-accumulates",
+        "Latency",
         "Search cost",
         "Search FLOPs",
         "Device",
@@ -240,11 +251,12 @@ def test_table_1_sets_the_papers_rows_beside_ours(tmp_path):
         "5",
         "1.00M",
         "5.0M",
+        "1.25 ms",
         "100.0 s",
         "2.5T",
         "cpu",
     ]
-    assert resnet[names].tolist() == ["RFS", "rfs", "ResNet-12", "", "1.00M", "5.0M", "", "", ""]
+    assert resnet[names].tolist() == ["RFS", "rfs", "ResNet-12", "", "1.00M", "5.0M", "1.25 ms", "", "", ""]
     assert "±" not in cells["5-shot"]  # one seed has no deviation
     assert cells["±"] == "one seed"
 

@@ -106,7 +106,8 @@ BEHIND = {
     (*SEARCHES, "aggregate", *FIGURES): "metantk/options/searches/__init__.py",
     (*SEARCHED, "aggregate", *FIGURES): "metantk/options/budget.py",
     SEARCHED: """
-        metantk/searches/budget.py metantk/space/budget.py metantk/space/paths.py metantk/space/sizes.py
+        metantk/searches/budget.py metantk/searches/latency.py metantk/space/budget.py metantk/space/paths.py
+        metantk/space/sizes.py
     """,
     (*SEARCHED, *OF_CELLS): "metantk/options/backbones/cells.py metantk/space/layouts.py",
     ("metantk",): """
@@ -121,8 +122,11 @@ BEHIND = {
     (*PRUNED, *LEARNED, "aggregate", *FIGURES): "metantk/options/augmentation.py",
     ("fixed", *OF_CONV4): "metantk/options/backbones/conv4.py",
     (*SEARCHED, *OF_CELLS, "draw_searches", "theory"): "metantk/space/__init__.py metantk/space/genotype.py",
+    # Searches may be held to a latency.
+    (*SEARCHED, *LEARNED): "metantk/backbones/__init__.py",
+    (*SEARCHED, *TRAINED): "metantk/backbones/graph.py metantk/backbones/latency.py",
     LEARNED: """
-        metantk/backbones/__init__.py metantk/backbones/counting.py metantk/backbones/drop.py
+        metantk/backbones/counting.py metantk/backbones/drop.py
         metantk/backbones/recompute.py
         metantk/options/backbones/__init__.py
         metantk/learners/__init__.py metantk/learners/base.py metantk/learners/linear.py metantk/learners/rfs.py

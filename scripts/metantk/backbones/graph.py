@@ -24,7 +24,7 @@ def to_graph(network: nn.Module, image_size: int) -> bytes:
     """An ONNX file that turns float32 `(images, 3, height, width)` into `(images, feature_dim)`.
 
     Args:
-        network: a backbone on the CPU; its mode and weights stay as they are.
+        network: a backbone on the CPU, which is left in evaluation mode.
 
     Raises:
         UnknownOperation: the network does what cannot be written here.
@@ -33,11 +33,8 @@ def to_graph(network: nn.Module, image_size: int) -> bytes:
     from onnx import TensorProto, helper
 
     image = torch.zeros(1, 3, image_size, image_size)
-    was_training = network.training
-    network.eval()
     with _Recorder(image) as recorder:
-        features = network.features(image)
-    network.train(was_training)
+        features = network.eval().features(image)
     dims = ["batch", 3, image_size, image_size]
     graph = helper.make_graph(
         [*recorder.nodes, helper.make_node("Identity", [recorder.name_of(features)], [OUTPUT])],
@@ -64,11 +61,17 @@ class _Recorder(TorchDispatchMode):
         result = function(*args, **(kwargs or {}))
         flat = [item for value in args for item in (value if isinstance(value, list | tuple) else [value])]
         if any(id(item) in self._names for item in flat if isinstance(item, Tensor)):
-            if function not in WRITERS:
-                raise UnknownOperation(f"{function} is not known")
             first = result[0] if isinstance(result, tuple) else result
-            self._name(first, WRITERS[function](self, first, *args, **(kwargs or {})))
+            self._name(first, self._write(function, first, args, kwargs or {}))
         return result
+
+    def _write(self, function, result: Tensor, args: tuple, kwargs: dict) -> str:
+        if function not in WRITERS:
+            raise UnknownOperation(f"{function} is not known")
+        try:
+            return WRITERS[function](self, result, *args, **kwargs)
+        except TypeError:
+            raise UnknownOperation(f"{function} has other arguments than those known") from None
 
     def _name(self, tensor: Tensor, name: str) -> str:
         self._names[id(tensor)] = name
@@ -77,6 +80,8 @@ class _Recorder(TorchDispatchMode):
 
     def name_of(self, tensor: Tensor) -> str:
         """Its name in the graph; what was not computed from the image is a constant."""
+        if not isinstance(tensor, Tensor):
+            raise UnknownOperation(f"{tensor!r} stands where a tensor is expected")
         return self._names.get(id(tensor)) or self._name(tensor, self.constant(tensor.detach().numpy()))
 
     def constant(self, values: np.ndarray) -> str:
@@ -111,22 +116,16 @@ def _batch_norm(recorder, result, x, weight, bias, mean, variance, *arguments) -
 
 
 def _max_pool(recorder, result, x, size, stride=(), padding=(0, 0), dilation=(1, 1), ceil=False) -> str:
-    return recorder.node(
-        "MaxPool",
-        [x],
-        kernel_shape=size,
-        strides=stride or size,
-        pads=[*padding] * 2 if len(padding) == 2 else [*padding] * 4,
-        ceil_mode=int(ceil),
-    )
+    if (*dilation, ceil) != (1, 1, False):
+        raise UnknownOperation("a pooling is dilated or rounds up")
+    return recorder.node("MaxPool", [x], kernel_shape=size, strides=stride or size, pads=[*padding] * 2)
 
 
 def _slice(recorder, result, x, dimension=0, start=None, end=None, step=1) -> str:
     if result.shape == x.shape:
         return recorder.name_of(x)
-    bounds = (start or 0, min(end if end is not None else 2**31 - 1, 2**31 - 1), dimension, step)
-    order = [recorder.constant(np.array([bound], np.int64)) for bound in bounds]
-    return recorder.node("Slice", [x, *order])
+    bounds = (start or 0, x.shape[dimension] if end is None else end, dimension, step)
+    return recorder.node("Slice", [x, *(recorder.constant(np.array([bound], np.int64)) for bound in bounds)])
 
 
 def _pad(recorder, result, x, padding, value=0.0) -> str:
@@ -138,9 +137,10 @@ def _pad(recorder, result, x, padding, value=0.0) -> str:
 
 
 def _add(recorder, result, x, other, alpha=1) -> str:
-    if not isinstance(other, Tensor):
-        return recorder.name_of(x)  # the 0 that a sum begins with
-    return recorder.node("Add", [x, other])
+    if alpha != 1:
+        raise UnknownOperation(f"a sum is weighted by {alpha}")
+    is_start_of_sum = not isinstance(other, Tensor) and other == 0
+    return recorder.name_of(x) if is_start_of_sum else recorder.node("Add", [x, other])
 
 
 def _mean(recorder, result, x, dimensions, keepdim=False, dtype=None) -> str:
@@ -149,11 +149,17 @@ def _mean(recorder, result, x, dimensions, keepdim=False, dtype=None) -> str:
     )
 
 
+def _flatten(recorder, result, x, size) -> str:
+    if result.shape != (x.shape[0], x[0].numel()):
+        raise UnknownOperation(f"{tuple(x.shape)} becomes {tuple(result.shape)}")
+    return recorder.node("Flatten", [x])
+
+
 def _same(recorder, result, x, *_, **__) -> str:
     return recorder.name_of(x)
 
 
-def _constant(recorder, result, *_, **__) -> str:
+def _ones(recorder, result, *_, **__) -> str:
     return recorder.constant(result.numpy())
 
 
@@ -169,8 +175,8 @@ WRITERS: dict[object, Writer] = {
     aten.mul.Tensor: lambda recorder, result, x, other: recorder.node("Mul", [x, other]),
     aten.cat.default: lambda recorder, result, parts, axis=0: recorder.node("Concat", parts, axis=axis),
     aten.mean.dim: _mean,
-    aten.view.default: lambda recorder, result, x, size: recorder.node("Flatten", [x]),
-    aten.new_ones.default: _constant,
+    aten.view.default: _flatten,
+    aten.new_ones.default: _ones,
     aten.clone.default: _same,
     aten.detach.default: _same,
 }

@@ -50,7 +50,7 @@ class BudgetOptions(Options):
     @property
     def latency_ns(self) -> int | None:
         """The limit of latency, in nanoseconds."""
-        return None if self.latency_ms is None else int(self.latency_ms * NS_OF_MS)
+        return None if self.latency_ms is None else round(self.latency_ms * NS_OF_MS)
 
     def describe(self) -> str:
         """The limits, for people."""

@@ -89,6 +89,7 @@ class ModelDescription(Record):
     parameters: int = Field(ge=0, le=10**12)
     parameters_in_tests: int = Field(ge=0, le=10**12)
     macs: int = Field(0, ge=0, le=10**15)
+    latency_ms: Positive | None = None
     feature_dim: int = Field(0, ge=0, le=10**9)
     outputs: int = Field(0, ge=0, le=10**6)
     weights_sha256: Text

@@ -30,6 +30,7 @@ SUMMARY_COLUMNS = [
     "seeds",
     "params",
     "multiply_accumulates",
+    "latency_ms",
     "search_seconds",
     "search_operations",
     "device",
@@ -188,7 +189,8 @@ def summarise(groups: dict[tuple, list[Chain]], titles: Titles) -> pd.DataFrame:
 
     `accuracy_std` is over seeds of the mean over episodes (as in the paper); `ci95` is over episodes, each
     averaged over the seeds (all seeds see the same episodes); `params` (those that tests use: without a head that
-    is thrown away), `multiply_accumulates` (for the features of an image; 0: not counted), `search_seconds` and
+    is thrown away), `multiply_accumulates` (for the features of an image; 0: not counted), `latency_ms` (of those
+    features in onnxruntime, on one thread of the CPU that trained; empty: not measured), `search_seconds` and
     `search_operations` (floating-point operations, two for a multiply-accumulate) are means; `device` is that of
     the search; `pretrained` is `yes` or `no`; `notes` are those of the function of that name.
     """
@@ -203,6 +205,7 @@ def summarise(groups: dict[tuple, list[Chain]], titles: Titles) -> pd.DataFrame:
                 len(members),
                 round(np.mean([member.model.parameters_in_tests for member in members])),
                 round(np.mean([member.model.multiply_accumulates for member in members])),
+                mean_latency(members),
                 round(float(np.mean([member.search.seconds for member in members])), 3),
                 round(np.mean([member.search.floating_point_operations for member in members])),
                 " ".join(sorted({member.search.device for member in members})),
@@ -214,6 +217,11 @@ def summarise(groups: dict[tuple, list[Chain]], titles: Titles) -> pd.DataFrame:
             ]
             rows.append(dict(zip(SUMMARY_COLUMNS, row, strict=True)))
     return pd.DataFrame(rows, columns=SUMMARY_COLUMNS)
+
+
+def mean_latency(members: list[Chain]) -> float:
+    """In milliseconds; NaN where one was not measured."""
+    return float(np.mean([np.nan if (found := member.model.latency_ms) is None else found for member in members]))
 
 
 def notes(members: list[Chain]) -> str:
@@ -266,6 +274,7 @@ def _published_row(row, shots: list[int]) -> dict:
         "Cells": row.cells,
         "Params": row.parameters,
         "Multiply-accumulates": "",
+        "Latency": "",
         "Search cost": row.search_cost,
         "Search FLOPs": "",
         "Device": row.device,
@@ -287,6 +296,7 @@ def _our_row(group: pd.DataFrame, chains: list[Chain], shots: list[int]) -> dict
         "Cells": "" if architecture.cells is None else str(architecture.cells),
         "Params": format_count(first["params"]),
         "Multiply-accumulates": format_operations(first["multiply_accumulates"]),
+        "Latency": "" if np.isnan(first["latency_ms"]) else f"{first['latency_ms']:.3g} ms",
         "Search cost": format_seconds(first["search_seconds"]) if searched else "",
         "Search FLOPs": format_operations(first["search_operations"]) if searched else "",
         "Device": first["device"] if searched else "",

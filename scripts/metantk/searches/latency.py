@@ -14,7 +14,7 @@ import numpy as np
 from scipy.optimize import nnls
 
 from metantk.backbones.graph import to_graph
-from metantk.backbones.latency import ROUNDS, THREADS, Timed
+from metantk.backbones.latency import THREADS, Timed
 from metantk.options.budget import NS_OF_MS
 from metantk.runtime import plugins
 from metantk.runtime.devices import numpy_generator
@@ -25,7 +25,10 @@ from metantk.space.sizes import StackSizes
 
 log = logging.getLogger("metantk")
 FITTED, TRIED = 40, 20  # random architectures
-SECONDS = 60  # for all rounds: none begins after that
+# Rounds over all networks, so that they share what happens on the machine; in each, some runs of one in a row:
+# the first ones only bring it into the caches.
+ROUNDS, RUNS = 5, 8
+SECONDS = 60  # after which no further round begins
 
 Measure = Callable[[np.ndarray], np.ndarray]  # rows of architectures to milliseconds
 
@@ -120,9 +123,10 @@ def measure(problem: Problem, space: Space, rows: np.ndarray) -> np.ndarray:
         architecture = backbone.architecture(image_size, paths.genotype_of(space, row))
         timed.append(Timed(to_graph(build(architecture, outputs=1), image_size), image_size))
     began = time.perf_counter()
-    for _ in range(ROUNDS):  # over all, so that all share what happens on the machine
+    for _ in range(ROUNDS):
         for each in timed:
-            each.time()
+            for _ in range(RUNS):
+                each.time_once()
         if time.perf_counter() - began > SECONDS:
             break
     return np.array([each.best_ms for each in timed])
