@@ -27,7 +27,7 @@ log = logging.getLogger("metantk")
 FITTED, TRIED = 40, 20  # random architectures
 # Rounds over all networks, so that they share what happens on the machine; in each, some runs of one in a row:
 # the first ones only bring it into the caches.
-ROUNDS, RUNS = 5, 8
+ROUNDS, RUNS = 20, 8
 SECONDS = 60  # after which no further round begins
 
 Measure = Callable[[np.ndarray], np.ndarray]  # rows of architectures to milliseconds
