@@ -145,6 +145,7 @@ def test_the_summary_has_the_columns_and_rows_of_the_design(results, summary):
     indices = summary[["params", "search_seconds", "accuracy_mean", "ci95"]]
     assert indices.notna().all(axis=None)
     assert (summary["params"] > 0).all()
+    assert (summary.loc[summary["learner"] == "rfs", "latency_ms"] > 0).all()
     assert (summary["ci95"] > 0).all()
 
 

@@ -91,6 +91,7 @@ def test_the_latency_of_a_known_network_is_a_time():
         (lambda x: x * 2.0, "2.0 stands where a tensor is expected"),
         (lambda x: torch.from_numpy(np.cos(x.numpy())), "what its recorded operations do not"),
         (lambda x: x.clamp(0), "is not known"),
+        (lambda x: x.missing, "AttributeError: 'Tensor' object has no attribute 'missing'"),
     ],
 )
 def test_what_cannot_be_written_is_no_latency(function, message):

@@ -44,6 +44,9 @@ def test_any_backbone_is_a_row(house):
     means = json.loads((results / "glyphs/means/fixed/seed0/none/model.json").read_text())
     assert means["parameters"] == 3 + 2  # without a head
     assert means["initial_weights"]["file"] == "means.onnx"
+    assert means["latency_ms"] is None  # its operations are its own
+    conv4 = json.loads((results / "glyphs/conv4-2/fixed/seed0/none/model.json").read_text())
+    assert conv4["latency_ms"] > 0
 
     assert house.planned() == set()
     torch.manual_seed(1)

@@ -33,8 +33,15 @@ def to_graph(network: nn.Module, image_size: int) -> bytes:
     from onnx import TensorProto, helper
 
     image = torch.zeros(1, 3, image_size, image_size)
-    with _Recorder(image) as recorder:
-        features = network.eval().features(image)
+    recorder = _Recorder(image)
+    try:
+        with recorder:
+            features = network.eval().features(image)
+    except UnknownOperation:
+        raise
+    except Exception as error:  # of a network that works, but not while it is recorded
+        reason = (str(error).splitlines() or [""])[0][:200]
+        raise UnknownOperation(f"{type(error).__name__}: {reason}") from error
     dims = ["batch", 3, image_size, image_size]
     graph = helper.make_graph(
         [*recorder.nodes, helper.make_node("Identity", [recorder.name_of(features)], [OUTPUT])],
