@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from small_meta_search import Interrupted, Memory, make_problem
+from test_bayesian_optimisation import own_criterion
 from test_budget import FEW_SHOT, configure, prune_by, random_scores
 from torch import nn
 
@@ -14,12 +15,13 @@ from metantk.backbones.graph import UnknownOperation, to_graph
 from metantk.backbones.latency import Timed, latency_ms
 from metantk.options.base import parse
 from metantk.options.budget import BudgetOptions
+from metantk.options.searches.bayesian_optimisation import BayesianOptimisationOptions
 from metantk.options.searches.best_of import BestOfOptions
 from metantk.options.searches.prune import PruneOptions
 from metantk.options.searches.sample import SampleOptions
 from metantk.runtime import plugins
 from metantk.runtime.files import InputError
-from metantk.searches import best_of, latency, sample
+from metantk.searches import bayesian_optimisation, best_of, latency, sample
 from metantk.searches.budget import budget_of
 from metantk.searches.latency import FITTED, TRIED, Table, fit_and_try, measure
 from metantk.searches.sample import random_genotype
@@ -231,6 +233,24 @@ def test_pruning_ends_within_a_latency(measured):
     state = prune_by(scores, feasible(limit))
     assert made_up_latency(to_genotype(FEW_SHOT, state.masks)) <= limit + 1e-6
     assert any(row["decided_by"] == "budget" for row in state.rows)
+
+
+def test_bayesian_optimisation_measures_and_finds_only_what_is_within_a_latency(measured, tmp_path):
+    options = BayesianOptimisationOptions(
+        criteria=[own_criterion(tmp_path, noise=0.0, name="exact_within_latency")],
+        budget=BudgetOptions(latency_ms=3.5),
+        initial_samples=60,
+        max_evaluations=80,
+        tolerance=0.0,
+        random_comparisons=5,
+    )
+    found = bayesian_optimisation.find(make_problem(), options, 0, Memory())
+    rows = np.zeros((len(found.trace), len(paths.choices(FEW_SHOT))))
+    for row, choices in zip(rows, found.trace["choices"], strict=True):
+        row[list(map(int, choices.split()))] = 1
+    latencies = [made_up_latency(paths.genotype_of(FEW_SHOT, row)) for row in rows]
+    assert max([*latencies, made_up_latency(found.genotype)]) <= 3.5 + 1e-6
+    assert set(found.trace["stage"]) == {"first sample", "focused"}
 
 
 def test_only_a_limit_of_latency_makes_networks_part_of_a_search():
