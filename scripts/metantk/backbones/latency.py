@@ -1,8 +1,11 @@
 """How long a network takes for the features of images, as a shipped classifier runs: onnxruntime, one CPU thread.
 
-PyTorch would be the wrong clock: a small network of cells takes it some twenty times as long, nearly all of which
-is the calling of its operations. Times are processor times of the one thread, the least of several runs. On an idle
-machine they are what passes on the clock; what else runs there hardly changes them. Another machine has others.
+PyTorch would be the wrong clock: nearly all of a small network's time goes into the calling of its operations. It
+took 7.4 ms instead of 0.19 (3 cells, 4 channels, 20 pixels), 17.5 instead of 1.4 (5 cells, 16 channels, 32 pixels)
+and 112 instead of 55 (5 cells, 48 channels, 84 pixels; one of 2 cores, no GPU, other jobs beside, 2026-11-30).
+
+Times are processor times of the one thread, the least of several runs. On an idle machine they are what passes on
+the clock; what else runs there changes them little. Another machine has others.
 """
 
 import time
