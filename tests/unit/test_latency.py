@@ -180,14 +180,15 @@ def measured(monkeypatch) -> list:
     return calls
 
 
-def feasible(limit_ms: float, **limits: int):
+def feasible(limit_ms: float, checkpoint: Memory | None = None, **limits: int):
     options = SampleOptions(budget=BudgetOptions(latency_ms=limit_ms, **limits))
-    return budget_of(make_problem(), options, Memory())[0]
+    return budget_of(make_problem(), options, checkpoint or Memory())[0]
 
 
 def test_a_latency_that_nothing_meets_is_refused_with_what_is_possible(measured):
     with pytest.raises(InputError, match=r"latency ≤ 1\.5 ms; possible are 2\.12 to 8\.6 ms, without the head"):
-        feasible(1.5)
+        feasible(1.5, checkpoint := Memory())
+    assert checkpoint.state is None
     with pytest.raises(
         InputError, match=r"parameters ≤ 5 and latency ≤ 3 ms; possible are [0-9,]+ to [0-9,]+ param"
     ):

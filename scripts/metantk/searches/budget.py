@@ -42,9 +42,10 @@ def budget_of(problem: Problem, options: Options, checkpoint: Checkpoint) -> tup
     from metantk.searches import latency
 
     kept = latency.Kept(checkpoint)
-    if kept.table is None:
-        kept.keep(latency.measured_table(problem, space))
-    return Feasible(space, kept.table.added_to(sizes, space), options.budget, kept.table._asdict()), kept
+    table = kept.table or latency.measured_table(problem, space)
+    budget = Feasible(space, table.added_to(sizes, space), options.budget, table._asdict())
+    kept.keep(table)  # not before: of a limit that nothing meets, nothing is left
+    return budget, kept
 
 
 def sample(space: Space, budget: "Feasible | None", count: int, rng: np.random.Generator) -> np.ndarray:
