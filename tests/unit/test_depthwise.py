@@ -142,3 +142,10 @@ def test_in_bfloat16_gradients_are_those_of_pytorch_to_its_rounding(kernel, dila
     for a, b in zip(*slopes, strict=True):
         assert a.dtype == b.dtype == torch.float32
         assert float((a - b).norm() / b.norm()) < 0.02
+
+
+def test_an_average_that_an_exporter_met_first_still_has_numbers():
+    pool, images = AveragePool(1), torch.ones(1, 2, 9, 7)
+    torch.export.export(pool, (images,))
+    assert type(pool(images)) is torch.Tensor
+    assert torch.equal(pool(images), torch.ones(1, 2, 9, 7))

@@ -18,6 +18,7 @@ import functools
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.utils._python_dispatch import _disable_current_modes
 
 from metantk.space.channels_last import every_second, last
 
@@ -159,7 +160,8 @@ class MaxPool(nn.MaxPool2d):
 @functools.lru_cache(maxsize=64)
 def _shares(height: int, width: int, stride: int, dtype: torch.dtype) -> Tensor:
     """One over the number of pixels that each mean is of, `(1, 1, height, width)` of the output."""
-    with torch.inference_mode(False):  # a tensor made in inference mode could not be used outside of it
+    # Kept for all: one of inference mode, or an exporter's, which holds no numbers, would be of no use to others.
+    with torch.inference_mode(False), _disable_current_modes():
         rows, columns = (_window_lengths(size, stride) for size in (height, width))
         return (1 / torch.outer(rows, columns).to(dtype))[None, None]
 
