@@ -158,7 +158,7 @@ def accuracy(summary) -> pd.DataFrame:
 def test_accuracies_are_those_of_few_shot_learners(accuracy):
     assert set(accuracy.index) == set(ROWS)
     trained = accuracy.drop(index="none", level="learner")
-    assert trained[1].between(35, 90).all(), accuracy  # chance: 20
+    assert trained[1].between(28, 90).all(), accuracy  # chance: 20
     assert (trained[5] > trained[1]).all(), accuracy
     assert (trained[5] < 100).all(), accuracy
 
