@@ -5,6 +5,10 @@ figure is the mean of its networks' distances from it, with a 95 % interval over
 noise, too.
 
     PYTHONPATH=tests:scripts python tests/benchmarks/equal_parameters.py results/comparison
+
+A second word is a tabular benchmark, whose random architectures, trained alike, give the line instead.
+
+    ... equal_parameters.py results/comparison-cifar-fs cifar-fs-5cells-8ch
 """
 
 import json
@@ -14,9 +18,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from scipy.special import stdtrit
+from scipy.stats import ttest_ind
+
+from metantk import benchmark
 
 LINE = "random"
-HEADER = "| search | networks | points above the line | 95 % |\n|---|---|---|---|"
+COLUMNS = ("search", "networks", "parameters", "accuracy", "std", "above random", "95 %", "above the line", "95 %")
 
 
 def main() -> None:
@@ -24,16 +31,39 @@ def main() -> None:
     seeds = pd.read_csv(results / "tables" / "seeds.csv")
     seeds["parameters"] = [parameters(results, row) for row in seeds.itertuples()]
     for (dataset, learner, shots), group in seeds.groupby(["dataset", "learner", "shots"]):
-        print(f"\n{dataset}, {learner}, {shots}-shot\n\n{HEADER}")
-        for search, part in group[group["search"] != LINE].groupby("search", sort=False):
-            above, half = distance(group[group["search"] == LINE], part)
-            print(f"| {search} | {len(part)} | {above:.1f} | {half:.1f} |")
+        line = of_benchmark(sys.argv[2], shots) if len(sys.argv) > 2 else group[group["search"] == LINE]
+        print(f"\n{dataset}, {learner}, {shots}-shot\n\n| {' | '.join(COLUMNS)} |\n|{'---|' * len(COLUMNS)}")
+        for search, part in [(LINE, line), *group[group["search"] != LINE].groupby("search", sort=False)]:
+            cells = [search, len(part), round(part["parameters"].mean()), *rounded(mean_and_std(part))]
+            if search != LINE and len(part) > 1:
+                cells += rounded(difference(line, part)) + rounded(distance(line, part))
+            print(f"| {' | '.join(map(str, cells))} |")
+
+
+def of_benchmark(name: str, shots: int) -> pd.DataFrame:
+    """Accuracies and parameters of its architectures, each once."""
+    table = benchmark.load(name).architectures
+    return pd.DataFrame({"accuracy": table[f"accuracy_{shots}shot"], "parameters": table["parameters"]})
+
+
+def rounded(values: tuple[float, float]) -> list[float]:
+    return [round(value, 1) for value in values]
+
+
+def mean_and_std(part: pd.DataFrame) -> tuple[float, float]:
+    return part["accuracy"].mean(), part["accuracy"].std()
+
+
+def difference(line: pd.DataFrame, part: pd.DataFrame) -> tuple[float, float]:
+    """Mean of `part` minus that of `line`, in points, and half its 95 % interval by Welch's test."""
+    interval = ttest_ind(part["accuracy"], line["accuracy"], equal_var=False).confidence_interval()
+    return part["accuracy"].mean() - line["accuracy"].mean(), (interval.high - interval.low) / 2
 
 
 def parameters(results: Path, row) -> int:
     """Of the backbone of a chain."""
     folder = results / row.dataset / row.backbone / row.search / f"seed{row.seed}" / row.learner
-    return json.loads((folder / "model.json").read_text())["parameters"]
+    return json.loads((folder / "model.json").read_text())["parameters_in_tests"]
 
 
 def distance(line: pd.DataFrame, part: pd.DataFrame) -> tuple[float, float]:
