@@ -1,12 +1,12 @@
-"""What a campaign of many chains costs before, beside and after its jobs: planning, status, tables, figures, report.
+"""What a campaign of many chains costs around its jobs: planning, status, tables, figures, report.
 
     PYTHONPATH=tests:scripts python tests/benchmarks/bench_workflow.py 16 512
     PYTHONPATH=tests:scripts python tests/benchmarks/bench_workflow.py 1000 --finished
 
-A campaign has 2 data sets × 10 searches × seeds. Without --finished nothing is run, and empty files stand for results:
-printed are the seconds of a plan, and of finding that there is nothing to do. With it, a small run of one pruning and
-one random cell is made first (two minutes). Its files are copied to every chain, with other numbers in evaluations and
-trainings. Prints seconds of the clock and of a processor, and the largest memory.
+A campaign has 2 data sets × 10 searches × seeds. Without --finished nothing is run, and empty files stand for
+results: a plan is timed, and finding that there is nothing to do. With it, a small run of one pruning and one
+random cell is made first (two minutes). Its files are copied to every chain, with other numbers in evaluations and
+trainings. Printed are seconds of the clock and of a processor, and the largest memory.
 """
 
 import argparse

@@ -596,6 +596,19 @@ def test_smooth_schedules_have_no_marks():
     assert len(training_curves.draw_training_curves({("MetaNTK-NAS", 0): table}, "training").axes[0].lines) == 1
 
 
+def test_training_curves_of_many_seeds_are_named_by_row():
+    seeds = len(palette.SEED_LINES) + 1
+    curves = {(row, seed): training_table() for row in ("MetaNTK-NAS", "TE-NAS") for seed in range(seeds)}
+    del curves["TE-NAS", 0]
+    figure = training_curves.draw_training_curves(curves, "training")
+    named = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert named[:2] == [f"MetaNTK-NAS, {seeds} seeds", f"TE-NAS, {seeds - 1} seeds"]
+    assert [name for name in named if "seed" in name] == named[:2]
+    lines = [line for line in figure.axes[0].lines if len(line.get_xdata()) > 2]
+    assert len(lines) == len(curves)
+    assert {line.get_linestyle() for line in lines} == {"-"}
+
+
 def test_training_curves_of_one_epoch_are_visible():
     figure = training_curves.draw_training_curves({("MetaNTK-NAS", 0): training_table(1)}, "training")
     assert figure.axes[0].lines[0].get_marker() == "o"

@@ -299,17 +299,18 @@ def read_episodes(path: Path, evaluation: Evaluation) -> pd.DataFrame:
     columns = {"shots": WHOLE, "episode": WHOLE, "accuracy": PERCENT}
     table = read_table(path, columns, stage=stage)[list(columns)]
     table = table.sort_values(["shots", "episode"], ignore_index=True)
-    if sorted(table["shots"].unique()) != sorted(int(shots) for shots in evaluation.shots):
+    by_line, episodes, accuracies = (table[name].to_numpy() for name in columns)
+    if set(by_line.tolist()) != set(map(int, evaluation.shots)):
         raise InputError(f"{path}: has other shots than evaluation.json; run {stage} again")
-    for shots, group in table.groupby("shots"):
-        if len(group) != evaluation.episodes or group["episode"].tolist() != list(range(evaluation.episodes)):
+    for shots, said in evaluation.shots.items():
+        chosen = by_line == int(shots)
+        if not np.array_equal(episodes[chosen], range(evaluation.episodes)):
             raise InputError(
                 f"{path}: has not the {evaluation.episodes} episodes of {shots}-shot; run {stage} again"
             )
-        said = evaluation.shots[str(int(shots))]
         for name, found, known in (
-            ("mean", group["accuracy"].mean(), said.accuracy_mean),
-            ("interval", confidence_95(group["accuracy"]), said.ci95),
+            ("mean", accuracies[chosen].mean(), said.accuracy_mean),
+            ("interval", confidence_95(accuracies[chosen]), said.ci95),
         ):
             if not math.isclose(found, known, abs_tol=1e-6):
                 raise InputError(
