@@ -833,22 +833,22 @@ def test_tables_that_do_not_fit_are_named(finished, tmp_path, name, edit, messag
 
 
 def test_searches_are_drawn_under_their_titles(finished):
-    drawn = draw_searches.draw(finished[1].parent, {"metantk": "MetaNTK-NAS"})
+    drawn = draw_searches.draw(draw_searches.read(finished[1].parent), {"metantk": "MetaNTK-NAS"})
     assert list(drawn) == ["cells_metantk_seed1", "search_metantk_seed1"]
     for figure in drawn.values():
         assert "MetaNTK-NAS, seed 1: glyphs, 5cells-48ch" in figure_texts(figure)
     assert drawn["search_metantk_seed1"].axes[0].get_ylabel() == FACTS[CONDITION]["title"]
-    nothing = draw_searches.draw(finished[2].parent, {})["search_random_seed0"]
+    nothing = draw_searches.draw(draw_searches.read(finished[2].parent), {})["search_random_seed0"]
     assert any("Nothing was measured" in text for text in figure_texts(nothing))
 
 
 def test_searches_without_cells_and_with_damaged_traces_are_named(finished):
     with pytest.raises(InputError, match=r"architecture\.json"):
-        draw_searches.draw(finished[-1].parent, {})
+        draw_searches.draw(draw_searches.read(finished[-1].parent), {})
     trace = finished[0].parent / "search.csv"
     trace.write_text("round,stage,removed\n0,operations,True\n")
     with pytest.raises(InputError, match=r"search\.csv: lacks the columns edge, .*run search_architecture again"):
-        draw_searches.draw(finished[0].parent, {})
+        draw_searches.draw(draw_searches.read(finished[0].parent), {})
 
 
 # What the searches that train write to search.csv, and what of it is shown.
