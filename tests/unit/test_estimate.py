@@ -102,6 +102,9 @@ def test_the_program_measures_each_distinct_job(tmp_path, monkeypatch, capsys):
     assert {line[-3] for line in lines[2:8]} == {"3"}
     assert all(float(line[-2]) > 0 and float(line[-1]) > 50 for line in lines[1:8])
     assert f"{1 + 6 * 3 + 2 + 1 + 1} jobs; the largest takes" in printed
+    computed = [line for line in lines if line[:1] == ["glyphs"]]
+    assert [line[1:4] for line in computed] == [["3cells-2ch", "rfs", "3"], ["conv4-2", "rfs", "3"]]
+    assert all(line[6::2] == ["s"] * 3 for line in computed)
     hours = [float(line[3]) for line in lines if line[1:3] == ["at", "once:"]]
     assert len(hours) == 4
     assert hours == sorted(hours, reverse=True)
