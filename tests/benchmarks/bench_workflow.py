@@ -45,6 +45,11 @@ class Cost(NamedTuple):
     printed: str
 
 
+def make_house(path: Path) -> House:
+    path.mkdir()
+    return copy_house(path)
+
+
 def small_run(house: House) -> Path:
     """Results of one chain of each search."""
     configuration = tiny_configuration()
@@ -234,9 +239,9 @@ def main() -> None:
     parser.add_argument("--finished", action="store_true", help="tables, figures and report of a finished campaign")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        small = small_run(copy_house(Path(folder, "small"))) if arguments.finished else None
+        small = small_run(make_house(Path(folder, "small"))) if arguments.finished else None
         for chains in arguments.chains:
-            house = copy_house(Path(folder, str(chains)))
+            house = make_house(Path(folder, str(chains)))
             seeds = configure(house, chains)
             print(f"\n{CHAINS_PER_SEED * len(seeds)} chains:       seconds    processor      MiB")
             look_at_plans(house)
