@@ -5,6 +5,7 @@ Example:
 """
 
 from pathlib import Path
+from typing import NamedTuple
 
 import pandas as pd
 from matplotlib.figure import Figure
@@ -18,7 +19,7 @@ from metantk.results.records import Architecture, SearchReport, check_pruning, r
 from metantk.results.tables import parse_titles
 from metantk.runtime.command_line import make_parser, progress, run
 from metantk.runtime.files import check_writable
-from metantk.runtime.typed_files import read_record
+from metantk.runtime.typed_files import Origin, read_record
 from metantk.space.genotype import check_genotype
 
 
@@ -29,28 +30,45 @@ def main() -> None:
     parser.add_argument("--output", required=True, type=Path, metavar="DIR", help="folder of the figures")
     arguments = parser.parse_args()
     titles = parse_titles(arguments.titles)
-    drawn = {}  # all of them before the first is written
-    for folder in arguments.searches:
-        drawn |= draw(folder, titles.searches)
+    searches = [read(folder) for folder in arguments.searches]  # all of them before the first figure is written
     check_writable(arguments.output)
-    for stem, figure in progress(drawn.items(), total=len(drawn), what="saving", unit="figure"):
-        save(figure, arguments.output / stem)
+    for search in progress(searches, total=len(searches), what="drawing", unit="search"):
+        for stem, figure in draw(search, titles.searches).items():
+            save(figure, arguments.output / stem)
 
 
-def draw(folder: Path, titles: dict[str, str]) -> dict[str, object]:
-    """Figures of one search by file name, without suffix."""
+class Search(NamedTuple):
+    """What a search left, its genotype checked."""
+
+    origin: Origin
+    genotype: dict
+    report: SearchReport
+    trace: pd.DataFrame
+
+
+def read(folder: Path) -> Search:
+    """Read what a search left.
+
+    Raises:
+        InputError: a file is missing or damaged, or they do not fit each other.
+    """
     architecture = read_record(folder / "architecture.json", Architecture, stage="search_architecture")
     report = read_record(folder / "search.json", SearchReport, stage="search_architecture")
     trace = read_trace(folder / "search.csv", report)
-    origin = architecture.origin
-    title = f"{titles.get(origin.search) or origin.search}, seed {origin.seed}: {origin.dataset}, {origin.backbone}"
     genotype = check_genotype(architecture.genotype, where=str(folder / "architecture.json"))
     if report.criteria and not report.effects:
         check_pruning(trace, genotype, where=folder / "search.csv")
+    return Search(architecture.origin, genotype, report, trace)
+
+
+def draw(search: Search, titles: dict[str, str]) -> dict[str, Figure]:
+    """Figures of one search by file name, without suffix."""
+    origin = search.origin
+    title = f"{titles.get(origin.search) or origin.search}, seed {origin.seed}: {origin.dataset}, {origin.backbone}"
     of_search = f"{origin.search}_seed{origin.seed}"
     return {
-        f"cells_{of_search}": draw_cells(genotype, title),
-        f"search_{of_search}": draw_trace(trace, title, report),
+        f"cells_{of_search}": draw_cells(search.genotype, title),
+        f"search_{of_search}": draw_trace(search.trace, title, search.report),
     }
 
 

@@ -7,21 +7,26 @@ for by a random cell, and a trained network by an untrained one. An evaluation t
 estimated too high: its first episodes pay for features that later ones share. A data set is taken from the results
 folder; where it is not prepared yet, it is prepared first, whole.
 
+Programs run in forks of this one, which loads PyTorch for all of them; the seconds of that are added to each.
+
 Prints seconds, memory and jobs for each kind of job, then the hours of all of them side by side on 1, 2, 4 and 8
 GPUs (or cores): the jobs of a chain follow one another. Figures and tables count with the seconds of a start each.
+Below stand the hours that all trainings would take on GPUs that are not here, by their data sheets.
 What is measured right now is said on the way.
 
 Example:
     python scripts/estimate_campaign.py --configfile config/config.yaml
 
-Time: the preparation of the data, and 100 seconds that all jobs share, of which the starts of programs are a part.
+Time: the preparation of the data, and 80 seconds that all jobs share, of which the starts of programs are a part.
 Longer where jobs are many, or two steps of one take long. With `--seconds`, that for each.
 """
 
 import heapq
+import importlib
 import logging
 import os
 import re
+import runpy
 import shutil
 import signal
 import subprocess
@@ -29,18 +34,25 @@ import sys
 import tempfile
 import threading
 import time
+import traceback
+from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, NoReturn
 
+from metantk.data.manifest import Manifest
 from metantk.options.base import Options
 from metantk.options.config import Chain, Config, check_sources, parse_config, read_yaml
+from metantk.results.status import format_duration
 from metantk.runtime.command_line import make_parser, run
-from metantk.runtime.files import SCRIPTS, InputError, canonical_json
+from metantk.runtime.files import SCRIPTS, InputError, canonical_json, read_json
+from metantk.runtime.typed_files import read_record
 
 log = logging.getLogger("metantk")
 SIDE_BY_SIDE = (1, 2, 4, 8)
-WHOLE_SECONDS = 100  # of all measurements together
+WHOLE_SECONDS = 80  # of all measurements together
 LEAST_SECONDS, LONGEST = 1.0, 86_400  # of one
+LIBRARIES = ("torch", "pandas")  # that take most of the seconds of a start
 # A line of metantk.runtime.command_line.progress: done and all.
 PROGRESS = re.compile(r"^\w[\w ]*: ([\d.]+[kMG]?)/([\d.]+[kMG]?) \[")
 UNITS = {"k": 1e3, "M": 1e6, "G": 1e9}
@@ -75,9 +87,12 @@ def main() -> None:
     check_sources(config)
     with tempfile.TemporaryDirectory(prefix="estimate-") as folder:
         starts = measure_start(Path(folder))
-        jobs, chains = measure(config, Path(folder), Pace(count_measurements(config), starts, seconds))
+        pace = Pace(count_measurements(config), load_libraries(), seconds)
+        jobs, chains = measure(config, Path(folder), pace)
+        computed = list(compute_trainings(config, Path(folder)))
     print(table(jobs))
     print(summary(jobs, chains, count_small_jobs(config), starts))
+    print("\n".join(computed))
 
 
 class Pace:
@@ -85,12 +100,12 @@ class Pace:
 
     Args:
         count: of measurements.
-        start: seconds that a program takes to start; a measurement starts two of them.
+        loading: seconds of the libraries, which a program of its own would load, too.
         seconds: of each, or None: so many that all of them take `WHOLE_SECONDS`.
     """
 
-    def __init__(self, count: int, start: float, seconds: float | None) -> None:
-        self.count, self.start, self.seconds = count, start, seconds
+    def __init__(self, count: int, loading: float, seconds: float | None) -> None:
+        self.count, self.loading, self.seconds = count, loading, seconds
         self.begun, self.began = 0, time.monotonic()
 
     def next(self, name: str) -> float:
@@ -98,7 +113,12 @@ class Pace:
         left, waiting = WHOLE_SECONDS - (time.monotonic() - self.began), self.count - self.begun
         self.begun += 1
         log.info("measuring %d of %d: %s", self.begun, self.count, name)
-        return self.seconds or max(LEAST_SECONDS, left / waiting - 2 * self.start)
+        # The other half is for starts, and for what stands in for a result.
+        return self.seconds or max(LEAST_SECONDS, left / waiting / 2)
+
+    def whole(self, cost: Cost, options: Options) -> Cost:
+        """A cost with the loading of libraries, unless the kind computes nothing."""
+        return cost._replace(seconds=cost.seconds + self.loading) if options.uses_device else cost
 
 
 def count_measurements(config: Config) -> int:
@@ -112,10 +132,9 @@ def measure(config: Config, folder: Path, pace: Pace) -> tuple[list[Job], list[l
     """All kinds of jobs, and the seconds of the jobs of each chain: data, search, training, evaluation."""
     jobs, chains, seeds = [], [], len(config.seeds)
     for dataset, options in config.datasets.items():
-        data = Path(config.results) / dataset / "data"
+        data = find_data(config, dataset, folder)
         prepared = Cost(0.0, 0.0, True)
         if not (data / "manifest.json").is_file():
-            data = folder / dataset
             log.info("preparing %s", dataset)
             words = ["--name", dataset, "--options", as_json(options), "--output", data]
             prepared = run_for(None, "prepare_dataset", words)
@@ -149,6 +168,7 @@ def measure_search(config: Config, chain: Chain, data: Path, place: Path, archit
     seconds = pace.next(f"search_architecture {chain.backbone} {chain.search}")
     found = ["--search", as_json(config.search(chain.search)), "--output", place / "search"]
     cost = run_for(seconds, "search_architecture", [*words, *found])
+    cost = pace.whole(cost, config.search(chain.search))
     if architecture.is_file():
         return cost
     architecture.parent.mkdir()
@@ -166,6 +186,7 @@ def measure_learner(
     words = ["--data", data, "--architecture", architecture, "--output", place / "model"]
     seconds = pace.next(f"train_network {chain.backbone} {chain.learner}")
     training = run_for(seconds, "train_network", [*words, "--learner", as_json(learner)])
+    training = pace.whole(training, learner)
     model = place / "model"
     if not training.whole:
         untrained = {"kind": "none"} if learner.kind == "rfs" else learner.model_dump() | {"epochs": 0}
@@ -183,7 +204,49 @@ def measure_learner(
         place / "tested",
     ]
     seconds = pace.next(f"evaluate_episodes {chain.backbone} {chain.learner}")
-    return training, run_for(seconds, "evaluate_episodes", words)
+    return training, pace.whole(run_for(seconds, "evaluate_episodes", words), config.evaluation)
+
+
+def compute_trainings(config: Config, folder: Path) -> Iterator[str]:
+    """Lines on the trainings on GPUs that are not here, for the architectures that were measured."""
+    from metantk import gpu_steps  # it imports PyTorch, and a configuration is refused before
+
+    yield "\nComputed, not measured (docs/cluster.md): trainings alone, without searches and evaluations"
+    yield line_of_trainings("training", "jobs", "GB", [gpu.name for gpu in gpu_steps.GPUS])
+    for dataset in config.datasets:
+        counts = Counter((c.backbone, c.learner) for c in config.chains if config.learner(c.learner).uses_device)
+        for (backbone, name), rows in counts.items():
+            log.info("counting a step of %s %s", backbone, name)
+            learner, count = config.learner(name), rows * len(config.seeds)
+            split = read_record(
+                find_data(config, dataset, folder) / "manifest.json", Manifest, stage="prepare_dataset"
+            )
+            classes = len(split.splits.train.classes)
+            step = gpu_steps.training_step(
+                learner,
+                read_json(folder / f"{dataset}-{backbone}" / "architecture.json"),
+                classes=classes,
+                per_class=split.splits.train.images // classes,
+                size=split.splits.train.shape[0],
+            )
+            if step is None:
+                yield f"{dataset} {backbone} {name}: its steps read numbers back, and cannot be counted"
+                continue
+            times = [format_duration(count * step.steps * step.seconds(gpu)) for gpu in gpu_steps.GPUS]
+            label = f"{dataset} {backbone} {name}"
+            if getattr(learner, "precision", None) == "bfloat16":
+                label += ", as float32"
+            yield line_of_trainings(label, count, f"{step.peak / 1e9:.2f}", times)
+
+
+def line_of_trainings(name: str, count: object, gigabytes: str, times: list[str]) -> str:
+    return f"{name:50}{count:>6}{gigabytes:>8}" + "".join(f"{text:>12}" for text in times)
+
+
+def find_data(config: Config, dataset: str, folder: Path) -> Path:
+    """Where a run has prepared the data, or else this program does."""
+    data = Path(config.results) / dataset / "data"
+    return data if (data / "manifest.json").is_file() else folder / dataset
 
 
 def as_json(options: Options) -> str:
@@ -199,6 +262,14 @@ def measure_start(folder: Path) -> float:
     return time.perf_counter() - began
 
 
+def load_libraries() -> float:
+    """Load what the forks share, once; its seconds."""
+    began = time.perf_counter()
+    for library in LIBRARIES:
+        importlib.import_module(library)
+    return time.perf_counter() - began
+
+
 def count_small_jobs(config: Config) -> int:
     """Jobs that are hardly more than their start: images of searches, of data sets and of results, tables."""
     searches = {(c.backbone, c.search) for c in config.chains if config.backbone(c.backbone).searchable}
@@ -206,7 +277,7 @@ def count_small_jobs(config: Config) -> int:
 
 
 def run_for(seconds: float | None, script: str, words: list[object]) -> Cost:
-    """Run a stage's program, and carry its progress on to its end.
+    """Run a stage's program in a fork, and carry its progress on to its end.
 
     Args:
         seconds: from its first step on, until it is ended, though not before its second step; None: to its end.
@@ -215,42 +286,60 @@ def run_for(seconds: float | None, script: str, words: list[object]) -> Cost:
         InputError: it failed, or has made no progress.
     """
     path = SCRIPTS / f"{script}.py"
-    environment = os.environ | {"METANTK_PROGRESS_SECONDS": "0.5"}
     began = time.perf_counter()
-    process = subprocess.Popen(
-        [sys.executable, *map(str, [path, *words])],
-        stderr=subprocess.PIPE,
-        stdout=subprocess.DEVNULL,
-        text=True,
-        env=environment,
-    )
+    reading, writing = os.pipe()
+    process = os.fork()
+    if process == 0:
+        become(path, words, writing)
+    os.close(writing)
     marks: list[tuple[float, float, float]] = []  # when, done, all
     # The time counts from the first step on: a program's start is not what is carried on.
     due = threading.Event()
 
     def end_if_due() -> None:
         if due.is_set() and len({done for _, done, _ in marks if done > 0}) > 1:
-            os.kill(process.pid, signal.SIGTERM)  # send_signal() would wait for one that has ended
+            os.kill(process, signal.SIGTERM)
 
     timer = threading.Timer(seconds or 0, lambda: (due.set(), end_if_due()))
     last = ""
-    for line in process.stderr:
-        last = line.strip() or last
-        if found := PROGRESS.match(line):
-            marks.append((time.perf_counter() - began, *map(_number, found.groups())))
-            if seconds and not timer.is_alive() and not due.is_set() and marks[-1][1] > 0:
-                timer.start()
-            end_if_due()
+    with os.fdopen(reading) as lines:
+        for line in lines:
+            last = line.strip() or last
+            if found := PROGRESS.match(line):
+                marks.append((time.perf_counter() - began, *map(_number, found.groups())))
+                if seconds and not timer.is_alive() and not due.is_set() and marks[-1][1] > 0:
+                    timer.start()
+                end_if_due()
     timer.cancel()
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
+    _, status, usage = os.wait4(process, 0)
+    code = os.waitstatus_to_exitcode(status)
     spent, memory = time.perf_counter() - began, usage.ru_maxrss / 2**10
-    if process.returncode == 0:
+    if code == 0:
         return Cost(spent, memory, True)
     # Python itself, at its very end, is ended by the signal.
-    if process.returncode not in (128 + signal.SIGTERM, -signal.SIGTERM):
+    if code not in (128 + signal.SIGTERM, -signal.SIGTERM):
         raise InputError(f"{path.name}: {last}")
     return Cost(carry_on(marks, path.name), memory, False)
+
+
+def become(program: Path, words: list[object], errors: int) -> NoReturn:
+    """Run a program in this process, which is a fork, as Python would; what it logs goes to a file descriptor."""
+    code = 1
+    try:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        os.dup2(errors, 2)
+        sys.stdout, sys.stderr = (os.fdopen(number, "w", buffering=1) for number in (1, 2))
+        os.environ["METANTK_PROGRESS_SECONDS"] = "0.5"
+        sys.argv[:] = map(str, [program, *words])
+        runpy.run_path(str(program), run_name="__main__")
+        code = 0
+    except SystemExit as ending:
+        code = ending.code or 0
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stderr.flush()
+        os._exit(code)
 
 
 def carry_on(marks: list[tuple[float, float, float]], name: str) -> float:

@@ -10,17 +10,15 @@ Example:
 Time: two minutes of one core; no GPU.
 """
 
-import contextlib
 import itertools
 from collections.abc import Iterator
-from typing import NamedTuple
 
 import metantk  # isort: skip  # noqa: F401  # before torch: how its threads wait
 import torch
 
-from metantk import backbones
-from metantk.data.images import ImageData
-from metantk.footprint import Call, Footprint, Gpu, seconds_on
+from metantk import backbones, gpu_steps
+from metantk.footprint import Call, Footprint
+from metantk.gpu_steps import GPUS, META, Counted
 from metantk.kernels import empirical_kernels
 from metantk.models import FORWARD_PIXELS
 from metantk.options import catalogue
@@ -29,21 +27,11 @@ from metantk.runtime import plugins
 from metantk.runtime.command_line import make_parser, run
 from metantk.space.genotype import SPACES, cell_types, read_named
 from metantk.space.supernet import Supernet, full_masks
-from metantk.training import Trainer
 
-META = torch.device("meta")
-# Data sheets, SXM: bytes, bytes per second, operations per second in float32 and float64 without tensor cores.
-GPUS = (
-    Gpu("V100", 16e9, 0.90e12, 15.7e12, 7.8e12),
-    Gpu("A100", 80e9, 2.04e12, 19.5e12, 9.7e12),
-    Gpu("H100", 80e9, 3.35e12, 66.9e12, 33.5e12),
-)
 GPU_NAMES = [gpu.name for gpu in GPUS]
 CARDS = (16e9, 24e9, 80e9)
-SHARE, LAUNCH = 0.5, 10e-6  # of the data sheet's speeds; seconds that PyTorch's Python takes for a call
 # miniImageNet's training split, and the paper's networks.
 CLASSES, PER_CLASS, SIZE, CHANNELS = 64, 600, 84, 48
-MEAN, STD = [0.5] * 3, [0.25] * 3
 CELLS = {cells: read_named(f"metantk_mini_{cells}cell_1") for cells in (5, 8)}
 # The first round of a search: all operations, and each without one. 3 tasks of 5 queries and 5 supports.
 SPACE = SPACES["few-shot"]
@@ -52,20 +40,15 @@ COUNTED = (2, 4)  # candidates of two chunks, from which those of others follow;
 CANDIDATES = 1 + 2 * len(SPACE.edges) * len(SPACE.operations)
 
 
-class Counted(NamedTuple):
-    """Bytes at most, and the calls, of a step."""
-
-    peak: int
-    calls: list[Call]
-
-
-class _Enough(Exception):
-    pass
+NOT_COUNTED = (
+    "All in float32, MetaOptNet with its ridge head. Not counted: bfloat16, which the `meta` device does not know, "
+    "and the support vector machine, which reads numbers back."
+)
 
 
 def main() -> None:
     make_parser(__doc__).parse_args()
-    for text in itertools.chain(step_table(), [""], search_table()):
+    for text in itertools.chain(step_table(), [""], search_table(), ["", NOT_COUNTED]):
         print(text, flush=True)
 
 
@@ -76,7 +59,7 @@ def step_table() -> Iterator[str]:
     for name, counted in steps():
         fits = ["fits" if counted.peak < card else "no" for card in CARDS]
         operations = sum(call.operations for call in counted.calls) / 1e12
-        times = [f"{1e3 * seconds_on(gpu, counted.calls, share=SHARE, launch=LAUNCH):.0f} ms" for gpu in GPUS]
+        times = [f"{1e3 * counted.seconds(gpu):.0f} ms" for gpu in GPUS]
         yield line(name, f"{counted.peak / 1e9:.2f}", *fits, len(counted.calls), f"{operations:.2f}", *times)
 
 
@@ -107,7 +90,7 @@ def search_table() -> Iterator[str]:
         times = []
         for gpu in GPUS:
             chunk = min(CANDIDATES, int((gpu.memory - fixed) / each))
-            seconds = seconds_on(gpu, extrapolated(few.calls, many.calls, chunk), share=SHARE, launch=LAUNCH)
+            seconds = few._replace(calls=extrapolated(few.calls, many.calls, chunk)).seconds(gpu)
             times.append(f"{CANDIDATES / chunk * seconds:.1f} s")
         name = f"{cells} cells × {CHANNELS}"
         sizes = (f"{size / 1e9:.2f}" for size in (fixed + each, each))
@@ -132,26 +115,10 @@ def backbone(name: str, genotype: dict | None = None, **options: object) -> dict
 def training_step(learner: str, architecture: dict, *, recompute: bool = False, **options: object) -> Counted:
     """The second step of a training, its optimiser included; the images of the data set are not."""
     given = catalogue.ENTRIES["learners"][learner].options
-    module = plugins.load("learners", given["kind"])
-    parsed = parse(module.Options, given | options, where=learner)
-    labels = torch.arange(CLASSES).repeat_interleave(PER_CLASS)
-    images = torch.empty(len(labels), SIZE, SIZE, 3, dtype=torch.uint8, device=META)
-    data = ImageData(images, labels, META, MEAN, STD)
-
-    def stop(_: int) -> None:
-        raise _Enough
-
-    with Footprint(META) as footprint:
-        network = backbones.build(architecture, module.outputs(parsed, CLASSES)).to(META)
-        network.recompute = recompute
-        trainer = Trainer(module.Learner(parsed, network, data, 0), data, seed=0)
-        for group in trainer.learner.optimiser.param_groups:
-            group["foreach"] = True  # as PyTorch chooses by itself on a GPU
-        for _ in range(2):
-            footprint.reset()
-            with contextlib.suppress(_Enough):
-                trainer.train_epoch(stop)
-    return Counted(footprint.peak, footprint.calls)
+    parsed = parse(plugins.options_class("learners", given["kind"]), given | options, where=learner)
+    return gpu_steps.training_step(
+        parsed, architecture, classes=CLASSES, per_class=PER_CLASS, size=SIZE, recompute=recompute
+    )
 
 
 @torch.no_grad()  # inference mode would show operations that are made of others whole

@@ -47,13 +47,13 @@ def test_measurements_share_the_time_and_are_named(monkeypatch, caplog):
     caplog.set_level("INFO", logger="metantk")
     now = iter([0.0, 0.0, 60.0, 110.0])
     monkeypatch.setattr(estimate_campaign.time, "monotonic", lambda: next(now))
-    pace = estimate_campaign.Pace(3, start=2.0, seconds=None)
-    assert pace.next("a") == pytest.approx(100 / 3 - 4)
-    assert pace.next("b") == 40 / 2 - 4
+    pace = estimate_campaign.Pace(3, loading=2.0, seconds=None)
+    assert pace.next("a") == pytest.approx(80 / 3 / 2)
+    assert pace.next("b") == 20 / 2 / 2
     assert pace.next("c") == estimate_campaign.LEAST_SECONDS  # the time is over
     assert caplog.messages == ["measuring 1 of 3: a", "measuring 2 of 3: b", "measuring 3 of 3: c"]
     monkeypatch.undo()
-    assert estimate_campaign.Pace(3, start=2.0, seconds=7.0).next("a") == 7
+    assert estimate_campaign.Pace(3, loading=2.0, seconds=7.0).next("a") == 7
 
 
 def test_rows_of_the_same_backbone_and_learner_are_measured_once():
@@ -102,6 +102,9 @@ def test_the_program_measures_each_distinct_job(tmp_path, monkeypatch, capsys):
     assert {line[-3] for line in lines[2:8]} == {"3"}
     assert all(float(line[-2]) > 0 and float(line[-1]) > 50 for line in lines[1:8])
     assert f"{1 + 6 * 3 + 2 + 1 + 1} jobs; the largest takes" in printed
+    computed = [line for line in lines if line[:1] == ["glyphs"]]
+    assert [line[1:4] for line in computed] == [["3cells-2ch", "rfs", "3"], ["conv4-2", "rfs", "3"]]
+    assert all(line[6::2] == ["s"] * 3 for line in computed)
     hours = [float(line[3]) for line in lines if line[1:3] == ["at", "once:"]]
     assert len(hours) == 4
     assert hours == sorted(hours, reverse=True)

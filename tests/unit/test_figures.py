@@ -596,6 +596,19 @@ def test_smooth_schedules_have_no_marks():
     assert len(training_curves.draw_training_curves({("MetaNTK-NAS", 0): table}, "training").axes[0].lines) == 1
 
 
+def test_training_curves_of_many_seeds_are_named_by_row():
+    seeds = len(palette.SEED_LINES) + 1
+    curves = {(row, seed): training_table() for row in ("MetaNTK-NAS", "TE-NAS") for seed in range(seeds)}
+    del curves["TE-NAS", 0]
+    figure = training_curves.draw_training_curves(curves, "training")
+    named = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert named[:2] == [f"MetaNTK-NAS, {seeds} seeds", f"TE-NAS, {seeds - 1} seeds"]
+    assert [name for name in named if "seed" in name] == named[:2]
+    lines = [line for line in figure.axes[0].lines if len(line.get_xdata()) > 2]
+    assert len(lines) == len(curves)
+    assert {line.get_linestyle() for line in lines} == {"-"}
+
+
 def test_training_curves_of_one_epoch_are_visible():
     figure = training_curves.draw_training_curves({("MetaNTK-NAS", 0): training_table(1)}, "training")
     assert figure.axes[0].lines[0].get_marker() == "o"
@@ -820,22 +833,22 @@ def test_tables_that_do_not_fit_are_named(finished, tmp_path, name, edit, messag
 
 
 def test_searches_are_drawn_under_their_titles(finished):
-    drawn = draw_searches.draw(finished[1].parent, {"metantk": "MetaNTK-NAS"})
+    drawn = draw_searches.draw(draw_searches.read(finished[1].parent), {"metantk": "MetaNTK-NAS"})
     assert list(drawn) == ["cells_metantk_seed1", "search_metantk_seed1"]
     for figure in drawn.values():
         assert "MetaNTK-NAS, seed 1: glyphs, 5cells-48ch" in figure_texts(figure)
     assert drawn["search_metantk_seed1"].axes[0].get_ylabel() == FACTS[CONDITION]["title"]
-    nothing = draw_searches.draw(finished[2].parent, {})["search_random_seed0"]
+    nothing = draw_searches.draw(draw_searches.read(finished[2].parent), {})["search_random_seed0"]
     assert any("Nothing was measured" in text for text in figure_texts(nothing))
 
 
 def test_searches_without_cells_and_with_damaged_traces_are_named(finished):
     with pytest.raises(InputError, match=r"architecture\.json"):
-        draw_searches.draw(finished[-1].parent, {})
+        draw_searches.draw(draw_searches.read(finished[-1].parent), {})
     trace = finished[0].parent / "search.csv"
     trace.write_text("round,stage,removed\n0,operations,True\n")
     with pytest.raises(InputError, match=r"search\.csv: lacks the columns edge, .*run search_architecture again"):
-        draw_searches.draw(finished[0].parent, {})
+        draw_searches.draw(draw_searches.read(finished[0].parent), {})
 
 
 # What the searches that train write to search.csv, and what of it is shown.

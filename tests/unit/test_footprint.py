@@ -8,7 +8,10 @@ from torch.profiler import ProfilerActivity, profile
 from metantk.backbones import resnet12
 from metantk.criteria.chunks import kept_numbers
 from metantk.footprint import Call, Footprint, Gpu, seconds_on
+from metantk.gpu_steps import GPUS, LAUNCH, training_step
 from metantk.kernels import empirical_kernels
+from metantk.options.base import parse
+from metantk.runtime import plugins
 from metantk.space.genotype import SPACES, cell_types
 from metantk.space.supernet import Supernet, full_masks
 
@@ -105,3 +108,30 @@ def test_the_estimate_of_a_search_chunk_covers_what_is_counted():
     operations = {kind: int(mask.sum()) for kind, mask in masks.items()}
     estimate = 4 * kept_numbers(operations, 2, numbers=4 * 16 * 16 * 8)
     assert 1 < estimate / (peaks[1] - peaks[0]) < 1.6
+
+
+def counted(kind: str, **options):
+    parsed = parse(plugins.options_class("learners", kind), {"kind": kind, **options}, where="test")
+    architecture = parse(
+        plugins.options_class("backbones", "conv4"), {"kind": "conv4", "channels": 4}, where="test"
+    )
+    return training_step(parsed, architecture.architecture(20, None), classes=8, per_class=30, size=20)
+
+
+def test_a_training_on_a_gpu_is_its_steps_times_the_time_of_one():
+    step = counted("rfs", epochs=3, batch_size=64)
+    assert step.steps == 3 * (8 * 30 // 64)
+    times = [step.seconds(gpu) for gpu in GPUS]
+    assert times == sorted(times, reverse=True)
+    assert times[-1] >= LAUNCH * len(step.calls)
+    assert counted("rfs", epochs=3, batch_size=128).peak > step.peak > 0
+
+
+def test_bfloat16_is_counted_as_float32():
+    assert counted("rfs", precision="bfloat16") == counted("rfs")
+
+
+def test_steps_that_read_numbers_back_are_not_counted():
+    few = {"ways": 2, "shots": 2, "queries": 2}
+    assert counted("metaoptnet", head="svm", **few) is None
+    assert counted("metaoptnet", head="ridge", **few).steps > 0

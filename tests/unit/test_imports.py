@@ -29,6 +29,7 @@ ALLOWED = {
     "searches": {"criteria", "flops", "meta_learning", "statistics"} | AXES,
     "learners": {"meta_learning", "models"} | AXES,
     "training": {"data", "learners"} | GROUND,
+    "gpu_steps": {"backbones", "data", "footprint", "training"} | GROUND,
     "evaluation": {"data", "learners", "models"} | GROUND,
     "results": {"criteria", "searches", "space", "statistics"} | GROUND,
     "benchmark": {"searches", "space"} | GROUND,

@@ -412,6 +412,15 @@ def test_every_table_is_written_in_every_format(monkeypatch, chains, tmp_path):
     assert "**" in (tmp_path / "tables" / "table2.md").read_text()
 
 
+def test_episodes_are_read_once(monkeypatch, chains, tmp_path):
+    read, read_csv = Counter(), pd.read_csv
+    monkeypatch.setattr(pd, "read_csv", lambda path, **options: (read.update([path]), read_csv(path, **options))[1])
+    aggregate(monkeypatch, chains, tmp_path / "tables")
+    assert {path: count for path, count in read.items() if path.name == "episodes.csv"} == {
+        folder / "episodes.csv": 1 for folder in chains
+    }
+
+
 def test_partial_tables_name_what_is_missing(monkeypatch, chains, tmp_path, caplog):
     (chains[0] / "evaluation.json").unlink()
     (chains[3] / "model.json").unlink()

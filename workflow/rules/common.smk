@@ -178,42 +178,52 @@ def code(script, shape_of=None, **families):
     `families` says which kinds a job runs besides the script, by their families: `search="searches"` for the search
     that its wildcard names. `shape_of` is the wildcard of a backbone of which a job reads the options only.
     """
-    path = SCRIPTS / script
 
     def needed(wildcards):
-        files = [path]
-        for wildcard, family in families.items():
-            options = options_of(family, wildcards[wildcard])
-            files += metantk.runtime.plugins.module_files(family, options)
-        if shape_of:
-            kind = CONFIG.backbone(wildcards[shape_of]).kind
-            files.append(metantk.runtime.plugins.options_file("backbones", kind))
-        return code_of(*files)
+        kinds = tuple((family, wildcards[wildcard]) for wildcard, family in families.items())
+        return code_of_kinds(SCRIPTS / script, kinds, wildcards[shape_of] if shape_of else None)
 
     return needed
 
 
+# Cached, as what follows: thousands of jobs have the same few kinds.
+@functools.cache
+def code_of_kinds(script, kinds, shape):
+    files = [script]
+    for family, name in kinds:
+        files += metantk.runtime.plugins.module_files(family, options_of(family, name))
+    if shape:
+        files.append(metantk.runtime.plugins.options_file("backbones", CONFIG.backbone(shape).kind))
+    return code_of(*files)
+
+
+@functools.cache
 def options_of(family, name):
     return {"backbones": CONFIG.backbone, "searches": CONFIG.search, "learners": CONFIG.learner}[family](name)
+
+
+@functools.cache
+def options_as_json(family, name):
+    return canonical_json(options_of(family, name).model_dump())
 
 
 def options(family, wildcard):
     """The function of a rule's options: those of the kind that a wildcard names, as JSON."""
 
     def needed(wildcards):
-        return canonical_json(options_of(family, wildcards[wildcard]).model_dump())
+        return options_as_json(family, wildcards[wildcard])
 
     return needed
 
 
 def backbone_files(wildcards):
     """Weights and graphs that a backbone comes with; none for those that are built from nothing."""
-    return CONFIG.backbone(wildcards.backbone).files
+    return options_of("backbones", wildcards.backbone).files
 
 
 def files_of_search(wildcards):
     """What a backbone comes with, and files of given genotypes."""
-    return [*backbone_files(wildcards), *CONFIG.search(wildcards.search).files]
+    return [*backbone_files(wildcards), *options_of("searches", wildcards.search).files]
 
 
 def gpus(family, wildcard):
@@ -309,9 +319,18 @@ def by_seed(pattern):
     return list(zip(CONFIG.seeds, each_seed(pattern)))
 
 
-def labels_of_search(seed):
-    """What the report calls the figure of a search."""
-    return {"data set": "{dataset}", "backbone": "{backbone}", "search": "{search}", "seed": str(seed)}
+# What the report calls figures of searches, by their kind.
+SEARCH_CATEGORIES = {"cells": "Cells", "search": "Searches"}
+# Of each search, the report has the figures of so many seeds: it holds them all in one page. All are drawn.
+SEEDS_IN_REPORT = 5
+
+
+def reported_search(path, seed, kind):
+    """A figure of a search, which the report shows if its seed is one of the first."""
+    if seed not in CONFIG.seeds[:SEEDS_IN_REPORT]:
+        return path
+    labels = {"data set": "{dataset}", "backbone": "{backbone}", "search": "{search}", "seed": str(seed)}
+    return report(path, category=SEARCH_CATEGORIES[kind], labels=labels, caption=f"../report/{kind}.rst")
 
 
 def all_chains(pattern):

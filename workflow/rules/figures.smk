@@ -5,21 +5,11 @@ rule draw_searches:
         traces=each_seed(f"{SEARCH}/search.csv"),
     output:
         cells=[
-            report(
-                path,
-                category="Cells",
-                labels=labels_of_search(seed),
-                caption="../report/cells.rst",
-            )
+            reported_search(path, seed, "cells")
             for seed, path in by_seed(f"{FIGURES}/{{backbone}}/cells_{{search}}_seed{{seed}}.svg")
         ],
         searches=[
-            report(
-                path,
-                category="Searches",
-                labels=labels_of_search(seed),
-                caption="../report/search.rst",
-            )
+            reported_search(path, seed, "search")
             for seed, path in by_seed(f"{FIGURES}/{{backbone}}/search_{{search}}_seed{{seed}}.svg")
         ],
         images=each_seed(

@@ -4,19 +4,19 @@ Read from what a workflow leaves beside the chains: Snakemake's benchmark files,
 memory in search.json and model.json. They differ from run to run, so they stand in a table of their own.
 """
 
+import csv
+import math
 import re
 from pathlib import Path
 
 import pandas as pd
 
 from metantk.results import layout
-from metantk.results.records import SIZE, read_table
 from metantk.results.tables import KEY, Chain
 from metantk.runtime.files import InputError, check_regular
 
 STAGES = [stage for stage, place in layout.STAGES.items() if "{seed}" in place.job]
 COLUMNS = [*KEY, "stage", "jobs", "seconds", "memory_mb", "gpu_memory_mb", "nodes"]
-BENCHMARK = {"s": SIZE, "max_rss": SIZE._replace(gaps=True)}
 # The line that devices.start() logs.
 NODE = re.compile(r"device .*, \d+ threads, on (\S+)")
 
@@ -64,11 +64,16 @@ def _benchmark(path: Path) -> tuple[float, float]:
     """
     if not path.exists():
         return float("nan"), float("nan")
-    table = read_table(path, BENCHMARK, stage="the job", separator="\t", missing="-")
-    if table.empty:
-        raise InputError(f"{path}: has no line; remove it")
-    row = table.iloc[-1]
-    return float(row["s"]), float(row["max_rss"])
+    check_regular(path)
+    try:  # without pandas: there are thousands of these files, of a line each
+        with path.open(encoding="utf-8", newline="") as file:
+            *_, row = csv.DictReader(file, delimiter="\t")
+        found = float(row["s"]), float("nan" if row["max_rss"] in ("-", "") else row["max_rss"])
+        if not math.isfinite(found[0]) or math.isinf(found[1]) or min(found) < 0:
+            raise ValueError
+    except (OSError, ValueError, KeyError, TypeError, csv.Error):
+        raise InputError(f"{path}: holds no seconds and memory, as Snakemake writes them; remove it") from None
+    return found
 
 
 def _node(path: Path) -> str | None:

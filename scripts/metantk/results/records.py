@@ -186,15 +186,10 @@ MEASURED = [
 ]
 
 
-def read_table(
-    path: Path, columns: Mapping[str, Numbers | None], *, stage: str, separator: str = ",", missing: str = ""
-) -> pd.DataFrame:
+def read_table(path: Path, columns: Mapping[str, Numbers | None], *, stage: str) -> pd.DataFrame:
     """Read a CSV file of a stage that has at least `columns`; types and finiteness of only these are checked.
 
     Text stays as it is written: a row may be called `null`.
-
-    Args:
-        missing: what stands in the place of a number that there is not.
 
     Raises:
         InputError: it is missing, no table, lacks columns, or holds other things than it should.
@@ -203,9 +198,7 @@ def read_table(
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", pd.errors.ParserWarning)  # lines that are longer than the first
-            table = pd.read_csv(path, sep=separator, keep_default_na=False, dtype=str, index_col=False).replace(
-                missing, ""
-            )
+            table = pd.read_csv(path, keep_default_na=False, dtype=str, index_col=False)
     except (OSError, ValueError, OverflowError, pd.errors.ParserWarning) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
         raise InputError(f"{path}: cannot be read ({reason}); run {stage} again") from None
@@ -219,27 +212,27 @@ def read_table(
     return table
 
 
-def _checked(values: pd.Series, column: Numbers | None) -> pd.Series:
-    """The values of a column in its type.
+def _checked(values: pd.Series, column: Numbers | None) -> pd.Series | np.ndarray:
+    """The values of a column in its type; of numbers, without the series, whose steps take most of the time.
 
     Raises:
         ValueError: one of them is not as it should be; the message goes on after the column's name.
     """
     if column is TEXT:
         return values
-    is_missing = values.str.strip().str.lower().isin(["", "nan"])
-    numbers = pd.to_numeric(values.mask(is_missing), errors="coerce").astype(float)
-    if (numbers.isna() & ~is_missing).any():
-        raise ValueError("holds other things than numbers")
-    if is_missing.any() and not column.gaps:
-        raise ValueError("has gaps")
+    numbers = pd.to_numeric(values, errors="coerce").to_numpy(float)
+    if (is_none := np.isnan(numbers)).any():
+        if not values[is_none].str.strip().str.lower().isin(["", "nan"]).all():
+            raise ValueError("holds other things than numbers")
+        if not column.gaps:
+            raise ValueError("has gaps")
     if not column.infinite and np.isinf(numbers).any():
         raise ValueError("holds a number that is not finite")
     if (numbers < column.least).any() or (numbers > column.most).any():
         raise ValueError(f"holds a number that is not in {column.least:g} to {column.most:g}")
     if not column.whole:
         return numbers
-    if (numbers % 1 != 0).any() or (numbers.abs() >= 2**53).any():
+    if (numbers % 1 != 0).any() or (abs(numbers) >= 2**53).any():
         raise ValueError("holds a number that is not whole")
     return numbers.astype("int64")
 
@@ -306,17 +299,18 @@ def read_episodes(path: Path, evaluation: Evaluation) -> pd.DataFrame:
     columns = {"shots": WHOLE, "episode": WHOLE, "accuracy": PERCENT}
     table = read_table(path, columns, stage=stage)[list(columns)]
     table = table.sort_values(["shots", "episode"], ignore_index=True)
-    if sorted(table["shots"].unique()) != sorted(int(shots) for shots in evaluation.shots):
+    by_line, episodes, accuracies = (table[name].to_numpy() for name in columns)
+    if set(by_line.tolist()) != set(map(int, evaluation.shots)):
         raise InputError(f"{path}: has other shots than evaluation.json; run {stage} again")
-    for shots, group in table.groupby("shots"):
-        if len(group) != evaluation.episodes or group["episode"].tolist() != list(range(evaluation.episodes)):
+    for shots, said in evaluation.shots.items():
+        chosen = by_line == int(shots)
+        if not np.array_equal(episodes[chosen], range(evaluation.episodes)):
             raise InputError(
                 f"{path}: has not the {evaluation.episodes} episodes of {shots}-shot; run {stage} again"
             )
-        said = evaluation.shots[str(int(shots))]
         for name, found, known in (
-            ("mean", group["accuracy"].mean(), said.accuracy_mean),
-            ("interval", confidence_95(group["accuracy"]), said.ci95),
+            ("mean", accuracies[chosen].mean(), said.accuracy_mean),
+            ("interval", confidence_95(accuracies[chosen]), said.ci95),
         ):
             if not math.isclose(found, known, abs_tol=1e-6):
                 raise InputError(

@@ -74,7 +74,7 @@ class Chain(NamedTuple):
 
     def accuracies(self, shots: int) -> np.ndarray:
         """Percent, by episode."""
-        return self.episodes.loc[self.episodes["shots"] == shots, "accuracy"].to_numpy()
+        return self.episodes["accuracy"].to_numpy()[self.episodes["shots"].to_numpy() == shots]
 
 
 def read_chain(folder: Path) -> Chain:
@@ -144,11 +144,11 @@ def per_seed(groups: dict[tuple, list[Chain]]) -> pd.DataFrame:
             chain.model.parameters_in_tests,
             chain.model.multiply_accumulates,
             shots,
-            group["accuracy"].mean(),
+            chain.accuracies(shots).mean(),
         ]
         for key, members in groups.items()
         for chain in members
-        for shots, group in chain.episodes.groupby("shots")
+        for shots in sorted(chain.evaluation.options.shots)
     ]
     return pd.DataFrame(rows, columns=[*KEY, "seed", "params", "multiply_accumulates", "shots", "accuracy"])
 
@@ -196,8 +196,7 @@ def summarise(groups: dict[tuple, list[Chain]], titles: Titles) -> pd.DataFrame:
     """
     rows = []
     for key, members in groups.items():
-        for shots in sorted(members[0].episodes["shots"].unique()):
-            accuracies = np.stack([member.accuracies(shots) for member in members])
+        for shots, accuracies in _accuracies_by_shots(members).items():
             row = [
                 *key,
                 titles.row(members[0].model),
@@ -209,7 +208,7 @@ def summarise(groups: dict[tuple, list[Chain]], titles: Titles) -> pd.DataFrame:
                 round(float(np.mean([member.search.seconds for member in members])), 3),
                 round(np.mean([member.search.floating_point_operations for member in members])),
                 " ".join(sorted({member.search.device for member in members})),
-                int(shots),
+                shots,
                 accuracies.mean(),
                 deviation(accuracies.mean(1)),
                 confidence_95(accuracies.mean(0)),
@@ -366,23 +365,29 @@ def differences(summary: pd.DataFrame, groups: dict[tuple, list[Chain]]) -> pd.D
     `significant` (at 95 %) says whether the difference exceeds both.
     """
     rows = []
+    named = {dataset: labels(group) for dataset, group in summary.groupby("dataset")}
+    accuracies = {key: _accuracies_by_shots(chains) for key, chains in groups.items()}
     for one, other in combinations(groups, 2):
         if one[0] != other[0]:
             continue
-        named = labels(summary[summary["dataset"] == one[0]])
-        for shots in sorted(groups[one][0].episodes["shots"].unique()):
-            first, second = (np.stack([chain.accuracies(shots) for chain in groups[key]]) for key in (one, other))
+        for shots in accuracies[one]:
+            first, second = accuracies[one][shots], accuracies[other][shots]
             difference = first.mean() - second.mean()
             episodes = confidence_95(first.mean(0) - second.mean(0))
             seeds = welch_95(first.mean(1), second.mean(1))
             known = not np.isnan(seeds)
             larger = "yes" if abs(difference) > max(episodes, seeds) else "no"
             significant = larger if known else "unknown: needs 2 seeds"
-            rows.append(
-                [one[0], named[one[1:]], named[other[1:]], int(shots), difference, episodes, seeds, significant]
-            )
+            names = [named[one[0]][key[1:]] for key in (one, other)]
+            rows.append([one[0], *names, shots, difference, episodes, seeds, significant])
     columns = ["dataset", "row", "other", "shots", "difference", "ci95_episodes", "ci95_seeds", "significant"]
     return pd.DataFrame(rows, columns=columns).round(3)
+
+
+def _accuracies_by_shots(chains: list[Chain]) -> dict[int, np.ndarray]:
+    """Percent `(seeds, episodes)` of a row, by number of shots."""
+    shots = sorted(chains[0].evaluation.options.shots)
+    return {count: np.stack([chain.accuracies(count) for chain in chains]) for count in shots}
 
 
 def _accuracy(group: pd.DataFrame, shots: int) -> str:

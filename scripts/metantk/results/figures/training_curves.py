@@ -1,5 +1,6 @@
 """Loss and accuracy of trainings, epoch by epoch."""
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 
 import matplotlib
@@ -15,6 +16,8 @@ from metantk.results.figures.style import MUTED, STYLE, message_figure, new_figu
 def draw_training_curves(curves: Mapping[tuple[str, int], pd.DataFrame], title: str) -> Figure:
     """Training loss and training accuracy against the epoch, one line per network.
 
+    The legend names each network. With more seeds than there are styles of lines, it names the rows.
+
     Dotted verticals mark the first epoch after a step of the learning rate.
 
     Args:
@@ -29,13 +32,22 @@ def draw_training_curves(curves: Mapping[tuple[str, int], pd.DataFrame], title: 
     styles = row_styles(row for row, _ in curves)
     rank = {row: position for position, row in enumerate(styles)}
     seeds = {seed: position for position, seed in enumerate(sorted({seed for _, seed in curves}))}
+    counts = Counter(row for row, _ in curves)
+    told_apart = len(seeds) <= len(SEED_LINES)
     for row, seed in sorted(curves, key=lambda key: (rank[key[0]], key[1])):
         curve, name = curves[row, seed], f"{row}, seed {seed}"
-        line = {"color": styles[row].colour, "linestyle": SEED_LINES[seeds[seed] % len(SEED_LINES)]}
+        line = {
+            "color": styles[row].colour,
+            "linestyle": SEED_LINES[seeds[seed] % len(SEED_LINES)],
+            "linewidth": 1.2,
+        }
+        if not told_apart:
+            name = f"{row}, {counts.pop(row)} seeds" if row in counts else None
+            line |= {"linestyle": "-", "linewidth": 0.4}
         # A line through a single epoch would not be seen.
         line["marker"] = "o" if len(curve) < 4 else None
         for axes, column in zip(panels, ("loss", "accuracy"), strict=True):
-            axes.plot(curve["epoch"], curve[column], label=name, markersize=3, linewidth=1.2, **line)
+            axes.plot(curve["epoch"], curve[column], label=name, markersize=3, **line)
     drops = _rate_drops(curves.values())
     for axes, name in zip(panels, ("training loss", "training accuracy (%)"), strict=True):
         for index, epoch in enumerate(drops):
