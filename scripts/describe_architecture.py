@@ -21,6 +21,7 @@ import argparse
 import json
 from pathlib import Path
 
+import metantk  # isort: skip  # noqa: F401  # before torch: how its threads wait
 from torch import nn
 
 from metantk.backbones import build

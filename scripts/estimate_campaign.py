@@ -325,6 +325,8 @@ def run_for(seconds: float | None, script: str, words: list[object]) -> Cost:
 def become(program: Path, words: list[object], errors: int) -> NoReturn:
     """Run a program in this process, which is a fork, as Python would; what it logs goes to a file descriptor."""
     code = 1
+    for ending in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(ending, signal.SIG_DFL)  # ours are this program's, not its
     try:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         os.dup2(errors, 2)
