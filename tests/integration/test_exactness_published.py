@@ -36,10 +36,10 @@ def published_pair(
 
 
 def test_published_draws_have_the_literal_values_ranks_and_choices():
-    """Two repeats of the first, third and fifth round, from two operations per edge to the genotype."""
+    """Two repeats of the last two rounds, to the genotype."""
     plan = make_plan(random_numbers="published", repeats=2, initialisation="pytorch")
     seed = 1
-    for state, rows in rounds_of_a_search(plan, seed)[::2]:
+    for state, rows in rounds_of_a_search(plan, seed)[-2:]:
         this = prune.next_round(plan.space, state.masks)
         # (repeats, candidates, criteria, before and after the removal)
         literal = np.array(

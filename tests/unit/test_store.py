@@ -165,6 +165,6 @@ def test_a_killed_preparation_leaves_nothing_that_looks_finished(tmp_path, repos
 @pytest.mark.skipif(sys.platform != "linux", reason="peak memory is read from /proc")
 @pytest.mark.parametrize("form", FORMS)
 def test_memory_does_not_grow_with_the_number_of_images(form):
-    """100 MB of images more; the list of PNG files keeps 2 KB for each, the archive nothing."""
-    few, many = (measure(form, images)["peak_mb"] for images in (2_500, 7_500))
+    """60 MB of images more; the list of PNG files keeps 2 KB for each, the archive nothing."""
+    few, many = (measure(form, images)["peak_mb"] for images in (2_000, 5_000))
     assert many - few < 30

@@ -320,7 +320,13 @@ def test_killed_search_ends_the_same(found):
 @pytest.mark.slow
 def test_auto_maml_shares_one_genotype():
     options = tiny(
-        variant="auto-maml", space="darts", epochs=1, inner_steps=1, steps_per_epoch=2, meta_batch_size=1
+        variant="auto-maml",
+        space="darts",
+        epochs=1,
+        inner_steps=1,
+        steps_per_epoch=2,
+        meta_batch_size=1,
+        validation_episodes=1,
     )
     found = t_nas.find(make_problem(), options, 0, Memory())
     assert found.trace["genotypes"].tolist() == [1]
