@@ -105,11 +105,19 @@ def kill(process: subprocess.Popen) -> None:
     process.communicate()
 
 
+def changed(path: Path) -> float:
+    """When; never where it is gone: Snakemake removes the log of a job that it runs again."""
+    try:
+        return path.stat().st_mtime
+    except FileNotFoundError:
+        return 0.0
+
+
 def wait_for_a_job(house: House, process: subprocess.Popen, began: float) -> None:
     """Until a job's log is made anew, or the workflow ends."""
 
     def has_started() -> bool:
-        return any(log.stat().st_mtime >= began for log in house.path.glob("results/logs/**/*.log"))
+        return any(changed(log) >= began for log in house.path.glob("results/logs/**/*.log"))
 
     wait_until(lambda: process.poll() is not None or has_started(), seconds=300)
 
