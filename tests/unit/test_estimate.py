@@ -97,8 +97,10 @@ def test_the_program_measures_each_distinct_job(tmp_path):
         *["search_architecture", "train_network", "evaluate_episodes"] * 2,
     ]
     assert {line[-3] for line in lines[2:8]} == {"3"}
-    assert all(float(line[-2]) >= 0 and float(line[-1]) > 50 for line in lines[1:8])  # `fixed` computes nothing
-    assert all(float(lines[index][-2]) > 0 for index in (2, 3, 4, 6, 7))
+    assert all(float(line[-1]) > 50 for line in lines[1:8])
+    seconds = [float(line[-2]) for line in lines[1:8]]
+    assert seconds[1] > 0  # the search of cells takes longest; others may be less than half a second
+    assert seconds[4] == min(seconds)  # `fixed` computes nothing
     assert f"{1 + 6 * 3 + 2 + 1 + 1} jobs; the largest takes" in printed
     computed = [line for line in lines if line[:1] == ["glyphs"]]
     assert [line[1:4] for line in computed] == [["3cells-2ch", "rfs", "3"], ["conv4-2", "rfs", "3"]]
