@@ -37,6 +37,7 @@ SUMMARY = {
 SEEDS = {
     **dict.fromkeys(KEY, TEXT),
     **dict.fromkeys(["seed", "params", "multiply_accumulates", "shots"], WHOLE),
+    "latency_ms": SIZE._replace(gaps=True),
     "accuracy": PERCENT,
 }
 

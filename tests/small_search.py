@@ -9,7 +9,7 @@ from metantk.options.searches.prune import PruneOptions
 from metantk.searches.plan import Plan
 from metantk.searches.plan import make_plan as plan_of_setting
 from metantk.searches.prune import State, first_state
-from metantk.space.genotype import Space
+from metantk.space.genotype import CELL_TYPES, Space
 
 CRITERIA = ("meta_ntk_condition", "ntk_condition", "ntk_spectral_entropy", "linear_regions")
 SECTIONS = {
@@ -67,4 +67,16 @@ def two_operations_per_edge(space: Space, seed: int = 0) -> State:
     state = first_state(space)
     for mask in state.masks.values():
         mask.zero_().scatter_(1, torch.rand(mask.shape, generator=draws).argsort(1)[:, :2], value=True)
+    return state
+
+
+def nearly_a_genotype(space: Space, seed: int = 0) -> State:
+    """Before three rounds of 2, 3 and 4 candidates: an edge of the reduction cell has two operations, others one."""
+    state = two_operations_per_edge(space, seed)
+    for mask in state.masks.values():
+        mask.copy_(mask & (mask.cumsum(1) == 1))
+    normal, reduce = (state.masks[cell] for cell in CELL_TYPES)
+    for node in range(2, 2 + space.nodes):
+        normal[[index for index, edge in enumerate(space.edges) if edge.node == node][2:]] = False
+    reduce[0, (~reduce[0]).nonzero()[0]] = True
     return state

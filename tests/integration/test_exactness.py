@@ -51,12 +51,12 @@ def test_first_round_has_the_literal_values():
     compare(plan, rows, state, chosen, seed=5)
 
 
-def rounds_of_a_search(plan: Plan, seed: int) -> list[tuple[State, list[dict]]]:
-    """The state before each of the 5 rounds, and the round's rows."""
-    states = [two_operations_per_edge(plan.space, seed)]
-    final = prune.search(plan, seed, states[0], states.append)
+def rounds_of_a_search(plan: Plan, seed: int, start: State, rounds: int) -> list[tuple[State, list[dict]]]:
+    """The state before each of the rounds to the genotype, and the round's rows."""
+    states = [start]
+    final = prune.search(plan, seed, start, states.append)
     between_rounds = [state for state in states if not state.draws][:-1]
-    assert len(between_rounds) == final.rounds == 5
+    assert len(between_rounds) == final.rounds == rounds
     return [(state, [row for row in final.rows if row["round"] == state.rounds]) for state in between_rounds]
 
 
@@ -64,7 +64,7 @@ def rounds_of_a_search(plan: Plan, seed: int) -> list[tuple[State, list[dict]]]:
 def test_rounds_have_the_literal_values_ranks_and_choices(seed):
     """5 rounds for each of 2 seeds: from two operations per edge to the genotype."""
     plan = make_plan()
-    for state, rows in rounds_of_a_search(plan, seed):
+    for state, rows in rounds_of_a_search(plan, seed, two_operations_per_edge(plan.space, seed), 5):
         compare(plan, rows, state, prune.next_round(plan.space, state.masks).candidates, seed)
 
 

@@ -713,7 +713,7 @@ def seeds_table() -> pd.DataFrame:
         ("Random Cell", 1, 5, 74.0, 10_000, 950_000),
         ("raw pixels", 0, 5, 40.0, 0, 0),
     ]
-    return pd.DataFrame(rows, columns=columns)
+    return pd.DataFrame(rows, columns=columns).assign(latency_ms=np.nan)
 
 
 def test_the_front_has_every_row_and_seed_and_its_line_what_nothing_exceeds():
@@ -727,6 +727,14 @@ def test_the_front_has_every_row_and_seed_and_its_line_what_nothing_exceeds():
     assert line.get_xdata().tolist() == [700_000, 800_000, 900_000]
     figure.draw_without_rendering()
     assert {"MetaNTK-NAS", "Random Cell", "Pareto front", "10k", "800k"} <= set(figure_texts(figure))
+
+
+def test_a_measured_latency_is_a_cost_of_its_own():
+    figure = front.draw_front(seeds_table().assign(latency_ms=[2.0, 1.0, 0.5, 4.0, np.nan]), "front")
+    (line,) = figure.axes[-1].lines
+    assert line.get_xdata().tolist() == [0.5, 1, 2]
+    assert figure.axes[-1].get_xlabel() == "latency of one image (ms)"
+    assert sum(len(drawn.get_offsets()) for drawn in markers(figure.axes[-1])) == 4
 
 
 def test_a_front_without_any_known_size_says_so():

@@ -136,13 +136,17 @@ def check_episodes(
 
 
 def per_seed(groups: dict[tuple, list[Chain]]) -> pd.DataFrame:
-    """One row per chain and number of shots: its size, and its mean accuracy over episodes, in percent."""
+    """One row per chain and number of shots: its size, and its mean accuracy over episodes, in percent.
+
+    `latency_ms` is empty where it was not measured.
+    """
     rows = [
         [
             *key,
             chain.seed,
             chain.model.parameters_in_tests,
             chain.model.multiply_accumulates,
+            chain.model.latency_ms,
             shots,
             chain.accuracies(shots).mean(),
         ]
@@ -150,7 +154,8 @@ def per_seed(groups: dict[tuple, list[Chain]]) -> pd.DataFrame:
         for chain in members
         for shots in sorted(chain.evaluation.options.shots)
     ]
-    return pd.DataFrame(rows, columns=[*KEY, "seed", "params", "multiply_accumulates", "shots", "accuracy"])
+    columns = [*KEY, "seed", "params", "multiply_accumulates", "latency_ms", "shots", "accuracy"]
+    return pd.DataFrame(rows, columns=columns).astype({"latency_ms": float})
 
 
 class Titles(Options):

@@ -14,21 +14,28 @@ from metantk.results.figures.palette import RowStyle, row_styles
 from metantk.results.figures.style import MUTED, STYLE, message_figure, new_figure, set_logarithmic
 from metantk.results.tables import format_operations
 
-COSTS = {"params": "parameters", "multiply_accumulates": "multiply-accumulates for one image"}
+COSTS = {
+    "params": "parameters",
+    "multiply_accumulates": "multiply-accumulates for one image",
+    "latency_ms": "latency of one image (ms)",
+}
 
 
 class SizeLabels(ticker.LogFormatter):
-    """Labels such as 20k and 1.5M, as tables have them, at as many marks as a short axis has room for."""
+    """Labels such as 0.5, 20k and 1.5M, as tables have them, at as many marks as a short axis has room for."""
 
     def __call__(self, value: float, position: int | None = None) -> str:
-        return format_operations(value).replace(".0", "") if super().__call__(value, position) else ""
+        if not super().__call__(value, position):
+            return ""
+        return format_operations(value).replace(".0", "") or f"{value:g}"
 
 
 @matplotlib.rc_context(STYLE)
 def draw_front(per_seed: pd.DataFrame, title: str) -> Figure:
     """A line of panels per number of shots, a column per cost; a point per row and seed, a line for the front.
 
-    What is not counted has no point: raw pixels, and the multiply-accumulates of ONNX files.
+    What is not known has no point: the size of raw pixels, the multiply-accumulates of ONNX files, a latency that was
+    not measured. Without any latency there is no column for it.
 
     Args:
         per_seed: rows of `seeds.csv` for one data set, with a column `row`. Read are also the columns `shots`,
