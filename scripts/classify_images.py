@@ -38,6 +38,8 @@ from metantk.deployment.exported import image_size_of, open_model
 from metantk.deployment.out_of_distribution import closeness, probabilities
 from metantk.deployment.own_images import (
     Answers,
+    add_calibration_data,
+    add_skip_unreadable,
     bits_of_images,
     calibrate_for,
     calibration_data,
@@ -66,15 +68,8 @@ def main() -> None:
         "--support", type=Path, metavar="DIR", help="a folder per class; not with a file of export_classifier.py"
     )
     parser.add_argument("--query", required=True, type=Path, metavar="DIR", help="images to classify")
-    parser.add_argument(
-        "--data",
-        type=Path,
-        metavar="DIR",
-        help="prepared data set, whose validation classes calibrate [that of its training, if it is there]",
-    )
-    parser.add_argument(
-        "--skip-unreadable", action="store_true", help="instead of stopping at files that are no images"
-    )
+    add_calibration_data(parser)
+    add_skip_unreadable(parser)
     parser.add_argument("--output", required=True, type=Path, metavar="CSV", help="file to write")
     parser.add_argument("--page", type=Path, metavar="HTML", help="page of thumbnails [beside the CSV]")
     parser.add_argument(

@@ -20,7 +20,7 @@ import torch
 
 from metantk.deployment.exported import OUTPUT, OnnxModel, describe_model, image_size_of, to_onnx
 from metantk.deployment.out_of_distribution import TooFewError
-from metantk.deployment.own_images import calibrate_model, calibration_data
+from metantk.deployment.own_images import add_calibration_data, calibrate_model, calibration_data
 from metantk.learners import rfs
 from metantk.models import DESCRIPTION, Model, load_model
 from metantk.runtime import devices
@@ -35,12 +35,7 @@ TOLERANCE = 1e-4  # between PyTorch's features and the file's
 def main() -> None:
     parser = make_parser(__doc__)
     parser.add_argument("model", type=Path, metavar="MODEL", help="output of train_network.py")
-    parser.add_argument(
-        "--data",
-        type=Path,
-        metavar="DIR",
-        help="prepared data set, whose validation classes calibrate [that of its training, if it is there]",
-    )
+    add_calibration_data(parser)
     parser.add_argument("--output", required=True, type=Path, metavar="FILE", help="the .onnx file to write")
     arguments = parser.parse_args()
     if arguments.output.suffix != ".onnx":

@@ -32,6 +32,8 @@ from metantk.data.folder import find_class_files
 from metantk.deployment.classifier import check_classifier, write_classifier
 from metantk.deployment.exported import describe_model, image_size_of
 from metantk.deployment.own_images import (
+    add_calibration_data,
+    add_skip_unreadable,
     bits_of_images,
     calibrate_for,
     calibration_data,
@@ -51,15 +53,8 @@ def main() -> None:
     parser = make_parser(__doc__)
     parser.add_argument("model", type=Path, metavar="MODEL", help="output of train_network.py")
     parser.add_argument("--support", required=True, type=Path, metavar="DIR", help="a folder per class")
-    parser.add_argument(
-        "--data",
-        type=Path,
-        metavar="DIR",
-        help="prepared data set, whose validation classes calibrate [that of its training, if it is there]",
-    )
-    parser.add_argument(
-        "--skip-unreadable", action="store_true", help="instead of stopping at files that are no images"
-    )
+    add_calibration_data(parser)
+    add_skip_unreadable(parser)
     parser.add_argument("--output", required=True, type=Path, metavar="FILE", help="the .onnx file to write")
     parser.add_argument("--page", type=Path, metavar="HTML", help="web page to write, with the classifier in it")
     arguments = parser.parse_args()

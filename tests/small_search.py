@@ -71,7 +71,7 @@ def two_operations_per_edge(space: Space, seed: int = 0) -> State:
 
 
 def nearly_a_genotype(space: Space, seed: int = 0) -> State:
-    """Before three rounds of 2, 3 and 4 candidates: an edge of the reduction cell has two operations, others one."""
+    """Before rounds of 2, 3 and 4 candidates: an edge of the reduction cell has two operations, others one."""
     state = two_operations_per_edge(space, seed)
     for mask in state.masks.values():
         mask.copy_(mask & (mask.cumsum(1) == 1))

@@ -17,7 +17,6 @@ from metantk.learners.maml import (
     multi_step_weights,
     nil_scores,
     predict,
-    task_loss,
     tasks_loss,
 )
 from metantk.learners.reptile import inner_optimiser, reptile_displacement
@@ -38,6 +37,12 @@ INNERS = [
     {"adapt": "all", "first_order": True},
     {"adapt": "head", "first_order": True},
 ]
+
+
+def task_loss(network: nn.Module, *task: Tensor, **options) -> Tensor:
+    """`tasks_loss` of one task, given without the axis of tasks."""
+    losses, _ = tasks_loss(network, *(part[None] for part in task), **options)
+    return losses[0]
 
 
 class Block(nn.Module):

@@ -1,5 +1,6 @@
 """One's own images and a trained model: a task of a few examples, its answers, and how sure they are."""
 
+import argparse
 import logging
 from collections.abc import Iterable, Sequence
 from itertools import product
@@ -45,6 +46,21 @@ class Answers(NamedTuple):
     def is_outside(self) -> np.ndarray:
         """Whether each image is out of distribution, as far as that is known, `(images,)`."""
         return self.closeness < (self.calibration.threshold if self.calibration else -np.inf)
+
+
+def add_calibration_data(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--data",
+        type=Path,
+        metavar="DIR",
+        help="prepared data set, whose validation classes calibrate [that of its training, if it is there]",
+    )
+
+
+def add_skip_unreadable(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--skip-unreadable", action="store_true", help="instead of stopping at files that are no images"
+    )
 
 
 def check_places(written: Iterable[Path], read: Iterable[Path]) -> None:

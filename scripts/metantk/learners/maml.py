@@ -235,39 +235,6 @@ def _nil(
     return nil_scores(supports, labels, queries, ways=options.ways)
 
 
-def task_loss(
-    network: nn.Module,
-    support: Tensor,
-    support_labels: Tensor,
-    query: Tensor,
-    query_labels: Tensor,
-    *,
-    steps: int,
-    rate: Rate,
-    first_order: bool = False,
-    adapt: Adapt = "all",
-    joint_statistics: bool = False,
-    step_weights: Tensor | None = None,
-    norms: StepNorms | None = None,
-) -> Tensor:
-    """`tasks_loss` of one task, without the axis of tasks; its backward pass frees the graph of that task."""
-    losses, _ = tasks_loss(
-        network,
-        support[None],
-        support_labels[None],
-        query[None],
-        query_labels[None],
-        steps=steps,
-        rate=rate,
-        first_order=first_order,
-        adapt=adapt,
-        joint_statistics=joint_statistics,
-        step_weights=step_weights,
-        norms=norms,
-    )
-    return losses[0]
-
-
 def tasks_loss(
     network: nn.Module,
     support: Tensor,

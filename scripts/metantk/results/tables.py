@@ -5,9 +5,10 @@ are not read.
 """
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
-from typing import Annotated, NamedTuple
+from typing import Annotated
 
 import numpy as np
 import pandas as pd
@@ -49,22 +50,23 @@ SHORTEST_SEARCH = 0.5  # seconds; what takes less was sampled, given or fixed
 Title = Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f]{0,200}$")]
 
 
-class Chain(NamedTuple):
-    """What one search, training and evaluation left.
+@dataclass(frozen=True)
+class Evaluated:
+    """A model on the test classes of a data set, its own or another.
 
     Attributes:
-        folder: of model.json and evaluation.json; search.json lies above it.
+        folder: of evaluation.json.
         episodes: columns `shots`, `episode`, `accuracy`.
     """
 
     folder: Path
-    search: SearchReport
     model: ModelDescription
     evaluation: Evaluation
     episodes: pd.DataFrame
 
     @property
     def key(self) -> tuple[str, str, str, str]:
+        """Of the model's row, see `KEY`."""
         origin = self.model.architecture.origin
         return origin.dataset, origin.backbone, origin.search, self.model.learner_name
 
@@ -72,9 +74,33 @@ class Chain(NamedTuple):
     def seed(self) -> int:
         return self.model.architecture.origin.seed
 
+    @property
+    def tested_on(self) -> str:
+        transfer = self.evaluation.transfer
+        return transfer.tested_on if transfer else self.key[0]
+
     def accuracies(self, shots: int) -> np.ndarray:
         """Percent, by episode."""
         return self.episodes["accuracy"].to_numpy()[self.episodes["shots"].to_numpy() == shots]
+
+
+@dataclass(frozen=True)
+class Chain(Evaluated):
+    """What one search, training and evaluation left; search.json lies above `folder`."""
+
+    search: SearchReport
+
+
+def read_evaluated(folder: Path, model: ModelDescription) -> Evaluated:
+    """Read an evaluation of a model.
+
+    Raises:
+        InputError: a file is missing or damaged, or is of another model.
+    """
+    evaluation = read_record(folder / "evaluation.json", Evaluation, stage="evaluate_episodes")
+    if (evaluation.weights_sha256, evaluation.parameters) != (model.weights_sha256, model.parameters):
+        raise InputError(f"{folder}: evaluation.json is of another model; run evaluate_episodes again")
+    return Evaluated(folder, model, evaluation, read_episodes(folder / "episodes.csv", evaluation))
 
 
 def read_chain(folder: Path) -> Chain:
@@ -83,7 +109,6 @@ def read_chain(folder: Path) -> Chain:
     Raises:
         InputError: a file is missing or damaged, or is of another run than the others.
     """
-    evaluation = read_record(folder / "evaluation.json", Evaluation, stage="evaluate_episodes")
     search = read_record(folder.parent / "search.json", SearchReport, stage="search_architecture")
     found = read_record(folder.parent / "architecture.json", Architecture, stage="search_architecture")
     model = read_record(folder / "model.json", ModelDescription, stage="train_network")
@@ -91,13 +116,13 @@ def read_chain(folder: Path) -> Chain:
         raise InputError(f"{folder.parent}: search.json is not of architecture.json; run search_architecture again")
     if model.architecture != found:
         raise InputError(f"{folder}: model.json is of another architecture than it found; run train_network again")
-    if (evaluation.weights_sha256, evaluation.parameters) != (model.weights_sha256, model.parameters):
-        raise InputError(f"{folder}: evaluation.json is of another model; run evaluate_episodes again")
+    evaluated = read_evaluated(folder, model)
+    evaluation = evaluated.evaluation
     if evaluation.data_sha256 != model.data_sha256 or evaluation.split != "test":
         raise InputError(
             f"{folder}: evaluation.json is not of its data set's test split; run evaluate_episodes again"
         )
-    return Chain(folder, search, model, evaluation, read_episodes(folder / "episodes.csv", evaluation))
+    return Chain(**vars(evaluated), search=search)
 
 
 def group_chains(chains: Iterable[Chain]) -> dict[tuple, list[Chain]]:

@@ -6,13 +6,12 @@ What a model and an evaluation are, their files say; names of folders are not re
 import re
 from collections.abc import Iterable
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from metantk.results.records import Evaluation, ModelDescription, read_episodes
-from metantk.results.tables import KEY, OVER_SEEDS, Chain, Titles, check_episodes, notes
+from metantk.results.records import Evaluation, ModelDescription
+from metantk.results.tables import KEY, OVER_SEEDS, Chain, Evaluated, Titles, check_episodes, notes, read_evaluated
 from metantk.runtime.files import InputError
 from metantk.runtime.typed_files import read_record
 from metantk.statistics import deviation
@@ -20,58 +19,23 @@ from metantk.statistics import deviation
 LISTED_CLASSES = 5  # that a note names; evaluation.json has all
 
 
-class EvaluatedModel(NamedTuple):
-    """A model on the test classes of a data set, its own or another.
-
-    Attributes:
-        folder: of evaluation.json.
-        episodes: columns `shots`, `episode`, `accuracy`.
-    """
-
-    folder: Path
-    model: ModelDescription
-    evaluation: Evaluation
-    episodes: pd.DataFrame
-
-    @property
-    def key(self) -> tuple[str, str, str, str]:
-        """Of the model's row, see `tables.KEY`."""
-        origin = self.model.architecture.origin
-        return origin.dataset, origin.backbone, origin.search, self.model.learner_name
-
-    @property
-    def seed(self) -> int:
-        return self.model.architecture.origin.seed
-
-    @property
-    def tested_on(self) -> str:
-        transfer = self.evaluation.transfer
-        return transfer.tested_on if transfer else self.key[0]
-
-    def mean(self, shots: int) -> float:
-        """Accuracy in percent; NaN where it was not evaluated with so many shots."""
-        return float(self.episodes.loc[self.episodes["shots"] == shots, "accuracy"].mean())
-
-
-def read_transfer(folder: Path) -> EvaluatedModel:
+def read_transfer(folder: Path) -> Evaluated:
     """Read an evaluation on another data set than the model's, which lies in a folder within the model's.
 
     Raises:
         InputError: a file is missing or damaged, or the evaluation is of another model, or on its own data set.
     """
-    evaluation = read_record(folder / "evaluation.json", Evaluation, stage="evaluate_episodes")
     model = read_record(folder.parent / "model.json", ModelDescription, stage="train_network")
-    transfer, trained_on = evaluation.transfer, model.architecture.origin.dataset
-    if (evaluation.weights_sha256, evaluation.parameters) != (model.weights_sha256, model.parameters):
-        raise InputError(f"{folder}: evaluation.json is of another model; run evaluate_episodes again")
-    if transfer is None or trained_on in (None, transfer.tested_on) or evaluation.split != "test":
+    evaluated = read_evaluated(folder, model)
+    transfer, trained_on = evaluated.evaluation.transfer, model.architecture.origin.dataset
+    if transfer is None or trained_on in (None, transfer.tested_on) or evaluated.evaluation.split != "test":
         raise InputError(
             f"{folder}: evaluation.json is not of another data set's test split; run evaluate_episodes again"
         )
-    return EvaluatedModel(folder, model, evaluation, read_episodes(folder / "episodes.csv", evaluation))
+    return evaluated
 
 
-def make_table(transferred: list[EvaluatedModel], groups: dict[tuple, list[Chain]], titles: Titles) -> pd.DataFrame:
+def make_table(transferred: list[Evaluated], groups: dict[tuple, list[Chain]], titles: Titles) -> pd.DataFrame:
     """A line per row, a column per data set that it is tested on and number of shots; mean ± std over seeds.
 
     The rows that were trained on one of these data sets stand there, too, by their own evaluations.
@@ -84,14 +48,9 @@ def make_table(transferred: list[EvaluatedModel], groups: dict[tuple, list[Chain
         InputError: models were not evaluated on the same images and episodes of a data set, or one of them twice.
     """
     tested = list(dict.fromkeys(each.tested_on for each in transferred))
-    own = [
-        EvaluatedModel(chain.folder, chain.model, chain.evaluation, chain.episodes)
-        for chains in groups.values()
-        for chain in chains
-        if chain.key[0] in tested
-    ]
+    own = [chain for chains in groups.values() for chain in chains if chain.tested_on in tested]
     _check_alike([*own, *transferred])
-    rows: dict[tuple, list[EvaluatedModel]] = {key: [] for key in groups}
+    rows: dict[tuple, list[Evaluated]] = {key: [] for key in groups}
     for each in [*own, *transferred]:
         rows.setdefault(each.key, []).append(each)
     shots = sorted({int(count) for each in transferred for count in each.evaluation.shots})
@@ -102,7 +61,7 @@ def make_table(transferred: list[EvaluatedModel], groups: dict[tuple, list[Chain
     return pd.DataFrame(lines, columns=header)
 
 
-def _check_alike(models: Iterable[EvaluatedModel]) -> None:
+def _check_alike(models: Iterable[Evaluated]) -> None:
     episodes: dict[str, tuple[Path, dict]] = {}
     images: dict[str, tuple[Path, str]] = {}
     there: dict[tuple, Path] = {}
@@ -115,7 +74,7 @@ def _check_alike(models: Iterable[EvaluatedModel]) -> None:
             raise InputError(f"{each.folder} and {other}: are the same model on the same data set")
 
 
-def _line(members: list[EvaluatedModel], columns: list[tuple[str, int]], titles: Titles) -> list[str]:
+def _line(members: list[Evaluated], columns: list[tuple[str, int]], titles: Titles) -> list[str]:
     dataset, backbone, search, learner = members[0].key
     seeds = {member.seed for member in members}
     found = [notes(members), *(note for member in members for note in _notes(member.evaluation))]
@@ -131,9 +90,9 @@ def _line(members: list[EvaluatedModel], columns: list[tuple[str, int]], titles:
     ]
 
 
-def _cell(members: list[EvaluatedModel], shots: int) -> str:
+def _cell(members: list[Evaluated], shots: int) -> str:
     """`mean ± std over seeds`; empty where the row was not evaluated."""
-    means = np.array([mean for member in members if not np.isnan(mean := member.mean(shots))])
+    means = np.array([found.mean() for member in members if len(found := member.accuracies(shots))])
     if not len(means):
         return ""
     return f"{means.mean():.2f}" + (f" ± {deviation(means):.2f}" if len(means) > 1 else "")

@@ -5,7 +5,7 @@ a search parametrises or anneals them.
 """
 
 from itertools import combinations
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -255,17 +255,9 @@ class MixedNetwork(nn.Module):
             before, last = last, cell(before, last, arch[kind], computed[kind], rate, draws)
         return last.mean((2, 3))
 
-    def forward(
-        self,
-        images: Tensor,
-        arch: Arch,
-        *,
-        threshold: float = 0.0,
-        rate: float = 0.0,
-        generator: torch.Generator | None = None,
-    ) -> Tensor:
+    def forward(self, images: Tensor, arch: Arch, **options: Any) -> Tensor:
         """Logits, `(images, classes)`; arguments as of `features`."""
-        return self.head(self.features(images, arch, threshold=threshold, rate=rate, generator=generator))
+        return self.head(self.features(images, arch, **options))
 
     def count_surviving(self, arch: Arch, threshold: float) -> int:
         """Parameters of the network without what is skipped: its size in MetaNAS's sense."""

@@ -34,8 +34,8 @@ class SizeLabels(ticker.LogFormatter):
 def draw_front(per_seed: pd.DataFrame, title: str) -> Figure:
     """A line of panels per number of shots, a column per cost; a point per row and seed, a line for the front.
 
-    What is not known has no point: the size of raw pixels, the multiply-accumulates of ONNX files, a latency that was
-    not measured. Without any latency there is no column for it.
+    What is not known has no point: the size of raw pixels, the multiply-accumulates of ONNX files, latencies that
+    were not measured. Without any latency there is no column for it.
 
     Args:
         per_seed: rows of `seeds.csv` for one data set, with a column `row`. Read are also the columns `shots`,
