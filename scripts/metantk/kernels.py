@@ -4,7 +4,7 @@ Per-sample gradients come from Opacus' hooks; each layer's are contracted to a G
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -225,8 +225,3 @@ def spectral_entropies(matrices: Tensor) -> Tensor:
     total = values.sum(-1, keepdim=True)
     entropy = torch.special.entr(values / total).sum(-1)
     return torch.where(total[..., 0] > 0, entropy, -math.inf)
-
-
-def condition_number(matrix: Tensor | np.ndarray | Sequence) -> float:
-    """`condition_numbers` of one matrix, as a number."""
-    return float(condition_numbers(torch.as_tensor(matrix)))

@@ -56,11 +56,6 @@ def swap(patterns: Array) -> int:
     return _distinct_rows(np.asarray(patterns).T)
 
 
-def swap_regularised(patterns: Array, parameters: float, centre: float, width: float) -> float:
-    """`swap` weighed by a bell around a wanted size, exp(−(parameters − centre)² / width) (SWAP)."""
-    return swap(patterns) * math.exp(-((parameters - centre) ** 2) / width)
-
-
 def naswot(patterns: Array) -> float:
     """ln |det K| with K_ij the number of units in which images i and j agree (nas-without-training)."""
     on = double(np.asarray(patterns) > 0)

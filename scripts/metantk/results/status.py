@@ -118,11 +118,6 @@ def jobs_of(config: Config) -> list[Job]:
     return jobs
 
 
-def chains_of(config: Config) -> list[Path]:
-    """Folders of all rows and seeds."""
-    return [job.output.parent for job in jobs_of(config) if job.stage == "train_network"]
-
-
 def look(config: Config, now: float | None = None) -> Progress:
     """How far the workflow of a configuration is; called from Snakemake's working folder.
 
