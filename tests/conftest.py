@@ -77,6 +77,17 @@ WARM = Warm()
 atexit.register(WARM.stop)
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node) -> None:
+    """Test processes side by side share one."""
+    WARM.start()
+    node.workerinput["warm"] = WARM.folder
+
+
+def pytest_configure(config) -> None:
+    WARM.folder = getattr(config, "workerinput", {}).get("warm")
+
+
 def run_program(*command: object, folder: Path | None = None) -> subprocess.CompletedProcess:
     """Run a command line to its end; `python` is the tests' own, with its libraries loaded already."""
     program, *words = map(str, command)

@@ -35,43 +35,53 @@ warm.hand_on({address!r})
 
 
 class Warm:
-    """The tests' side: starts the process at the first command, and ends it."""
+    """The tests' side: starts the process, or finds the one that another has started, and ends what it started.
 
-    def __init__(self) -> None:
-        self.process = None
+    Attributes:
+        folder: of its socket and of the workflows' `python`.
+    """
+
+    def __init__(self, folder: str | None = None) -> None:
+        self.folder, self.process = folder, None
 
     def run(self, words: list[str], folder: Path, environment: dict[str, str]):
         """Run `python *words`, a script or `-m` and a module; a `subprocess.CompletedProcess` with its output."""
         import subprocess
         import tempfile
 
-        if self.process is None:
-            self.start()
+        self.start()
         with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err, Path(os.devnull).open() as none:
             streams = [file.fileno() for file in (none, out, err)]
-            path = f"{self.folder.name}{os.pathsep}{environment['PATH']}"
-            code = ask(self.address, words, str(folder), {**environment, "PATH": path}, streams)
+            path = f"{self.folder}{os.pathsep}{environment['PATH']}"
+            code = ask(f"{self.folder}/socket", words, str(folder), {**environment, "PATH": path}, streams)
             texts = [os.pread(fd, os.fstat(fd).st_size, 0).decode() for fd in streams[1:]]
             return subprocess.CompletedProcess(["python", *words], code, *texts)
 
     def start(self) -> None:
+        """Have it load the libraries, unless it does already; commands wait until it has."""
         import subprocess
         import tempfile
 
-        self.folder = tempfile.TemporaryDirectory()
-        self.address, python = f"{self.folder.name}/socket", Path(self.folder.name, "python")
+        if self.folder is not None:
+            return
+        self.folder = tempfile.mkdtemp(prefix="warm-")
+        address, python = f"{self.folder}/socket", Path(self.folder, "python")
         tests = str(Path(__file__).parent)
-        python.write_text(PYTHON.format(python=sys.executable, tests=tests, address=self.address))
+        python.write_text(PYTHON.format(python=sys.executable, tests=tests, address=address))
         python.chmod(0o755)
-        command = [sys.executable, __file__, self.address]
-        self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
-        assert self.process.stdout.readline() == b"ready\n", "tests/warm.py failed"
+        with socket.socket(socket.AF_UNIX) as listener:
+            listener.bind(address)
+            listener.listen()
+            command = [sys.executable, __file__, str(listener.fileno())]
+            self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, pass_fds=[listener.fileno()])
 
     def stop(self) -> None:
+        import shutil
+
         if self.process is not None:
             self.process.terminate()
             self.process.wait()
-            self.folder.cleanup()
+            shutil.rmtree(self.folder)
 
 
 def ask(address: str, words: list[str], folder: str, environment: dict[str, str], streams: list[int]) -> int:
@@ -97,8 +107,8 @@ def hand_on(address: str) -> None:
     sys.exit(ask(address, words, str(Path.cwd()), dict(os.environ), [0, 1, 2]))
 
 
-def serve(address: str) -> tuple[list[str], str, dict[str, str], list[int]]:
-    """Run each command in a fork of its own: there, and only there, it returns."""
+def serve(listening: int) -> tuple[list[str], str, dict[str, str], list[int]]:
+    """Run each command that comes to a socket in a fork of its own: there, and only there, it returns."""
     import contextlib
     import gc
     import importlib
@@ -110,10 +120,7 @@ def serve(address: str) -> tuple[list[str], str, dict[str, str], list[int]]:
     logging.basicConfig(level=logging.WARNING, handlers=[], force=True)  # Opacus sets up its own
     gc.freeze()  # a collection would copy all that forks share
     running = {}  # what says by its end that a fork has ended: the fork, and who asked for it
-    with socket.socket(socket.AF_UNIX) as listener:
-        listener.bind(address)
-        listener.listen()
-        print("ready", flush=True)
+    with socket.socket(fileno=listening) as listener:
         while True:
             for ready in wait([listener, *running]):
                 if ready is not listener:
@@ -184,7 +191,7 @@ def end(code: int) -> None:
 def main() -> None:
     import traceback
 
-    command = serve(sys.argv[1])
+    command = serve(int(sys.argv[1]))
     code = 1
     try:
         become(*command)
