@@ -29,7 +29,7 @@ export PYTHONNOUSERSITE := 1
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run own images-named status why estimate estimate-gpu tables theory study report figures container check test test-cluster bench wheels web lint schema lock clean
+.PHONY: help setup run own images-named status why estimate estimate-gpu tables theory study report figures container check test test-slow test-cluster bench wheels web lint schema lock clean
 
 help:       ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' $(MAKEFILE_LIST) | expand -t 16
@@ -102,8 +102,14 @@ PYTEST := OMP_NUM_THREADS=1 python -m pytest --numprocesses 3 --dist loadfile --
 # What needs root, a package manager or an image of its own, and what kills a workflow many times.
 CLUSTER := tests/integration/test_slurm.py tests/integration/test_container.py tests/integration/test_faults.py
 
-test: .venv/ready lint ## Run what a fresh machine can: units, workflow, resumption, a small default run
-	@$(PYTEST) $(CLUSTER:%=--ignore=%) tests/integration tests/workflow tests/unit tests/gpu
+# What a fresh machine can run, in two shares.
+HERE := $(CLUSTER:%=--ignore=%) tests/integration tests/workflow tests/unit tests/gpu
+
+test: .venv/ready lint ## Run units, workflow, resumption and a small default run
+	@$(PYTEST) $(HERE) -m "not slow"
+
+test-slow: .venv/ready ## Run the longer tests: against literal references, of exporters, reports and the theory
+	@$(PYTEST) $(HERE) -m slow
 
 test-cluster: .venv/ready ## Run what needs a system of its own: SLURM, Apptainer and its image, 20 kills, faults
 	@$(PYTEST) $(CLUSTER)

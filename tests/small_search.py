@@ -22,8 +22,8 @@ SECTIONS = {
 }
 
 
-def make_plan(device: str = "cpu", **options) -> Plan:
-    """3 cells of 2 channels in float64; 4 classes of 6 images of 12×12.
+def make_plan(device: str = "cpu", *, cells: int = 3, **options) -> Plan:
+    """Cells of 2 channels in float64; 4 classes of 6 images of 12×12.
 
     Args:
         options: of the search; those of a criterion under its section's name, in full.
@@ -41,7 +41,7 @@ def make_plan(device: str = "cpu", **options) -> Plan:
     search = PruneOptions(**values | options)
     context = MeasurementContext(
         space=search.space,
-        cells=3,
+        cells=cells,
         channels=2,
         image_size=search.image_size,
         initialisation=search.initialisation,

@@ -6,12 +6,12 @@ noise, too.
 
     PYTHONPATH=tests:scripts python tests/benchmarks/equal_parameters.py results/comparison
 
-A second word is a tabular benchmark, whose random architectures, trained alike, give the line instead.
+A table of tests/benchmarks/measured may stand for the results. A second word is a tabular benchmark, whose random
+architectures, trained alike, give the line instead.
 
-    ... equal_parameters.py results/comparison-cifar-fs cifar-fs-5cells-8ch
+    ... equal_parameters.py tests/benchmarks/measured/comparison-cifar-fs.csv cifar-fs-5cells-8ch
 """
 
-import json
 import sys
 from pathlib import Path
 
@@ -27,9 +27,9 @@ COLUMNS = ("search", "networks", "parameters", "accuracy", "std", "above random"
 
 
 def main() -> None:
-    results = Path(sys.argv[1])
-    seeds = pd.read_csv(results / "tables" / "seeds.csv")
-    seeds["parameters"] = [parameters(results, row) for row in seeds.itertuples()]
+    given = Path(sys.argv[1])
+    table = given if given.suffix == ".csv" else given / "tables" / "seeds.csv"
+    seeds = pd.read_csv(table).rename(columns={"params": "parameters"})
     for (dataset, learner, shots), group in seeds.groupby(["dataset", "learner", "shots"]):
         line = of_benchmark(sys.argv[2], shots) if len(sys.argv) > 2 else group[group["search"] == LINE]
         print(f"\n{dataset}, {learner}, {shots}-shot\n\n| {' | '.join(COLUMNS)} |\n|{'---|' * len(COLUMNS)}")
@@ -58,12 +58,6 @@ def difference(line: pd.DataFrame, part: pd.DataFrame) -> tuple[float, float]:
     """Mean of `part` minus that of `line`, in points, and half its 95 % interval by Welch's test."""
     interval = ttest_ind(part["accuracy"], line["accuracy"], equal_var=False).confidence_interval()
     return part["accuracy"].mean() - line["accuracy"].mean(), (interval.high - interval.low) / 2
-
-
-def parameters(results: Path, row) -> int:
-    """Of the backbone of a chain."""
-    folder = results / row.dataset / row.backbone / row.search / f"seed{row.seed}" / row.learner
-    return json.loads((folder / "model.json").read_text())["parameters_in_tests"]
 
 
 def distance(line: pd.DataFrame, part: pd.DataFrame) -> tuple[float, float]:

@@ -12,6 +12,8 @@ from metantk.searches import prune
 from metantk.searches.plan import Plan
 from metantk.searches.prune import Candidate, Round, State
 
+pytestmark = pytest.mark.slow
+
 
 def compare(plan: Plan, rows: list[dict], state: State, candidates: list[Candidate], seed: int) -> None:
     """Rows of search.csv against the literal values of the same candidates."""

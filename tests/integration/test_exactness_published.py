@@ -1,6 +1,7 @@
 """The fast engine against the literal search, with draws as the authors' program makes them."""
 
 import numpy as np
+import pytest
 from literal import Networks, meta_ntk_condition, regions
 from small_search import make_plan, nearly_a_genotype
 from test_exactness import compare_ranks, rounds_of_a_search
@@ -12,6 +13,8 @@ from metantk.searches import prune
 from metantk.searches.plan import Plan
 from metantk.searches.prune import Candidate
 from metantk.space.supernet import initialise
+
+pytestmark = pytest.mark.slow
 
 
 def published_pair(

@@ -13,6 +13,8 @@ import pytest
 from metantk.options.config import parse_config
 from metantk.results import status
 
+pytestmark = pytest.mark.slow
+
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 MEGABYTES = 30
 # Of a campaign of the paper's size: 2 data sets × 2 depths × 10 searches × 3 seeds.

@@ -5,6 +5,8 @@ import json
 import pandas as pd
 import pytest
 
+pytestmark = pytest.mark.slow
+
 FIGURES = ("determinism", "formula", "convergence", "regression", "learners")
 TABLES = ("kernels", "convergence", "bounds", "regression", "learners", "verdicts")
 

@@ -61,8 +61,8 @@ def architectures(space, count=3, seed=0):
 
 
 def measure_by(names, masks, plan=None, draws=DRAWS):
-    """`measure_all` of a small setting."""
-    plan = plan or make_plan()
+    """`measure_all` of a small setting; two cells have both types."""
+    plan = plan or make_plan(cells=2)
     criteria = {name: load_criterion(name) for name in names}
     criteria_options = {name: options_of(criterion, SECTIONS) for name, criterion in criteria.items()}
     return measure_all(criteria, plan.context, criteria_options, draws, masks)
@@ -220,7 +220,7 @@ def together():
 
 @pytest.mark.parametrize("name", NAMES)
 def test_measured_alone_a_criterion_has_the_value_and_the_operations_of_all_together(name, together):
-    masks, plan = architectures(SPACES["few-shot"], 2), make_plan()
+    masks, plan = architectures(SPACES["few-shot"], 2), make_plan(cells=2)
     criterion = load_criterion(name)
     single = criterion.measure(plan.context, options_of(criterion, SECTIONS), DRAWS, masks)
     np.testing.assert_array_equal(single.values, together[name].values)

@@ -171,8 +171,7 @@ def test_criteria_of_each_module_are_tried():
 
 def small_round(**options) -> tuple[Plan, Masks]:
     """Two cells in float32: the first network of a search, and the first without one of two operations."""
-    plan = make_plan("meta", precision="float32", **options)
-    plan = plan._replace(context=plan.context._replace(cells=2))
+    plan = make_plan("meta", cells=2, precision="float32", **options)
     masks = prune.first_state(plan.space).masks
     return plan, prune.batch_masks(masks, prune.next_round(plan.space, masks).candidates[40:42])
 
