@@ -13,6 +13,7 @@ import pytest
 import torch
 from conftest import REPOSITORY, run_program
 from PIL import Image
+from small_graph import means_graph
 
 from metantk import backbones
 from metantk.data.store import Source, Split, stream_split, write_dataset
@@ -20,6 +21,7 @@ from metantk.deployment.classifier import ClassifierFile, check_classifier, writ
 from metantk.deployment.own_images import make_task
 from metantk.learners import maml, metaoptnet, none, reptile, rfs
 from metantk.models import Model, save_model
+from metantk.options.backbones.onnx import OnnxOptions
 from metantk.runtime.devices import generator
 from metantk.runtime.files import InputError
 
@@ -116,11 +118,32 @@ def test_a_learner_that_has_no_classifier_is_refused():
         check_classifier(model._replace(module=backbones))
 
 
-def test_a_backbone_that_no_file_can_hold_is_refused():
-    model = make_model("rfs")
-    facts = model.facts | {"architecture": {"kind": "onnx", "file": "net.onnx"}}
-    with pytest.raises(InputError, match=r"net\.onnx: is an ONNX file already"):
-        check_classifier(model._replace(facts=facts))
+def onnx_model(folder: Path, **graph) -> Model:
+    """Frozen features of an ONNX file, without a learner."""
+    architecture = OnnxOptions(file=str(means_graph(folder / "net.onnx", **graph)), mean=MEAN, std=STD)
+    architecture = architecture.architecture(SIZE)
+    network = backbones.build(architecture, 3)
+    network.initialise_(generator("weights", 0))
+    facts = {"architecture": architecture, "image_size": SIZE}
+    return Model(network.eval(), none.Options(), none, {}, MEAN, STD, facts)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("size", "version"), [("height", 18), (20, 11), (8, 22)])
+def test_a_classifier_around_an_onnx_file(tmp_path, size, version):
+    """Of any size, and of another set of operations than PyTorch's exporter writes."""
+    model, path = onnx_model(tmp_path, size=size, version=version), tmp_path / "model.onnx"
+    assert write_classifier(model, make_supports(), None, path, {"image_size": SIZE}) < 1e-5
+    onnx.checker.check_model(str(path), full_check=True)
+    found, close = ClassifierFile(path).run(make_queries(7))
+    assert found.shape == (7, 3)
+    assert close.shape == (7,)
+    assert found.std(0).min() > 1e-3
+
+
+def test_a_graph_of_one_image_is_refused(tmp_path):
+    with pytest.raises(InputError, match=r"net\.onnx: takes 1 images at once, a classifier any number"):
+        check_classifier(onnx_model(tmp_path, batch=1))
 
 
 @pytest.fixture(scope="module")

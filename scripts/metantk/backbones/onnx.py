@@ -45,13 +45,24 @@ class Network(nn.Module):
 
     def features(self, images: Tensor, drop: Drop | None = None) -> Tensor:
         """Normalised `(images, 3, height, width)` to `(images, feature_dim)`."""
-        if self._graph is None:
-            content = self.file.cpu().numpy().tobytes()
-            self._graph = Graph(content, where=self.path, image_size=self.image_size)
-        if self.input_size is not None:
-            images = transforms.resize(images, self.input_size)
-        features = self._graph(images.detach().to("cpu", torch.float32).numpy())
+        features = self.graph(self.resized(images).detach().to("cpu", torch.float32).numpy())
         return torch.from_numpy(features).to(images.device)
+
+    @property
+    def content(self) -> bytes:
+        """Of the file."""
+        return self.file.cpu().numpy().tobytes()
+
+    @property
+    def graph(self) -> Graph:
+        """The file, opened when it is first asked for."""
+        if self._graph is None:
+            self._graph = Graph(self.content, where=self.path, image_size=self.image_size)
+        return self._graph
+
+    def resized(self, images: Tensor) -> Tensor:
+        """Normalised images at the size that the file takes."""
+        return images if self.input_size is None else transforms.resize(images, self.input_size)
 
     def forward(self, images: Tensor, drop: Drop | None = None) -> Tensor:
         """The head's outputs, `(images, outputs)`."""

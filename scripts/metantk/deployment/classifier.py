@@ -16,6 +16,7 @@ from torch.nn import functional
 from metantk.data import transforms
 from metantk.data.store import Split
 from metantk.deployment import exported
+from metantk.deployment.joined import write_around
 from metantk.deployment.out_of_distribution import Calibration, closeness, directions, probabilities
 from metantk.deployment.own_images import Answers, describe, make_task
 from metantk.models import FORWARD_PIXELS, Model, OnFeatures
@@ -49,9 +50,16 @@ class Classifier(nn.Module):
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """`(images, 3, height, width)` in 0..1 to `(images, ways)` and `(images, 1)`."""
-        normal = (images - self.mean) / self.std
+        normal = self.normalised(images)
         features = self.network.features(normal)
-        scores = self.answer.scores(features) if self.shares_features else self.answer(normal)
+        return self.outputs(features, self.answer.scores(features) if self.shares_features else self.answer(normal))
+
+    def normalised(self, images: Tensor) -> Tensor:
+        """As the network takes them."""
+        return (images - self.mean) / self.std
+
+    def outputs(self, features: Tensor, scores: Tensor) -> tuple[Tensor, Tensor]:
+        """Probabilities and closeness from `(images, feature_dim)` and `(images, ways)`."""
         close = functional.normalize(features, dim=1) @ self.means.mT
         return torch.softmax(scores * self.temperature, dim=1), close.amax(1, keepdim=True)
 
@@ -63,6 +71,11 @@ def check_classifier(model: Model) -> None:
         InputError: its backbone cannot be exported, or its learner's answer is no fixed function of an image.
     """
     exported.check_exportable(model)
+    if model.facts["architecture"]["kind"] == "onnx" and model.network.graph.batch is not None:
+        raise InputError(
+            f"{model.network.path}: takes {model.network.graph.batch} images at once, a classifier any number of "
+            "them: export the network with a free number of images"
+        )
     if not hasattr(model.module, "classifier"):
         raise InputError(
             f"learner {model.learner.kind}: its module has no `classifier`, its answer as a fixed function of one "
@@ -93,7 +106,12 @@ def write_classifier(
     classifier = Classifier(
         model, model.module.classifier(model, task), temperature, directions(support, labels, ways=ways)
     )
-    exported.write_onnx(classifier, path, facts | _facts(supports, calibration), outputs=OUTPUTS, model=model)
+    if model.facts["architecture"]["kind"] == "onnx":
+        write_around(classifier, model, path, OUTPUTS)
+    else:
+        names, where = [exported.INPUT, *OUTPUTS], exported.where(model)
+        exported.write_module(classifier, exported.example_images(model), path, names=names, where=where)
+    exported.write_facts(path, facts | _facts(supports, calibration))
     found, close = ClassifierFile(path).run(probes)
     expected = probabilities(model.scores(task)[0], temperature)
     difference = max(

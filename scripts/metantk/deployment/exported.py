@@ -1,9 +1,11 @@
 """Trained backbones for others: as an ONNX file, and as features of images in two lines of Python."""
 
+import inspect
 import json
 import logging
 import os
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 
@@ -52,59 +54,74 @@ def to_onnx(model: Model, path: Path, facts: dict) -> None:
     Raises:
         InputError: the model is an ONNX file itself, its features depend on the batch, or PyTorch cannot write it.
     """
+    if model.facts["architecture"]["kind"] == "onnx":
+        raise InputError(f"{model.facts['architecture']['file']}: is an ONNX file already")
     check_exportable(model)
-    write_onnx(Exported(model), path, facts, outputs=[OUTPUT], model=model)
+    write_module(Exported(model), example_images(model), path, names=[INPUT, OUTPUT], where=where(model))
+    write_facts(path, facts)
 
 
 def check_exportable(model: Model) -> None:
-    """Refuse a backbone that an ONNX file cannot hold.
+    """Refuse a backbone whose features an ONNX file cannot compute.
 
     Raises:
-        InputError: it is an ONNX file itself, or its features depend on the batch.
+        InputError: they depend on the batch.
     """
-    kind = model.facts["architecture"]["kind"]
-    if kind == "onnx":
-        raise InputError(f"{model.facts['architecture']['file']}: is an ONNX file already")
     if any(isinstance(part, nn.BatchNorm2d) and part.running_mean is None for part in model.network.modules()):
         raise InputError(
-            f"backbone {kind}: normalises by the images that come together, so that an image by itself has no "
+            f"{where(model)}: normalises by the images that come together, so that an image by itself has no "
             "features to export"
         )
 
 
-def write_onnx(module: nn.Module, path: Path, facts: dict, *, outputs: list[str], model: Model) -> None:
-    """Write a module of a model that takes any number of images, `(images, 3, height, width)` in 0..1.
+def where(model: Model) -> str:
+    """What errors call the model."""
+    return f"backbone {model.facts['architecture']['kind']}"
+
+
+def example_images(model: Model) -> Tensor:
+    """Two images of the model's size, `(2, 3, height, width)` in 0..1."""
+    side = model.facts["image_size"]
+    return torch.rand(2, 3, side, side, device=model.device)
+
+
+def write_module(module: nn.Module, example: Tensor, path: Path, *, names: Sequence[str], where: str) -> None:
+    """Write a module that takes any number of rows.
 
     Args:
-        facts: what a user of the file should know; kept in it as text.
-        outputs: names of what it gives.
+        example: two rows of its input.
+        names: of its input, and of what it gives.
+        where: what errors call it.
 
     Raises:
         InputError: PyTorch cannot write it.
     """
-    # Imported here: it takes seconds.
-    import onnx
-
-    side = model.facts["image_size"]
     for exporter in ("onnxscript", "onnx_ir"):  # a line for each node that they rewrite
         logging.getLogger(exporter).setLevel(logging.WARNING)
+    (argument,) = inspect.signature(module.forward).parameters
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of PyTorch's about itself
             torch.onnx.export(
                 module.eval(),
-                (torch.rand(2, 3, side, side, device=model.device),),
+                (example,),
                 path,
-                input_names=[INPUT],
-                output_names=outputs,
-                dynamic_shapes={INPUT: {0: torch.export.Dim("batch")}},
+                input_names=[names[0]],
+                output_names=list(names[1:]),
+                dynamic_shapes={argument: {0: torch.export.Dim("batch")}},
                 dynamo=True,
                 external_data=False,
                 verbose=False,
             )
     except torch.onnx.errors.OnnxExporterError as error:
-        kind = model.facts["architecture"]["kind"]
-        raise InputError(f"backbone {kind}: cannot be exported ({str(error).splitlines()[0][:200]})") from None
+        raise InputError(f"{where}: cannot be exported ({str(error).splitlines()[0][:200]})") from None
+
+
+def write_facts(path: Path, facts: dict) -> None:
+    """Keep what a user of an ONNX file should know in it, as text."""
+    # Imported here: it takes seconds.
+    import onnx
+
     graph = onnx.load(path)
     onnx.helper.set_model_props(
         graph, {FACTS: json.dumps(facts)} | {name: _as_text(value) for name, value in facts.items()}
