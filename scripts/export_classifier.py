@@ -8,8 +8,8 @@ distribution.
 
 The classifier is that of the model's learner: a linear classifier, ridge regression, a support vector machine,
 NIL's votes, or a network adapted to the support images. Learners that normalise by batches are exported with the
-statistics of the support images, as classify_images.py answers with them. An ONNX backbone becomes part of the file.
-A learner whose answer is no fixed function of an image is refused.
+statistics of the support images, as classify_images.py answers with them. An ONNX backbone is part of the file. A
+learner whose answer is no fixed function of an image is refused.
 
 --page writes a web page beside it, which classifies images on the device that opens it: without a server, without
 network. It takes onnxruntime-web, which `make web` fetches.
