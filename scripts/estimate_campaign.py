@@ -11,7 +11,8 @@ Programs run in forks of this one, which loads PyTorch for all of them; the seco
 
 Prints seconds, memory and jobs for each kind of job, then the hours of all of them side by side on 1, 2, 4 and 8
 GPUs (or cores): the jobs of a chain follow one another. Figures and tables count with the seconds of a start each.
-Below stand the hours that all trainings would take on GPUs that are not here, by their data sheets.
+Below stand the hours that kernels of searches, trainings and features of evaluations would take on GPUs that are
+not here, by their data sheets.
 What is measured right now is said on the way.
 
 Example:
@@ -35,7 +36,6 @@ import tempfile
 import threading
 import time
 import traceback
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple, NoReturn
@@ -43,7 +43,6 @@ from typing import NamedTuple, NoReturn
 from metantk.data.manifest import Manifest
 from metantk.options.base import Options
 from metantk.options.config import Chain, Config, check_sources, parse_config, read_yaml
-from metantk.results.status import format_duration
 from metantk.runtime.command_line import make_parser, run
 from metantk.runtime.files import SCRIPTS, InputError, canonical_json, read_json
 from metantk.runtime.typed_files import read_record
@@ -89,7 +88,7 @@ def main() -> None:
         starts = measure_start(Path(folder))
         pace = Pace(count_measurements(config), load_libraries(), seconds)
         jobs, chains = measure(config, Path(folder), pace)
-        computed = list(compute_trainings(config, Path(folder)))
+        computed = list(compute(config, Path(folder)))
     print(table(jobs))
     print(summary(jobs, chains, count_small_jobs(config), starts))
     print("\n".join(computed))
@@ -207,40 +206,18 @@ def measure_learner(
     return training, pace.whole(run_for(seconds, "evaluate_episodes", words), config.evaluation)
 
 
-def compute_trainings(config: Config, folder: Path) -> Iterator[str]:
-    """Lines on the trainings on GPUs that are not here, for the architectures that were measured."""
-    from metantk import gpu_steps  # it imports PyTorch, and a configuration is refused before
+def compute(config: Config, folder: Path) -> Iterator[str]:
+    """Lines on the jobs on GPUs that are not here, for the architectures that were measured."""
+    from metantk import gpu_campaign  # it imports PyTorch, and a configuration is refused before
 
-    yield "\nComputed, not measured (docs/cluster.md): trainings alone, without searches and evaluations"
-    yield line_of_trainings("training", "jobs", "GB", [gpu.name for gpu in gpu_steps.GPUS])
     for dataset in config.datasets:
-        counts = Counter((c.backbone, c.learner) for c in config.chains if config.learner(c.learner).uses_device)
-        for (backbone, name), rows in counts.items():
-            log.info("counting a step of %s %s", backbone, name)
-            learner, count = config.learner(name), rows * len(config.seeds)
-            split = read_record(
-                find_data(config, dataset, folder) / "manifest.json", Manifest, stage="prepare_dataset"
-            )
-            classes = len(split.splits.train.classes)
-            step = gpu_steps.training_step(
-                learner,
-                read_json(folder / f"{dataset}-{backbone}" / "architecture.json"),
-                classes=classes,
-                per_class=split.splits.train.images // classes,
-                size=split.splits.train.shape[0],
-            )
-            if step is None:
-                yield f"{dataset} {backbone} {name}: its steps read numbers back, and cannot be counted"
-                continue
-            times = [format_duration(count * step.steps * step.seconds(gpu)) for gpu in gpu_steps.GPUS]
-            label = f"{dataset} {backbone} {name}"
-            if getattr(learner, "precision", None) == "bfloat16":
-                label += ", as float32"
-            yield line_of_trainings(label, count, f"{step.peak / 1e9:.2f}", times)
-
-
-def line_of_trainings(name: str, count: object, gigabytes: str, times: list[str]) -> str:
-    return f"{name:50}{count:>6}{gigabytes:>8}" + "".join(f"{text:>12}" for text in times)
+        manifest = find_data(config, dataset, folder) / "manifest.json"
+        splits = read_record(manifest, Manifest, stage="prepare_dataset").splits
+        architectures = {
+            backbone: read_json(folder / f"{dataset}-{backbone}" / "architecture.json")
+            for backbone in dict.fromkeys(chain.backbone for chain in config.chains)
+        }
+        yield from gpu_campaign.lines(config, dataset, splits, architectures)
 
 
 def find_data(config: Config, dataset: str, folder: Path) -> Path:

@@ -16,17 +16,13 @@ from collections.abc import Iterator
 import metantk  # isort: skip  # noqa: F401  # before torch: how its threads wait
 import torch
 
-from metantk import backbones, gpu_steps
-from metantk.footprint import Call, Footprint
-from metantk.gpu_steps import GPUS, META, Counted
-from metantk.kernels import empirical_kernels
-from metantk.models import FORWARD_PIXELS
+from metantk import gpu_steps
+from metantk.gpu_steps import GPUS, Counted
 from metantk.options import catalogue
 from metantk.options.base import parse
 from metantk.runtime import plugins
 from metantk.runtime.command_line import make_parser, run
-from metantk.space.genotype import SPACES, cell_types, read_named
-from metantk.space.supernet import Supernet, full_masks
+from metantk.space.genotype import SPACES, read_named
 
 GPU_NAMES = [gpu.name for gpu in GPUS]
 CARDS = (16e9, 24e9, 80e9)
@@ -36,7 +32,6 @@ CELLS = {cells: read_named(f"metantk_mini_{cells}cell_1") for cells in (5, 8)}
 # The first round of a search: all operations, and each without one. 3 tasks of 5 queries and 5 supports.
 SPACE = SPACES["few-shot"]
 KERNEL_IMAGES, KERNEL_SIZE, WAYS = 30, 32, 5
-COUNTED = (2, 4)  # candidates of two chunks, from which those of others follow; one alone takes other calls
 CANDIDATES = 1 + 2 * len(SPACE.edges) * len(SPACE.operations)
 
 
@@ -83,18 +78,24 @@ def search_table() -> Iterator[str]:
     yield line("supernet", "GB, one candidate", "GB, one more", *chunks, "calls of a chunk", *GPU_NAMES)
     yield line(*["---"] * (4 + len(CARDS) + len(GPUS)))
     for cells in CELLS:
-        few, many = (kernels(cells, CHANNELS, count) for count in COUNTED)
-        each = (many.peak - few.peak) / (COUNTED[1] - COUNTED[0])
-        fixed = few.peak - COUNTED[0] * each
-        fitting = [max(0, int((card - fixed) / each)) for card in CARDS]
-        times = []
-        for gpu in GPUS:
-            chunk = min(CANDIDATES, int((gpu.memory - fixed) / each))
-            seconds = few._replace(calls=extrapolated(few.calls, many.calls, chunk)).seconds(gpu)
-            times.append(f"{CANDIDATES / chunk * seconds:.1f} s")
-        name = f"{cells} cells × {CHANNELS}"
-        sizes = (f"{size / 1e9:.2f}" for size in (fixed + each, each))
-        yield line(name, *sizes, *fitting, len(few.calls), *times)
+        counted = gpu_steps.kernel_chunks(
+            SPACE,
+            cells=cells,
+            channels=CHANNELS,
+            outputs=WAYS,
+            images=KERNEL_IMAGES,
+            size=KERNEL_SIZE,
+            dtype=torch.float32,
+        )
+        times = [f"{counted.seconds(gpu, CANDIDATES):.1f} s" for gpu in GPUS]
+        each = counted.bytes_each
+        sizes = (f"{size / 1e9:.2f}" for size in (counted.bytes_fixed + each, each))
+        fitting = map(counted.fitting, CARDS)
+        yield line(f"{cells} cells × {CHANNELS}", *sizes, *fitting, len(counted.few.calls), *times)
+
+
+def evaluation_chunk(architecture: dict) -> Counted:
+    return gpu_steps.features(architecture, 1, classes=CLASSES, size=SIZE)
 
 
 def line(*cells: object) -> str:
@@ -119,41 +120,6 @@ def training_step(learner: str, architecture: dict, *, recompute: bool = False, 
     return gpu_steps.training_step(
         parsed, architecture, classes=CLASSES, per_class=PER_CLASS, size=SIZE, recompute=recompute
     )
-
-
-@torch.no_grad()  # inference mode would show operations that are made of others whole
-def evaluation_chunk(architecture: dict) -> Counted:
-    """Features of as many images as an evaluation passes at once."""
-    with Footprint(META) as footprint:
-        network = backbones.build(architecture, CLASSES).to(META, memory_format=torch.channels_last).eval()
-        images = torch.empty(FORWARD_PIXELS // SIZE**2, 3, SIZE, SIZE, device=META)
-        footprint.reset()
-        network.features(images.contiguous(memory_format=torch.channels_last))
-    return Counted(footprint.peak, footprint.calls)
-
-
-def kernels(cells: int, channels: int, candidates: int) -> Counted:
-    """A chunk of the first round's kernels."""
-    masks = full_masks(SPACE)
-    with Footprint(META) as footprint:
-        network = Supernet(SPACE, masks, cell_types(cells), channels, outputs=WAYS).to(META)
-        images = torch.empty(KERNEL_IMAGES, 3, KERNEL_SIZE, KERNEL_SIZE, device=META)
-        footprint.reset()
-        chunk = {kind: mask.repeat(candidates, 1, 1).to(META) for kind, mask in masks.items()}
-        empirical_kernels(network, images, chunk)
-    return Counted(footprint.peak, footprint.calls)
-
-
-def extrapolated(few: list[Call], many: list[Call], candidates: int) -> list[Call]:
-    """The calls of a chunk, from those of `COUNTED` candidates: all of them grow evenly."""
-    share = (candidates - COUNTED[0]) / (COUNTED[1] - COUNTED[0])
-    return [
-        a._replace(
-            operations=a.operations + share * (b.operations - a.operations),
-            moved=a.moved + share * (b.moved - a.moved),
-        )
-        for a, b in zip(few, many, strict=True)
-    ]
 
 
 if __name__ == "__main__":

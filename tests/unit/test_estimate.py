@@ -102,9 +102,11 @@ def test_the_program_measures_each_distinct_job(tmp_path):
     assert seconds[1] > 0  # the search of cells takes longest; others may be less than half a second
     assert seconds[4] == min(seconds)  # `fixed` computes nothing
     assert f"{1 + 6 * 3 + 2 + 1 + 1} jobs; the largest takes" in printed
-    computed = [line for line in lines if line[:1] == ["glyphs"]]
-    assert [line[1:4] for line in computed] == [["3cells-2ch", "rfs", "3"], ["conv4-2", "rfs", "3"]]
-    assert all(line[6::2] == ["s"] * 3 for line in computed)
+    assert "search 3cells-2ch linear-regions: cannot be counted" in printed
+    computed = [line for line in lines if line[:1] in (["training"], ["evaluation"])]
+    names = [[stage, row, "rfs"] for row in ("3cells-2ch", "conv4-2") for stage in ("training", "evaluation")]
+    assert [line[:3] for line in computed] == names
+    assert all(line[3] == "3" and line[6::2] == ["s"] * 3 for line in computed)
     hours = [float(line[3]) for line in lines if line[1:3] == ["at", "once:"]]
     assert len(hours) == 4
     assert hours == sorted(hours, reverse=True)

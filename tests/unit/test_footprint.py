@@ -8,9 +8,19 @@ from torch.profiler import ProfilerActivity, profile
 from metantk.backbones import resnet12
 from metantk.criteria.chunks import kept_numbers
 from metantk.footprint import Call, Footprint, Gpu, seconds_on
-from metantk.gpu_steps import GPUS, LAUNCH, training_step
+from metantk.gpu_steps import (
+    CHUNKS,
+    GPUS,
+    LAUNCH,
+    KernelSearch,
+    features,
+    images_at_once,
+    kernel_search,
+    training_step,
+)
 from metantk.kernels import empirical_kernels
 from metantk.options.base import parse
+from metantk.options.searches.prune import PruneOptions
 from metantk.runtime import plugins
 from metantk.space.genotype import SPACES, cell_types
 from metantk.space.supernet import Supernet, full_masks
@@ -125,6 +135,39 @@ def test_a_training_on_a_gpu_is_its_steps_times_the_time_of_one():
     assert times == sorted(times, reverse=True)
     assert times[-1] >= LAUNCH * len(step.calls)
     assert counted("rfs", epochs=3, batch_size=128).peak > step.peak > 0
+
+
+def search_of(criteria: list[str], **options) -> KernelSearch | None:
+    given = {"criteria": criteria, "image_size": 8, "repeats": 1, "criteria_options": {"ntk": {"images": 4}}}
+    return kernel_search(PruneOptions(**given | options), cells=2, channels=2, classes=3)
+
+
+def test_a_search_on_a_gpu_is_its_rounds():
+    """Each takes as many kernels as it has networks, of what is left of the supernet."""
+    search, gpu = search_of(["ntk_condition", "linear_regions"]), GPUS[0]
+    (chunk,) = search.chunks
+    by_hand = sum(chunk.seconds(gpu, 1 + left * each) * each / 7 for each in range(7, 1, -1) for left in [18])
+    # Both cells, nodes of three and four inputs, one operation on each edge that is left.
+    by_hand += sum(chunk.seconds(gpu, 1 + n) * left / 126 for n, left in ((3, 18), (4, 17), (3, 15), (4, 14)))
+    assert search.seconds_of_job(gpu) == pytest.approx(by_hand)
+    assert search_of(["ntk_condition"], repeats=3).seconds_of_job(gpu) == pytest.approx(3 * by_hand)
+    assert search_of(["ntk_condition"], random_numbers="published").seconds_of_job(gpu) > 10 * by_hand
+    assert search_of(["linear_regions"]) is None
+
+
+def test_chunks_grow_evenly_and_fill_the_gpu():
+    (chunk,) = search_of(["ntk_condition"]).chunks
+    gpu = GPUS[0]._replace(memory=chunk.bytes_fixed + 3.5 * chunk.bytes_each)
+    assert chunk.fitting(gpu.memory) == 3
+    assert chunk.calls(CHUNKS[1]) == chunk.many.calls
+    assert chunk.seconds(gpu, 9) == pytest.approx(3 * chunk.seconds(gpu, 3))
+
+
+def test_features_are_counted_by_chunks():
+    options = parse(plugins.options_class("backbones", "conv4"), {"kind": "conv4", "channels": 4}, where="test")
+    found = features(options.architecture(20, None), 3 * images_at_once(20) - 1, classes=8, size=20)
+    assert found.steps == 3
+    assert found.seconds_of_job(GPUS[0]) == pytest.approx(3 * found.seconds(GPUS[0]))
 
 
 def test_bfloat16_is_counted_as_float32():

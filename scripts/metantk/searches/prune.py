@@ -167,12 +167,12 @@ def next_round(space: Space, masks: Masks) -> Round | None:
 def total_work(space: Space, options: Options) -> int:
     """A whole search in units of progress: evaluations of networks times the operations that they may have."""
     work = sum(
-        evaluations_of_draw(options, candidates) * operations for candidates, operations in _round_sizes(space)
+        evaluations_of_draw(options, candidates) * operations for candidates, operations in round_sizes(space)
     )
     return work * options.repeats * len(options.weights)
 
 
-def _round_sizes(space: Space) -> Iterator[tuple[int, int]]:
+def round_sizes(space: Space) -> Iterator[tuple[int, int]]:
     """Candidates of each round, and operations left in its network."""
     left = 2 * len(space.edges)
     for each in range(len(space.operations), 1, -1):
@@ -385,7 +385,7 @@ def _measure_round(plan: Plan, this: Round, seed: int, state: State, save: Calla
 
 def _work_done(plan: Plan, state: State) -> int:
     """As in `total_work`, of a state that is gone on with."""
-    sizes = list(_round_sizes(plan.space))
+    sizes = list(round_sizes(plan.space))
     works = [evaluations_of_draw(plan.options, candidates) * operations for candidates, operations in sizes]
     draws = sum(len(draws) for draws in state.draws.values())
     whole = plan.options.repeats * len(plan.criteria)

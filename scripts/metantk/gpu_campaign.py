@@ -1,0 +1,93 @@
+"""What the jobs of a configuration would take on GPUs that are not there, by `metantk.gpu_steps`."""
+
+import logging
+from collections import Counter
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from metantk import gpu_steps
+from metantk.data.manifest import Splits
+from metantk.gpu_steps import GPUS, Counted, KernelSearch
+from metantk.options.config import Chain, Config
+from metantk.results.status import format_duration
+
+log = logging.getLogger("metantk")
+# Learners whose evaluation is hardly more than the features of all images, each computed once.
+BY_FEATURES = ("rfs", "none", "metaoptnet")
+
+
+class Jobs(NamedTuple):
+    """Jobs of a stage that are alike.
+
+    Attributes:
+        chain: one that has them.
+        kind: the name of its search or learner.
+        count: of them.
+    """
+
+    stage: str
+    chain: Chain
+    kind: str
+    count: int
+
+
+def lines(config: Config, dataset: str, splits: Splits, architectures: dict[str, dict]) -> Iterator[str]:
+    """A table of the jobs of a data set: bytes of a step, and the time of all of them on each GPU.
+
+    Args:
+        architectures: by the name of a backbone, one of it.
+    """
+    yield "\nComputed, not measured (docs/cluster.md): kernels of searches, trainings, features of evaluations"
+    yield _line(f"{dataset}:", "jobs", "GB", [gpu.name for gpu in GPUS])
+    for jobs in jobs_of(config):
+        name = f"{jobs.stage} {jobs.chain.backbone} {jobs.kind}"
+        log.info("counting %s %s", dataset, name)
+        found = COUNT[jobs.stage](config, jobs.chain, splits, architectures[jobs.chain.backbone])
+        if found is None:
+            yield f"{name}: cannot be counted"
+        else:
+            times = [format_duration(jobs.count * found.seconds_of_job(gpu)) for gpu in GPUS]
+            yield _line(name, jobs.count, f"{found.peak / 1e9:.2f}", times)
+
+
+def jobs_of(config: Config) -> Iterator[Jobs]:
+    """Those of one data set, without what computes nothing."""
+    seeds, counts = len(config.seeds), Counter((chain.backbone, chain.learner) for chain in config.chains)
+    for chain in {(chain.backbone, chain.search): chain for chain in config.chains}.values():
+        if config.search(chain.search).uses_device:
+            yield Jobs("search", chain, chain.search, seeds)
+    for chain in {(chain.backbone, chain.learner): chain for chain in config.chains}.values():
+        count = counts[chain.backbone, chain.learner] * seeds
+        if config.learner(chain.learner).uses_device:
+            yield Jobs("training", chain, chain.learner, count)
+        yield Jobs("evaluation", chain, chain.learner, count)
+
+
+def _count_search(config: Config, chain: Chain, splits: Splits, architecture: dict) -> KernelSearch | None:
+    options, backbone = config.search(chain.search), config.backbone(chain.backbone)
+    if options.kind != "prune":
+        return None
+    classes = len(splits.train.classes)
+    return gpu_steps.kernel_search(options, cells=backbone.cells, channels=backbone.channels, classes=classes)
+
+
+def _count_training(config: Config, chain: Chain, splits: Splits, architecture: dict) -> Counted | None:
+    train, classes = splits.train, len(splits.train.classes)
+    sizes = {"classes": classes, "per_class": train.images // classes, "size": train.shape[0]}
+    return gpu_steps.training_step(config.learner(chain.learner), architecture, **sizes)
+
+
+def _count_evaluation(config: Config, chain: Chain, splits: Splits, architecture: dict) -> Counted | None:
+    if config.learner(chain.learner).kind not in BY_FEATURES:
+        return None
+    options, test = config.evaluation, splits.test
+    copies = max(options.support_copies, options.support_copy_pool or 0) if options.support_copies > 1 else 1
+    images = test.images * (1 + copies)
+    return gpu_steps.features(architecture, images, classes=len(splits.train.classes), size=test.shape[0])
+
+
+COUNT = {"search": _count_search, "training": _count_training, "evaluation": _count_evaluation}
+
+
+def _line(name: str, count: object, gigabytes: str, times: list[str]) -> str:
+    return f"{name:50}{count:>6}{gigabytes:>8}" + "".join(f"{text:>12}" for text in times)
