@@ -76,3 +76,5 @@ rule compare_criteria:
 rule study:
     input:
         rules.compare_criteria.output,
+    message:
+        "The comparison of the criteria is there"

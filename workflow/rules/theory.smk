@@ -66,3 +66,5 @@ rule verify_theory:
 rule theory:
     input:
         rules.verify_theory.output,
+    message:
+        "The report of the theory is there"
