@@ -26,6 +26,7 @@ def house(tiny_house):
     return tiny_house
 
 
+@pytest.mark.slow
 def test_any_backbone_is_a_row(house):
     run = house.snakemake("--cores", 2)
     assert run.returncode == 0, run.stderr

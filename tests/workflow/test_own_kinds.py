@@ -161,6 +161,7 @@ def own_configuration(folder="own") -> dict:
     }
 
 
+@pytest.mark.slow
 def test_a_strangers_files_run_and_stand_in_the_tables(tiny_house, files):
     tiny_house.configure(own_configuration(files))
     run = tiny_house.snakemake("--cores", 2)

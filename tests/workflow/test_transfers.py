@@ -19,6 +19,7 @@ def house(tiny_house):
     return tiny_house
 
 
+@pytest.mark.slow
 def test_models_are_tested_on_another_data_set(house):
     run = house.snakemake("--cores", 2)
     assert run.returncode == 0, run.stderr
