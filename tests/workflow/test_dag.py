@@ -181,11 +181,15 @@ def test_the_papers_configurations_make_these_jobs(copy_of_house, name):
     assert jobs == fetched | jobs_of(dataset, rows_of(name), seeds=(0, 1, 2))
 
 
+def drop_messages(house):
+    """A dry run shows a job's resources and threads only where it has no message of its own."""
+    for path in (house.path / "workflow" / "Snakefile", *house.path.glob("workflow/rules/*.smk")):
+        path.write_text(re.sub(r'    message:\n        ".*"\n', "", path.read_text()))
+
+
 def planned_resources(house, *arguments):
     """What the jobs of each rule ask for, by rule."""
-    # A dry run shows a job's resources only where it has no message of its own.
-    for path in house.path.glob("workflow/rules/*.smk"):
-        path.write_text(re.sub(r'    message:\n        ".*"\n', "", path.read_text()))
+    drop_messages(house)
     run = house.snakemake("--dry-run", "--cores", 8, *arguments)
     assert run.returncode == 0, run.stderr
     jobs = r"^(?:local)?rule (\w+):\n(?:    .*\n)*?    resources: (.*)$"
@@ -216,8 +220,7 @@ def test_cores_are_shared_among_chains(tiny_house, seeds, cores, threads):
     """One chain takes all; where chains are many, each job takes one core."""
     rows = [{"backbone": "conv4-2", "learner": "rfs"}]
     tiny_house.configure(tiny_house.configuration | {"rows": rows, "seeds": list(range(seeds))})
-    for path in tiny_house.path.glob("workflow/rules/*.smk"):
-        path.write_text(re.sub(r'    message:\n        ".*"\n', "", path.read_text()))
+    drop_messages(tiny_house)
     run = tiny_house.snakemake("--dry-run", "--cores", cores)
     printed = run.stdout + run.stderr
     assert run.returncode == 0, printed

@@ -91,13 +91,14 @@ class Chain(Evaluated):
     search: SearchReport
 
 
-def read_evaluated(folder: Path, model: ModelDescription) -> Evaluated:
-    """Read an evaluation of a model.
+def read_evaluated(folder: Path, of_model: Path) -> Evaluated:
+    """Read an evaluation, in one folder, of a model, in the same or another.
 
     Raises:
-        InputError: a file is missing or damaged, or is of another model.
+        InputError: a file is missing or damaged, or the evaluation is of another model.
     """
     evaluation = read_record(folder / "evaluation.json", Evaluation, stage="evaluate_episodes")
+    model = read_record(of_model / "model.json", ModelDescription, stage="train_network")
     if (evaluation.weights_sha256, evaluation.parameters) != (model.weights_sha256, model.parameters):
         raise InputError(f"{folder}: evaluation.json is of another model; run evaluate_episodes again")
     return Evaluated(folder, model, evaluation, read_episodes(folder / "episodes.csv", evaluation))
@@ -109,15 +110,14 @@ def read_chain(folder: Path) -> Chain:
     Raises:
         InputError: a file is missing or damaged, or is of another run than the others.
     """
+    evaluated = read_evaluated(folder, folder)
+    model, evaluation = evaluated.model, evaluated.evaluation
     search = read_record(folder.parent / "search.json", SearchReport, stage="search_architecture")
     found = read_record(folder.parent / "architecture.json", Architecture, stage="search_architecture")
-    model = read_record(folder / "model.json", ModelDescription, stage="train_network")
     if not search.is_of(found.origin):
         raise InputError(f"{folder.parent}: search.json is not of architecture.json; run search_architecture again")
     if model.architecture != found:
         raise InputError(f"{folder}: model.json is of another architecture than it found; run train_network again")
-    evaluated = read_evaluated(folder, model)
-    evaluation = evaluated.evaluation
     if evaluation.data_sha256 != model.data_sha256 or evaluation.split != "test":
         raise InputError(
             f"{folder}: evaluation.json is not of its data set's test split; run evaluate_episodes again"

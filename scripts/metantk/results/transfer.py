@@ -10,10 +10,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from metantk.results.records import Evaluation, ModelDescription
+from metantk.results.records import Evaluation
 from metantk.results.tables import KEY, OVER_SEEDS, Chain, Evaluated, Titles, check_episodes, notes, read_evaluated
 from metantk.runtime.files import InputError
-from metantk.runtime.typed_files import read_record
 from metantk.statistics import deviation
 
 LISTED_CLASSES = 5  # that a note names; evaluation.json has all
@@ -25,9 +24,8 @@ def read_transfer(folder: Path) -> Evaluated:
     Raises:
         InputError: a file is missing or damaged, or the evaluation is of another model, or on its own data set.
     """
-    model = read_record(folder.parent / "model.json", ModelDescription, stage="train_network")
-    evaluated = read_evaluated(folder, model)
-    transfer, trained_on = evaluated.evaluation.transfer, model.architecture.origin.dataset
+    evaluated = read_evaluated(folder, folder.parent)
+    transfer, trained_on = evaluated.evaluation.transfer, evaluated.key[0]
     if transfer is None or trained_on in (None, transfer.tested_on) or evaluated.evaluation.split != "test":
         raise InputError(
             f"{folder}: evaluation.json is not of another data set's test split; run evaluate_episodes again"
