@@ -20,7 +20,7 @@ from metantk.runtime.container import image_name
 
 REPOSITORY = Path(__file__).parents[1]
 PARTS_OF_HOUSE = ("Snakefile", "workflow", "scripts", "config", "containers", "envs")
-NOT_COPIED = shutil.ignore_patterns("__pycache__", "*.sif", ".*")
+NOT_COPIED = shutil.ignore_patterns("*.pyc", "*.sif", ".*")  # and what is known of each module's syntax is
 NOTHING_TO_DO = "Nothing to be done (all requested files are present and up to date)."
 
 # One job as `--printshellcmds` shows it: its script and where it writes.

@@ -1,6 +1,5 @@
 """The code behind an output: what is followed, what changes its hash, and what does not."""
 
-import ast
 import subprocess
 import sys
 from collections import Counter
@@ -38,6 +37,47 @@ def test_code_is_followed_through_imports():
     assert "metantk/kernels.py" not in training
     assert "metantk/searches/prune.py" not in names(SCRIPTS / "evaluate_episodes.py")
     assert code_hash(SCRIPTS / "train_network.py") != code_hash(SCRIPTS / "evaluate_episodes.py")
+
+
+@pytest.fixture
+def kept(tmp_path, monkeypatch):
+    """Nothing is kept yet, and what will be lies elsewhere."""
+    monkeypatch.setattr(provenance, "KEPT", tmp_path / "kept" / "syntax.json")
+    monkeypatch.setattr(sys, "dont_write_bytecode", False)
+    provenance._kept.cache_clear()
+    yield provenance.KEPT
+    provenance._kept.cache_clear()
+
+
+def test_a_later_process_parses_nothing_again(kept, monkeypatch):
+    first = code_hash(SCRIPTS / "train_network.py")
+    provenance._kept.cache_clear()
+    monkeypatch.setattr(provenance, "_parse_anew", None)
+    assert code_hash(SCRIPTS / "train_network.py") == first
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"a": 1}', '{"a": [["os"], "no checksum"]}'])
+def test_what_was_kept_and_is_damaged_is_found_anew(kept, content):
+    first = code_hash(SCRIPTS / "train_network.py")
+    kept.write_text(content)
+    provenance._kept.cache_clear()
+    assert code_hash(SCRIPTS / "train_network.py") == first
+    provenance._kept.cache_clear()
+    assert len(provenance._kept()) > 20
+
+
+def test_an_edit_counts_whatever_was_kept_before(kept, tmp_path):
+    hashes = []
+    for text in ("a = 1\n", "a = 2\n", "a = 1  # one\n"):
+        (tmp_path / "own.py").write_text(text)
+        hashes.append(code_hash(tmp_path / "own.py"))
+        provenance._kept.cache_clear()
+    assert hashes[0] == hashes[2] != hashes[1]
+
+
+def test_a_folder_that_cannot_be_written_is_done_without(kept, tmp_path):
+    kept.parent.write_text("a file")
+    assert code_hash(SCRIPTS / "train_network.py") == code_hash(SCRIPTS / "train_network.py")
 
 
 def test_modules_of_kinds_are_those_that_were_asked_for():
@@ -160,25 +200,16 @@ def test_an_edit_of_a_module_changes_the_hash_of_those_that_use_it_alone(tmp_pat
     assert after[1] == before[1]
 
 
-def test_each_module_is_parsed_once_however_many_rules_ask_for_it(monkeypatch):
-    parsed = Counter()
-    parse_text = ast.parse
-
-    def count(text):
-        parsed[text if isinstance(text, str) else text.decode()] += 1
-        return parse_text(text)
-
-    monkeypatch.setattr(ast, "parse", count)
+def test_each_module_is_parsed_once_however_many_rules_ask_for_it(kept, monkeypatch):
+    parsed, parse_anew = Counter(), provenance._parse_anew
+    monkeypatch.setattr(provenance, "_parse_anew", lambda text: parsed.update([text]) or parse_anew(text))
     modules = {path for script in PROGRAMS for path in local_modules(SCRIPTS / script)}
     texts = Counter(path.read_text() for path in modules)
     assert len(modules) > len(PROGRAMS)
-    for ask in (local_modules, code_hash):
-        parsed.clear()
-        provenance._parse.cache_clear()
-        for script in PROGRAMS:
-            ask(SCRIPTS / script)
-        assert set(parsed) == set(texts)
-        assert all(parsed[text] <= index for text, index in texts.items())
+    for script in PROGRAMS:
+        code_hash(SCRIPTS / script)
+    assert set(parsed) == set(texts)
+    assert all(parsed[text] <= index for text, index in texts.items())
 
 
 def test_provenance_says_how_an_output_came_about():

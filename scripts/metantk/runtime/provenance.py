@@ -3,6 +3,9 @@
 A stage's code is its script, every module that it imports, and the modules of the kinds that it was asked for
 (`metantk.runtime.plugins`), with what those import. It is hashed by its syntax trees without docstrings: comments,
 formatting and documentation, of options too, change nothing.
+
+What a file's text says is kept in a file beside Python's own compiled modules, by the checksum of the text: to read
+the syntax trees of all modules takes a second, in each planning and each job.
 """
 
 import ast
@@ -11,13 +14,18 @@ import functools
 import hashlib
 import importlib.metadata
 import platform
+import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
-from metantk.runtime.files import SCRIPTS, InputError, write_json
+from pydantic import Field, TypeAdapter, ValidationError
+
+from metantk.runtime.files import SCRIPTS, InputError, read_json, write_json
 
 CODE = Path(".snakemake", "code")  # below Snakemake's working folder
+KEPT = Path(SCRIPTS, "__pycache__", f"syntax.{sys.implementation.cache_tag}.json")
+MOST_KEPT = 1000  # texts
 PACKAGES = ("numpy", "opacus", "pandas", "scikit-learn", "torch", "torchvision")
 
 
@@ -43,16 +51,37 @@ class Parsed(NamedTuple):
 
     Attributes:
         names: what it imports that may be modules.
-        tree: its syntax tree as text, without docstrings, descriptions of options and the version.
+        tree: checksum of its syntax tree, without docstrings, descriptions of options and the version.
     """
 
     names: list[str]
-    tree: bytes
+    tree: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+
+
+def _parse(text: str) -> Parsed:
+    key, kept = hashlib.sha256(text.encode()).hexdigest(), _kept()
+    if key not in kept:
+        kept[key] = _parse_anew(text)
+    return kept[key]
 
 
 @functools.cache
-def _parse(text: str) -> Parsed:
-    """Kept by text: the rules of a workflow ask for the same modules many times."""
+def _kept() -> dict[str, Parsed]:
+    """By the checksum of a text, of this and earlier processes; of these nothing where the file is damaged."""
+    try:
+        return TypeAdapter(dict[str, Parsed]).validate_python(read_json(KEPT))
+    except (InputError, ValidationError):
+        return {}
+
+
+def _keep() -> None:
+    """For later processes, unless Python keeps none of its modules either, or they cannot be written."""
+    if not sys.dont_write_bytecode:
+        with contextlib.suppress(OSError, InputError):
+            write_json(KEPT, dict(list(_kept().items())[-MOST_KEPT:]))
+
+
+def _parse_anew(text: str) -> Parsed:
     names, tree = [], ast.parse(text)
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
@@ -67,7 +96,7 @@ def _parse(text: str) -> Parsed:
             node.body = [statement for statement in node.body if not _is_version(statement)]
         elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "Field":
             node.keywords = [keyword for keyword in node.keywords if keyword.arg != "description"]
-    return Parsed(names, ast.dump(tree).encode())
+    return Parsed(names, hashlib.sha256(ast.dump(tree).encode()).hexdigest())
 
 
 def _is_version(statement: ast.stmt) -> bool:
@@ -86,11 +115,18 @@ def _files_of_module(scripts: Path, name: str) -> list[Path]:
 
 
 def code_hash(*files: Path | str) -> str:
-    """Hash over the syntax trees of `files` and of all local modules behind them."""
-    digest = hashlib.sha256()
-    for path in local_modules(*files):
-        digest.update(_module_name(path).encode() + b"\0" + _parse(path.read_text()).tree + b"\0")
+    """Checksum of the syntax trees of `files` and of all local modules behind them."""
+    digest, before = hashlib.sha256(), len(_kept())
+    for name, tree in _trees(*files).items():
+        digest.update(f"{name}\0{tree}\0".encode())
+    if len(_kept()) > before:
+        _keep()
     return digest.hexdigest()
+
+
+def _trees(*files: Path | str) -> dict[str, str]:
+    """Checksum of each module's syntax tree, by its name."""
+    return {_module_name(path): _parse(path.read_text()).tree for path in local_modules(*files)}
 
 
 def record_code(*files: Path | str) -> str:
@@ -99,8 +135,7 @@ def record_code(*files: Path | str) -> str:
     path = CODE / f"{total}.json"
     with contextlib.suppress(OSError, InputError):  # a help, which no run depends on
         if not path.exists():
-            trees = {_module_name(path): _parse(path.read_text()).tree for path in local_modules(*files)}
-            write_json(path, {name: hashlib.sha256(tree).hexdigest()[:16] for name, tree in trees.items()})
+            write_json(path, {name: tree[:16] for name, tree in _trees(*files).items()})
     return total
 
 
