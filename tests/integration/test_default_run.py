@@ -51,10 +51,12 @@ CHAIN_FILES = ("model.safetensors", "model.json", "training.csv", "episodes.csv"
 CORES = 2
 # Of `make run`, which takes minutes.
 LESS = {
+    "datasets": {"glyphs": {"image_size": 16}},
     "searches": {"prune": {"repeats": 1, "image_size": 8}},
     "criteria": {"meta_ntk": {"ways": 3, "tasks": 2}, "ntk": {"images": 12}, "linear_regions": {"images": 300}},
     "learners": {
         "rfs": {"epochs": 4},
+        "rfs-conv4": {"epochs": 8},
         "maml": {"epochs": 2, "steps_per_epoch": 50},
         "metaoptnet": {"epochs": 3},
     },

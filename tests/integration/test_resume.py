@@ -20,7 +20,7 @@ SEARCH = {
         "linear_regions": {"images": 60, "batches": 1},
     },
 }
-BACKBONE = {"kind": "cells", "cells": 3, "channels": 2}
+BACKBONE = {"kind": "cells", "cells": 2, "channels": 2}
 LEARNER = {"kind": "rfs", "epochs": 4, "milestones": [2, 3]}
 EVALUATION = {"episodes": 70, "queries": 3, "support_copies": 2}
 DATA = "results/glyphs/data"

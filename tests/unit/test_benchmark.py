@@ -115,6 +115,7 @@ def test_a_replay_ends_with_the_architecture_that_measured_best(search):
     )
 
 
+@pytest.mark.slow
 def test_a_surrogate_finds_an_additive_optimum_sooner_than_chance():
     space = SPACES["few-shot"]
     genotypes = [random_genotype(space, seed) for seed in range(90)]

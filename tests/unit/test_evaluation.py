@@ -200,6 +200,7 @@ def test_an_episode_takes_no_copy_twice_and_one_image_has_its_own_copies(monkeyp
     assert len(set().union(*by_image.values())) == 70 * 4
 
 
+@pytest.mark.slow
 def test_copies_from_a_pool_and_copies_made_anew_give_the_same_mean_and_interval(monkeypatch):
     """Over several sets of draws; what the pool adds to the mean's spread is small against the interval."""
     fresh, pooled = [], []
@@ -274,6 +275,7 @@ def test_classifiers_that_do_not_fit_the_shots_are_refused(classifier, message):
 # --- Interruptions -----------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("copies", "pool"), [(1, 4), (2, 4), (2, None)])
 @pytest.mark.parametrize("classifier", ["logistic_regression", "svm"])
 def test_answers_do_not_depend_on_where_an_evaluation_was_interrupted(classifier, copies, pool, monkeypatch):

@@ -108,6 +108,7 @@ def test_what_has_no_features_of_a_image_is_refused(tmp_path, monkeypatch):
     assert not (tmp_path / "out.onnx").exists()
 
 
+@pytest.mark.slow
 def test_features_in_python(tmp_path):
     folder = save(tmp_path / "model", ARCHITECTURES["conv4"])
     model = metantk.load(folder)
@@ -148,6 +149,7 @@ def test_the_two_documented_lines(tmp_path, repository):
     assert run.stdout == "(2, 4)\n", run.stderr
 
 
+@pytest.mark.slow
 def test_calibrations_of_the_former_form_are_refused(tmp_path):
     model = load_model(save(tmp_path / "model", ARCHITECTURES["conv4"]), torch.device("cpu"))
     former = {"ways": 2, "shots": 1, "temperature": 1.0, "threshold": 0.5, "accuracy": 60.0}

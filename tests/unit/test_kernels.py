@@ -122,6 +122,7 @@ def make_candidates(space, generator, count):
     return remaining, masks
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("space_name", "cells", "dtype", "tolerance"),
     [

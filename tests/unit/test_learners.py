@@ -183,6 +183,7 @@ def test_a_training_that_is_ended_after_any_step_ends_with_the_same_bytes(name):
     assert_same(trainer.state(), whole)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in LEARNERS if name != "metanas"])
 def test_every_learner_trains_cells_and_answers(name, tmp_path):
     before = make_trainer(LEARNERS[name], CELLS)
@@ -196,6 +197,7 @@ def test_every_learner_trains_cells_and_answers(name, tmp_path):
     assert ((accuracies >= 0) & (accuracies <= 100)).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["maml", "reptile", "metaoptnet", "metanas"])
 def test_a_learner_answers_as_the_network_in_memory_would_after_it_was_read_back(name, tmp_path):
     trainer = train(make_trainer(LEARNERS[name], architecture_for(name)))
@@ -304,6 +306,7 @@ def test_first_and_second_order_anil_and_metaoptnet_learn_different_networks():
         assert all(not torch.allclose(one, other, atol=1e-6) for other in weights[:index])
 
 
+@pytest.mark.slow
 def test_maml_trains_a_network_for_each_number_of_shots_and_answers_with_the_nearest(tmp_path):
     trainer = train(make_trainer(LEARNERS["maml"] | {"shots": [1, 4]}, CONV4))
     model = model_of(trainer, CONV4, tmp_path)

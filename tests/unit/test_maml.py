@@ -250,6 +250,7 @@ def test_outer_gradient_agrees_with_finite_differences(kind, inner):
     assert (losses[0] - losses[1]) / 2e-8 == pytest.approx(slope.item(), rel=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["conv4", "cells"])
 @pytest.mark.parametrize("inner", INNERS, ids=str)
 def test_tasks_equal_adapted_copies_one_by_one(kind, inner):

@@ -29,6 +29,8 @@ from metantk.searches.plan import Plan
 from metantk.searches.tasks import TaskSource
 from metantk.space.genotype import CELL_TYPES
 
+pytestmark = pytest.mark.slow
+
 KEY = (1, 0, 0)
 
 

@@ -268,6 +268,7 @@ def test_tensors_are_all_that_is_learned():
     assert equal(list(learner.tensors().values()), list(other.tensors().values()))
 
 
+@pytest.mark.slow
 def test_adaptation_to_a_task_learns_it_and_leaves_no_trace():
     options = tiny(inner_lr=0.02)
     adaptation = Adaptation(inner_steps=16, inner_batch_size=12, threshold=0.05)
@@ -350,6 +351,7 @@ def test_decoded_architecture_is_that_of_the_tensors(found):
     assert decode(learner) == found.genotype
 
 
+@pytest.mark.slow
 def test_search_in_the_other_space_and_the_stack_of_the_backbone():
     changes = {"space": "darts", "layout": "few-shot", "cells": None, "channels": None, "image_size": 8}
     options = tiny(**changes, epochs=1, warm_up_epochs=0, meta_batch_size=1)
@@ -358,6 +360,7 @@ def test_search_in_the_other_space_and_the_stack_of_the_backbone():
     assert found.facts["network"]["channels"] == [8, 16]
 
 
+@pytest.mark.slow
 def test_search_of_a_warm_up_alone_is_reptile_on_the_uniform_mixture():
     options = tiny(epochs=3, warm_up_epochs=2, drop_path_rate=0.0).model_copy(update={"epochs": 2})
     found = metanas.find(make_problem(), options, 0, Memory())

@@ -238,6 +238,7 @@ def test_skipped_operations_are_not_computed():
     assert len(expected) < 2 * 9 * 7
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", LAYOUTS)
 @pytest.mark.parametrize("space", [SPACES["few-shot"], SPACES["darts"]], ids=["few-shot", "darts"])
 def test_gradient_of_the_architecture_is_that_of_finite_differences(space, name):

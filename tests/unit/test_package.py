@@ -41,6 +41,7 @@ def run_python(code: str, path: Path) -> str:
     return run.stdout.strip()
 
 
+@pytest.mark.slow
 def test_an_installed_package_is_imported_with_its_version(installed):
     code = "import metantk.options.config, metantk; print(metantk.__version__, metantk.__file__)"
     version, file = run_python(code, installed).split()

@@ -265,6 +265,7 @@ def test_values_of_a_draw_are_those_of_plain_networks_one_by_one(draws):
             assert found["linear_regions"] == literal.regions(plain_thin.plain_thin(mask), crops)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("draws", STYLES)
 def test_search_resumed_from_any_draw_or_round_is_the_same(draws):
     plan, *_ = fake_plan(["ntk_condition", "linear_regions"], draws)

@@ -58,6 +58,7 @@ def test_without_noise_all_repetitions_agree():
     assert sum(networks) == total_networks(plan, 2)
 
 
+@pytest.mark.slow
 def test_noise_of_each_network_leaves_no_order():
     plan, _ = noisy_plan(shared=0, private=50)
     table = measure_rank_stability(plan, seed=0, draws=6)
@@ -95,6 +96,7 @@ def test_effects_of_whole_architectures_agree_as_far_as_noise_lets_them():
     assert max(map(abs, taus[100.0])) < 0.3
 
 
+@pytest.mark.slow
 def test_averaging_over_draws_helps():
     plan, _ = noisy_plan(shared=0, private=0.5)
     table = measure_rank_stability(plan, seed=0, draws=8)
@@ -169,6 +171,7 @@ def test_program_refuses_what_cannot_be_compared(run, tmp_path, flags, message):
     assert not (tmp_path / "out").exists() or list((tmp_path / "out").iterdir()) == []
 
 
+@pytest.mark.slow
 def test_program_writes_the_table_and_the_figure(run, tmp_path, monkeypatch):
     monkeypatch.setattr(prune, "first_state", two_operations_per_edge)
     criteria_options = {"linear_regions": {"images": 20, "batches": 1}}

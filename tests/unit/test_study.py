@@ -86,6 +86,7 @@ def test_regret_is_what_the_picked_quarter_lacks():
     assert study.regret(np.array([0, 0, 0, 0, 0, 1, 1, 1]), accuracies) == pytest.approx(6.5 - 6)
 
 
+@pytest.mark.slow
 def test_it_finds_which_criteria_are_worth_more_than_parameters():
     noise = {"good": 0.2, "parameters": 2.0, "noise": 100.0, "upside_down": 0.2}
     table = study.correlate(made_scores(noise, again=8))

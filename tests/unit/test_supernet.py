@@ -60,6 +60,7 @@ def regions_by_hooks(network: nn.Module, batches: list[torch.Tensor]) -> int:
     return len({tuple(row) for row in torch.cat(rows).tolist()})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("space_name", ["few-shot", "darts"])
 @pytest.mark.parametrize("size", [3, 5])
 def test_regions_of_fused_candidates_agree_with_plain_networks(space_name, size):

@@ -181,6 +181,7 @@ def to_double(learner: t_nas.MetaLearner) -> t_nas.MetaLearner:
     return t_nas.MetaLearner(learner.network.double(), theta, learner.options)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arch_inner_lr", [0.0, 30.0])
 def test_meta_step_is_the_one_written_out(arch_inner_lr):
     tasks = [make_tasks().draw(index) for index in range(2)]
@@ -192,6 +193,7 @@ def test_meta_step_is_the_one_written_out(arch_inner_lr):
         torch.testing.assert_close(one, other, atol=1e-5, rtol=0)  # of steps of 1e-3
 
 
+@pytest.mark.slow
 def test_without_rates_of_the_architecture_it_is_plain_maml():
     """Rates of zero and an architecture that is no parameter at all give the same weights."""
     tasks = [make_tasks().draw(index) for index in range(2)]
@@ -252,6 +254,7 @@ def test_auto_maml_moves_the_architecture_between_tasks_only():
         torch.testing.assert_close(learner.theta[kind].detach(), expected, atol=1e-6, rtol=0)
 
 
+@pytest.mark.slow
 def test_large_steps_of_the_architecture_decode_more_genotypes():
     counts = {}
     for rate in (0.003, 30.0):
@@ -335,6 +338,7 @@ def test_auto_maml_shares_one_genotype():
     assert_resumes(t_nas, options, found, kills_at=[1])
 
 
+@pytest.mark.slow
 def test_search_in_the_stack_of_the_backbone():
     options = tiny(layout="few-shot", channels=None, image_size=8, epochs=1, steps_per_epoch=1)
     found = t_nas.find(make_problem(), options, 0, Memory())

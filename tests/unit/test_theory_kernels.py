@@ -40,6 +40,7 @@ def perturbed(weights, direction, step):
     return {name: weights[name] + step * direction[name] for name in weights}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("inner", [FLOW, ONE_STEP, ANIL], ids=["flow", "one step", "ANIL"])
 @pytest.mark.parametrize("kind", ["fully_connected", "convolutional"])
 def test_meta_ntk_by_definition_agrees_with_finite_differences(kind, inner):

@@ -9,6 +9,8 @@ import pytest
 import yaml
 from conftest import House, copy_house
 
+pytestmark = pytest.mark.slow
+
 SNAKEFILE = """
 configfile: "project.yaml"
 
