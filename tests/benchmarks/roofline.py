@@ -6,6 +6,9 @@ measured: a product of matrices, and an addition whose tensors have the median s
 needs at least the longer of its arithmetic and its traffic; the sum over calls is the roofline. All in one process
 with one thread, in seconds of the processor.
 
+A second table has what the candidates of a search's first round compute alike, and what sharing it could save: the
+stem and the edges of the first cell's inputs, forward. All else differs, as gradients do in every layer.
+
 Example:
     OMP_NUM_THREADS=1 python tests/benchmarks/roofline.py
 """
@@ -26,12 +29,13 @@ from bench_training import CLASSES, CPU
 from plain_cells import PlainNetwork
 from torch import nn
 
+from metantk import gpu_steps
 from metantk.backbones.cells import stack
 from metantk.footprint import Call, Footprint
 from metantk.kernels import empirical_kernels
 from metantk.runtime import devices
 from metantk.space.genotype import SPACES, cell_types
-from metantk.space.supernet import Supernet, full_masks
+from metantk.space.supernet import Context, Supernet, full_masks, mixing_weights
 
 BATCH, KERNEL_IMAGES, WAYS = 64, 30, 5
 CANDIDATES = 4
@@ -48,6 +52,13 @@ def main() -> None:
     print(f"| {' | '.join(columns)} |\n|{'---|' * len(columns)}")
     for name, job in jobs():
         print(f"| {name} | {' | '.join(row(job, peak, repeats))} |", flush=True)
+    print("\n| supernet | GFLOP of a candidate | alike | GB moved | alike |\n|---|---|---|---|---|")
+    for cells, channels in ((5, 16), (5, 48), (8, 48)):
+        (operations, moved), alike = of_a_candidate(cells, channels), alike_in_all(cells, channels)
+        print(
+            f"| {cells} cells × {channels} | {operations / 1e9:.1f} | {alike[0] / operations:.1%} "
+            f"| {moved / 1e9:.1f} | {alike[1] / moved:.1%} |"
+        )
 
 
 def jobs() -> list[tuple[str, Callable[[], object]]]:
@@ -135,6 +146,43 @@ def kernels(channels: int) -> Callable[[], object]:
     images = torch.randn(KERNEL_IMAGES, 3, 32, 32)
     chunk = {kind: mask.repeat(CANDIDATES, 1, 1) for kind, mask in masks.items()}
     return lambda: empirical_kernels(network, images, chunk)
+
+
+def of_a_candidate(cells: int, channels: int) -> tuple[float, float]:
+    """Operations and bytes moved of the kernels of one more candidate."""
+    counted = gpu_steps.kernel_chunks(
+        SPACES["few-shot"],
+        cells=cells,
+        channels=channels,
+        outputs=WAYS,
+        images=KERNEL_IMAGES,
+        size=32,
+        dtype=torch.float32,
+    )
+    few, many = (total(counted.calls(count)) for count in (2, 3))
+    return many[0] - few[0], many[1] - few[1]
+
+
+@torch.no_grad()
+def alike_in_all(cells: int, channels: int) -> tuple[float, float]:
+    """Operations and bytes moved of what no candidate of a first round changes."""
+    space, masks = SPACES["few-shot"], full_masks(SPACES["few-shot"])
+    with Footprint(gpu_steps.META) as footprint:
+        network = Supernet(
+            SPACES["few-shot"], full_masks(SPACES["few-shot"]), cell_types(cells), channels, outputs=WAYS
+        )
+        network, images = network.to(gpu_steps.META), torch.empty(KERNEL_IMAGES, 3, 32, 32, device=gpu_steps.META)
+        weights = {kind: mixing_weights(mask, torch.float32).to(gpu_steps.META) for kind, mask in masks.items()}
+        context, first = Context(weights, network.norms, None, None), network.cells[0]
+        footprint.reset()
+        image = context.norm(network.stem(images), channels)
+        for preprocess, fan in zip(first.preprocess, first.fans, strict=False):
+            fan(preprocess(image, context), weights[first.kind], context)
+    return total(footprint.calls)
+
+
+def total(calls: list[Call]) -> tuple[float, float]:
+    return sum(call.operations for call in calls), sum(call.moved for call in calls)
 
 
 if __name__ == "__main__":
