@@ -166,13 +166,11 @@ def of_a_candidate(cells: int, channels: int) -> tuple[float, float]:
 @torch.no_grad()
 def alike_in_all(cells: int, channels: int) -> tuple[float, float]:
     """Operations and bytes moved of what no candidate of a first round changes."""
-    space, masks = SPACES["few-shot"], full_masks(SPACES["few-shot"])
-    with Footprint(gpu_steps.META) as footprint:
-        network = Supernet(
-            SPACES["few-shot"], full_masks(SPACES["few-shot"]), cell_types(cells), channels, outputs=WAYS
-        )
-        network, images = network.to(gpu_steps.META), torch.empty(KERNEL_IMAGES, 3, 32, 32, device=gpu_steps.META)
-        weights = {kind: mixing_weights(mask, torch.float32).to(gpu_steps.META) for kind, mask in masks.items()}
+    space, masks, meta = SPACES["few-shot"], full_masks(SPACES["few-shot"]), gpu_steps.META
+    with Footprint(meta) as footprint:
+        network = Supernet(space, masks, cell_types(cells), channels, outputs=WAYS).to(meta)
+        images = torch.empty(KERNEL_IMAGES, 3, 32, 32, device=meta)
+        weights = {kind: mixing_weights(mask[None].to(meta), torch.float32) for kind, mask in masks.items()}
         context, first = Context(weights, network.norms, None, None), network.cells[0]
         footprint.reset()
         image = context.norm(network.stem(images), channels)
