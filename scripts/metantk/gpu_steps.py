@@ -144,8 +144,8 @@ class KernelChunks(NamedTuple):
         return max(0, int((memory - self.bytes_fixed) / self.bytes_each))
 
     def seconds(self, gpu: Gpu, candidates: int) -> float:
-        """Of the kernels of so many candidates, in chunks that fill the GPU."""
-        chunk = min(candidates, self.fitting(gpu.memory))
+        """Of the kernels of so many candidates, in chunks that fill the GPU; one by one if not even one fits."""
+        chunk = min(candidates, max(1, self.fitting(gpu.memory)))
         return candidates / chunk * self.few._replace(calls=self.calls(chunk)).seconds(gpu)
 
     def calls(self, candidates: int) -> list[Call]:

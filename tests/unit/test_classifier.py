@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnx.version_converter
 import pandas as pd
 import pytest
 import torch
@@ -139,6 +140,17 @@ def test_a_classifier_around_an_onnx_file(tmp_path, size, version):
     assert found.shape == (7, 3)
     assert close.shape == (7,)
     assert found.std(0).min() > 1e-3
+
+
+@pytest.mark.slow
+def test_a_graph_that_cannot_be_converted_is_refused(tmp_path, monkeypatch):
+    def refuse(model, version):
+        raise onnx.version_converter.ConvertError(f"no adapter to {version}")
+
+    monkeypatch.setattr(onnx.version_converter, "convert_version", refuse)
+    model, path = onnx_model(tmp_path, version=11), tmp_path / "model.onnx"
+    with pytest.raises(InputError, match=r"net\.onnx: cannot be joined with its classifier \(no adapter to \d+\)"):
+        write_classifier(model, make_supports(), None, path, {"image_size": SIZE})
 
 
 def test_a_graph_of_one_image_is_refused(tmp_path):

@@ -161,6 +161,8 @@ def test_chunks_grow_evenly_and_fill_the_gpu():
     assert chunk.fitting(gpu.memory) == 3
     assert chunk.calls(CHUNKS[1]) == chunk.many.calls
     assert chunk.seconds(gpu, 9) == pytest.approx(3 * chunk.seconds(gpu, 3))
+    small = GPUS[0]._replace(memory=0)
+    assert chunk.seconds(small, 9) == pytest.approx(9 * chunk.seconds(small, 1))
 
 
 def test_features_are_counted_by_chunks():

@@ -52,6 +52,7 @@ def write_around(classifier: nn.Module, model: Model, path: Path, outputs: list[
     """
     # Imported here: it takes seconds.
     import onnx
+    from onnx.version_converter import ConvertError
 
     network = model.network
 
@@ -63,7 +64,7 @@ def write_around(classifier: nn.Module, model: Model, path: Path, outputs: list[
     after = graph_of(After(classifier), torch.rand(2, network.feature_dim), FEATURES, *outputs)
     try:
         joined = join(before, onnx.load_model_from_string(network.content), after)
-    except (ValueError, RuntimeError, onnx.checker.ValidationError) as error:
+    except (ValueError, RuntimeError, ConvertError, onnx.checker.ValidationError) as error:
         reason = " ".join(str(error).split())[:200]
         raise InputError(f"{network.path}: cannot be joined with its classifier ({reason})") from None
     onnx.save(joined, path)
