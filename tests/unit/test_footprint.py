@@ -142,6 +142,7 @@ def search_of(criteria: list[str], **options) -> KernelSearch | None:
     return kernel_search(PruneOptions(**given | options), cells=2, channels=2, classes=3)
 
 
+@pytest.mark.slow
 def test_a_search_on_a_gpu_is_its_rounds():
     """Each takes as many kernels as it has networks, of what is left of the supernet."""
     search, gpu = search_of(["ntk_condition", "linear_regions"]), GPUS[0]
