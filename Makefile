@@ -29,7 +29,7 @@ export PYTHONNOUSERSITE := 1
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run own images-named status why estimate estimate-gpu tables theory study report figures container check test test-slow test-cluster bench wheels web lint schema lock clean
+.PHONY: help setup run own images-named status why estimate estimate-gpu tables theory study report figures container check test test-slow test-cluster test-rest bench wheels web lint schema lock clean
 
 help:       ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' $(MAKEFILE_LIST) | expand -t 16
@@ -113,6 +113,9 @@ test-slow: .venv/ready ## Run the longer tests: against literal references, of e
 
 test-cluster: .venv/ready ## Run what needs a system of its own: SLURM, Apptainer and its image, 20 kills, faults
 	@$(PYTEST) $(CLUSTER)
+
+test-rest: .venv/ready ## Run test-slow and test-cluster side by side, which takes less than one after the other
+	@$(PYTEST) $(CLUSTER) tests/integration tests/workflow tests/unit tests/gpu -m slow
 
 bench: .venv/ready  ## Time the search and the input pipeline against the usual ways, side by side
 	@python tests/benchmarks/bench_search.py --parts kernel --channels 48

@@ -15,6 +15,8 @@ from conftest import House, copy_house, place_image, program_environment, tiny_c
 
 from metantk.runtime.container import FOLDER, image_name
 
+pytestmark = pytest.mark.slow
+
 PROFILE = "workflow/profiles/slurm-apptainer"
 # What differs between any two runs, by name: logs, and tables and an image of measured times and memory.
 MEASURED = ("benchmarks/", "logs/", "tables/summary.", "tables/table1.", "tables/costs.", "/cost.")

@@ -15,6 +15,8 @@ from conftest import House, copy_house, tiny_configuration
 from metantk.options.base import Options
 from metantk.options.config import parse_config
 
+pytestmark = pytest.mark.slow
+
 SEARCHED = Path("results/glyphs/3cells-2ch/linear-regions/seed0")
 CHAIN = SEARCHED / "rfs"
 # What a chain leaves but for the times that it took.
