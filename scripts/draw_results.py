@@ -37,7 +37,6 @@ SUMMARY = {
 SEEDS = {
     **dict.fromkeys(KEY, TEXT),
     **dict.fromkeys(["seed", "params", "multiply_accumulates", "shots"], WHOLE),
-    "latency_ms": SIZE._replace(gaps=True),
     "accuracy": PERCENT,
 }
 
@@ -70,7 +69,7 @@ def draw(chains: list[Path], tables: Path) -> dict[str, object]:
     if summary.duplicated([*KEY, "shots"]).any():
         raise InputError(f"{tables / 'summary.csv'}: has a row twice; run aggregate_tables again")
     summary, seeds = (table.assign(row=_rows(table, named, tables)) for table in (summary, seeds))
-    curves = {}
+    curves, latencies = {}, {}
     for folder, model in models.items():
         origin = model.architecture.origin
         row = named.get((origin.backbone, origin.search, model.learner_name))
@@ -79,12 +78,15 @@ def draw(chains: list[Path], tables: Path) -> dict[str, object]:
         if not ((seeds["row"] == row) & (seeds["seed"] == origin.seed)).any():
             raise InputError(f"{tables / 'seeds.csv'}: lacks the lines of {folder}; run aggregate_tables again")
         curves[row, origin.seed] = _curve(folder, model)
+        latencies[row, origin.seed] = model.latency_ms
+    measured = [latencies.get(key) for key in zip(seeds["row"], seeds["seed"], strict=True)]
+    costs = seeds.assign(latency_ms=pd.Series(measured, seeds.index, dtype=float))
     evaluation = read_record(chains[0] / "evaluation.json", Evaluation, stage="evaluate_episodes")
     return {
         "training": draw_training_curves(curves, title),
         "accuracies": draw_accuracies(summary, title, chance=100 / evaluation.ways, per_seed=seeds),
         "cost": draw_cost_accuracy(summary, title),
-        "front": draw_front(seeds, title),
+        "front": draw_front(costs, title),
     }
 
 

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.slow
 
 PROFILE = "workflow/profiles/slurm-apptainer"
 # What differs between any two runs, by name: logs, and tables and an image of measured times and memory.
-MEASURED = ("benchmarks/", "logs/", "tables/summary.", "tables/table1.", "tables/costs.", "/cost.")
+MEASURED = ("benchmarks/", "logs/", "tables/summary.", "tables/table1.", "tables/costs.", "/cost.", "/front.")
 MEASURED_KEYS = ("seconds", "costs", "peak_memory_mb", "latency_ms")
 ORDINARY_USER = 65534
 # Writes a file when a Python starts that sees the packages of the user's home.

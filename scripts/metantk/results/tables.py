@@ -163,7 +163,7 @@ def check_episodes(
 def per_seed(groups: dict[tuple, list[Chain]]) -> pd.DataFrame:
     """One row per chain and number of shots: its size, and its mean accuracy over episodes, in percent.
 
-    `latency_ms` is empty where it was not measured.
+    Nothing that is measured by a clock: two runs give the same bytes.
     """
     rows = [
         [
@@ -171,7 +171,6 @@ def per_seed(groups: dict[tuple, list[Chain]]) -> pd.DataFrame:
             chain.seed,
             chain.model.parameters_in_tests,
             chain.model.multiply_accumulates,
-            chain.model.latency_ms,
             shots,
             chain.accuracies(shots).mean(),
         ]
@@ -179,8 +178,7 @@ def per_seed(groups: dict[tuple, list[Chain]]) -> pd.DataFrame:
         for chain in members
         for shots in sorted(chain.evaluation.options.shots)
     ]
-    columns = [*KEY, "seed", "params", "multiply_accumulates", "latency_ms", "shots", "accuracy"]
-    return pd.DataFrame(rows, columns=columns).astype({"latency_ms": float})
+    return pd.DataFrame(rows, columns=[*KEY, "seed", "params", "multiply_accumulates", "shots", "accuracy"])
 
 
 class Titles(Options):

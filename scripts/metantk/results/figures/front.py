@@ -38,7 +38,7 @@ def draw_front(per_seed: pd.DataFrame, title: str) -> Figure:
     were not measured. Without any latency there is no column for it.
 
     Args:
-        per_seed: rows of `seeds.csv` for one data set, with a column `row`. Read are also the columns `shots`,
+        per_seed: rows of `seeds.csv` for one data set, with columns `row` and `latency_ms`. Read are also `shots`,
             `accuracy` (percent), and those of `COSTS`.
         title: the figure's title.
     """
