@@ -46,6 +46,8 @@ def lines(config: Config, dataset: str, splits: Splits, architectures: dict[str,
         if found is None:
             yield f"{name}: cannot be counted"
         else:
+            if jobs.stage == "training" and getattr(config.learner(jobs.kind), "precision", None) == "bfloat16":
+                name += ", as float32"
             times = [format_duration(jobs.count * found.seconds_of_job(gpu)) for gpu in GPUS]
             yield _line(name, jobs.count, f"{found.peak / 1e9:.2f}", times)
 

@@ -75,6 +75,14 @@ def test_an_edit_counts_whatever_was_kept_before(kept, tmp_path):
     assert hashes[0] == hashes[2] != hashes[1]
 
 
+def test_what_another_version_kept_does_not_count(kept, monkeypatch):
+    code_hash(SCRIPTS / "train_network.py")
+    monkeypatch.setattr(provenance, "_reader", lambda: "another version")
+    monkeypatch.setattr(provenance, "_parse_anew", None)
+    with pytest.raises(TypeError):
+        code_hash(SCRIPTS / "train_network.py")
+
+
 def test_a_folder_that_cannot_be_written_is_done_without(kept, tmp_path):
     kept.parent.write_text("a file")
     assert code_hash(SCRIPTS / "train_network.py") == code_hash(SCRIPTS / "train_network.py")
