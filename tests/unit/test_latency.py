@@ -50,13 +50,14 @@ def cells(space: str, layout: str, count: int, side: int, seed: int) -> dict:
         (cells("few-shot", "metanas", 5, 12, 1), 12),
         (cells("darts", "t-nas", 2, 16, 2), 16),
         (architecture("conv4", 20), 20),
+        (architecture("conv4", 32), 32),  # features of more than one pixel
         (architecture("conv4", 33, pool="average"), 33),
         (architecture("resnet12", 16), 16),
         (architecture("pixels", 9), 9),
     ],
 )
 def test_a_graph_computes_the_features_of_its_network(described, side):
-    network = backbones.build(described, 3)
+    network = backbones.build(described, 3).to(memory_format=torch.channels_last)  # as trained ones are
     rng = torch.Generator().manual_seed(0)
     network.initialise_(rng)
     with torch.no_grad():

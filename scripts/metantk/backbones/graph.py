@@ -189,6 +189,7 @@ WRITERS: dict[object, Writer] = {
     aten.cat.default: lambda recorder, result, parts, axis=0: recorder.node("Concat", parts, axis=axis),
     aten.mean.dim: _mean,
     aten.view.default: _flatten,
+    aten._unsafe_view.default: _flatten,  # of channels-last maps
     aten.new_ones.default: _ones,
     aten.clone.default: _same,
     aten.detach.default: _same,

@@ -1,10 +1,12 @@
 """Blocks whose inner activations are computed again in the backward pass instead of kept."""
 
+import contextlib
 import itertools
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
+from torch.overrides import _get_current_function_mode_stack
 from torch.utils.checkpoint import checkpoint
 
 
@@ -15,15 +17,20 @@ def apply(block: nn.Module, *inputs: Tensor | float | None, recompute: bool) -> 
     """
     if not (recompute and torch.is_grad_enabled()):
         return block(*inputs)
-    # Those of now: in an inner loop they are a task's, and the block has others by the time of the backward pass.
+    # Those of now: an inner loop has other weights, and its own norms, by the time of the backward pass.
     weights = dict(block.named_parameters())
+    modes = _get_current_function_mode_stack()
     passes = itertools.count()
 
     def run(*inputs: Tensor | float | None) -> Tensor:
         if next(passes) == 0:
             return block(*inputs)
         # Copies, so that running statistics stay as they are: what passes has been counted before.
-        return functional_call(block, weights | {name: own.clone() for name, own in block.named_buffers()}, inputs)
+        buffers = {name: own.clone() for name, own in block.named_buffers()}
+        with contextlib.ExitStack() as again:
+            for mode in modes:
+                again.enter_context(mode)
+            return functional_call(block, weights | buffers, inputs)
 
     # Draws come in from outside: the state of PyTorch's own generators does not matter.
     return checkpoint(run, *inputs, use_reentrant=False, preserve_rng_state=False)

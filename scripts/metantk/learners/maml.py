@@ -254,7 +254,7 @@ def tasks_loss(
 
     Tasks run in turn: as one pass over stacked weights (vmap, which makes grouped convolutions) they took as long
     with 8 channels, and a quarter longer with 32 (Conv4, 4 tasks of 5 ways and 5 shots, 32×32 pixels, CPU). On a
-    CPU, channels-last images and weights take two thirds of the time at first order, and no less at second.
+    CPU, channels-last images and weights take two thirds of the time.
 
     The backward pass of the losses gives the outer gradient on `network.parameters()`, and on rates that want one.
     In training mode the running averages of batch normalisation move too: to the mean over tasks of what a task's

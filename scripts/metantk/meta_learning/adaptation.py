@@ -4,6 +4,7 @@ A network is an `nn.Module` with `features(images)`, a linear `head` and `forwar
 never changed. Whether batch normalisation uses a batch's own statistics is its mode: `train()` or `eval()`.
 """
 
+import contextlib
 import copy
 import functools
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -15,6 +16,7 @@ from torch.func import functional_call
 from torch.nn import functional
 from torch.nn.modules.batchnorm import _NormBase
 
+from metantk.meta_learning.second_derivatives import TwiceDifferentiable
 from metantk.meta_learning.statistics import answer_by_support_statistics, take_statistics
 from metantk.runtime.files import InputError
 
@@ -199,7 +201,7 @@ def descend(
     yield weights
     second_order = torch.is_grad_enabled() and not inner.first_order
     for step in range(inner.steps):
-        with torch.enable_grad():
+        with torch.enable_grad(), TwiceDifferentiable() if second_order else contextlib.nullcontext():
             if second_order:
                 moving = {name: weights[name] for name in adapted}
             else:
