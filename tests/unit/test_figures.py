@@ -737,6 +737,17 @@ def test_a_measured_latency_is_a_cost_of_its_own():
     assert sum(len(drawn.get_offsets()) for drawn in markers(figure.axes[-1])) == 4
 
 
+@pytest.mark.parametrize(
+    "costs", [[1_560_000, 1_580_000, 1_600_000, 1_640_000, 0], [40_100, 40_600, 41_300, 43_900, 0]]
+)
+def test_no_two_marks_of_a_narrow_range_are_labelled_alike(costs):
+    figure = front.draw_front(seeds_table().assign(params=costs), "front")
+    figure.draw_without_rendering()
+    axis = figure.axes[0].xaxis
+    labels = [label.get_text() for label in axis.get_ticklabels(which="both") if label.get_text()]
+    assert len(set(labels)) == len(labels) >= 2
+
+
 def test_a_front_without_any_known_size_says_so():
     unknown = seeds_table().assign(params=0, multiply_accumulates=0)
     assert "No network of known size was evaluated." in figure_texts(front.draw_front(unknown, "front"))

@@ -30,7 +30,7 @@ def batch_norm(
     momentum: float = 0.1,
     eps: float = 1e-5,
 ) -> Tensor:
-    """`torch.nn.functional.batch_norm`, which still does what has running averages or no scale and offset."""
+    """`torch.nn.functional.batch_norm`, which still normalises by running averages, or without scale and offset."""
     if not training or weight is None or bias is None:
         return functional.batch_norm(x, running_mean, running_var, weight, bias, training, momentum, eps)
     return _Norm.apply(x, weight, bias, running_mean, running_var, momentum, eps)

@@ -12,7 +12,6 @@ from matplotlib.lines import Line2D
 
 from metantk.results.figures.palette import RowStyle, row_styles
 from metantk.results.figures.style import MUTED, STYLE, message_figure, new_figure, set_logarithmic
-from metantk.results.tables import format_operations
 
 COSTS = {
     "params": "parameters",
@@ -22,12 +21,14 @@ COSTS = {
 
 
 class SizeLabels(ticker.LogFormatter):
-    """Labels such as 0.5, 20k and 1.5M, as tables have them, at as many marks as a short axis has room for."""
+    """Labels such as 0.5, 20k and 1.56M, at as many marks as a short axis has room for."""
+
+    with_prefix = ticker.EngFormatter(sep="")
 
     def __call__(self, value: float, position: int | None = None) -> str:
         if not super().__call__(value, position):
             return ""
-        return format_operations(value).replace(".0", "") or f"{value:g}"
+        return f"{value:g}" if value < 1 else self.with_prefix.format_eng(value)
 
 
 @matplotlib.rc_context(STYLE)
