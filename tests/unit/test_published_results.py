@@ -1,6 +1,8 @@
 """Our rows beside published results: what is compared with what, and the verdicts."""
 
+import csv
 import json
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -12,6 +14,7 @@ from metantk.options.base import parse
 from metantk.results import tables
 from metantk.results.published_results import PUBLISHED, compare_with_published
 
+MEASURED = Path(__file__).parents[1] / "benchmarks" / "measured"
 CONV4_RFS = {"kind": "conv4", "channels": 64, "poolings": 3, "pool": "average", "genotype": None, "cells": None}
 
 
@@ -61,3 +64,11 @@ def test_published_networks_and_learners_are_those_of_the_catalogue():
         for text in published[column].unique():
             values = json.loads(text)
             parse(catalogue.KINDS[family][values["kind"]], values, where=text)
+
+
+@pytest.mark.parametrize("kept", sorted(MEASURED.glob("*.csv")), ids=lambda path: path.stem)
+def test_tables_of_what_was_measured_have_a_value_for_each_column(kept):
+    with kept.open(newline="") as file:
+        header, *rows = csv.reader(file)
+    assert rows
+    assert {len(row) for row in rows} == {len(header)}
