@@ -5,8 +5,10 @@ import torch
 from torch import nn
 from torch.profiler import ProfilerActivity, profile
 
+from metantk import gpu_campaign
 from metantk.backbones import resnet12
 from metantk.criteria.chunks import kept_numbers
+from metantk.data.manifest import SplitEntry, Splits
 from metantk.footprint import Call, Footprint, Gpu, seconds_on
 from metantk.gpu_steps import (
     CHUNKS,
@@ -20,6 +22,7 @@ from metantk.gpu_steps import (
 )
 from metantk.kernels import empirical_kernels
 from metantk.options.base import parse
+from metantk.options.config import parse_config
 from metantk.options.searches.prune import PruneOptions
 from metantk.runtime import plugins
 from metantk.space.genotype import SPACES, cell_types
@@ -181,3 +184,37 @@ def test_steps_that_read_numbers_back_are_not_counted():
     few = {"ways": 2, "shots": 2, "queries": 2}
     assert counted("metaoptnet", head="svm", **few) is None
     assert counted("metaoptnet", head="ridge", **few).steps > 0
+
+
+def entry(classes: int) -> SplitEntry:
+    names = [f"class {index}" for index in range(classes)]
+    sums = dict.fromkeys(("images.npy", "labels.npy"), "0" * 64)
+    return SplitEntry(
+        images=20 * classes,
+        shape=[16, 16, 3],
+        classes=names,
+        smallest_class=20,
+        smallest_class_name=None,
+        sha256=sums,
+    )
+
+
+def test_a_training_in_bfloat16_is_counted_and_named_as_one_in_float32():
+    rows = [{"backbone": "conv4-2", "learner": ["rfs", "short"]}]
+    config = parse_config(
+        {
+            "datasets": {"glyphs": {"source": "glyphs", "image_size": 16}},
+            "rows": rows,
+            "backbones": {"conv4-2": {"kind": "conv4", "channels": 2}},
+            "learners": {"short": {"kind": "rfs", "precision": "bfloat16"}},
+        }
+    )
+    splits = Splits(train=entry(6), val=entry(5), test=entry(5))
+    architecture = config.backbone("conv4-2").architecture(16, None)
+    lines = list(gpu_campaign.lines(config, "glyphs", splits, {"conv4-2": architecture}))
+    trainings = [line for line in lines if line.startswith("training")]
+    assert [line[:50].strip() for line in trainings] == [
+        "training conv4-2 rfs",
+        "training conv4-2 short, as float32",
+    ]
+    assert trainings[0][50:] == trainings[1][50:]
