@@ -103,9 +103,9 @@ def test_the_derivative_of_some_gradients_of_a_convolution_is_pytorchs(which):
     for mode in (contextlib.nullcontext(), TwiceDifferentiable()):
         with mode:
             out = functional.conv2d(*given, padding=1)
-        slope = torch.linspace(-1, 1, out.numel(), dtype=torch.float64).view_as(out).requires_grad_()
-        first = grad(out, [given[index] for index in which], slope, create_graph=True)
-        second = grad(sum(each.sin().sum() for each in first), [slope, *given], materialize_grads=True)
+        grad_output = torch.linspace(-1, 1, out.numel(), dtype=torch.float64).view_as(out).requires_grad_()
+        first = grad(out, [given[index] for index in which], grad_output, create_graph=True)
+        second = grad(sum(each.sin().sum() for each in first), [grad_output, *given], materialize_grads=True)
         found.append([*first, *second])
     torch.testing.assert_close(found[1], found[0])
 

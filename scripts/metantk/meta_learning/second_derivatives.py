@@ -39,61 +39,64 @@ def batch_norm(
 class _Norm(torch.autograd.Function):
     @staticmethod
     def forward(context, x, weight, bias, running_mean, running_var, momentum, eps):
-        out, mean, scale = aten.native_batch_norm(x, weight, bias, running_mean, running_var, True, momentum, eps)
-        context.save_for_backward(x, weight, mean, scale)
+        out, mean, invstd = aten.native_batch_norm(x, weight, bias, running_mean, running_var, True, momentum, eps)
+        context.save_for_backward(x, weight, mean, invstd)
         return out
 
     @staticmethod
-    def backward(context, gradient):
-        return (*_NormBackward.apply(gradient, *context.saved_tensors), None, None, None, None)
+    def backward(context, grad_output):
+        return (*_NormBackward.apply(grad_output, *context.saved_tensors), None, None, None, None)
 
 
 class _NormBackward(torch.autograd.Function):
-    """The gradients g ↦ (w·r·P g, Σ g·x̂, Σ g) by x, scale w and offset.
+    """The gradients w·r·P g by x, Σ g·x̂ by the weight w and Σ g by the bias, of the output's gradient g.
 
     All is per channel: m values, their mean μ and r = 1/std, x̂ = r·(x - μ), and P g = g - mean(g) - x̂·mean(g·x̂).
     """
 
     @staticmethod
-    def forward(context, g, x, weight, mean, scale):
-        g = _ordered_as(x, g)
-        by_x, by_weight, by_bias = _gradients(g, x, weight, mean, scale)
-        context.save_for_backward(g, x, weight, mean, scale, by_x, by_weight, by_bias)
+    def forward(context, grad_output, x, weight, mean, invstd):
+        grad_output = _ordered_as(x, grad_output)
+        gradients = _norm_gradients(grad_output, x, weight, mean, invstd)
+        context.save_for_backward(grad_output, x, weight, mean, invstd, *gradients)
         context.set_materialize_grads(False)
-        return by_x, by_weight, by_bias
+        return gradients
 
     @staticmethod
     @once_differentiable
-    def backward(context, v, v_weight, v_bias):
-        """Gradients by g, x and w of ⟨v, w·r·P g⟩ + ⟨v_weight, Σ g·x̂⟩ + ⟨v_bias, Σ g⟩.
+    def backward(context, gg_x, gg_weight, gg_bias):
+        """Gradients by g, x and w of ⟨gg_x, w·r·P g⟩ + ⟨gg_weight, Σ g·x̂⟩ + ⟨gg_bias, Σ g⟩.
 
-        P is symmetric and dr/dx = -r²·x̂/m, so that with A = Σ v·P g the first term has the gradients w·r·P v by g,
-        r·A by w and -w·r²/m · (A·x̂ + Σ g·x̂ · P v + Σ v·x̂ · P g) by x.
+        P is symmetric and dr/dx = -r²·x̂/m. With v = gg_x and A = Σ v·P g, the first term has the gradients w·r·P v
+        by g, r·A by w and -w·r²/m · (A·x̂ + Σ g·x̂ · P v + Σ v·x̂ · P g) by x.
         """
-        g, x, weight, mean, scale, by_x, by_weight, by_bias = context.saved_tensors
-        to_g = to_x = to_weight = None
-        if v is not None:
-            v = _ordered_as(x, v)
-            to_g, v_x, v_sum = _gradients(v, x, weight, mean, scale)
+        grad_output, x, weight, mean, invstd, grad_x, grad_weight, grad_bias = context.saved_tensors
+        by_g = by_x = by_weight = None
+        if gg_x is not None:
+            gg_x = _ordered_as(x, gg_x)
+            by_g, on_normed, total = _norm_gradients(gg_x, x, weight, mean, invstd)
             m = x.numel() // x.shape[1]
-            both = _products(v, g) - (v_sum * by_bias + v_x * by_weight) / m
-            to_weight = scale * both
-            factor = -scale / m
-            to_x = _scaled(x, mean, factor * weight * scale * scale * both)
-            to_x.addcmul_(to_g, _channels(factor * by_weight, x)).addcmul_(by_x, _channels(factor * v_x, x))
-        if v_weight is not None:
-            # Σ g·x̂ by x: r·P g, as if v_weight were the scale.
-            to_x = _sum(to_x, _gradients(g, x, v_weight, mean, scale)[0])
-            to_g = _sum(to_g, _scaled(x, mean, v_weight * scale))
-        if v_bias is not None:
-            to_g = _sum(to_g, _channels(v_bias, x).expand_as(x))
-        return to_g, to_x, to_weight, None, None
+            a = _products(gg_x, grad_output) - (total * grad_bias + on_normed * grad_weight) / m
+            by_weight = invstd * a
+            factor = -invstd / m
+            by_x = _centred(x, mean, factor * weight * invstd * invstd * a)
+            by_x.addcmul_(by_g, _channels(factor * grad_weight, x)).addcmul_(
+                grad_x, _channels(factor * on_normed, x)
+            )
+        if gg_weight is not None:
+            # Σ g·x̂ by x: r·P g, as if gg_weight were the weight.
+            by_x = _sum(by_x, _norm_gradients(grad_output, x, gg_weight, mean, invstd)[0])
+            by_g = _sum(by_g, _centred(x, mean, gg_weight * invstd))
+        if gg_bias is not None:
+            by_g = _sum(by_g, _channels(gg_bias, x).expand_as(x))
+        return by_g, by_x, by_weight, None, None
 
 
-def _gradients(g: Tensor, x: Tensor, weight: Tensor, mean: Tensor, scale: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _norm_gradients(grad_output: Tensor, x: Tensor, weight: Tensor, mean: Tensor, invstd: Tensor) -> tuple:
     """`(w·r·P g, Σ g·x̂, Σ g)`, in one fused call."""
     # Epsilon counts only with running averages.
-    return aten.native_batch_norm_backward(g, x, weight, None, None, mean, scale, True, 0.0, [True, True, True])
+    averages, epsilon, wanted = (None, None), 0.0, [True] * 3
+    return aten.native_batch_norm_backward(grad_output, x, weight, *averages, mean, invstd, True, epsilon, wanted)
 
 
 def _products(v: Tensor, g: Tensor) -> Tensor:
@@ -102,7 +105,7 @@ def _products(v: Tensor, g: Tensor) -> Tensor:
     return aten.native_batch_norm_backward(v, g, ones, None, None, zeros, ones, True, 0.0, [False, True, False])[1]
 
 
-def _scaled(x: Tensor, mean: Tensor, factor: Tensor) -> Tensor:
+def _centred(x: Tensor, mean: Tensor, factor: Tensor) -> Tensor:
     """`factor · (x - mean)` of each channel, in one pass."""
     return torch.addcmul(_channels(-factor * mean, x), x, _channels(factor, x))
 
@@ -134,19 +137,19 @@ def conv2d(
     dilation: int | tuple[int, int] = 1,
     groups: int = 1,
 ) -> Tensor:
-    """`torch.nn.functional.conv2d`, which still does what autocast rounds or names its padding."""
+    """`torch.nn.functional.conv2d`, which still does what autocast rounds, and padding by name."""
     if torch._C._is_any_autocast_enabled() or isinstance(padding, str):
         return functional.conv2d(x, weight, bias, stride, padding, dilation, groups)
     geometry = _pair(stride), _pair(padding), _pair(dilation), False, (0, 0), groups
     return _Convolution.apply(x, weight, bias, geometry)
 
 
-def convolution_backward(g: Tensor, x: Tensor, weight: Tensor, bias_sizes: list[int] | None, *rest):
-    """`torch.ops.aten.convolution_backward`; without a gradient of the bias here."""
-    *geometry, (of_x, of_weight, of_bias) = rest
-    if of_bias or bias_sizes is not None:
-        return aten.convolution_backward(g, x, weight, bias_sizes, *rest)
-    return _ConvolutionBackward.apply(g, x, weight, None, tuple(geometry), (of_x, of_weight, False))
+def convolution_backward(grad_output: Tensor, x: Tensor, weight: Tensor, bias_sizes: list[int] | None, *rest):
+    """`torch.ops.aten.convolution_backward`, which still does what has a bias."""
+    *geometry, wanted = rest
+    if bias_sizes is not None or wanted[2]:
+        return aten.convolution_backward(grad_output, x, weight, bias_sizes, *rest)
+    return _ConvolutionBackward.apply(grad_output, x, weight, None, tuple(geometry), tuple(wanted))
 
 
 class _Convolution(torch.autograd.Function):
@@ -157,43 +160,41 @@ class _Convolution(torch.autograd.Function):
         return aten.convolution(x, weight, bias, *geometry)
 
     @staticmethod
-    def backward(context, g):
-        wanted = context.needs_input_grad[:3]
-        geometry, sizes = context.geometry, context.bias_sizes
-        return (*_ConvolutionBackward.apply(g, *context.saved_tensors, sizes, geometry, wanted), None)
+    def backward(context, grad_output):
+        how = context.bias_sizes, context.geometry, context.needs_input_grad[:3]
+        return (*_ConvolutionBackward.apply(grad_output, *context.saved_tensors, *how), None)
 
 
 class _ConvolutionBackward(torch.autograd.Function):
-    """The gradients by x, weight and bias: all linear in g, the first in the weight and the second in x."""
+    """The gradients by x, weight and bias: linear in the output's, the first in the weight and the second in x."""
 
     @staticmethod
-    def forward(context, g, x, weight, bias_sizes, geometry, wanted):
-        context.save_for_backward(g, x, weight)
+    def forward(context, grad_output, x, weight, bias_sizes, geometry, wanted):
+        context.save_for_backward(grad_output, x, weight)
         context.geometry = geometry
         context.set_materialize_grads(False)
-        return aten.convolution_backward(g, x, weight, bias_sizes, *geometry, list(wanted))
+        return aten.convolution_backward(grad_output, x, weight, bias_sizes, *geometry, list(wanted))
 
     @staticmethod
     @once_differentiable
-    def backward(context, v_x, v_weight, v_bias):
-        """Gradients by g, x and weight of ⟨v_x, by_x⟩ + ⟨v_weight, by_weight⟩ + ⟨v_bias, by_bias⟩."""
-        g, x, weight = context.saved_tensors
-        to_g = None
-        if v_x is not None:
-            to_g = aten.convolution(v_x, weight, v_bias, *context.geometry)
-        if v_weight is not None:
-            offset = v_bias if to_g is None else None
-            to_g = _sum(to_g, aten.convolution(x, v_weight, offset, *context.geometry))
-        if to_g is None and v_bias is not None:
-            to_g = _channels(v_bias, g).expand_as(g)
-        _, by_x, by_weight, *_ = context.needs_input_grad
-        wanted = [by_x and v_weight is not None, by_weight and v_x is not None, False]
-        to_x = to_weight = None
+    def backward(context, gg_x, gg_weight, gg_bias):
+        """Gradients by g, x and weight of ⟨gg_x, grad_x⟩ + ⟨gg_weight, grad_weight⟩ + ⟨gg_bias, grad_bias⟩."""
+        grad_output, x, weight = context.saved_tensors
+        by_g = None
+        if gg_x is not None:
+            by_g = aten.convolution(gg_x, weight, None, *context.geometry)
+        if gg_weight is not None:
+            by_g = _sum(by_g, aten.convolution(x, gg_weight, None, *context.geometry))
+        if gg_bias is not None:
+            by_g = _sum(by_g, _channels(gg_bias, grad_output).expand_as(grad_output))
+        _, needs_x, needs_weight, *_ = context.needs_input_grad
+        wanted = [needs_x and gg_weight is not None, needs_weight and gg_x is not None, False]
+        by_x = by_weight = None
         if any(wanted):
             # What is missing only gives its shape.
-            by = x if v_x is None else v_x, weight if v_weight is None else v_weight
-            to_x, to_weight, _ = aten.convolution_backward(g, *by, None, *context.geometry, wanted)
-        return to_g, to_x, to_weight, None, None, None
+            inputs = x if gg_x is None else gg_x, weight if gg_weight is None else gg_weight
+            by_x, by_weight, _ = aten.convolution_backward(grad_output, *inputs, None, *context.geometry, wanted)
+        return by_g, by_x, by_weight, None, None, None
 
 
 def _pair(value: int | tuple[int, int]) -> tuple[int, int]:
