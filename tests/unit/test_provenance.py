@@ -9,7 +9,7 @@ import pytest
 from metantk.options import catalogue
 from metantk.options.base import parse
 from metantk.runtime import plugins, provenance
-from metantk.runtime.files import SCRIPTS
+from metantk.runtime.files import SCRIPTS, InputError
 from metantk.runtime.provenance import code_hash, local_modules
 
 PROGRAMS = ["search_architecture.py", "train_network.py", "evaluate_episodes.py", "verify_theory.py"]
@@ -181,6 +181,44 @@ def test_comments_formatting_and_docstrings_change_nothing(tmp_path, edit):
 def test_code_changes_the_hash(tmp_path, edit):
     assert edit(CODE) != CODE
     assert hash_of(tmp_path / "a.py", edit(CODE)) != hash_of(tmp_path / "a.py", CODE)
+
+
+@pytest.mark.parametrize("edited", ["net", "learner"])
+def test_files_from_elsewhere_may_share_a_name(tmp_path, edited):
+    """A user's backbone and learner, both own.py in folders of their own."""
+    files = {name: tmp_path / name / "own.py" for name in ("net", "learner")}
+    for path in files.values():
+        path.parent.mkdir()
+        path.write_text("value = 1\n")
+    before = code_hash(SCRIPTS / "train_network.py", *files.values())
+    files[edited].write_text("value = 2\n")
+    assert code_hash(SCRIPTS / "train_network.py", *files.values()) != before
+
+
+def test_modules_beside_a_file_from_elsewhere_are_its_code(tmp_path):
+    own, helper = tmp_path / "own.py", tmp_path / "helper.py"
+    own.write_text("import sys\nsys.path.insert(0, '.')\nimport helper\n")
+    hashes = [hash_of(helper, f"value = {value}\n") and code_hash(own) for value in (1, 2)]
+    assert hashes[0] != hashes[1]
+
+
+@pytest.mark.parametrize(
+    "content", ["\ufeffvalue = 1\n".encode(), "# -*- coding: latin-1 -*-\nvalue = 'é'\n".encode("latin-1")]
+)
+def test_files_are_read_in_the_encoding_that_they_name(tmp_path, content):
+    path = tmp_path / "own.py"
+    path.write_bytes(content)
+    before = code_hash(path)
+    path.write_bytes(content + b"other = 1\n")
+    assert code_hash(path) != before
+
+
+@pytest.mark.parametrize("content", [b"value = \n", b"value = '\xe9'\n", b"\0"])
+def test_what_is_no_python_is_refused(tmp_path, content):
+    path = tmp_path / "own.py"
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=r"own\.py: is no Python"):
+        code_hash(path)
 
 
 def test_an_edit_of_a_module_changes_the_hash_of_those_that_use_it_alone(tmp_path, monkeypatch):

@@ -13,6 +13,7 @@ import contextlib
 import functools
 import hashlib
 import importlib.metadata
+import importlib.util
 import platform
 import sys
 from collections.abc import Iterator
@@ -30,7 +31,13 @@ PACKAGES = ("numpy", "opacus", "pandas", "scikit-learn", "torch", "torchvision")
 
 
 def local_modules(*files: Path | str) -> list[Path]:
-    """`files` and every module under scripts/ that they import, directly or not, found without running them."""
+    """`files` and every module that they import, directly or not, found without running them.
+
+    Looked for is under scripts/ and, for a file from elsewhere, beside it.
+
+    Raises:
+        InputError: a file that is no Python.
+    """
     found: dict[Path, None] = {}
     pending = [Path(file).resolve() for file in files]
     while pending:
@@ -42,8 +49,10 @@ def local_modules(*files: Path | str) -> list[Path]:
 
 
 def _imported_files(path: Path) -> Iterator[Path]:
-    for name in _parse(path.read_text()).names:
-        yield from _files_of_module(SCRIPTS, name)
+    folders = [SCRIPTS] if path.is_relative_to(SCRIPTS) else [SCRIPTS, path.parent]
+    for name in _parse(path).names:
+        for folder in folders:
+            yield from _files_of_module(folder, name)
 
 
 class Parsed(NamedTuple):
@@ -58,10 +67,14 @@ class Parsed(NamedTuple):
     tree: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 
 
-def _parse(text: str) -> Parsed:
-    key, kept = hashlib.sha256(f"{_reader()}{text}".encode()).hexdigest(), _kept()
-    if key not in kept:
-        kept[key] = _parse_anew(text)
+def _parse(path: Path) -> Parsed:
+    try:
+        text = importlib.util.decode_source(path.read_bytes())  # as Python reads it, in the encoding that it names
+        key, kept = hashlib.sha256(f"{_reader()}{text}".encode()).hexdigest(), _kept()
+        if key not in kept:
+            kept[key] = _parse_anew(text)
+    except (SyntaxError, ValueError) as error:
+        raise InputError(f"{path}: is no Python: {error}") from error
     return kept[key]
 
 
@@ -123,16 +136,16 @@ def _files_of_module(scripts: Path, name: str) -> list[Path]:
 def code_hash(*files: Path | str) -> str:
     """Checksum of the syntax trees of `files` and of all local modules behind them."""
     digest, before = hashlib.sha256(), len(_kept())
-    for name, tree in _trees(*files).items():
+    for name, tree in _trees(*files):
         digest.update(f"{name}\0{tree}\0".encode())
     if len(_kept()) > before:
         _keep()
     return digest.hexdigest()
 
 
-def _trees(*files: Path | str) -> dict[str, str]:
-    """Checksum of each module's syntax tree, by its name."""
-    return {_module_name(path): _parse(path.read_text()).tree for path in local_modules(*files)}
+def _trees(*files: Path | str) -> list[tuple[str, str]]:
+    """Each module's name, which those from elsewhere may share, and the checksum of its syntax tree."""
+    return [(_module_name(path), _parse(path).tree) for path in local_modules(*files)]
 
 
 def record_code(*files: Path | str) -> str:
@@ -141,7 +154,10 @@ def record_code(*files: Path | str) -> str:
     path = CODE / f"{total}.json"
     with contextlib.suppress(OSError, InputError):  # a help, which no run depends on
         if not path.exists():
-            write_json(path, {name: tree[:16] for name, tree in _trees(*files).items()})
+            modules: dict[str, str] = {}
+            for name, tree in _trees(*files):
+                modules[name] = f"{modules[name]} {tree[:16]}" if name in modules else tree[:16]
+            write_json(path, modules)
     return total
 
 
