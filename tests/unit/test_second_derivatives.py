@@ -124,6 +124,28 @@ def test_second_derivatives_of_depthwise_convolutions_are_pytorchs(kernel, strid
     torch.testing.assert_close(found[1], found[0])
 
 
+def test_all_ways_to_call_them_are_pytorchs():
+    images, weight, offset = convolution(4, 1)
+    calls = [
+        lambda: functional.conv2d(input=images, weight=weight, bias=offset),
+        lambda: functional.conv2d(images[0], weight),
+        lambda: functional.conv2d(images, weight, None, [2, 1], padding="valid"),
+        lambda: functional.conv2d(images, weight, stride=[2, 1], padding=[1]),
+        lambda: functional.batch_norm(input=images, running_mean=None, running_var=None, training=True),
+        lambda: functional.batch_norm(images, None, None, offset, offset, training=True),
+    ]
+    for call in calls:
+        with TwiceDifferentiable():
+            found = call()
+        torch.testing.assert_close(found, call())
+
+
+def test_one_value_per_channel_is_refused_as_by_pytorch():
+    values, scale, offset = inputs((1, 3, 1, 1))
+    with TwiceDifferentiable(), pytest.raises(ValueError, match="more than 1 value per channel"):
+        normed(values, scale, offset)
+
+
 def test_convolutions_that_autocast_rounds_are_left_to_pytorch():
     images, weight, offset = (each.detach().float().requires_grad_() for each in convolution(3, 1))
     with TwiceDifferentiable(), torch.autocast("cpu", dtype=torch.bfloat16):

@@ -14,26 +14,30 @@ aten = torch.ops.aten
 
 
 class TwiceDifferentiable(TorchFunctionMode):
-    """Within it, convolutions and batch normalisation are those of this module, also in backward passes."""
+    """Within it, convolutions and batch normalisation are those of this module, also in backward passes.
+
+    They have no third derivative.
+    """
 
     def __torch_function__(self, function, types, args=(), kwargs=None):
         return INSTEAD.get(function, function)(*args, **(kwargs or {}))
 
 
 def batch_norm(
-    x: Tensor,
+    input: Tensor,
     running_mean: Tensor | None,
     running_var: Tensor | None,
     weight: Tensor | None = None,
     bias: Tensor | None = None,
-    training: bool = False,  # as in PyTorch
+    training: bool = False,
     momentum: float = 0.1,
     eps: float = 1e-5,
 ) -> Tensor:
     """`torch.nn.functional.batch_norm`, which still normalises by running averages, or without scale and offset."""
-    if not training or weight is None or bias is None:
-        return functional.batch_norm(x, running_mean, running_var, weight, bias, training, momentum, eps)
-    return _Norm.apply(x, weight, bias, running_mean, running_var, momentum, eps)
+    refused = input.numel() <= input.shape[1]  # by PyTorch, with an error: one value per channel
+    if not training or weight is None or bias is None or refused:
+        return functional.batch_norm(input, running_mean, running_var, weight, bias, training, momentum, eps)
+    return _Norm.apply(input, weight, bias, running_mean, running_var, momentum, eps)
 
 
 class _Norm(torch.autograd.Function):
@@ -129,7 +133,7 @@ def _is_channels_last(x: Tensor) -> bool:
 
 
 def conv2d(
-    x: Tensor,
+    input: Tensor,
     weight: Tensor,
     bias: Tensor | None = None,
     stride: int | tuple[int, int] = 1,
@@ -137,11 +141,11 @@ def conv2d(
     dilation: int | tuple[int, int] = 1,
     groups: int = 1,
 ) -> Tensor:
-    """`torch.nn.functional.conv2d`, which still does what autocast rounds, and padding by name."""
-    if torch._C._is_any_autocast_enabled() or isinstance(padding, str):
-        return functional.conv2d(x, weight, bias, stride, padding, dilation, groups)
+    """`torch.nn.functional.conv2d`, which still does what autocast rounds, padding by name, and single images."""
+    if torch._C._is_any_autocast_enabled() or isinstance(padding, str) or input.dim() != 4:
+        return functional.conv2d(input, weight, bias, stride, padding, dilation, groups)
     geometry = _pair(stride), _pair(padding), _pair(dilation), False, (0, 0), groups
-    return _Convolution.apply(x, weight, bias, geometry)
+    return _Convolution.apply(input, weight, bias, geometry)
 
 
 def convolution_backward(grad_output: Tensor, x: Tensor, weight: Tensor, bias_sizes: list[int] | None, *rest):
