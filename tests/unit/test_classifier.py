@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -13,11 +14,13 @@ import pandas as pd
 import pytest
 import torch
 from conftest import REPOSITORY, run_program
+from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 from small_graph import means_graph
 
 from metantk import backbones
 from metantk.data.store import Source, Split, stream_split, write_dataset
+from metantk.deployment import joined
 from metantk.deployment.classifier import ClassifierFile, check_classifier, write_classifier
 from metantk.deployment.own_images import make_task
 from metantk.learners import maml, metaoptnet, none, reptile, rfs
@@ -119,9 +122,14 @@ def test_a_learner_that_has_no_classifier_is_refused():
         check_classifier(model._replace(module=backbones))
 
 
-def onnx_model(folder: Path, **graph) -> Model:
-    """Frozen features of an ONNX file, without a learner."""
-    architecture = OnnxOptions(file=str(means_graph(folder / "net.onnx", **graph)), mean=MEAN, std=STD)
+def onnx_model(folder: Path, change=None, **graph) -> Model:
+    """Frozen features of an ONNX file, which `change` may edit, without a learner."""
+    path = means_graph(folder / "net.onnx", **graph)
+    if change is not None:
+        edited = onnx.load(path)
+        change(edited)
+        onnx.save(edited, path)
+    architecture = OnnxOptions(file=str(path), mean=MEAN, std=STD)
     architecture = architecture.architecture(SIZE)
     network = backbones.build(architecture, 3)
     network.initialise_(generator("weights", 0))
@@ -140,6 +148,76 @@ def test_a_classifier_around_an_onnx_file(tmp_path, size, version):
     assert found.shape == (7, 3)
     assert close.shape == (7,)
     assert found.std(0).min() > 1e-3
+
+
+def ends_with(change) -> Callable[[onnx.ModelProto], None]:
+    """`change` makes nodes that turn the value `end` into `y`, of a graph whose last node gave `y` before."""
+
+    def apply(model: onnx.ModelProto) -> None:
+        model.graph.node[-1].output[0] = "end"
+        model.graph.node.extend(change(model))
+
+    return apply
+
+
+def in_double(model: onnx.ModelProto) -> list[onnx.NodeProto]:
+    model.graph.output[0].type.tensor_type.elem_type = TensorProto.DOUBLE
+    return [helper.make_node("Cast", ["end"], ["y"], to=TensorProto.DOUBLE)]
+
+
+def by_a_function(model: onnx.ModelProto) -> list[onnx.NodeProto]:
+    double = [helper.make_node("Add", ["a", "a"], ["b"])]
+    model.functions.append(helper.make_function("own", "Double", ["a"], ["b"], double, list(model.opset_import)))
+    model.opset_import.append(helper.make_opsetid("own", 1))
+    return [helper.make_node("Double", ["end"], ["y"], domain="own")]
+
+
+def in_a_branch(model: onnx.ModelProto) -> list[onnx.NodeProto]:
+    """Which reads a constant of the graph around it."""
+    model.graph.initializer.append(numpy_helper.from_array(np.float32(2), "two"))
+    model.graph.initializer.append(numpy_helper.from_array(np.array(True), "yes"))
+    branches = [
+        helper.make_graph(
+            [helper.make_node(kind, ["end", "two"], [kind])],
+            kind,
+            [],
+            [helper.make_tensor_value_info(kind, TensorProto.FLOAT, None)],
+        )
+        for kind in ("Mul", "Add")
+    ]
+    return [helper.make_node("If", ["yes"], ["y"], then_branch=branches[0], else_branch=branches[1])]
+
+
+def with_our_names(model: onnx.ModelProto) -> list[onnx.NodeProto]:
+    model.graph.input[0].name = model.graph.node[0].input[0] = "images"
+    model.graph.output[0].name = "probabilities"
+    return [helper.make_node("Identity", ["end"], ["probabilities"])]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("change", [in_double, by_a_function, in_a_branch, with_our_names])
+def test_a_classifier_around_a_graph_of_any_form(tmp_path, change):
+    model, path = onnx_model(tmp_path, change=ends_with(change)), tmp_path / "model.onnx"
+    assert write_classifier(model, make_supports(), None, path, {"image_size": SIZE}) < 1e-5
+    found, _ = ClassifierFile(path).run(make_queries(7))
+    assert found.std(0).min() > 1e-3
+
+
+@pytest.mark.slow
+def test_a_classifier_that_cannot_be_run_is_named_by_its_network(tmp_path, monkeypatch):
+    monkeypatch.setattr(joined, "_as_float", lambda body: body.graph.output[0].name)
+    model, path = onnx_model(tmp_path, change=ends_with(in_double)), tmp_path / "model.onnx"
+    with pytest.raises(InputError, match="backbone onnx: what was written is no ONNX file that can be run"):
+        write_classifier(model, make_supports(), None, path, {"image_size": SIZE})
+
+
+@pytest.mark.parametrize("versions", [[], [18, 18]])
+def test_a_graph_without_one_version_is_refused(versions):
+    model = helper.make_model(
+        helper.make_graph([], "nothing", [], []), opset_imports=[helper.make_opsetid("", each) for each in versions]
+    )
+    with pytest.raises(ValueError, match=f"it names {len(versions)} versions"):
+        joined._version(model)
 
 
 @pytest.mark.slow

@@ -112,7 +112,11 @@ def write_classifier(
         names, where = [exported.INPUT, *OUTPUTS], exported.where(model)
         exported.write_module(classifier, exported.example_images(model), path, names=names, where=where)
     exported.write_facts(path, facts | _facts(supports, calibration))
-    found, close = ClassifierFile(path).run(probes)
+    try:
+        found, close = ClassifierFile(path).run(probes)
+    except InputError as error:
+        reason = str(error).removeprefix(f"{path}: ")
+        raise InputError(f"{exported.where(model)}: what was written {reason}") from error
     expected = probabilities(model.scores(task)[0], temperature)
     difference = max(
         (found - expected).abs().max().item(),

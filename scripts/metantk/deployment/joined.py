@@ -71,17 +71,43 @@ def write_around(classifier: nn.Module, model: Model, path: Path, outputs: list[
 
 
 def join(before: "onnx.ModelProto", body: "onnx.ModelProto", after: "onnx.ModelProto") -> "onnx.ModelProto":
-    """One graph of three, in the newest of their versions; each takes the first output of the one before."""
-    from onnx import compose
+    """One graph of three, in the newest of their versions; each takes the first output of the one before.
 
+    Raises:
+        ValueError and others of onnx: they cannot be joined.
+    """
+    from onnx import compose, inliner
+
+    if body.functions:  # compose loses them
+        body = inliner.inline_local_functions(body)
     before, body, after = _of_one_version([before, body, after])
     del body.metadata_props[:]
     before = compose.add_prefix(before, "before/", rename_inputs=False)
-    body = compose.add_prefix(body, "body/")
     after = compose.add_prefix(after, "after/", rename_outputs=False)
-    features = body.graph.output[0].name
+    if _names(body) & (_names(before) | _names(after)):
+        body = compose.add_prefix(body, "body/")  # not always: it misses what a branch reads from outside
+    features = _as_float(body)
     whole = compose.merge_models(before, body, [(before.graph.output[0].name, _input(body))], outputs=[features])
     return compose.merge_models(whole, after, [(features, _input(after))])
+
+
+def _names(model: "onnx.ModelProto") -> set[str]:
+    """Of all values but those within branches and loops."""
+    return {name for node in model.graph.node for name in (*node.input, *node.output)}
+
+
+def _as_float(model: "onnx.ModelProto") -> str:
+    """The name of its first output, after a node that makes float32 of another type."""
+    from onnx import TensorProto, helper
+
+    output = model.graph.output[0]
+    if output.type.tensor_type.elem_type == TensorProto.FLOAT:
+        return output.name
+    cast = model.graph.output.add()
+    cast.CopyFrom(output)
+    cast.name, cast.type.tensor_type.elem_type = f"{output.name}/float32", TensorProto.FLOAT
+    model.graph.node.append(helper.make_node("Cast", [output.name], [cast.name], to=TensorProto.FLOAT))
+    return cast.name
 
 
 def _input(model: "onnx.ModelProto") -> str:
@@ -108,4 +134,7 @@ def _of_one_version(models: list["onnx.ModelProto"]) -> list["onnx.ModelProto"]:
 
 def _version(model: "onnx.ModelProto") -> int:
     """Of ONNX's own operations."""
-    return next(entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
+    versions = [entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")]
+    if len(versions) != 1:
+        raise ValueError(f"it names {len(versions)} versions of ONNX's own operations")
+    return versions[0]
