@@ -43,6 +43,7 @@ from typing import NamedTuple, NoReturn
 from metantk.data.manifest import Manifest
 from metantk.options.base import Options
 from metantk.options.config import Chain, Config, check_sources, parse_config, read_yaml
+from metantk.options.meta_learning import phases_of
 from metantk.runtime.command_line import make_parser, run
 from metantk.runtime.files import SCRIPTS, InputError, canonical_json, read_json
 from metantk.runtime.typed_files import read_record
@@ -88,10 +89,10 @@ def main() -> None:
         starts = measure_start(Path(folder))
         pace = Pace(count_measurements(config), load_libraries(), seconds)
         jobs, chains = measure(config, Path(folder), pace)
-        computed = list(compute(config, Path(folder)))
-    print(table(jobs))
-    print(summary(jobs, chains, count_small_jobs(config), starts))
-    print("\n".join(computed))
+        print(table(jobs))
+        print(summary(jobs, chains, count_small_jobs(config), starts), flush=True)
+        for line in compute(config, Path(folder)):
+            print(line)
 
 
 class Pace:
@@ -121,10 +122,11 @@ class Pace:
 
 
 def count_measurements(config: Config) -> int:
-    """Distinct searches, and a training and an evaluation of each distinct backbone and learner."""
+    """Distinct searches, and the phases of a training and an evaluation of each distinct backbone and learner."""
     searched = {(chain.backbone, chain.search) for chain in config.chains}
     trained = {(chain.backbone, chain.learner) for chain in config.chains}
-    return len(config.datasets) * (len(searched) + 2 * len(trained))
+    phases = sum(len(phases_of(config.learner(learner))) for _, learner in trained)
+    return len(config.datasets) * (len(searched) + phases + len(trained))
 
 
 def measure(config: Config, folder: Path, pace: Pace) -> tuple[list[Job], list[list[float]]]:
@@ -181,12 +183,18 @@ def measure_learner(
     config: Config, chain: Chain, data: Path, architecture: Path, place: Path, pace: Pace
 ) -> tuple[Cost, Cost]:
     """Of the training, and of the evaluation of the network that it starts with."""
-    learner = config.learner(chain.learner)
-    words = ["--data", data, "--architecture", architecture, "--output", place / "model"]
-    seconds = pace.next(f"train_network {chain.backbone} {chain.learner}")
-    training = run_for(seconds, "train_network", [*words, "--learner", as_json(learner)])
-    training = pace.whole(training, learner)
-    model = place / "model"
+    learner, parts = config.learner(chain.learner), []
+    for number, (share, alike) in enumerate(phases_of(learner)):
+        seconds = pace.next(f"train_network {chain.backbone} {chain.learner}")
+        words = ["--data", data, "--architecture", architecture, "--output", place / f"model{number}"]
+        part = run_for(seconds, "train_network", [*words, "--learner", as_json(alike)])
+        parts.append(part._replace(seconds=share * part.seconds))
+    together = Cost(
+        sum(part.seconds for part in parts),
+        max(part.memory_mb for part in parts),
+        all(part.whole for part in parts),
+    )
+    training, model = pace.whole(together, learner), place / f"model{number}"
     if not training.whole:
         untrained = {"kind": "none"} if learner.kind == "rfs" else learner.model_dump() | {"epochs": 0}
         model = place / "untrained"
@@ -210,9 +218,12 @@ def compute(config: Config, folder: Path) -> Iterator[str]:
     """Lines on the jobs on GPUs that are not here, for the architectures that were measured."""
     from metantk import gpu_campaign  # it imports PyTorch, and a configuration is refused before
 
+    manifests = {name: find_data(config, name, folder) / "manifest.json" for name in config.datasets}
+    splits = {
+        name: read_record(manifest, Manifest, stage="prepare_dataset").splits
+        for name, manifest in manifests.items()
+    }
     for dataset in config.datasets:
-        manifest = find_data(config, dataset, folder) / "manifest.json"
-        splits = read_record(manifest, Manifest, stage="prepare_dataset").splits
         architectures = {
             backbone: read_json(folder / f"{dataset}-{backbone}" / "architecture.json")
             for backbone in dict.fromkeys(chain.backbone for chain in config.chains)

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from metantk import gpu_steps
 from metantk.data.manifest import Splits
-from metantk.gpu_steps import GPUS, Counted, KernelSearch
+from metantk.gpu_steps import GPUS, Counted, KernelSearch, Training
 from metantk.options.config import Chain, Config
 from metantk.results.status import format_duration
 
@@ -23,26 +23,32 @@ class Jobs(NamedTuple):
         chain: one that has them.
         kind: the name of its search or learner.
         count: of them.
+        tested: of an evaluation, the data set.
     """
 
     stage: str
     chain: Chain
     kind: str
     count: int
+    tested: str
 
 
-def lines(config: Config, dataset: str, splits: Splits, architectures: dict[str, dict]) -> Iterator[str]:
+def lines(config: Config, dataset: str, splits: dict[str, Splits], architectures: dict[str, dict]) -> Iterator[str]:
     """A table of the jobs of a data set: bytes of a step, and the time of all of them on each GPU.
 
     Args:
+        splits: of each data set.
         architectures: by the name of a backbone, one of it.
     """
     yield "\nComputed, not measured (docs/cluster.md): kernels of searches, trainings, features of evaluations"
     yield _line(f"{dataset}:", "jobs", "GB", [gpu.name for gpu in GPUS])
-    for jobs in jobs_of(config):
+    for jobs in jobs_of(config, dataset):
         name = f"{jobs.stage} {jobs.chain.backbone} {jobs.kind}"
+        if jobs.tested != dataset:
+            name += f" on {jobs.tested}"
         log.info("counting %s %s", dataset, name)
-        found = COUNT[jobs.stage](config, jobs.chain, splits, architectures[jobs.chain.backbone])
+        tested = splits[jobs.tested].test.images
+        found = COUNT[jobs.stage](config, jobs.chain, splits[dataset], architectures[jobs.chain.backbone], tested)
         if found is None:
             yield f"{name}: cannot be counted"
         else:
@@ -52,20 +58,24 @@ def lines(config: Config, dataset: str, splits: Splits, architectures: dict[str,
             yield _line(name, jobs.count, f"{found.peak / 1e9:.2f}", times)
 
 
-def jobs_of(config: Config) -> Iterator[Jobs]:
-    """Those of one data set, without what computes nothing."""
+def jobs_of(config: Config, dataset: str) -> Iterator[Jobs]:
+    """Those of one data set's models, without what computes nothing."""
+    tested = [dataset, *(other for trained, other in config.transfers if trained == dataset)]
     seeds, counts = len(config.seeds), Counter((chain.backbone, chain.learner) for chain in config.chains)
     for chain in {(chain.backbone, chain.search): chain for chain in config.chains}.values():
         if config.search(chain.search).uses_device:
-            yield Jobs("search", chain, chain.search, seeds)
+            yield Jobs("search", chain, chain.search, seeds, dataset)
     for chain in {(chain.backbone, chain.learner): chain for chain in config.chains}.values():
         count = counts[chain.backbone, chain.learner] * seeds
         if config.learner(chain.learner).uses_device:
-            yield Jobs("training", chain, chain.learner, count)
-        yield Jobs("evaluation", chain, chain.learner, count)
+            yield Jobs("training", chain, chain.learner, count, dataset)
+        for other in tested:
+            yield Jobs("evaluation", chain, chain.learner, count, other)
 
 
-def _count_search(config: Config, chain: Chain, splits: Splits, architecture: dict) -> KernelSearch | None:
+def _count_search(
+    config: Config, chain: Chain, splits: Splits, architecture: dict, tested: int
+) -> KernelSearch | None:
     options, backbone = config.search(chain.search), config.backbone(chain.backbone)
     if options.kind != "prune":
         return None
@@ -73,19 +83,24 @@ def _count_search(config: Config, chain: Chain, splits: Splits, architecture: di
     return gpu_steps.kernel_search(options, cells=backbone.cells, channels=backbone.channels, classes=classes)
 
 
-def _count_training(config: Config, chain: Chain, splits: Splits, architecture: dict) -> Counted | None:
+def _count_training(
+    config: Config, chain: Chain, splits: Splits, architecture: dict, tested: int
+) -> Training | None:
     train, classes = splits.train, len(splits.train.classes)
     sizes = {"classes": classes, "per_class": train.images // classes, "size": train.shape[0]}
-    return gpu_steps.training_step(config.learner(chain.learner), architecture, **sizes)
+    return gpu_steps.training(config.learner(chain.learner), architecture, **sizes)
 
 
-def _count_evaluation(config: Config, chain: Chain, splits: Splits, architecture: dict) -> Counted | None:
+def _count_evaluation(
+    config: Config, chain: Chain, splits: Splits, architecture: dict, tested: int
+) -> Counted | None:
+    """Images of another data set come at the size of the model's."""
     if config.learner(chain.learner).kind not in BY_FEATURES:
         return None
-    options, test = config.evaluation, splits.test
+    options = config.evaluation
     copies = max(options.support_copies, options.support_copy_pool or 0) if options.support_copies > 1 else 1
-    images = test.images * (1 + copies)
-    return gpu_steps.features(architecture, images, classes=len(splits.train.classes), size=test.shape[0])
+    images = tested * (1 + copies)
+    return gpu_steps.features(architecture, images, classes=len(splits.train.classes), size=splits.test.shape[0])
 
 
 COUNT = {"search": _count_search, "training": _count_training, "evaluation": _count_evaluation}

@@ -2,6 +2,7 @@
 
 import contextlib
 import math
+import re
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -16,6 +17,7 @@ from metantk.models import FORWARD_PIXELS
 from metantk.options import catalogue
 from metantk.options.base import Options
 from metantk.options.criteria.meta_ntk import MetaNtkOptions
+from metantk.options.meta_learning import phases_of
 from metantk.options.searches.prune import PruneOptions
 from metantk.runtime import plugins
 from metantk.searches import prune
@@ -50,18 +52,42 @@ class Counted(NamedTuple):
         return self.steps * self.seconds(gpu)
 
 
+class Training(NamedTuple):
+    """A whole training: the steps of each of its phases (`metantk.options.meta_learning.phases_of`)."""
+
+    phases: list[Counted]
+
+    @property
+    def peak(self) -> int:
+        return max(phase.peak for phase in self.phases)
+
+    def seconds_of_job(self, gpu: Gpu) -> float:
+        return sum(phase.seconds_of_job(gpu) for phase in self.phases)
+
+
 class _Enough(Exception):
     pass
 
 
 def _unless_read_back(count: Callable[[], Counted]) -> Counted | None:
-    """None where numbers are read back, which do not exist here."""
+    """None where numbers are read back, which do not exist here, or tensors are made elsewhere."""
     try:
         return count()
-    except (NotImplementedError, RuntimeError) as error:
-        if "meta tensor" not in str(error):
+    except (NotImplementedError, RuntimeError, TypeError) as error:
+        if not re.search("meta tensor|device meta|meta device", str(error)):
             raise
         return None
+
+
+def training(options: Options, architecture: dict, **sizes: int) -> Training | None:
+    """All steps of a training; None and arguments as of `training_step`."""
+    phases = []
+    for share, alike in phases_of(options):
+        step = training_step(alike, architecture, **sizes)
+        if step is None:
+            return None
+        phases.append(step._replace(steps=round(share * step.steps)))
+    return Training(phases)
 
 
 def training_step(

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from torch.profiler import ProfilerActivity, profile
 
-from metantk import gpu_campaign
+from metantk import gpu_campaign, gpu_steps
 from metantk.backbones import resnet12
 from metantk.criteria.chunks import kept_numbers
 from metantk.data.manifest import SplitEntry, Splits
@@ -23,6 +23,7 @@ from metantk.gpu_steps import (
 from metantk.kernels import empirical_kernels
 from metantk.options.base import parse
 from metantk.options.config import parse_config
+from metantk.options.learners.maml import MamlOptions
 from metantk.options.searches.prune import PruneOptions
 from metantk.runtime import plugins
 from metantk.space.genotype import SPACES, cell_types
@@ -211,10 +212,75 @@ def test_a_training_in_bfloat16_is_counted_and_named_as_one_in_float32():
     )
     splits = Splits(train=entry(6), val=entry(5), test=entry(5))
     architecture = config.backbone("conv4-2").architecture(16, None)
-    lines = list(gpu_campaign.lines(config, "glyphs", splits, {"conv4-2": architecture}))
+    lines = list(gpu_campaign.lines(config, "glyphs", {"glyphs": splits}, {"conv4-2": architecture}))
     trainings = [line for line in lines if line.startswith("training")]
     assert [line[:50].strip() for line in trainings] == [
         "training conv4-2 rfs",
         "training conv4-2 short, as float32",
     ]
     assert trainings[0][50:] == trainings[1][50:]
+
+
+def test_a_training_is_counted_by_its_phases():
+    """MAML++: first order in its first epochs, a loss after each step in some, second order in the others."""
+    sizes = {"classes": 6, "per_class": 20, "size": 16}
+    architecture = {"kind": "conv4", "channels": 2, "image_size": 16}
+    plain = {"kind": "maml", "epochs": 8, "steps_per_epoch": 3, "shots": 1, "queries": 2, "inner_steps": 2}
+    options = {
+        "first": {"first_order": True},
+        "second": {},
+        "both": {"first_order_epochs": 2},
+        "losses": {"first_order_epochs": 2, "multi_step_loss_epochs": 5},
+    }
+    found = {
+        name: gpu_steps.training(parse(MamlOptions, plain | each, where="test"), architecture, **sizes)
+        for name, each in options.items()
+    }
+    seconds = {name: counted.seconds_of_job(GPUS[0]) for name, counted in found.items()}
+    assert seconds["both"] == pytest.approx(seconds["first"] / 4 + seconds["second"] * 3 / 4)
+    assert seconds["losses"] > seconds["both"]
+    assert [phase.steps for phase in found["losses"].phases] == [6, 9, 9]
+    assert found["both"].peak == found["second"].peak > found["first"].peak
+
+
+class Elsewhere(nn.Module):
+    """Makes a tensor on the CPU, or reads its features back."""
+
+    def __init__(self, spoil) -> None:
+        super().__init__()
+        self.spoil, self.head, self.recompute = spoil, nn.Linear(3, 5), False
+
+    def features(self, images):
+        return self.spoil(images.mean((2, 3)))
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda x: x + torch.tensor([1.0, 2.0, 3.0]),
+        lambda x: torch.from_numpy(x.numpy()),
+        lambda x: x * x.sum().item(),
+    ],
+)
+def test_networks_that_the_meta_device_cannot_run_are_not_counted(monkeypatch, spoil):
+    monkeypatch.setattr(gpu_steps.backbones, "build", lambda architecture, outputs: Elsewhere(spoil))
+    assert gpu_steps.features({}, 10, classes=5, size=16) is None
+
+
+def test_evaluations_on_other_data_sets_are_counted():
+    datasets = {name: {"source": "glyphs", "image_size": 16} for name in ("glyphs", "others")}
+    config = parse_config(
+        {
+            "datasets": datasets,
+            "rows": [{"backbone": "conv4-2", "learner": "none"}],
+            "backbones": {"conv4-2": {"kind": "conv4", "channels": 2}},
+            "evaluation": {"test_on": ["others"]},
+        }
+    )
+    architecture = config.backbone("conv4-2").architecture(16, None)
+    splits = {"glyphs": Splits(train=entry(6), val=entry(5), test=entry(5))}
+    splits["others"] = Splits(train=entry(6), val=entry(5), test=entry(10))
+    lines = {name: list(gpu_campaign.lines(config, name, splits, {"conv4-2": architecture})) for name in datasets}
+    names = [line[:50].strip() for line in lines["glyphs"] if line.startswith("evaluation")]
+    assert names == ["evaluation conv4-2 none", "evaluation conv4-2 none on others"]
+    assert sum(line.startswith("evaluation") for line in lines["others"]) == 1

@@ -4,6 +4,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from metantk.options.base import Options
+
 Ways = Annotated[int, Field(ge=2, description="Classes of a training task")]
 TestWays = Annotated[int, Field(ge=2, description="Classes of a training task; test episodes must have as many")]
 TaskImages = Annotated[int, Field(ge=1, description="Images of each class in a training task")]
@@ -51,3 +53,12 @@ ResizedImages = Annotated[
 ]
 ValidationShots = Annotated[int, Field(ge=1, description="Support images of each class in a validation episode")]
 ValidationQueries = Annotated[int, Field(ge=1, description="Query images of each class in a validation episode")]
+
+
+def phases_of(options: Options) -> list[tuple[float, Options]]:
+    """The parts of a training within which all steps compute alike, in their order.
+
+    Returns:
+        Of each part, its share of the epochs, and options of a training all of whose steps are like its own.
+    """
+    return getattr(options, "phases", [(1.0, options)])

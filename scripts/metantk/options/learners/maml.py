@@ -131,6 +131,25 @@ class MamlOptions(Base):
         return self.test_classifier == "head"
 
     @property
+    def phases(self) -> list[tuple[float, "MamlOptions"]]:
+        """See `metantk.options.meta_learning.phases_of`: of first or second order, with one loss or one a step."""
+        changes = {self.first_order_epochs, self.multi_step_loss_epochs}
+        starts = [0, *sorted(epoch for epoch in changes if 0 < epoch < self.epochs)]
+        return [
+            ((end - start) / max(1, self.epochs), self._all_as_in(start))
+            for start, end in zip(starts, [*starts[1:], self.epochs], strict=True)
+        ]
+
+    def _all_as_in(self, epoch: int) -> "MamlOptions":
+        return self.model_copy(
+            update={
+                "first_order": self.first_order or epoch < self.first_order_epochs,
+                "first_order_epochs": 0,
+                "multi_step_loss_epochs": self.epochs if epoch < self.multi_step_loss_epochs else 0,
+            }
+        )
+
+    @property
     def needs(self) -> list[Need]:
         return [Need("train", self.ways, max(self.shots) + self.queries)]
 
