@@ -8,7 +8,6 @@ Example:
     python scripts/aggregate_tables.py results/glyphs/3cells-8ch/*/seed*/rfs --output results/tables
 """
 
-import functools
 import logging
 from pathlib import Path
 
@@ -110,14 +109,12 @@ def _split_transfers(folders: list[Path], *, partial: bool) -> tuple[list[Path],
 def render(name: str, table: pd.DataFrame, shown: pd.DataFrame | None = None) -> dict[str, str]:
     """A table in all formats; `shown` is what people read, with the best accuracies in bold."""
     shown = table if shown is None else shown
-    texts = {f"{name}.csv": table.to_csv(index=False)}
-    for suffix, convert, mark in (
-        (".md", tables.to_markdown, "**{}**"),
-        (".tex", tables.to_latex, r"\textbf{{{}}}"),
-        (".html", functools.partial(pages.to_page, title=name), pages.BEST),
-    ):
-        texts[f"{name}{suffix}"] = convert(tables.bold_best(shown, mark))
-    return texts
+    return {
+        f"{name}.csv": table.to_csv(index=False),
+        f"{name}.md": tables.to_markdown(tables.bold_best(shown, "**{}**")),
+        f"{name}.tex": tables.to_latex(shown),
+        f"{name}.html": pages.to_page(tables.bold_best(shown, pages.BEST), title=name),
+    }
 
 
 if __name__ == "__main__":

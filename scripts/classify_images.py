@@ -47,6 +47,7 @@ from metantk.deployment.own_images import (
     describe,
     make_task,
     read_supports,
+    warn_of_white,
 )
 from metantk.deployment.sorting import require_new, sorted_copies
 from metantk.deployment.thumbnails import Shown, write_page
@@ -134,7 +135,9 @@ def _classify_by_file(arguments: Namespace) -> tuple[list[Path], Answers]:
         raise InputError(f"{arguments.model}: needs --support; only a file of export_classifier.py has its classes")
     devices.start(uses_device=False)
     classifier = ClassifierFile(arguments.model)
-    bits = classifier.bits or used_bits(find_query_files(arguments.query))
+    found = used_bits(find_query_files(arguments.query))
+    warn_of_white(found, classifier.bits, "the classifier's supports")
+    bits = classifier.bits or found
     files, queries = _read_queries(arguments, classifier.image_size, bits)
     answers = classifier.answer(queries)
     (log.info if answers.calibration else log.warning)("%s", answers.note)

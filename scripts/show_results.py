@@ -77,8 +77,13 @@ def show_verdict(config: Config) -> None:
         print(problem)
     if not standing.chains:
         raise InputError(f"{config.results}: no row is finished; run the workflow first")
-    for line in verdict.describe(tables.group_chains(standing.chains)):
-        print(line)
+    groups = tables.group_chains(standing.chains)
+    datasets = dict.fromkeys(key[0] for key in groups)
+    for dataset in datasets:
+        if len(datasets) > 1:
+            print(f"--- {dataset} ---\n")
+        for line in verdict.describe({key: chains for key, chains in groups.items() if key[0] == dataset}):
+            print(line)
     _show_folders(Path(config.results))
 
 

@@ -37,11 +37,11 @@ def write_chain(
     folder = root / dataset / backbone / (search_folder or search) / f"seed{seed}" / learner
     folder.mkdir(parents=True)
     options = catalogue.NAMED["searches"].get(search, {}) if search_options is None else search_options
-    found = search != "fixed"
+    found, cells = search != "fixed", int(backbone[0]) if backbone[0].isdigit() else 5
     origin = {"dataset": dataset, "backbone": backbone, "search": search, "seed": seed}
     architecture = {
         "kind": "cells" if found else "resnet12",
-        **({"genotype": GENOTYPE, "cells": int(backbone[0]), "channels": 48} if found else {}),
+        **({"genotype": GENOTYPE, "cells": cells, "channels": 48} if found else {}),
         "origin": origin | {"backbone_title": "Cells, 48 channels" if found else "ResNet-12"},
     }
     write(folder.parent / "architecture.json", architecture)
@@ -49,6 +49,7 @@ def write_chain(
     write(folder.parent / "search.json", cost | {"options": options, **origin})
     model = {
         "architecture": architecture,
+        "image_size": 32,
         "learner": {"kind": learner},
         "learner_name": learner,
         "parameters": 1_064_000 + seed,

@@ -21,6 +21,7 @@ from scipy.special import stdtrit
 from scipy.stats import ttest_ind
 
 from metantk import benchmark
+from metantk.benchmark.table import accuracy_column
 
 LINE = "random"
 COLUMNS = ("search", "networks", "parameters", "accuracy", "std", "above random", "95 %", "above the line", "95 %")
@@ -30,8 +31,13 @@ def main() -> None:
     given = Path(sys.argv[1])
     table = given if given.suffix == ".csv" else given / "tables" / "seeds.csv"
     seeds = pd.read_csv(table).rename(columns={"params": "parameters"})
+    kinds = seeds[["dataset", "backbone", "learner"]].drop_duplicates()
+    if len(sys.argv) > 2 and len(kinds) > 1:
+        sys.exit(f"{table}: has {len(kinds)} data sets, backbones or learners; a benchmark has one of each")
     for (dataset, learner, shots), group in seeds.groupby(["dataset", "learner", "shots"]):
         line = of_benchmark(sys.argv[2], shots) if len(sys.argv) > 2 else group[group["search"] == LINE]
+        if (sizes := line["parameters"].nunique()) < 3:
+            sys.exit(f"{table}: a line takes 3 sizes of `{LINE}` or more, {dataset} has {sizes}")
         print(f"\n{dataset}, {learner}, {shots}-shot\n\n| {' | '.join(COLUMNS)} |\n|{'---|' * len(COLUMNS)}")
         for search, part in [(LINE, line), *group[group["search"] != LINE].groupby("search", sort=False)]:
             cells = [search, len(part), round(part["parameters"].mean()), *rounded(mean_and_std(part))]
@@ -42,8 +48,9 @@ def main() -> None:
 
 def of_benchmark(name: str, shots: int) -> pd.DataFrame:
     """Accuracies and parameters of its architectures, each once."""
-    table = benchmark.load(name).architectures
-    return pd.DataFrame({"accuracy": table[f"accuracy_{shots}shot"], "parameters": table["parameters"]})
+    table = benchmark.load(name)
+    accuracies = table.architectures[accuracy_column(table, shots)]
+    return pd.DataFrame({"accuracy": accuracies, "parameters": table.architectures["parameters"]})
 
 
 def rounded(values: tuple[float, float]) -> list[float]:

@@ -296,6 +296,16 @@ def test_a_layout_refuses_a_depth_that_it_does_not_have():
         parse(CellsOptions, {"cells": 5, "channels": 16, "layout": "t-nas"}, where="backbone")
 
 
+@pytest.mark.parametrize(
+    ("options", "more"), [(CellsOptions, {"cells": 5, "layout": "metanas"}), (MixedOptions, {})]
+)
+def test_one_channel_cannot_be_halved(options, more):
+    """Each part of a reduction gives half of them."""
+    parse(options, {"channels": 2, **more}, where="backbone")
+    with pytest.raises(InputError, match="2"):
+        parse(options, {"channels": 1, **more}, where="backbone")
+
+
 def test_the_mixed_network_of_metanas_has_the_published_size():
     options = MixedOptions()
     assert count_parameters(backbones.build(options.architecture(84), 5)) == 462_509

@@ -1,5 +1,6 @@
 """Tabular benchmarks: what they hold, queries by genotype and by size, replayed searches."""
 
+import dataclasses
 import json
 import re
 
@@ -82,6 +83,12 @@ def test_the_best_within_a_limit_is_that_of_a_slow_search():
         table.best(latency=1)
     with pytest.raises(InputError, match="has no accuracy at 3 shots"):
         table.best(shots=3)
+    for none in (None, "10k", float("nan")):
+        with pytest.raises(InputError, match=r"parameters is .*, no number"):
+            table.best(parameters=none)
+    unknown = dataclasses.replace(table, trainings=table.trainings.assign(accuracy_5shot=float("nan")))
+    with pytest.raises(InputError, match="nothing is within the limits"):
+        unknown.best()
 
 
 def test_the_page_counts_what_there_is_and_its_example_runs():

@@ -12,7 +12,7 @@ from PIL import Image
 from metantk.backbones import build
 from metantk.data.sources import open_source
 from metantk.data.store import Source, Split, stream_split, write_dataset
-from metantk.deployment.own_images import bits_of_images
+from metantk.deployment.own_images import bits_of_images, warn_of_white
 from metantk.models import save_model
 from metantk.options.dataset import DatasetOptions
 from metantk.options.learners.rfs import RfsOptions
@@ -260,5 +260,12 @@ def test_images_of_16_bits_are_scaled_as_those_of_the_training_were(tmp_path, ca
     caplog.clear()
     assert bits_of_images([tmp_path / "bright.png"], tmp_path / "data") == 12
     assert "16-bit images use 13 bits" in caplog.text
+    caplog.clear()
+    warn_of_white(13, 12, "the classifier's supports")
+    assert "use 13 bits, those of the classifier's supports use 12: brighter ones are white" in caplog.text
+    caplog.clear()
+    for found, known in ((12, 12), (None, 12), (13, None)):
+        warn_of_white(found, known, "others")
+    assert not caplog.text
     save_image(tmp_path / "plain.png", (10, 20, 30), 0)
     assert bits_of_images([tmp_path / "plain.png"], tmp_path / "data") is None

@@ -17,13 +17,14 @@ SIZE = 16
 
 
 def png_16(pixels: np.ndarray) -> bytes:
-    """A PNG file of 16 bits, of pixels `(height, width)` or `(height, width, 3)`. Pillow writes grey ones only."""
+    """A PNG file of 16 bits, of pixels `(height, width)` or with 3 or 4 channels. Pillow writes grey ones only."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
     height, width = pixels.shape[:2]
-    header = struct.pack(">IIBBBBB", width, height, 16, 2 if pixels.ndim == 3 else 0, 0, 0, 0)
+    colours = {(): 0, (3,): 2, (4,): 6}[pixels.shape[2:]]
+    header = struct.pack(">IIBBBBB", width, height, 16, colours, 0, 0, 0)
     rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in pixels)
     parts = chunk(b"IHDR", header), chunk(b"IDAT", zlib.compress(rows)), chunk(b"IEND", b"")
     return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
@@ -51,6 +52,18 @@ def test_pixels_are_scaled_by_the_bits_in_use(tmp_path, largest, bits, colours):
         expected = np.repeat(expected[..., None], 3, -1)
     np.testing.assert_array_equal(read_image(file, SIZE, bits), expected)
     np.testing.assert_array_equal(read_image(file, SIZE), expected)
+
+
+@pytest.mark.parametrize("alpha", [65535, 65534])
+def test_an_alpha_channel_changes_nothing_where_nothing_is_transparent(tmp_path, alpha):
+    pixels = ramp(4095, (SIZE, SIZE, 3))
+    with_alpha = np.concatenate([pixels, np.full((SIZE, SIZE, 1), 65535, np.uint16)], axis=-1)
+    with_alpha[0, 0, 3] = alpha
+    file = write(tmp_path / "deep.png", png_16(with_alpha))
+    is_opaque = alpha == 65535
+    assert used_bits([file]) == (12 if is_opaque else None)
+    expected = pixels >> (4 if is_opaque else 8)
+    np.testing.assert_array_equal(read_image(file, SIZE)[1:], expected[1:])
 
 
 @pytest.mark.parametrize("name", ["deep.tiff", "deep.pgm"])

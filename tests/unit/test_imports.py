@@ -32,7 +32,7 @@ ALLOWED = {
     "gpu_steps": {"criteria", "data", "footprint", "kernels", "models", "searches", "training"} | AXES,
     "gpu_campaign": {"data", "gpu_steps", "results"} | GROUND,
     "evaluation": {"data", "learners", "models"} | GROUND,
-    "results": {"criteria", "searches", "space", "statistics"} | GROUND,
+    "results": {"criteria", "data", "searches", "space", "statistics"} | GROUND,
     "benchmark": {"searches", "space"} | GROUND,
     "deployment": {"data", "learners", "models"} | GROUND,
     "theory": {"data", "kernels", "results", "statistics"} | GROUND,

@@ -92,6 +92,19 @@ def test_tasks_have_as_many_supports_of_a_class_as_are_at_hand():
     assert seen == {(5, 1, 2, 1)}
 
 
+def test_fewer_classes_have_numbers_of_supports_from_the_smallest_to_the_largest():
+    features, labels = blobs(classes=6)
+    by_counts, seen = by_means(features), set()
+
+    def answer(support, own, query, ways):
+        seen.add(tuple(torch.bincount(own).tolist()))
+        return by_counts(support, own, query, ways)
+
+    for shots in ([9, 1, 1, 5, 1], [1, 1, 1, 5, 9]):  # whatever the order of the classes
+        out_of_distribution.calibrate(features, labels, answer, ways=5, shots=shots, seed=0)
+    assert seen == {(1, 1, 9)}
+
+
 def test_small_sets_give_what_they_have():
     features, labels = blobs(classes=5, each=3)
     found = out_of_distribution.calibrate(features, labels, by_means(features), ways=10, shots=20, seed=0)
@@ -125,6 +138,7 @@ def test_the_nearest_entry_is_taken():
     [
         (3, 5, ""),
         (5, 5, "more classes are harder, expect at most about 50 % (guessing: 20 %)."),
+        (5, 9, "more classes are harder, more examples easier; with as few, expect about 50 % (guessing: 20 %)."),
         (5, 1, "more classes are harder, expect at most about 50 % (guessing: 20 %)."),
         (3, 1, "fewer examples are harder, expect less."),
         (2, 5, "expect no less."),

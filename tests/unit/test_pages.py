@@ -34,6 +34,18 @@ def test_the_cover_has_all_rows_and_the_best(tmp_path, seeds):
     assert f"Highest at 5-shot: metantk ({known})." in page
 
 
+def test_the_cover_counts_what_is_unknown_apart(tmp_path):
+    folders = [
+        write_chain(tmp_path, name, seed, shift=shift)
+        for name, shift, seeds in (("metantk", 9.0, 3), ("random", 0.0, 3), ("te-nas", 0.0, 1))
+        for seed in range(seeds)
+    ]
+    groups = tables.group_chains(map(tables.read_chain, folders))
+    summary = tables.summarise(groups, tables.Titles())
+    text = pages.to_cover(summary, groups, tables.differences(summary, groups))
+    assert "significantly above 1 of 1 others, 1 unknown: needs 2 seeds" in text
+
+
 def test_a_page_marks_the_best_and_shows_markup_as_text():
     table = pd.DataFrame({"Model": ["<script>", "b"], "1-shot": [pages.BEST.format("51.0 ± 1.0"), "2"]})
     page = pages.to_page(table, "a & b")

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from small_chain import change, write_chain
+from small_chain import ASKED, change, write_chain
 
 from metantk.options import catalogue
 from metantk.options.base import parse
@@ -64,6 +64,23 @@ def test_published_networks_and_learners_are_those_of_the_catalogue():
         for text in published[column].unique():
             values = json.loads(text)
             parse(catalogue.KINDS[family][values["kind"]], values, where=text)
+
+
+@pytest.mark.parametrize(
+    ("file", "values"),
+    [("model.json", {"image_size": 16}), ("evaluation.json", {"options": ASKED | {"classifier": "svm"}})],
+)
+def test_other_images_or_another_classifier_have_no_published_result_beside_them(folder, file, values):
+    compare(folder)
+    change(folder / file, **values)
+    assert compare(folder).empty
+
+
+def test_anil_of_second_order_is_not_the_published_one(folder):
+    conv4 = {"channels": 32, "poolings": 4, "pool": "none"}
+    learner = {"kind": "maml", "adapt": "head", "test_classifier": "head", "learn_inner_lr": False}
+    assert compare(folder, architecture=conv4, learner=learner | {"first_order": False}).empty
+    assert len(compare(folder, architecture=conv4, learner=learner | {"first_order": True})) == 2
 
 
 @pytest.mark.parametrize("kept", sorted(MEASURED.glob("*.csv")), ids=lambda path: path.stem)

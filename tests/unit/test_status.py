@@ -1,5 +1,6 @@
 """How far a workflow is: jobs, the time left, and whether training was worth it."""
 
+import json
 import os
 import re
 import subprocess
@@ -220,6 +221,8 @@ def test_the_program_shows_the_table_so_far_and_what_is_missing(started, show):
         ("evaluation.json", {"ways": "five"}, "broken: glyphs 5cells-48ch metantk seed0 rfs: results/"),
         ("model.json", {"learner": {"kind": "rfs", "epochs": 3}}, "stale: glyphs 5cells-48ch metantk seed0 rfs: "
          "learners.rfs: epochs is 3, the configuration says 100; the next run makes it anew"),
+        ("model.json", {"data_sha256": "of other images"}, "broken: glyphs 5cells-48ch metantk seed0 rfs: "
+         "results/glyphs/5cells-48ch/metantk/seed0/rfs: evaluation.json is not of its data set's test split"),
     ],
 )  # fmt: skip
 def test_a_row_that_is_broken_or_stale_is_named_beside_the_others(started, show, tmp_path, file, values, line):
@@ -237,6 +240,52 @@ def test_episodes_that_the_configuration_does_not_ask_for_any_more_are_stale(sta
     run = show("--configfile", "mine.yaml", "--status")
     assert run.returncode == 0, run.stderr
     assert "evaluation: episodes is 40, the configuration says 50" in run.stdout
+
+
+def test_rows_of_images_that_have_been_prepared_anew_are_stale(started, show, tmp_path):
+    splits = {
+        name: {
+            "images": 9,
+            "shape": [8, 8, 3],
+            "classes": [f"{name} {index}" for index in range(3)],
+            "smallest_class": 3,
+            "sha256": dict.fromkeys(("images.npy", "labels.npy"), "0" * 64),
+        }
+        for name in ("train", "val", "test")
+    }
+    about = {"name": "glyphs", "source": "glyphs", "licence": "", "warnings": []}
+    manifest = about | {"mean": [0.5] * 3, "std": [0.5] * 3, "splits": splits}
+    write(tmp_path / "results/glyphs/data/manifest.json", json.dumps(manifest))
+    run = show("--configfile", "mine.yaml", "--status")
+    assert "stale: glyphs 5cells-48ch metantk seed0 rfs: datasets.glyphs: its images are others now" in run.stdout
+
+
+def test_a_finished_transfer_is_not_broken(started, show, configuration, tmp_path):
+    configuration["datasets"]["others"] = configuration["datasets"]["glyphs"]
+    configuration["evaluation"]["test_on"] = ["others"]
+    folder = tmp_path / "results/glyphs/5cells-48ch/metantk/seed0/rfs"
+    transfer = folder / "on-others"
+    transfer.mkdir()
+    found = json.loads((folder / "evaluation.json").read_text())
+    of = {"trained_on": "glyphs", "tested_on": "others", "image_size": 32, "resized_to": None, "shared_classes": []}
+    write(transfer / "evaluation.json", json.dumps(found | {"transfer": of}))
+    write(transfer / "episodes.csv", (folder / "episodes.csv").read_text())
+    run = show("--configfile", "mine.yaml", "--status")
+    assert run.returncode == 0, run.stderr
+    assert "broken" not in run.stdout
+    write(transfer / "episodes.csv", "nothing")
+    assert (
+        "broken: glyphs 5cells-48ch metantk seed0 rfs on-others"
+        in show("--configfile", "mine.yaml", "--status").stdout
+    )
+
+
+def test_a_row_of_another_backbone_is_stale(started, show, configuration, tmp_path):
+    configuration["rows"].append({"backbone": "mine", "search": "metantk", "learner": "rfs"})
+    configuration["backbones"] = {"mine": {"kind": "cells", "cells": 5, "channels": 16}}
+    write_chain(tmp_path / "results", "metantk", 0, backbone="mine")
+    run = show("--configfile", "mine.yaml", "--status")
+    assert "backbones.mine: channels is 48, the configuration says 16" in run.stdout, run.stderr
 
 
 def test_nothing_yet_is_said_so(show, tmp_path):

@@ -114,6 +114,11 @@ def test_it_says_when_nothing_beats_parameters():
     assert study.AGAIN not in set(table["criterion"])
 
 
+def test_without_parameters_it_does_not_speak_of_them():
+    table = study.correlate(made_scores({"other": 1.0}))
+    assert "no criterion was compared with the number of parameters" in study.verdict(table)
+
+
 def test_the_figure_has_the_noise_of_training_as_a_line_where_it_is_known():
     criteria = {"good": 0.2, "parameters": 2.0}
     for again in (8, 0):

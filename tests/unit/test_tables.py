@@ -1,5 +1,6 @@
 """Tables from made-up finished chains: means, marks, differences, and the paper's numbers beside ours."""
 
+import json
 import sys
 from collections import Counter
 from itertools import combinations
@@ -127,6 +128,27 @@ def test_rows_asked_different_episodes_are_refused(tmp_path, different):
     with pytest.raises(InputError, match="were not evaluated on the same episodes") as error:
         tables.group_chains(map(tables.read_chain, folders))
     assert all(str(folder) in str(error.value) for folder in folders)
+
+
+@pytest.mark.parametrize("other", ["metantk", "random"])
+def test_rows_and_seeds_evaluated_on_different_images_are_refused(tmp_path, other):
+    folders = [write_chain(tmp_path, "metantk", 0), write_chain(tmp_path, other, 1)]
+    for name in ("model.json", "evaluation.json"):
+        change(folders[1] / name, data_sha256="of other images")
+    with pytest.raises(InputError, match="were evaluated on different images of glyphs") as error:
+        tables.group_chains(map(tables.read_chain, folders))
+    assert all(str(folder) in str(error.value) for folder in folders)
+
+
+def test_seeds_of_one_row_that_were_not_made_alike_are_refused(tmp_path):
+    folders = [write_chain(tmp_path, "metantk", seed) for seed in (0, 1, 2)]
+    change(folders[0] / "model.json", learner={"kind": "rfs", "epochs": 90})
+    with pytest.raises(InputError, match=r"are seeds of one row, but learner\.epochs is 90 and None; run"):
+        tables.group_chains(map(tables.read_chain, folders[:2]))
+    options = json.loads((folders[1].parent / "search.json").read_text())["options"]
+    change(folders[1].parent / "search.json", options=options | {"criteria": ["naswot"]})
+    with pytest.raises(InputError, match=r"search\.criteria is .* and "):
+        tables.group_chains(map(tables.read_chain, folders[1:]))
 
 
 def test_other_data_sets_and_other_answers_may_differ(tmp_path):
@@ -308,6 +330,30 @@ def test_formats(summary, groups):
     counts = (0, 12, 999_000, 4.2e9, 123e9, 2.5e12, 7.1e15, 3e18)
     shown = ["", "12.0", "999k", "4.2G", "123G", "2.5T", "7.1P", "3.0E"]
     assert [tables.format_operations(count) for count in counts] == shown
+
+
+def test_rows_that_look_alike_are_told_apart(tmp_path):
+    names = ("metantk-cells-mini-5", "metantk-cells-tiered-5")
+    titles = tables.Titles(searches=dict.fromkeys(names, "MetaNTK-NAS (published cells)"))
+    groups = tables.group_chains(tables.read_chain(write_chain(tmp_path, name, 0)) for name in names)
+    summary = tables.summarise(groups, titles)
+    for table in (tables.make_table1(summary, groups), tables.make_table2(summary, groups)):
+        assert table["Model"].tolist() == [f"MetaNTK-NAS (published cells), {name}" for name in names]
+
+
+def test_all_that_are_best_are_bold():
+    table = pd.DataFrame({"Data": ["a", "a", "a"], "1-shot": ["51.10 ± 0.20", "51.10", "50.00"]})
+    assert tables.bold_best(table, "**{}**")["1-shot"].tolist() == ["**51.10 ± 0.20**", "**51.10**", "50.00"]
+
+
+def test_signs_of_latex_and_markdown_in_titles_are_text():
+    table = pd.DataFrame({"Model_1": ["A & B | 50 % # {x} ~^\\"], "1-shot": ["51.10 ± 0.20"]})
+    latex = tables.to_latex(table)
+    assert r"Model\_1 & 1-shot \\" in latex
+    title = r"A \& B | 50 \% \# \{x\} \textasciitilde{}\textasciicircum{}\textbackslash{}"
+    assert rf"{title} & \textbf{{51.10 $\pm$ 0.20}} \\" in latex
+    row = tables.to_markdown(table).splitlines()[-1]
+    assert row.replace(r"\|", "").count("|") == 3
 
 
 # --- Differences -------------------------------------------------------------------------------------------

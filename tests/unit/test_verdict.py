@@ -53,6 +53,27 @@ def test_warnings_of_a_training_are_told(tmp_path):
     assert "Note: small, trained by rfs: 1 of 1 trainings warned, seed 0: at chance" in text
 
 
+def test_each_data_set_has_its_verdict(tmp_path, repository):
+    configuration = {
+        "results": "mine",
+        "datasets": {name: {"source": "x"} for name in ("birds", "cars")},
+        "rows": [{"backbone": "small", "learner": "rfs"}],
+        "seeds": [0],
+        "backbones": {"small": {"kind": "resnet12"}},
+        "evaluation": {"episodes": ASKED["episodes"]},
+    }
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(configuration))
+    how = {"backbone": "small", "search_options": {"kind": "fixed"}}
+    for dataset in configuration["datasets"]:
+        write_chain(tmp_path / "mine", "fixed", 0, dataset=dataset, **how)
+    words = ("python", repository / "scripts/show_results.py", "--configfile", "mine.yaml", "--verdict")
+    printed = run_program(*words, folder=tmp_path).stdout
+    birds, cars = printed.split("--- cars ---")
+    assert "--- birds ---" in birds
+    for text, dataset in ((birds, "birds"), (cars, "cars")):
+        assert f"Model:  mine/{dataset}/small/fixed/seed0/rfs\n" in text
+
+
 def test_without_a_trained_row_there_is_no_model(tmp_path):
     text = "\n".join(lines_of(tmp_path, {("pixels", "none"): 0.0}))
     assert "Model:" not in text

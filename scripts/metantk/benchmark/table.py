@@ -1,6 +1,7 @@
 """One tabular benchmark: trainings of architectures, looked up by genotype or by limits of size."""
 
 import json
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
@@ -104,8 +105,10 @@ class Table:
         if unknown := sorted(limits.keys() - set(LIMITS)):
             raise InputError(f"benchmark {self.name}: {unknown[0]!r} is no limit; choose from {', '.join(LIMITS)}")
         column = accuracy_column(self, shots)
-        within = self.architectures
+        within = self.architectures[self.architectures[column].notna()]
         for name, limit in limits.items():
+            if not isinstance(limit, int | float) or math.isnan(limit):
+                raise InputError(f"benchmark {self.name}: {name} is {limit!r}, no number")
             within = within[within[name] <= limit]
         if within.empty:
             smallest = ", ".join(f"{name} {self.architectures[name].min():.0f}" for name in limits)

@@ -21,6 +21,7 @@ EIGHT_BITS = {".jpg", ".jpeg", ".gif", ".bmp", ".webp"}  # formats without 16-bi
 HEIC_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"}
 HEIC = "HEIC"
 # Pillow reads the high bytes of 16-bit colours alone. In the other order of bytes it reads the low ones.
+OPAQUE = 2**16 - 1
 OTHER_ORDER = {"16B": "16L", "16L": "16B", "16N": "16B" if sys.byteorder == "little" else "16L"}
 
 
@@ -115,16 +116,21 @@ def _is_too_large(image: Image.Image) -> bool:
 
 
 def _deep_pixels(path: Path, image: Image.Image) -> np.ndarray | None:
-    """Pixels of a 16-bit image, upright, int32 `(height, width)` or `(height, width, 3)`; None of other images."""
+    """Pixels of a 16-bit image, upright, int32 `(height, width)` or `(height, width, 3)`; None of other images.
+
+    None also of what is transparent somewhere, and of grey with transparency, whose lower bytes Pillow cannot read.
+    """
     is_wide_pgm = image.mode == "I" and image.format == "PPM"
     if image.mode.startswith("I;16") or is_wide_pgm:
         return np.asarray(ImageOps.exif_transpose(image)).astype(np.int32)
-    if image.mode != "RGB" or not all(_raw_mode(tile)[:-1] == "RGB;16" for tile in image.tile) or not image.tile:
+    is_deep = image.tile and all(_raw_mode(tile)[:-1] == f"{image.mode};16" for tile in image.tile)
+    if image.mode not in ("RGB", "RGBA") or not is_deep:
         return None
     with _open_header(path) as low_bytes:
         low_bytes.tile = [_in_other_order(tile) for tile in low_bytes.tile]
         high, low = (np.asarray(ImageOps.exif_transpose(half)).astype(np.int32) for half in (image, low_bytes))
-    return high << 8 | low
+    deep = high << 8 | low
+    return deep[..., :3] if (deep[..., 3:] == OPAQUE).all() else None
 
 
 def _raw_mode(tile) -> str:

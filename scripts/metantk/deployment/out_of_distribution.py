@@ -102,7 +102,7 @@ def calibrate(
         raise TooFewError("calibration takes 4 validation classes of 2 images or more")
     ways = min(ways, len(members) // 2)
     most = min(map(len, members)) - 1
-    counts = np.minimum(np.resize(shots, ways), most)
+    counts = np.minimum(_counts_for(ways, np.atleast_1d(shots)), most)
     shots = int(np.median(counts))
     known, correct, close, other = [], [], [], []
     for index in range(TASKS):
@@ -138,6 +138,13 @@ def calibrate(
     )
 
 
+def _counts_for(ways: int, shots: np.ndarray) -> np.ndarray:
+    """Numbers of examples of as many classes, evenly from the smallest to the largest of those given."""
+    if len(shots) <= ways:
+        return np.resize(shots, ways)
+    return np.sort(shots)[np.linspace(0, len(shots) - 1, ways).round().astype(int)]
+
+
 def expected_accuracy(calibration: Calibration, ways: int) -> float:
     """Percent of images that get their class among `ways`, estimated from the calibration's task.
 
@@ -169,6 +176,8 @@ def describe_task(calibration: Calibration, *, ways: int, shots: int) -> str:
     given = f"Yours has {ways} classes with {shots} examples each, the calibration was {made}"
     if ways > calibration.ways:
         expected = f"{expected_accuracy(calibration, ways):.0f} % (guessing: {100 / ways:.0f} %)"
+        if shots > calibration.shots:
+            return f"{given}: more classes are harder, more examples easier; with as few, expect about {expected}."
         return f"{given}: more classes are harder, expect at most about {expected}."
     if shots < calibration.shots:
         return f"{given}: fewer examples are harder, expect less."

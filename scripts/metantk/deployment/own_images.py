@@ -126,6 +126,14 @@ def calibration_data(given: Path | None, model: AnyModel) -> Path | None:
     return Path(named) if is_there else None
 
 
+def warn_of_white(found: int | None, known: int | None, whose: str) -> None:
+    """Say that 16-bit images use more bits than those of `whose` images, by which they are scaled."""
+    if found and known and found > known:
+        log.warning(
+            "warning: 16-bit images use %d bits, those of %s use %d: brighter ones are white", found, whose, known
+        )
+
+
 def bits_of_images(files: Iterable[Path], data: Path | None) -> int | None:
     """Bits by which 16-bit images are scaled: those of the data set that the model was trained on, if it has some.
 
@@ -135,11 +143,8 @@ def bits_of_images(files: Iterable[Path], data: Path | None) -> int | None:
     """
     found = used_bits(files)
     trained = read_manifest(data)["bits"] if data and found else None
-    if trained and found > trained:
-        log.warning(
-            "warning: 16-bit images use %d bits, those of %s use %d: brighter ones are white", found, data, trained
-        )
-    elif found and not trained:
+    warn_of_white(found, trained, str(data))
+    if found and not trained:
         log.info("16-bit images are scaled by the %d bits that they use", found)
     return trained or found
 

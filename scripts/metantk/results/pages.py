@@ -76,9 +76,11 @@ def _best_row(summary: pd.DataFrame, differences: pd.DataFrame) -> Iterator[str]
     name = labels(summary)[best["backbone"], best["search"], best["learner"]]
     its = differences[(differences["dataset"] == best["dataset"]) & (differences["shots"] == best["shots"])]
     its = its[(its["row"] == name) | (its["other"] == name)]
-    above = int((its["significant"] == "yes").sum())
-    known = f"significantly above {above} of {len(its)} others"
-    if its["significant"].str.startswith("unknown").all():
+    above, unknown = (int((its["significant"].str.startswith(word)).sum()) for word in ("yes", "unknown"))
+    known = f"significantly above {above} of {len(its) - unknown} others"
+    if unknown:
+        known += f", {unknown} unknown: needs 2 seeds"
+    if unknown == len(its):
         known = "whether significantly is unknown: needs 2 seeds"
     yield f"Highest at {best['shots']}-shot: {_plain(name)} ({known})."
 

@@ -14,8 +14,9 @@ import pandas as pd
 from metantk.results.tables import Chain, labels
 from metantk.statistics import confidence_95
 
-WAYS = 5  # of all published tasks here
+WAYS, IMAGE_SIZE = 5, 32  # of all published tasks and images here
 PUBLISHED = Path(__file__).with_name("published") / "benchmarks.csv"
+RFS_CLASSIFIER = "logistic_regression"
 COLUMNS = [
     "dataset",
     "row",
@@ -56,7 +57,11 @@ def compare_with_published(groups: dict[tuple, list[Chain]], summary: pd.DataFra
 def _is_of(entry, chain: Chain) -> bool:
     """Whether a chain's task, network and learner are the published ones, as far as the entry names them."""
     model = chain.model
-    return chain.evaluation.ways == WAYS and all(
+    if (chain.evaluation.ways, model.image_size) != (WAYS, IMAGE_SIZE):
+        return False
+    if model.learner["kind"] == "rfs" and chain.evaluation.options.classifier != RFS_CLASSIFIER:
+        return False
+    return all(
         found.get(name) == value
         for wanted, found in ((entry.architecture, model.architecture.model_dump()), (entry.learner, model.learner))
         for name, value in json.loads(wanted).items()

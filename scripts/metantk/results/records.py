@@ -84,6 +84,7 @@ class ModelDescription(Record):
     """What tables and figures read of model.json."""
 
     architecture: Architecture
+    image_size: int = Field(ge=1)
     learner: dict
     learner_name: FileName
     parameters: int = Field(ge=0, le=10**12)

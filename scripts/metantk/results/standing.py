@@ -1,11 +1,16 @@
 """The rows of a configuration as they stand: those that are finished, and what is wrong with others."""
 
 import json
+from pathlib import Path
 from typing import NamedTuple
 
+from metantk.data.manifest import Manifest
+from metantk.data.store import checksum_of
 from metantk.options.config import Config
 from metantk.results import status, tables
+from metantk.results.transfer import read_transfer
 from metantk.runtime.files import InputError, canonical_json
+from metantk.runtime.typed_files import read_record
 
 
 class Standing(NamedTuple):
@@ -23,16 +28,19 @@ class Standing(NamedTuple):
 def read_rows(config: Config) -> Standing:
     """Read every finished row; none stops the others."""
     chains, problems = [], []
+    images = {dataset: _images_of(config, dataset) for dataset in config.datasets}
     for job in status.jobs_of(config):
         if job.stage != "evaluate_episodes" or not job.is_done:
             continue
-        name = " ".join(job.place)
+        name, is_transfer = " ".join(job.place), len(job.place) > len(tables.KEY) + 1
         try:
-            chain = tables.read_chain(job.output.parent)
+            chain = read_transfer(job.output.parent) if is_transfer else tables.read_chain(job.output.parent)
         except InputError as error:
             problems.append(f"broken: {name}: {error}")
             continue
-        if changed := _find_change(config, chain, job.place[2], job.place[4]):
+        if is_transfer:
+            continue
+        if changed := _find_change(config, chain, images[chain.key[0]]):
             problems.append(f"stale: {name}: {changed}; the next run makes it anew")
         else:
             chains.append(chain)
@@ -47,9 +55,24 @@ def titles_of(config: Config) -> tables.Titles:
     )
 
 
-def _find_change(config: Config, chain: tables.Chain, search: str, learner: str) -> str | None:
+def _images_of(config: Config, dataset: str) -> str | None:
+    """Checksum of the present ones; None where there are none, or a broken manifest, which the next run tells."""
+    try:
+        manifest = read_record(
+            Path(config.results, dataset, "data", "manifest.json"), Manifest, stage="prepare_dataset"
+        )
+    except InputError:
+        return None
+    return checksum_of(manifest.model_dump())
+
+
+def _find_change(config: Config, chain: tables.Chain, images: str | None) -> str | None:
     """The first option that is another one now, as `evaluation: episodes is 600, the configuration says 1000`."""
+    dataset, backbone, search, learner = chain.key
+    if images not in (None, chain.evaluation.data_sha256):
+        return f"datasets.{dataset}: its images are others now"
     compared = {
+        f"backbones.{backbone}": (chain.model.architecture.model_dump(), config.backbone(backbone)),
         f"searches.{search}": (chain.search.options.model_dump(exclude_unset=True), config.search(search)),
         f"learners.{learner}": (chain.model.learner, config.learner(learner)),
         "evaluation": (chain.evaluation.options.model_dump(exclude_unset=True), config.evaluation),

@@ -210,9 +210,12 @@ def verdict(table: pd.DataFrame) -> str:
     """What the study says, in a sentence for each group."""
     lines = []
     for key, group in table.groupby(GROUP, sort=False):
+        where = f"{key[0]}, {key[1]} by {key[2]}, {key[3]}-shot"
         criteria = group[~group["criterion"].isin([BASELINE, AGAIN])]
+        if BASELINE not in group["criterion"].to_numpy():
+            lines.append(f"{where}: no criterion was compared with the number of parameters: it is not among them.")
+            continue
         better = criteria[criteria["above_baseline_low"] > 0]
         names = ", ".join(better["criterion"]) if len(better) else "no criterion"
-        where = f"{key[0]}, {key[1]} by {key[2]}, {key[3]}-shot"
         lines.append(f"{where}: {names} predicts the accuracy better than the number of parameters does.")
     return "\n".join(lines)

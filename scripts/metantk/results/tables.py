@@ -4,6 +4,7 @@ What a chain is, its files say (architecture.json within model.json, search.json
 are not read.
 """
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import combinations
@@ -23,6 +24,9 @@ from metantk.runtime.files import InputError, parse_json
 from metantk.runtime.typed_files import read_record
 from metantk.statistics import confidence_95, deviation, welch_95
 
+LATEX = {sign: rf"\{sign}" for sign in "&%$#_{}"}
+LATEX |= {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+LATEX |= {"±": r"$\pm$", "✓": r"$\checkmark$", "×": r"$\times$"}
 KEY = ["dataset", "backbone", "search", "learner"]
 SUMMARY_COLUMNS = [
     *KEY,
@@ -129,7 +133,8 @@ def group_chains(chains: Iterable[Chain]) -> dict[tuple, list[Chain]]:
     """Chains of each row, by `KEY`, in their order.
 
     Raises:
-        InputError: the chains of a row, or the rows of a data set, were not evaluated on the same episodes.
+        InputError: the chains of a row, or the rows of a data set, were not evaluated on the same episodes of the
+            same images, or the chains of a row differ by more than their seeds.
     """
     groups: dict[tuple, list[Chain]] = {}
     evaluated: dict[str, tuple[Path, dict]] = {}
@@ -140,13 +145,36 @@ def group_chains(chains: Iterable[Chain]) -> dict[tuple, list[Chain]]:
         seeds = [member.seed for member in members]
         if len(set(seeds)) < len(seeds):
             raise InputError(f"{members[0].folder}: its row has a seed twice")
+        for member in members[1:]:
+            _check_options(members[0], member)
     return groups
+
+
+def _check_options(first: Chain, other: Chain) -> None:
+    """Refuse chains of one row that were not made alike."""
+    made, otherwise = _how_made(first), _how_made(other)
+    for key in made | otherwise:
+        if made.get(key) != otherwise.get(key):
+            raise InputError(
+                f"{first.folder} and {other.folder}: are seeds of one row, but {key} is {made.get(key)} and"
+                f" {otherwise.get(key)}; run one again"
+            )
+
+
+def _how_made(chain: Chain) -> dict[str, object]:
+    """What all seeds of a row share."""
+    architecture, search = chain.model.architecture, chain.search.options.model_dump(exclude_unset=True)
+    return {
+        "backbone": (architecture.origin.backbone_title, architecture.cells),
+        **{f"search.{key}": value for key, value in search.items()},
+        **{f"learner.{key}": value for key, value in chain.model.learner.items()},
+    }
 
 
 def check_episodes(
     dataset: str, folder: Path, evaluation: Evaluation, evaluated: dict[str, tuple[Path, dict]]
 ) -> None:
-    """Compare an evaluation's episodes with those of the first one on its data set.
+    """Compare an evaluation's images and episodes with those of the first one on its data set.
 
     Args:
         evaluated: the first of each data set, its folder and episodes; a new one is added.
@@ -155,9 +183,12 @@ def check_episodes(
         InputError: they are others.
     """
     episodes = evaluation.options.model_dump(include={"episodes", "ways", "shots", "queries", "seed"})
-    first, expected = evaluated.setdefault(dataset, (folder, episodes))
-    if episodes != expected:
+    images = {"images": evaluation.data_sha256}
+    first, expected = evaluated.setdefault(dataset, (folder, episodes | images))
+    if not episodes.items() <= expected.items():
         raise InputError(f"{folder} and {first}: were not evaluated on the same episodes; evaluate one again")
+    if not images.items() <= expected.items():
+        raise InputError(f"{folder} and {first}: were evaluated on different images of {dataset}")
 
 
 def per_seed(groups: dict[tuple, list[Chain]]) -> pd.DataFrame:
@@ -286,8 +317,13 @@ def make_table1(summary: pd.DataFrame, groups: dict[tuple, list[Chain]]) -> pd.D
     rows = []
     for dataset in summary["dataset"].unique():
         rows += [_published_row(row, shots) for row in published[published["dataset"] == dataset].itertuples()]
-        for key, group in summary[summary["dataset"] == dataset].groupby(KEY, sort=False):
-            rows.append(_our_row(group, groups[key], shots))
+        of_dataset = summary[summary["dataset"] == dataset]
+        ours = {key: _our_row(group, groups[key], shots) for key, group in of_dataset.groupby(KEY, sort=False)}
+        named, told_apart_by = labels(of_dataset), ("Model", "Learner", "Arch.", "Cells")
+        looks = Counter(tuple(row[part] for part in told_apart_by) for row in ours.values())
+        for key, row in ours.items():
+            is_alike = looks[tuple(row[part] for part in told_apart_by)] > 1
+            rows.append(row | {"Model": named[key[1:]]} if is_alike else row)
     return pd.DataFrame(rows)
 
 
@@ -343,11 +379,15 @@ def make_table2(summary: pd.DataFrame, groups: dict[tuple, list[Chain]]) -> pd.D
     used = dict.fromkeys(criterion for of_row in weights.values() for criterion in of_row)
     columns = MARKS | {name: name for name in used if name not in MARKS}
     rows = []
+    lines = summary.drop_duplicates(["dataset", "search", "learner"])
+    looks = Counter(zip(lines["dataset"], lines["model"], lines["learner"], strict=True))
     for (dataset, search, learner), group in summary.groupby(["dataset", "search", "learner"], sort=False):
         keys = [key for key in found if (key[0], key[2], key[3]) == (dataset, search, learner)]
         if not keys:
             continue
-        row = {"Data": dataset, "Model": group["model"].iloc[0], "Learner": learner}
+        model = group["model"].iloc[0]
+        name = f"{model}, {search}" if looks[dataset, model, learner] > 1 else model
+        row = {"Data": dataset, "Model": name, "Learner": learner}
         row |= {title: _mark(weights[keys[0]].get(criterion)) for criterion, title in columns.items()}
         for shots in sorted(group["shots"].unique()):
             for backbone in group["backbone"].unique():
@@ -452,7 +492,7 @@ def format_operations(count: float) -> str:
 
 
 def bold_best(table: pd.DataFrame, mark: str) -> pd.DataFrame:
-    """The same table with the largest mean of each accuracy column, within each data set, wrapped by `mark`.
+    """The same table with the largest means of each accuracy column, within each data set, wrapped by `mark`.
 
     Args:
         mark: a template such as `**{}**`.
@@ -462,18 +502,22 @@ def bold_best(table: pd.DataFrame, mark: str) -> pd.DataFrame:
     for column in [column for column in table if "-shot" in column]:
         means = pd.to_numeric(table[column].str.split(" ").str[0], errors="coerce")
         for _, group in means.groupby(datasets):
-            if group.notna().any():
-                marked.loc[group.idxmax(), column] = mark.format(table.loc[group.idxmax(), column])
+            for index in group.index[group == group.max()]:
+                marked.loc[index, column] = mark.format(table.loc[index, column])
     return marked
 
 
 def to_markdown(table: pd.DataFrame) -> str:
-    return table.to_markdown(index=False, disable_numparse=True) + "\n"
+    shown = table.map(lambda cell: str(cell).replace("|", r"\|"))
+    return shown.to_markdown(index=False, disable_numparse=True) + "\n"
 
 
 def to_latex(table: pd.DataFrame) -> str:
-    """A booktabs tabular, ready for \\input."""
-    text = table.to_latex(index=False, escape=False, column_format="l" * len(table.columns))
-    for sign, macro in (("±", r"$\pm$"), ("✓", r"$\checkmark$"), ("×", r"$\times$"), ("_", r"\_"), ("%", r"\%")):
-        text = text.replace(sign, macro)
-    return text
+    """A booktabs tabular, ready for \\input, with the best accuracies in bold."""
+    escaped = table.map(_escape).rename(columns=_escape)
+    shown = bold_best(escaped, r"\textbf{{{}}}")
+    return shown.to_latex(index=False, escape=False, column_format="l" * len(table.columns))
+
+
+def _escape(cell: object) -> str:
+    return "".join(LATEX.get(sign, sign) for sign in str(cell))

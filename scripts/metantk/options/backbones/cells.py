@@ -30,6 +30,8 @@ class CellsOptions(Base):
     def _depth_fits(self) -> "CellsOptions":
         if self.layout == "t-nas" and self.cells != 2:
             raise ValueError(f"layout t-nas has 2 cells, not {self.cells}")
+        if self.layout == "metanas" and self.channels < 2:
+            raise ValueError("layout metanas takes 2 channels or more: a reduction gives half of them to each part")
         return self
 
     @property

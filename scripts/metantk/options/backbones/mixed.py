@@ -14,7 +14,7 @@ class MixedOptions(Base):
 
     kind: Literal["mixed"] = Field("mixed", description="Network of MetaNAS: every edge mixes all operations")
     cells: int = Field(4, ge=1, le=100, description="Number of stacked cells")
-    channels: int = Field(28, ge=1, le=4096, description="Channels of each node; the stem has three times as many")
+    channels: int = Field(28, ge=2, le=4096, description="Channels of each node; the stem has three times as many")
     reductions: list[Annotated[int, Field(ge=0)]] = Field(
         [1, 3], max_length=100, description="Indices, from 0, of the cells that halve the resolution"
     )
