@@ -36,6 +36,7 @@ def folder(tmp_path):
 def test_the_published_network_and_method_are_compared(folder):
     table = compare(folder)
     assert table["shots"].tolist() == [1, 5]
+    assert table["training"].tolist() == [""] * 2
     assert table["published"].tolist() == [62.7, 78.7]
     episodes = pd.read_csv(folder / "episodes.csv")
     one = episodes.loc[episodes["shots"] == 1, "accuracy"]
@@ -74,6 +75,14 @@ def test_other_images_or_another_classifier_have_no_published_result_beside_them
     compare(folder)
     change(folder / file, **values)
     assert compare(folder).empty
+
+
+@pytest.mark.parametrize(
+    ("learner", "told"),
+    [({"epochs": 90}, "90 epochs"), ({"epochs": 20, "steps_per_epoch": 1000}, "20 epochs of 1000 meta-steps")],
+)
+def test_the_length_of_our_training_stands_beside_the_published_result(folder, learner, told):
+    assert set(compare(folder, learner={"kind": "rfs"} | learner)["training"]) == {told}
 
 
 def test_anil_of_second_order_is_not_the_published_one(folder):

@@ -20,6 +20,7 @@ RFS_CLASSIFIER = "logistic_regression"
 COLUMNS = [
     "dataset",
     "row",
+    "training",
     "shots",
     "accuracy",
     "ci95",
@@ -74,6 +75,12 @@ def _line(key: tuple, row: str, entry, chains: list[Chain]) -> list:
     difference = mean - entry.accuracy
     apart = abs(difference) > interval + entry.ci95
     verdict = ("above" if difference > 0 else "below") if apart else "within"
-    ours = [key[0], row, entry.shots, mean, interval]
+    ours = [key[0], row, _training(chains[0].model.learner), entry.shots, mean, interval]
     theirs = [entry.method, entry.network, entry.source, entry.checked]
     return [*ours, entry.accuracy, entry.ci95, difference, verdict, *theirs]
+
+
+def _training(learner: dict) -> str:
+    """How long it was: a published learner may have been trained for longer."""
+    steps = f" of {learner['steps_per_epoch']} meta-steps" if "steps_per_epoch" in learner else ""
+    return f"{learner['epochs']} epochs{steps}" if "epochs" in learner else ""
