@@ -40,7 +40,7 @@ def read_rows(config: Config) -> Standing:
             continue
         if is_transfer:
             continue
-        if changed := _find_change(config, chain, images[chain.key[0]]):
+        if changed := _find_change(config, chain, job.place, images[job.place[0]]):
             problems.append(f"stale: {name}: {changed}; the next run makes it anew")
         else:
             chains.append(chain)
@@ -66,9 +66,14 @@ def _images_of(config: Config, dataset: str) -> str | None:
     return checksum_of(manifest.model_dump())
 
 
-def _find_change(config: Config, chain: tables.Chain, images: str | None) -> str | None:
-    """The first option that is another one now, as `evaluation: episodes is 600, the configuration says 1000`."""
-    dataset, backbone, search, learner = chain.key
+def _find_change(config: Config, chain: tables.Chain, place: tuple[str, ...], images: str | None) -> str | None:
+    """The first option that is another one now, as `evaluation: episodes is 600, the configuration says 1000`.
+
+    Args:
+        place: data set, backbone, search, seed and learner, as the configuration names them.
+        images: checksum of the present ones.
+    """
+    dataset, backbone, search, _, learner = place
     if images not in (None, chain.evaluation.data_sha256):
         return f"datasets.{dataset}: its images are others now"
     compared = {
