@@ -189,11 +189,8 @@ def measure_learner(
         words = ["--data", data, "--architecture", architecture, "--output", place / f"model{number}"]
         part = run_for(seconds, "train_network", [*words, "--learner", as_json(alike)])
         parts.append(part._replace(seconds=share * part.seconds))
-    together = Cost(
-        sum(part.seconds for part in parts),
-        max(part.memory_mb for part in parts),
-        all(part.whole for part in parts),
-    )
+    seconds, memory, whole = zip(*parts, strict=True)
+    together = Cost(sum(seconds), max(memory), all(whole))
     training, model = pace.whole(together, learner), place / f"model{number}"
     if not training.whole:
         untrained = {"kind": "none"} if learner.kind == "rfs" else learner.model_dump() | {"epochs": 0}
@@ -218,11 +215,10 @@ def compute(config: Config, folder: Path) -> Iterator[str]:
     """Lines on the jobs on GPUs that are not here, for the architectures that were measured."""
     from metantk import gpu_campaign  # it imports PyTorch, and a configuration is refused before
 
-    manifests = {name: find_data(config, name, folder) / "manifest.json" for name in config.datasets}
-    splits = {
-        name: read_record(manifest, Manifest, stage="prepare_dataset").splits
-        for name, manifest in manifests.items()
-    }
+    splits = {}
+    for dataset in config.datasets:
+        manifest = find_data(config, dataset, folder) / "manifest.json"
+        splits[dataset] = read_record(manifest, Manifest, stage="prepare_dataset").splits
     for dataset in config.datasets:
         architectures = {
             backbone: read_json(folder / f"{dataset}-{backbone}" / "architecture.json")

@@ -23,13 +23,15 @@ class Jobs(NamedTuple):
         chain: one that has them.
         kind: the name of its search or learner.
         count: of them.
-        tested: of an evaluation, the data set.
+        trained: the data set of their models.
+        tested: of an evaluation, its data set.
     """
 
     stage: str
     chain: Chain
     kind: str
     count: int
+    trained: str
     tested: str
 
 
@@ -47,8 +49,7 @@ def lines(config: Config, dataset: str, splits: dict[str, Splits], architectures
         if jobs.tested != dataset:
             name += f" on {jobs.tested}"
         log.info("counting %s %s", dataset, name)
-        tested = splits[jobs.tested].test.images
-        found = COUNT[jobs.stage](config, jobs.chain, splits[dataset], architectures[jobs.chain.backbone], tested)
+        found = COUNT[jobs.stage](config, jobs, splits, architectures[jobs.chain.backbone])
         if found is None:
             yield f"{name}: cannot be counted"
         else:
@@ -64,43 +65,38 @@ def jobs_of(config: Config, dataset: str) -> Iterator[Jobs]:
     seeds, counts = len(config.seeds), Counter((chain.backbone, chain.learner) for chain in config.chains)
     for chain in {(chain.backbone, chain.search): chain for chain in config.chains}.values():
         if config.search(chain.search).uses_device:
-            yield Jobs("search", chain, chain.search, seeds, dataset)
+            yield Jobs("search", chain, chain.search, seeds, dataset, dataset)
     for chain in {(chain.backbone, chain.learner): chain for chain in config.chains}.values():
         count = counts[chain.backbone, chain.learner] * seeds
         if config.learner(chain.learner).uses_device:
-            yield Jobs("training", chain, chain.learner, count, dataset)
+            yield Jobs("training", chain, chain.learner, count, dataset, dataset)
         for other in tested:
-            yield Jobs("evaluation", chain, chain.learner, count, other)
+            yield Jobs("evaluation", chain, chain.learner, count, dataset, other)
 
 
-def _count_search(
-    config: Config, chain: Chain, splits: Splits, architecture: dict, tested: int
-) -> KernelSearch | None:
-    options, backbone = config.search(chain.search), config.backbone(chain.backbone)
+def _count_search(config: Config, jobs: Jobs, splits: dict[str, Splits], architecture: dict) -> KernelSearch | None:
+    options, backbone = config.search(jobs.kind), config.backbone(jobs.chain.backbone)
     if options.kind != "prune":
         return None
-    classes = len(splits.train.classes)
+    classes = len(splits[jobs.trained].train.classes)
     return gpu_steps.kernel_search(options, cells=backbone.cells, channels=backbone.channels, classes=classes)
 
 
-def _count_training(
-    config: Config, chain: Chain, splits: Splits, architecture: dict, tested: int
-) -> Training | None:
-    train, classes = splits.train, len(splits.train.classes)
+def _count_training(config: Config, jobs: Jobs, splits: dict[str, Splits], architecture: dict) -> Training | None:
+    train = splits[jobs.trained].train
+    classes = len(train.classes)
     sizes = {"classes": classes, "per_class": train.images // classes, "size": train.shape[0]}
-    return gpu_steps.training(config.learner(chain.learner), architecture, **sizes)
+    return gpu_steps.training(config.learner(jobs.kind), architecture, **sizes)
 
 
-def _count_evaluation(
-    config: Config, chain: Chain, splits: Splits, architecture: dict, tested: int
-) -> Counted | None:
+def _count_evaluation(config: Config, jobs: Jobs, splits: dict[str, Splits], architecture: dict) -> Counted | None:
     """Images of another data set come at the size of the model's."""
-    if config.learner(chain.learner).kind not in BY_FEATURES:
+    if config.learner(jobs.kind).kind not in BY_FEATURES:
         return None
-    options = config.evaluation
+    options, train = config.evaluation, splits[jobs.trained].train
     copies = max(options.support_copies, options.support_copy_pool or 0) if options.support_copies > 1 else 1
-    images = tested * (1 + copies)
-    return gpu_steps.features(architecture, images, classes=len(splits.train.classes), size=splits.test.shape[0])
+    images = splits[jobs.tested].test.images * (1 + copies)
+    return gpu_steps.features(architecture, images, classes=len(train.classes), size=train.shape[0])
 
 
 COUNT = {"search": _count_search, "training": _count_training, "evaluation": _count_evaluation}

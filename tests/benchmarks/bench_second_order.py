@@ -2,8 +2,8 @@
 
 5-way 5-shot, 75 query images of 32×32 pixels, 5 inner steps, forward and backward. Ours is
 `metantk.learners.maml.tasks_loss`. By hand: `torch.func.functional_call`, `torch.autograd.grad` with
-`create_graph`, PyTorch's own order of axes. The ways take turns in one process. That
-both give the same gradient is a unit test (`test_another_network_agrees_with_an_obvious_loop`).
+`create_graph`, PyTorch's own order of axes. The ways take turns in one process. That both give the same gradient
+is a unit test (`test_another_network_agrees_with_an_obvious_loop`).
 
 Example:
     OMP_NUM_THREADS=1 python tests/benchmarks/bench_second_order.py
@@ -81,11 +81,11 @@ def learn_by_hand(network: nn.Module, support: Tensor, labels: Tensor, query: Te
     weights = dict(network.named_parameters())
     for _ in range(STEPS):
         loss = functional.cross_entropy(functional_call(network, weights, (support,)), labels)
-        slopes = torch.autograd.grad(
+        gradients = torch.autograd.grad(
             loss, list(weights.values()), create_graph=True, allow_unused=True, materialize_grads=True
         )
-        moved = zip(weights.items(), slopes, strict=True)
-        weights = {name: weight - RATE * slope for (name, weight), slope in moved}
+        moved = zip(weights.items(), gradients, strict=True)
+        weights = {name: weight - RATE * gradient for (name, weight), gradient in moved}
     functional.cross_entropy(functional_call(network, weights, (query,)), wanted).backward()
 
 

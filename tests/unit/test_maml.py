@@ -640,3 +640,24 @@ def test_too_few_learn_inner_lr_are_refused():
 def test_unknown_inner_optimisers_are_refused():
     with pytest.raises(InputError, match="'momentum'; it may be 'sgd' or 'adam'"):
         inner_optimiser(make("plain"), "momentum", rate=0.1)
+
+
+def nodes_of(tensor: Tensor) -> set[str]:
+    """Names of all nodes of its graph."""
+    names, pending, seen = set(), [tensor.grad_fn], set()
+    while pending:
+        node = pending.pop()
+        if node is not None and node not in seen:
+            seen.add(node)
+            names.add(node.name())
+            pending += [following for following, _ in node.next_functions]
+    return names
+
+
+@pytest.mark.parametrize("first_order", [False, True])
+def test_second_order_takes_the_fast_second_derivatives(first_order):
+    images, labels = torch.randn(1, 4, 3, 16, 16), torch.arange(4).remainder(2)[None]
+    network = Conv4(2, side=16, ways=2)
+    loss, _ = tasks_loss(network, images, labels, images, labels, steps=1, rate=0.1, first_order=first_order)
+    fast = {"_ConvolutionBackwardBackward", "_NormBackwardBackward"}
+    assert nodes_of(loss) & fast == (set() if first_order else fast)

@@ -149,6 +149,12 @@ def test_seeds_of_one_row_that_were_not_made_alike_are_refused(tmp_path):
     change(folders[1].parent / "search.json", options=options | {"criteria": ["naswot"]})
     with pytest.raises(InputError, match=r"search\.criteria is .* and "):
         tables.group_chains(map(tables.read_chain, folders[1:]))
+    for file in (folders[2] / "model.json", folders[2].parent / "architecture.json"):
+        content = json.loads(file.read_text())
+        content.get("architecture", content)["channels"] = 16
+        file.write_text(json.dumps(content))
+    with pytest.raises(InputError, match=r"backbone\.channels is 48 and 16"):
+        tables.group_chains(map(tables.read_chain, [folders[0], folders[2]]))
 
 
 def test_other_data_sets_and_other_answers_may_differ(tmp_path):

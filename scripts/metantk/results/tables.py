@@ -163,12 +163,12 @@ def _check_options(first: Chain, other: Chain) -> None:
 
 def _how_made(chain: Chain) -> dict[str, object]:
     """What all seeds of a row share."""
-    architecture, search = chain.model.architecture, chain.search.options.model_dump(exclude_unset=True)
-    return {
-        "backbone": (architecture.origin.backbone_title, architecture.cells),
-        **{f"search.{key}": value for key, value in search.items()},
-        **{f"learner.{key}": value for key, value in chain.model.learner.items()},
+    sections = {
+        "backbone": chain.model.architecture.model_dump(exclude={"genotype", "origin"}),
+        "search": chain.search.options.model_dump(exclude_unset=True),
+        "learner": chain.model.learner,
     }
+    return {f"{section}.{key}": value for section, options in sections.items() for key, value in options.items()}
 
 
 def check_episodes(

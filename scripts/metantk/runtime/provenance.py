@@ -125,10 +125,10 @@ def _is_version(statement: ast.stmt) -> bool:
 
 
 @functools.cache
-def _files_of_module(scripts: Path, name: str) -> list[Path]:
+def _files_of_module(folder: Path, name: str) -> list[Path]:
     """Kept: each look costs a question to the disk, and most names are asked for by many modules."""
     parts = name.split(".")
-    stems = [scripts.joinpath(*parts[:depth]) for depth in range(1, len(parts) + 1)]
+    stems = [folder.joinpath(*parts[:depth]) for depth in range(1, len(parts) + 1)]
     candidates = [path for stem in stems for path in (stem.with_suffix(".py"), stem / "__init__.py")]
     return [path for path in candidates if path.is_file()]
 
