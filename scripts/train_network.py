@@ -138,6 +138,7 @@ def main() -> None:
         "learner_name": arguments.learner_name or options.kind,
         "outputs": network.head.out_features,
         "classes": train.class_names,
+        "training_images": len(train.images),
         "image_size": train.images.shape[1],
         "mean": statistics["mean"],
         "std": statistics["std"],

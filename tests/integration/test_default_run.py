@@ -5,6 +5,7 @@ import json
 import re
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -225,6 +226,11 @@ def test_memory_stays_below_2_gib(results, searched, chains):
     reports = [folder / "search.json" for folder in searched] + [folder / "model.json" for folder in chains]
     for path in reports:
         assert 0 < json.loads(path.read_text())["peak_memory_mb"]["cpu"] < 2048
+
+
+def test_models_say_on_how_many_images_they_were_trained(results, chains):
+    images = len(np.load(results / "glyphs" / "data" / "train" / "labels.npy"))
+    assert {json.loads((chain / "model.json").read_text())["training_images"] for chain in chains} == {images}
 
 
 def test_a_second_run_has_nothing_to_do(house):

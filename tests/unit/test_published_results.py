@@ -50,7 +50,7 @@ def test_the_published_network_and_method_are_compared(folder):
 
 @pytest.mark.parametrize(
     "changes",
-    [{"architecture": {"channels": 32}}, {"learner": {"kind": "maml", "first_order": True}}],
+    [{"architecture": {"channels": 32}}, {"learner": {"kind": "maml", "first_order": True, "shots": [1, 5]}}],
     ids=["narrower", "another learner"],
 )
 def test_another_network_or_method_has_no_published_result_beside_it(folder, changes):
@@ -85,11 +85,23 @@ def test_the_length_of_our_training_stands_beside_the_published_result(folder, l
     assert set(compare(folder, learner={"kind": "rfs"} | learner)["training"]) == {told}
 
 
+def test_the_images_of_our_training_stand_beside_the_published_result(folder):
+    change(folder / "model.json", training_images=12_800)
+    assert set(compare(folder, learner={"kind": "rfs", "epochs": 90})["training"]) == {"90 epochs, 12,800 images"}
+
+
 def test_anil_of_second_order_is_not_the_published_one(folder):
     conv4 = {"channels": 32, "poolings": 4, "pool": "none"}
-    learner = {"kind": "maml", "adapt": "head", "test_classifier": "head", "learn_inner_lr": False}
+    learner = {"kind": "maml", "adapt": "head", "test_classifier": "head", "learn_inner_lr": False, "shots": [1, 5]}
     assert compare(folder, architecture=conv4, learner=learner | {"first_order": False}).empty
     assert len(compare(folder, architecture=conv4, learner=learner | {"first_order": True})) == 2
+
+
+def test_maml_is_compared_where_it_was_trained_with_as_many_shots(folder):
+    conv4 = {"channels": 32, "poolings": 4, "pool": "none"}
+    learner = {"kind": "maml", "adapt": "all but norms", "learn_inner_lr": False, "shots": [5]}
+    table = compare(folder, architecture=conv4, learner=learner | {"first_order": True})
+    assert set(table["shots"]) == {5}
 
 
 @pytest.mark.parametrize("kept", sorted(MEASURED.glob("*.csv")), ids=lambda path: path.stem)

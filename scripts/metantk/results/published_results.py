@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from metantk.results.records import ModelDescription
 from metantk.results.tables import Chain, labels
 from metantk.statistics import confidence_95
 
@@ -62,6 +63,8 @@ def _is_of(entry, chain: Chain) -> bool:
         return False
     if model.learner["kind"] == "rfs" and chain.evaluation.options.classifier != RFS_CLASSIFIER:
         return False
+    if model.learner["kind"] == "maml" and entry.shots not in model.learner["shots"]:
+        return False  # published ones are trained with as many shots as they are tested with
     return all(
         found.get(name) == value
         for wanted, found in ((entry.architecture, model.architecture.model_dump()), (entry.learner, model.learner))
@@ -75,12 +78,15 @@ def _line(key: tuple, row: str, entry, chains: list[Chain]) -> list:
     difference = mean - entry.accuracy
     apart = abs(difference) > interval + entry.ci95
     verdict = ("above" if difference > 0 else "below") if apart else "within"
-    ours = [key[0], row, _training(chains[0].model.learner), entry.shots, mean, interval]
+    ours = [key[0], row, _training(chains[0].model), entry.shots, mean, interval]
     theirs = [entry.method, entry.network, entry.source, entry.checked]
     return [*ours, entry.accuracy, entry.ci95, difference, verdict, *theirs]
 
 
-def _training(learner: dict) -> str:
-    """How long it was: a published learner may have been trained for longer."""
+def _training(model: ModelDescription) -> str:
+    """How long it was, on how many images: a published learner may have had more of both."""
+    learner = model.learner
     steps = f" of {learner['steps_per_epoch']} meta-steps" if "steps_per_epoch" in learner else ""
-    return f"{learner['epochs']} epochs{steps}" if "epochs" in learner else ""
+    epochs = [f"{learner['epochs']} epochs{steps}"] if "epochs" in learner else []
+    images = [f"{model.training_images:,} images"] if model.training_images else []
+    return ", ".join(epochs + images)

@@ -93,6 +93,7 @@ class ModelDescription(Record):
     latency_ms: Positive | None = None
     feature_dim: int = Field(0, ge=0, le=10**9)
     outputs: int = Field(0, ge=0, le=10**6)
+    training_images: int | None = Field(None, ge=1)  # None: trained before they were counted
     weights_sha256: Text
     data_sha256: Text
     device: Text
