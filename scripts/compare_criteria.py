@@ -17,7 +17,7 @@ from pathlib import Path
 import pandas as pd
 from pydantic import Field, model_validator
 
-from metantk.benchmark.table import Table
+from metantk.benchmark.table import LIMITS, Table, is_fact
 from metantk.options.study import LEAST_ARCHITECTURES
 from metantk.results import study, tables
 from metantk.results.figures.frontier import draw_frontier
@@ -25,6 +25,7 @@ from metantk.results.figures.style import save
 from metantk.runtime.command_line import make_parser, progress, run
 from metantk.runtime.files import InputError, atomic_write, canonical_json, check_writable
 from metantk.runtime.typed_files import Record, read_record
+from metantk.space.canonical import canonical_genotype
 
 log = logging.getLogger("metantk")
 
@@ -45,8 +46,9 @@ class Scores(Record):
 
     @model_validator(mode="after")
     def _names_are_free(self) -> "Scores":
-        if study.AGAIN in self.scores:
-            raise ValueError(f"scores: {study.AGAIN!r} is the name of another row")
+        for name in self.scores:
+            if name == study.AGAIN or is_fact(name):
+                raise ValueError(f"scores: {name!r} is the name of another row or column")
         return self
 
     @property
@@ -66,7 +68,7 @@ def main() -> None:
     )
     parser.add_argument("--output", required=True, type=Path, metavar="DIR", help="folder of tables and figures")
     arguments = parser.parse_args()
-    rows, trainings, first = [], {}, None
+    chains, rows, trainings, first = [], [], {}, None
     for folder in progress(arguments.chains, total=len(arguments.chains), what="reading", unit="chain"):
         chain, file = tables.read_chain(folder), folder.parent / "scores.json"
         found = read_record(file, Scores, stage="score_architecture")
@@ -75,11 +77,17 @@ def main() -> None:
             raise InputError(f"{file}: is of another architecture; run score_architecture again")
         if found.form != first.form:
             raise InputError(f"{file}: has other criteria or draws than the first; run score_architecture again")
+        if found.options != first.options:
+            raise InputError(f"{file}: was made with other options than the first; run score_architecture again")
+        chains.append(chain)
         rows += rows_of(chain, found.scores)
         trainings.setdefault((chain.key[0], chain.key[1], chain.key[3]), []).append((chain, found))
+    tables.group_chains(chains)  # refuses what was not made and evaluated alike, and chains that are given twice
     scores = pd.DataFrame(rows)
-    if scores["architecture"].nunique() < LEAST_ARCHITECTURES:
-        raise InputError(f"fewer than {LEAST_ARCHITECTURES} different architectures: nothing to compare; add seeds")
+    for key, count in scores.groupby(study.GROUP)["architecture"].nunique().items():
+        if count < LEAST_ARCHITECTURES:
+            where = f"{key[0]}, {key[1]} by {key[2]}, {key[3]}-shot"
+            raise InputError(f"{where}: has fewer than {LEAST_ARCHITECTURES} different architectures; add seeds")
     table = study.correlate(scores)
     verdict = study.verdict(table)
     figures = {
@@ -110,7 +118,7 @@ def rows_of(chain: tables.Chain, scores: dict[str, ScoreRecord]) -> list[dict]:
         "learner": chain.model.learner_name,
         "search": origin.search,
         "seed": origin.seed,
-        "architecture": canonical_json(architecture.genotype),
+        "architecture": canonical_json(canonical_genotype(architecture.genotype)),
     }
     return [
         shared
@@ -141,6 +149,8 @@ def benchmark_of(name: str, members: list[tuple[tables.Chain, Scores]]) -> Table
         "learner": chain.model.learner,
         "evaluation": chain.evaluation.options.model_dump() | {"split": chain.evaluation.split},
         "criteria": {key: value for key, value in scores.options.items() if key != "criteria"},
+        "larger_is_better": dict.fromkeys(LIMITS, True)
+        | {name: each.larger_is_better for name, each in scores.scores.items()},
         "device": chain.model.device,
     }
     return Table.of(name, settings, [training_of(*member) for member in members])
@@ -154,7 +164,11 @@ def training_of(chain: tables.Chain, scores: Scores) -> dict:
         for what, value in (("accuracy", result.accuracy_mean), ("ci95", result.ci95))
     }
     model = chain.model
-    criteria = {name: sum(finite(each)) / len(each.values) for name, each in scores.scores.items()}
+    # A score that there is not leaves a gap.
+    criteria = {
+        name: None if None in each.values else sum(each.values) / len(each.values)
+        for name, each in scores.scores.items()
+    }
     return {
         "seed": chain.seed,
         "genotype": scores.genotype,

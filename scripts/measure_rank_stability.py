@@ -50,11 +50,12 @@ def main() -> None:
         raise InputError(
             f"options: --independent-draws {arguments.independent_draws} has nothing to compare; give 2 or more"
         )
-    manifest, train = read_manifest(arguments.data), load_split(arguments.data, "train")
+    manifest = read_manifest(arguments.data)
+    train, val = (load_split(arguments.data, part) for part in ("train", "val"))
     check_writable(arguments.output)
     device = devices.start()
     with progress(None, total=0, what="rank stability", unit="network") as bar:
-        problem = Problem(backbone, train, train, manifest["mean"], manifest["std"], device, bar)
+        problem = Problem(backbone, train, val, manifest["mean"], manifest["std"], device, bar)
         plan = plan_of(problem, options)
         if options.kind == "bayesian-optimisation":
             bar.reset(total=2 * options.initial_samples)

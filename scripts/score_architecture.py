@@ -45,7 +45,8 @@ def main() -> None:
         raise InputError(f"{arguments.architecture}: has no cells that criteria could score")
     values = record.model_dump(exclude_unset=True, exclude={"origin"})
     architecture = parse(Architecture, values, where=arguments.architecture)
-    backbone = CellsOptions(cells=architecture.cells, channels=architecture.channels)
+    sizes = {"cells": architecture.cells, "channels": architecture.channels, "layout": architecture.layout}
+    backbone = parse(CellsOptions, sizes, where=arguments.architecture)
     check_space(architecture.genotype, options.space, where=arguments.architecture)
     check_writable(arguments.output.parent)
     device = devices.start()

@@ -31,6 +31,8 @@ def main() -> None:
     given = Path(sys.argv[1])
     table = given if given.suffix == ".csv" else given / "tables" / "seeds.csv"
     seeds = pd.read_csv(table).rename(columns={"params": "parameters"})
+    if "parameters" not in seeds:
+        sys.exit(f"{table}: has no column of parameters")
     kinds = seeds[["dataset", "backbone", "learner"]].drop_duplicates()
     if len(sys.argv) > 2 and len(kinds) > 1:
         sys.exit(f"{table}: has {len(kinds)} data sets, backbones or learners; a benchmark has one of each")

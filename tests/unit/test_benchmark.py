@@ -87,8 +87,9 @@ def test_the_best_within_a_limit_is_that_of_a_slow_search():
         with pytest.raises(InputError, match=r"parameters is .*, no number"):
             table.best(parameters=none)
     unknown = dataclasses.replace(table, trainings=table.trainings.assign(accuracy_5shot=float("nan")))
-    with pytest.raises(InputError, match="nothing is within the limits"):
+    with pytest.raises(InputError, match="has no accuracy at 5 shots"):
         unknown.best()
+    assert table.best(shots=1, parameters=np.int64(limit)).name == expected
 
 
 def test_the_page_counts_what_there_is_and_its_example_runs():
@@ -138,3 +139,74 @@ def test_a_surrogate_finds_an_additive_optimum_sooner_than_chance():
     table = Table("made", {"space": "few-shot"}, trainings)
     regret = {name: replay(table, name, seeds=3).query("evaluations == 50")["regret"].mean() for name in SEARCHES}
     assert regret["bayesian-optimisation"] == 0 < regret["random"]
+
+
+def test_joined_tables_have_numbers_of_their_own():
+    table = benchmark.load("glyphs-3cells-4ch")
+    rows = [row | {"genotype": json.loads(row["genotype"])} for row in table.trainings.to_dict("records")]
+    joined = Table.of("joined", table.settings, rows[5:] + rows[:5])
+    assert len(joined.architectures) == len(table.architectures)
+    for row in rows:
+        assert set(joined.query(row["genotype"])["seed"]) == set(table.query(row["genotype"])["seed"])
+
+
+def test_scores_are_turned_so_that_larger_is_better():
+    table = benchmark.load("cifar-fs-5cells-8ch")
+    taus = table.goodness.corrwith(table.architectures["accuracy_1shot"], method="kendall")
+    measured = pd.read_csv(SCRIPTS.parent / "tests" / "benchmarks" / "measured" / "criteria-cifar-fs.csv")
+    expected = measured[measured["shots"] == 1].set_index("criterion")["tau"]
+    assert taus.to_dict() == pytest.approx(expected[taus.index].to_dict(), abs=0.03)  # of first trainings there
+    assert taus["meta_ntk_condition"] < -0.2
+    unknown = dataclasses.replace(table, settings={"space": "few-shot"})
+    with pytest.raises(InputError, match="does not say which way meta_ntk_condition is better"):
+        unknown.goodness  # noqa: B018
+
+
+def test_accuracies_of_other_shots_are_no_criteria():
+    table = benchmark.load("glyphs-3cells-4ch")
+    more = dataclasses.replace(table, trainings=table.trainings.assign(accuracy_10shot=50.0, ci95_10shot=1.0))
+    assert more.criteria == table.criteria
+
+
+def test_a_replay_leaves_out_what_has_no_accuracy():
+    table = benchmark.load("glyphs-3cells-4ch")
+    known = table.trainings["accuracy_5shot"].where(table.trainings["architecture"] > 1)
+    part = dataclasses.replace(table, trainings=table.trainings.assign(accuracy_5shot=known))
+    for search in SEARCHES:
+        curves = replay(part, search, seeds=1)
+        assert curves["evaluations"].tolist() == list(range(1, 47))
+        assert curves["regret"].notna().all()
+    none = dataclasses.replace(table, trainings=table.trainings.assign(accuracy_5shot=np.nan))
+    with pytest.raises(InputError, match="has no accuracy at 5 shots"):
+        replay(none, "random")
+
+
+@pytest.mark.parametrize(
+    ("edit", "message"),
+    [
+        (lambda table: table.drop(columns="seed"), "has no column seed"),
+        (lambda table: table.iloc[:0], "has no rows"),
+        (lambda table: table.assign(accuracy_5shot="61,5"), "column accuracy_5shot holds what is no number"),
+        (lambda table: table.assign(seed=np.nan), "column seed has gaps"),
+        (lambda table: table.assign(genotype="cells"), "line 2: is neither JSON nor"),
+        (lambda table: table.assign(architecture=7), "gives two architectures one number"),
+        (lambda table: table.assign(architecture=range(len(table))), "has another number here"),
+    ],
+)
+def test_a_file_that_is_no_benchmark_is_one_line(tmp_path, edit, message):
+    table = benchmark.load("glyphs-3cells-4ch")
+    dataclasses.replace(table, name="mine", trainings=edit(table.trainings)).write(tmp_path)
+    with pytest.raises(InputError, match=message) as caught:
+        benchmark.load(tmp_path / "mine.csv")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff\xfe\x00"], ids=["empty", "not text"])
+def test_a_file_that_is_no_table_is_one_line(tmp_path, content):
+    (tmp_path / "mine.csv").write_bytes(content)
+    (tmp_path / "mine.json").write_text('{"space": "few-shot"}')
+    with pytest.raises(InputError, match="is no table"):
+        benchmark.load(tmp_path / "mine.csv")
+    (tmp_path / "mine.json").write_text("{}")
+    with pytest.raises(InputError, match="names no space"):
+        benchmark.load(tmp_path / "mine.csv")

@@ -136,7 +136,7 @@ def test_mistakes_are_named_in_one_line(changes, message):
         ("mine", 9, {}, "1 different architectures at most"),
         ("random", 9, {"space": "darts"}, "searches.random finds cells of space few-shot, not darts"),
         ("mine", 9, {"space": "darts"}, "searches.mine: metanas_in_v2: is not of space darts"),
-        ("fixed", 9, {}, "0 different architectures at most"),
+        ("fixed", 9, {}, "no row has a backbone of kind cells"),
     ],
 )
 def test_a_study_that_nothing_can_come_of(search, seeds, study, message):
@@ -468,3 +468,14 @@ def test_the_head_counts_where_it_answers_test_tasks():
     config = parse_config({"datasets": {"glyphs": {"source": "glyphs"}}, "rows": [row]})
     using = [name for name in catalogue.NAMED["learners"] if config.learner(name).uses_head]
     assert using == ["maml", "maml-first-order", "maml-plus-plus", "anil", "reptile", "metanas"]
+
+
+@pytest.mark.parametrize("search", ["metantk", "best-of", "ntk-bo"])
+def test_criteria_measure_no_other_layout_than_their_own(search):
+    """They would rank networks that nobody builds."""
+    backbones = {"two": {"kind": "cells", "cells": 2, "channels": 4, "layout": "t-nas"}}
+    with pytest.raises(InputError, match=f"backbone two, search {search}: has layout t-nas; criteria are measured"):
+        make(rows=[{"backbone": "two", "search": search}], backbones=backbones)
+    config = make(rows=[{"backbone": "two", "search": "random"}], backbones=backbones, seeds=[0, 1, 2, 3])
+    with pytest.raises(InputError, match="study: backbone two: has layout t-nas"):
+        check_study(config)

@@ -37,9 +37,12 @@ def groups(tmp_path):
     return tables.group_chains(map(tables.read_chain, folders))
 
 
+@pytest.mark.parametrize("without", ["-", "NA"])  # Snakemake writes either
 @pytest.mark.parametrize(("index", "stage", "gpu"), [(0, "search_architecture", 512.0), (1, "train_network", 64.0)])
-def test_seconds_are_means_memory_is_the_largest_and_all_nodes_are_named(tmp_path, groups, index, stage, gpu):
-    for seed, (seconds, memory, node) in enumerate([(10.0, 300.0, "b"), (20.0, "-", "a")]):
+def test_seconds_are_means_memory_is_the_largest_and_all_nodes_are_named(
+    tmp_path, groups, index, stage, gpu, without
+):
+    for seed, (seconds, memory, node) in enumerate([(10.0, 300.0, "b"), (20.0, without, "a")]):
         write_benchmark(tmp_path, stage, seed, seconds, memory)
         write_log(tmp_path, stage, seed, node)
     table = costs.summarise(groups, tmp_path)

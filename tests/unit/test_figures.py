@@ -932,3 +932,19 @@ def test_convolutions_have_a_dot_for_each_architecture_and_kendalls_tau():
     assert dots.get_xydata().tolist() == [[2, 1], [3, 2], [4, 3], [4, 5]]
     assert means.get_xydata().tolist() == [[2, 1], [3, 2], [4, 4]]
     assert [axes.texts[0].get_text() for axes in figure.axes] == ["τ = 0.91", "τ = -1.00"]
+
+
+def test_a_width_has_one_colour_in_all_panels():
+    """Panels of other widths would give one colour two meanings in the shared legend."""
+    table = convergence_table()
+    wide = [table.assign(network="wide", width=width) for width in (16, 64, 256)]
+    narrow = [table.assign(network="narrow", width=width, loss=np.inf) for width in (4, 16)]
+    figure = theory_figures.draw_convergence(pd.concat([*wide, *narrow]))
+    found: dict[str, set[str]] = {}
+    for axes in figure.axes:
+        for line in axes.get_lines():
+            if str(line.get_label()).startswith("width"):
+                found.setdefault(line.get_label(), set()).add(line.get_color())
+    assert sorted(found) == ["width 16", "width 256", "width 4", "width 64"]
+    assert all(len(colours) == 1 for colours in found.values())
+    assert len(set.union(*found.values())) == 4

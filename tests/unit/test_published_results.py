@@ -69,12 +69,22 @@ def test_published_networks_and_learners_are_those_of_the_catalogue():
 
 @pytest.mark.parametrize(
     ("file", "values"),
-    [("model.json", {"image_size": 16}), ("evaluation.json", {"options": ASKED | {"classifier": "svm"}})],
+    [
+        ("model.json", {"image_size": 16}),
+        ("evaluation.json", {"options": ASKED | {"classifier": "svm"}}),
+        ("evaluation.json", {"options": ASKED | {"classifier": {"1": "svm", "5": "svm"}}}),
+    ],
 )
 def test_other_images_or_another_classifier_have_no_published_result_beside_them(folder, file, values):
     compare(folder)
     change(folder / file, **values)
     assert compare(folder).empty
+
+
+def test_the_classifier_counts_at_each_number_of_shots(folder):
+    compare(folder)
+    change(folder / "evaluation.json", options=ASKED | {"classifier": {"1": "svm", "5": "logistic_regression"}})
+    assert compare(folder)["shots"].tolist() == [5]
 
 
 @pytest.mark.parametrize(

@@ -96,6 +96,13 @@ def test_effects_of_whole_architectures_agree_as_far_as_noise_lets_them():
     assert max(map(abs, taus[100.0])) < 0.3
 
 
+def test_a_single_round_of_architectures_has_nothing_to_compare():
+    plan, _ = noisy_plan(shared=1.0, private=0.0)
+    plan = plan._replace(options=BayesianOptimisationOptions(criteria=["ntk_condition"], initial_samples=10))
+    with pytest.raises(InputError, match="initial_samples 10 has nothing to compare; give 40 or more"):
+        measure_effect_stability(plan, seed=0)
+
+
 @pytest.mark.slow
 def test_averaging_over_draws_helps():
     plan, _ = noisy_plan(shared=0, private=0.5)

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from conftest import run_program
-from small_chain import GENOTYPE, change, write_chain
+from small_chain import ASKED, GENOTYPE, change, write_chain
 from small_meta_search import make_problem
 
 from metantk import benchmark
@@ -23,7 +23,7 @@ from metantk.runtime.files import InputError
 from metantk.searches.plan import plan_of
 from metantk.searches.sample import random_genotype
 from metantk.space import paths
-from metantk.space.genotype import SPACES
+from metantk.space.genotype import SPACES, check_space
 
 SCRIPTS = Path(study.__file__).parents[2]
 
@@ -112,6 +112,14 @@ def test_it_says_when_nothing_beats_parameters():
     table = study.correlate(made_scores({"parameters": 0.1, "other": 2.0}))
     assert "no criterion predicts the accuracy better than the number of parameters" in study.verdict(table)
     assert study.AGAIN not in set(table["criterion"])
+
+
+def test_what_does_not_predict_beats_no_parameters_that_order_the_wrong_way_round():
+    scores = made_scores({"parameters": 0.1, "noise": 100.0})
+    scores.loc[scores["criterion"] == "parameters", "score"] *= -1
+    table = study.correlate(scores)
+    assert table.set_index("criterion").loc["noise", "above_baseline_low"] > 0
+    assert "no criterion predicts the accuracy better than the number of parameters" in study.verdict(table)
 
 
 def test_without_parameters_it_does_not_speak_of_them():
@@ -215,7 +223,10 @@ def compare(tmp_path, *others: dict):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({}, "fewer than 4 different architectures"),
+        ({}, "glyphs, 5cells-48ch by rfs, 1-shot: has fewer than 4 different architectures"),
+        ({"options": {"image_size": 12}}, "was made with other options than the first"),
+        ({"scores": {"seed": SCORE}}, "'seed' is the name of another row or column"),
+        ({"scores": {"accuracy_10shot": SCORE}}, "'accuracy_10shot' is the name of another row or column"),
         ({"genotype": GENOTYPE | {"normal_concat": [2]}}, "is of another architecture"),
         ({"scores": {"layers": SCORE}}, "has other criteria or draws than the first"),
         ({"scores": {"parameters": SCORE | {"values": [1.0, 2.0]}}}, "has other criteria or draws than the first"),
@@ -242,8 +253,8 @@ def test_a_hopeless_architecture_is_worst(tmp_path):
     assert finite(ScoreRecord(**score, larger_is_better=False))[1] > 1e200
 
 
-def test_a_study_leaves_a_tabular_benchmark(tmp_path):
-    genotypes = [random_genotype(SPACES["few-shot"], index) for index in (0, 1, 2, 3, 1)]
+def write_study(tmp_path, genotypes: list[dict]) -> list[Path]:
+    """Chains with scores, a seed for each genotype."""
     folders = []
     for seed, genotype in enumerate(genotypes):
         folder = write_chain(tmp_path, "random", seed)
@@ -257,9 +268,23 @@ def test_a_study_leaves_a_tabular_benchmark(tmp_path):
         report = {"genotype": genotype, "scores": scores, "options": {"space": "few-shot", "repeats": 2}}
         (folder.parent / "scores.json").write_text(json.dumps(report))
         folders.append(folder)
-    done = run_program("python", SCRIPTS / "compare_criteria.py", *folders[::-1], "--output", tmp_path / "out")
+    return folders
+
+
+def compared(tmp_path, folders: list[Path]):
+    return run_program("python", SCRIPTS / "compare_criteria.py", *folders, "--output", tmp_path / "out")
+
+
+def test_a_study_leaves_a_tabular_benchmark(tmp_path):
+    genotypes = [random_genotype(SPACES["few-shot"], index) for index in (0, 1, 2, 3, 1)]
+    # The same architecture, whatever the order of its edges.
+    genotypes[4] = genotypes[4] | {"normal": [node[::-1] for node in genotypes[4]["normal"]]}
+    folders = write_study(tmp_path, genotypes)
+    done = compared(tmp_path, folders[::-1])
     assert done.returncode == 0, done.stderr
+    assert pd.read_csv(tmp_path / "out" / "correlations.csv")["architectures"].tolist() == [4] * 4
     table = benchmark.load(tmp_path / "out" / "benchmark_glyphs_5cells-48ch_rfs.csv")
+    assert table.settings["larger_is_better"] == dict.fromkeys(table.criteria, True)
     assert table.settings["backbone"] == {"kind": "cells", "cells": 5, "channels": 48}
     assert table.settings["criteria"] == {"space": "few-shot", "repeats": 2}
     assert table.criteria == ["layers", "parameters", "multiply_accumulates"]
@@ -274,3 +299,45 @@ def test_a_study_leaves_a_tabular_benchmark(tmp_path):
         evaluation["accuracy_mean"],
         evaluation["ci95"],
     ]
+
+
+def test_a_score_that_there_is_not_leaves_a_gap(tmp_path):
+    folders = write_study(tmp_path, [random_genotype(SPACES["few-shot"], index) for index in range(4)])
+    file = folders[2].parent / "scores.json"
+    scores = json.loads(file.read_text())["scores"]
+    change(file, scores=scores | {"layers": SCORE | {"values": [1.0, None]}})
+    assert compared(tmp_path, folders).returncode == 0
+    table = benchmark.load(tmp_path / "out" / "benchmark_glyphs_5cells-48ch_rfs.csv")
+    assert table.trainings["layers"].isna().tolist() == [False, False, True, False]
+
+
+@pytest.mark.parametrize(
+    ("file", "values", "message"),
+    [
+        ("model.json", {"learner": {"kind": "rfs", "epochs": 1}}, "learner.epochs is"),
+        ("evaluation.json", {"data_sha256": "another"}, "is not of its data set's test split"),
+        ("evaluation.json", {"options": ASKED | {"seed": 7}}, "were not evaluated on the same episodes"),
+        (None, {}, "its row has a seed twice"),
+    ],
+)
+def test_what_was_not_made_alike_is_not_compared(tmp_path, file, values, message):
+    folders = write_study(tmp_path, [random_genotype(SPACES["few-shot"], index) for index in range(5)])
+    if file:
+        change(folders[4] / file, **values)
+    else:
+        folders.append(folders[0])
+    done = compared(tmp_path, folders)
+    assert done.returncode == 2
+    assert message in done.stderr.splitlines()[-1]
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_operation_twice_on_an_edge_has_no_scores():
+    node = [["conv_3x3", 0], ["conv_3x3", 0]]
+    genotype = random_genotype(SPACES["few-shot"], 0)
+    twice = genotype | {"reduce": [node, *genotype["reduce"][1:]]}
+    with pytest.raises(InputError, match="x: .* its reduce cell has conv_3x3 twice on edge 0→2"):
+        check_space(twice, "few-shot", where="x")
+    with pytest.raises(InputError, match="its reduce cell has conv_3x3 twice on edge 0→2"):
+        paths.row_of(SPACES["few-shot"], twice)
+    check_space(genotype, "few-shot", where="x")

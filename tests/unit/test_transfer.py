@@ -114,6 +114,11 @@ def test_a_model_twice_on_the_same_data_set_is_refused(chains, evaluated, tmp_pa
         make(chains, [*evaluated, copy / "on-b"])
 
 
+def test_an_evaluation_that_is_given_twice_is_refused(chains, evaluated):
+    with pytest.raises(InputError, match="are the same model on the same data set"):
+        make(chains, [*evaluated, evaluated[0]])
+
+
 def test_the_ordinary_tables_refuse_an_evaluation_on_other_data(chains, evaluated):
     for name in ("evaluation.json", "episodes.csv"):
         shutil.copy(evaluated[0] / name, chains[0] / name)

@@ -126,7 +126,7 @@ def test_a_study_of_too_few_architectures_is_refused_before_any_job(tiny_house):
     tiny_house.configure(configuration)
     run = tiny_house.snakemake("study", "--dry-run", "--quiet", "all")
     assert run.returncode == 2
-    assert_one_line(run.stderr.splitlines()[-1], "study: the rows have 3 different architectures at most")
+    assert_one_line(run.stderr.splitlines()[-1], "study: the rows of 3cells-2ch", "have 3 different architectures")
     tiny_house.configure(configuration | {"seeds": [0, 1, 2, 3]})
     assert tiny_house.snakemake("study", "--dry-run", "--quiet", "all").returncode == 0
 

@@ -21,7 +21,8 @@ A table is two files of this package's folder `tables`. NAME.csv has a row for e
 | `parameters`, `multiply_accumulates`, `layers` | size of the backbone without its head |
 | all others | criteria, each the mean over its repeats; `trained E epochs` is a short training's accuracy |
 
-NAME.json says how they were measured: data set, backbone, space, learner, evaluation, hardware, date.
+NAME.json says how they were measured: data set, backbone, space, learner, evaluation, which way each criterion
+is better, hardware, date.
 """
 
 from pathlib import Path

@@ -18,7 +18,7 @@ SEARCHES = ("random", "bayesian-optimisation")
 
 
 def replay(table: Table, search: str, *, shots: int = 5, seeds: int = 20) -> pd.DataFrame:
-    """Regret after each evaluation, until all architectures are evaluated.
+    """Regret after each evaluation, until all architectures of known accuracy are evaluated.
 
     An evaluation looks up one training of an architecture, sampled among those that the benchmark has; regret is
     in mean accuracies, of the chosen architecture against the best one.
@@ -37,11 +37,13 @@ def replay(table: Table, search: str, *, shots: int = 5, seeds: int = 20) -> pd.
     if search not in SEARCHES:
         raise InputError(f"replay: unknown search {search!r}; choose from {', '.join(SEARCHES)}")
     column = accuracy_column(table, shots)
-    truth = table.architectures[column].to_numpy()
-    rows = np.stack(
-        [paths.row_of(SPACES[table.settings["space"]], json.loads(g)) for g in table.architectures["genotype"]]
-    )
-    measured = [group[column].to_numpy() for _, group in table.trainings.groupby("architecture")]
+    known = table.architectures[table.architectures[column].notna()]
+    if known.empty:
+        raise InputError(f"benchmark {table.name}: has no accuracy at {shots} shots")
+    truth = known[column].to_numpy()
+    rows = np.stack([paths.row_of(SPACES[table.settings["space"]], json.loads(g)) for g in known["genotype"]])
+    trainings = table.trainings[table.trainings[column].notna()]
+    measured = [group[column].to_numpy() for _, group in trainings.groupby("architecture")]
     found = []
     for seed in range(seeds):
         rng = numpy_generator("benchmark replay", seed)

@@ -2,26 +2,24 @@
 
 import json
 import math
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
+from numbers import Real
 from pathlib import Path
 
 import pandas as pd
 
 from metantk.runtime.files import InputError, atomic_write, canonical_json, read_json, write_json
 from metantk.space.canonical import canonical_genotype
-from metantk.space.genotype import check_genotype
+from metantk.space.genotype import SPACES, check_genotype, parse_genotype
 
 LIMITS = ("parameters", "multiply_accumulates")
+REQUIRED = ("architecture", "seed", "genotype")
 # What is no criterion.
-FACTS = (
-    "architecture",
-    "seed",
-    "genotype",
-    *(f"{what}_{shots}shot" for what in ("accuracy", "ci95") for shots in (1, 5)),
-    "training_seconds",
-)
+FACTS = (*REQUIRED, "training_seconds")
+OF_SHOTS = re.compile(r"(accuracy|ci95)_\d+shot")
 
 
 @dataclass(frozen=True)
@@ -40,8 +38,20 @@ class Table:
 
     @classmethod
     def read(cls, path: Path) -> "Table":
-        """Read NAME.csv and NAME.json beside it."""
-        return cls(path.stem, read_json(path.with_suffix(".json")), pd.read_csv(path))
+        """Read NAME.csv and NAME.json beside it.
+
+        Raises:
+            InputError: one is missing, or is not what `write` writes.
+        """
+        settings = read_json(path.with_suffix(".json"))
+        if not isinstance(settings, dict) or settings.get("space") not in SPACES:
+            raise InputError(f"{path.with_suffix('.json')}: names no space; choose from {', '.join(SPACES)}")
+        try:
+            trainings = pd.read_csv(path)
+        except (OSError, ValueError) as error:
+            raise InputError(f"{path}: is no table ({str(error).splitlines()[0]})") from None
+        _check(trainings, path)
+        return cls(path.stem, settings, trainings)
 
     @classmethod
     def of(cls, name: str, settings: dict, rows: Iterable[dict]) -> "Table":
@@ -54,7 +64,7 @@ class Table:
         index: dict[str, int] = {}
         numbered = [
             {"architecture": index.setdefault(_key(row["genotype"]), len(index))}
-            | row
+            | {name: value for name, value in row.items() if name != "architecture"}
             | {"genotype": json.dumps(row["genotype"], separators=(",", ":"))}
             for row in rows
         ]
@@ -69,7 +79,21 @@ class Table:
     @property
     def criteria(self) -> list[str]:
         """Columns that are scores of untrained networks or of short trainings."""
-        return [column for column in self.trainings if column not in FACTS]
+        return [column for column in self.trainings if not is_fact(column)]
+
+    @cached_property
+    def goodness(self) -> pd.DataFrame:
+        """Scores of each architecture, turned so that larger is better.
+
+        Raises:
+            InputError: the settings do not say of a criterion which way is better.
+        """
+        larger = self.settings.get("larger_is_better", {})
+        if missing := [name for name in self.criteria if name not in larger]:
+            raise InputError(
+                f"benchmark {self.name}: larger_is_better does not say which way {missing[0]} is better"
+            )
+        return self.architectures[self.criteria] * [1 if larger[name] else -1 for name in self.criteria]
 
     @cached_property
     def architectures(self) -> pd.DataFrame:
@@ -106,8 +130,10 @@ class Table:
             raise InputError(f"benchmark {self.name}: {unknown[0]!r} is no limit; choose from {', '.join(LIMITS)}")
         column = accuracy_column(self, shots)
         within = self.architectures[self.architectures[column].notna()]
+        if within.empty:
+            raise InputError(f"benchmark {self.name}: has no accuracy at {shots} shots")
         for name, limit in limits.items():
-            if not isinstance(limit, int | float) or math.isnan(limit):
+            if not isinstance(limit, Real) or math.isnan(limit):
                 raise InputError(f"benchmark {self.name}: {name} is {limit!r}, no number")
             within = within[within[name] <= limit]
         if within.empty:
@@ -119,6 +145,31 @@ class Table:
     def _index(self) -> dict[str, int]:
         """Numbers of the architectures by their canonical genotypes."""
         return {_key(json.loads(row.genotype)): row.architecture for row in self.trainings.itertuples()}
+
+
+def is_fact(column: str) -> bool:
+    """Whether a column is no criterion."""
+    return column in FACTS or OF_SHOTS.fullmatch(column) is not None
+
+
+def _check(trainings: pd.DataFrame, path: Path) -> None:
+    """Refuse what is no benchmark: columns that are missing or hold no numbers, or numbers of other genotypes."""
+    if missing := [name for name in REQUIRED if name not in trainings]:
+        raise InputError(f"{path}: has no column {missing[0]}")
+    if trainings.empty:
+        raise InputError(f"{path}: has no rows")
+    for name in trainings.columns.drop("genotype"):
+        if not pd.api.types.is_numeric_dtype(trainings[name]):
+            raise InputError(f"{path}: column {name} holds what is no number")
+    if (gaps := trainings[list(REQUIRED)].isna().any()).any():
+        raise InputError(f"{path}: column {gaps.idxmax()} has gaps")
+    numbers: dict[str, int] = {}
+    for line, row in enumerate(trainings.itertuples(), start=2):
+        key = _key(parse_genotype(str(row.genotype), where=f"{path}, line {line}"))
+        if numbers.setdefault(key, row.architecture) != row.architecture:
+            raise InputError(f"{path}, line {line}: architecture {numbers[key]} has another number here")
+    if len(set(numbers.values())) < len(numbers):
+        raise InputError(f"{path}: gives two architectures one number")
 
 
 def accuracy_column(table: Table, shots: int) -> str:

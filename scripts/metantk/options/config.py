@@ -33,6 +33,7 @@ from metantk.options.base import (
 from metantk.options.budget import BudgetOptions
 from metantk.options.dataset import NAMED_SOURCES, DatasetOptions, check_outside, unknown_word
 from metantk.options.evaluation import EvaluationSection
+from metantk.options.searches.measuring import check_layout
 from metantk.options.study import LEAST_ARCHITECTURES, StudyOptions
 from metantk.options.theory import TheoryOptions
 from metantk.runtime import plugins
@@ -243,6 +244,8 @@ class Config(Options):
         if backbone.searchable and search.kind == "fixed":
             known = ", ".join(name for name in catalogue.NAMED["searches"] if name != "fixed")
             raise InputError(f"{where} takes a search; choose from {known}")
+        if self._kinds(search):
+            check_layout(backbone, where=f"{where}, search {chain.search}")
         if not backbone.searchable and search.kind != "fixed":
             raise InputError(f"{where} has nothing to find: leave out its search ({chain.search})")
 
@@ -492,25 +495,37 @@ def check_study(config: Config) -> None:
         InputError: saying which.
     """
     rows = [chain for chain in config.chains if config.backbone(chain.backbone).kind == "cells"]
-    most = 0
-    for name in dict.fromkeys(chain.search for chain in rows):
-        options, given = config.search(name), config.given_genotypes(name)
-        for genotype, cells in given.items():
-            check_space(cells, config.study.space, where=f"study: searches.{name}: {genotype}")
-        is_built_in = options.kind in catalogue.KINDS["searches"]
-        space = getattr(options, "space", None) if is_built_in else None
-        if space not in (None, config.study.space):
+    if not rows:
+        raise InputError("study: no row has a backbone of kind cells, whose architectures criteria could score")
+    for name in dict.fromkeys(chain.backbone for chain in rows):
+        check_layout(config.backbone(name), where=f"study: backbone {name}")
+    found = {name: _architectures(config, name) for name in dict.fromkeys(chain.search for chain in rows)}
+    for backbone, learner in dict.fromkeys((chain.backbone, chain.learner) for chain in rows):
+        most = sum(found[chain.search] for chain in rows if (chain.backbone, chain.learner) == (backbone, learner))
+        if most < LEAST_ARCHITECTURES:
             raise InputError(
-                f"study: searches.{name} finds cells of space {space}, not {config.study.space}: set study.space"
+                f"study: the rows of {backbone} with {learner} have {most} different architectures at most,"
+                f" {LEAST_ARCHITECTURES} are needed; add seeds"
             )
-        stacks = {chain.backbone for chain in rows if chain.search == name}
-        found = len(config.seeds) * len(stacks) * len(config.datasets)
-        most += min(found, len(given) or found, options.distinct or found if options.kind == "sample" else found)
-    if most < LEAST_ARCHITECTURES:
+
+
+def _architectures(config: Config, search: str) -> int:
+    """How many different ones a search of the study finds at most for one backbone.
+
+    Raises:
+        InputError: they are of another space than the study's.
+    """
+    options, given = config.search(search), config.given_genotypes(search)
+    for genotype, cells in given.items():
+        check_space(cells, config.study.space, where=f"study: searches.{search}: {genotype}")
+    is_built_in = options.kind in catalogue.KINDS["searches"]
+    space = getattr(options, "space", None) if is_built_in else None
+    if space not in (None, config.study.space):
         raise InputError(
-            f"study: the rows have {most} different architectures at most, {LEAST_ARCHITECTURES} are needed;"
-            " add seeds"
+            f"study: searches.{search} finds cells of space {space}, not {config.study.space}: set study.space"
         )
+    seeds = len(config.seeds)
+    return min(seeds, len(given) or seeds, options.distinct or seeds if options.kind == "sample" else seeds)
 
 
 def merge(*layers: dict) -> dict:

@@ -68,7 +68,7 @@ def _benchmark(path: Path) -> tuple[float, float]:
     try:  # without pandas: there are thousands of these files, of a line each
         with path.open(encoding="utf-8", newline="") as file:
             *_, row = csv.DictReader(file, delimiter="\t")
-        found = float(row["s"]), float("nan" if row["max_rss"] in ("-", "") else row["max_rss"])
+        found = float(row["s"]), float("nan" if row["max_rss"] in ("-", "NA", "") else row["max_rss"])
         if not math.isfinite(found[0]) or math.isinf(found[1]) or min(found) < 0:
             raise ValueError
     except (OSError, ValueError, KeyError, TypeError, csv.Error):

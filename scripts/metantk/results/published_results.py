@@ -51,7 +51,8 @@ def compare_with_published(groups: dict[tuple, list[Chain]], summary: pd.DataFra
     for key, chains in groups.items():
         named = labels(summary[summary["dataset"] == key[0]])
         for entry in published[published["dataset"] == key[0]].itertuples():
-            if _is_of(entry, chains[0]) and entry.shots in chains[0].episodes["shots"].unique():
+            is_tested = entry.shots in chains[0].episodes["shots"].unique()
+            if is_tested and all(_is_of(entry, chain) for chain in chains):
                 lines.append(_line(key, named[key[1:]], entry, chains))
     return pd.DataFrame(lines, columns=COLUMNS).round(3)
 
@@ -61,7 +62,7 @@ def _is_of(entry, chain: Chain) -> bool:
     model = chain.model
     if (chain.evaluation.ways, model.image_size) != (WAYS, IMAGE_SIZE):
         return False
-    if model.learner["kind"] == "rfs" and chain.evaluation.options.classifier != RFS_CLASSIFIER:
+    if model.learner["kind"] == "rfs" and chain.evaluation.options.classifier_of(entry.shots) != RFS_CLASSIFIER:
         return False
     if model.learner["kind"] == "maml" and entry.shots not in model.learner["shots"]:
         return False  # published ones are trained with as many shots as they are tested with

@@ -215,7 +215,7 @@ def verdict(table: pd.DataFrame) -> str:
         if BASELINE not in group["criterion"].to_numpy():
             lines.append(f"{where}: no criterion was compared with the number of parameters: it is not among them.")
             continue
-        better = criteria[criteria["above_baseline_low"] > 0]
+        better = criteria[(criteria["above_baseline_low"] > 0) & (criteria["tau_low"] > 0)]
         names = ", ".join(better["criterion"]) if len(better) else "no criterion"
         lines.append(f"{where}: {names} predicts the accuracy better than the number of parameters does.")
     return "\n".join(lines)

@@ -64,8 +64,10 @@ def _check_alike(models: Iterable[Evaluated]) -> None:
     there: dict[tuple, Path] = {}
     for each in models:
         check_episodes(each.tested_on, each.folder, each.evaluation, episodes)
-        if (other := there.setdefault((*each.key, each.seed, each.tested_on), each.folder)) != each.folder:
+        key = (*each.key, each.seed, each.tested_on)
+        if (other := there.get(key)) is not None:
             raise InputError(f"{each.folder} and {other}: are the same model on the same data set")
+        there[key] = each.folder
 
 
 def _line(members: list[Evaluated], columns: list[tuple[str, int]], titles: Titles) -> list[str]:

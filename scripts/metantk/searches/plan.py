@@ -19,7 +19,7 @@ from metantk.criteria.base import (
     options_of,
 )
 from metantk.options.base import Options, glance
-from metantk.options.searches.measuring import MeasuringOptions
+from metantk.options.searches.measuring import MeasuringOptions, check_layout
 from metantk.runtime import devices
 from metantk.runtime.files import InputError
 from metantk.searches.base import Cost, Problem
@@ -51,8 +51,10 @@ def plan_of(problem: Problem, options: MeasuringOptions) -> Plan:
     """What a search of this problem measures; sets the precision of the device.
 
     Raises:
-        InputError: as of `make_plan`, or options of a section that none of the criteria has.
+        InputError: as of `make_plan`, or options of a section that none of the criteria has, or a stack of another
+            layout than the criteria measure.
     """
+    check_layout(problem.backbone, where="backbone")
     devices.set_precision(options.precision)
     context = MeasurementContext(
         options.space,

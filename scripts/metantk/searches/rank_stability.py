@@ -19,6 +19,7 @@ from scipy.stats import kendalltau
 
 from metantk.criteria.base import Key, Masks
 from metantk.runtime.devices import numpy_generator
+from metantk.runtime.files import InputError
 from metantk.searches import bayesian_optimisation, prune
 from metantk.searches.base import Cost
 from metantk.searches.plan import Plan
@@ -69,6 +70,8 @@ def measure_effect_stability(plan: Plan, seed: int) -> pd.DataFrame:
     """
     rows = []
     size, total = plan.options.samples_per_round, 2 * plan.options.initial_samples
+    if total < 2 * size:
+        raise InputError(f"options: initial_samples {total // 2} has nothing to compare; give {size} or more")
     sample = bayesian_optimisation.paths.balanced_sample(
         plan.space, total, numpy_generator("effect stability", seed)
     )
@@ -88,11 +91,10 @@ def measure_effect_stability(plan: Plan, seed: int) -> pd.DataFrame:
             found = [model.posteriors[name].expected() for model in models if name in model.posteriors]
             effects = [bayesian_optimisation.main_effects(function, sample) for function in found]
             pairs = [kendalltau(one, other).statistic for one, other in combinations(effects, 2)]
-            taus = np.nan_to_num(np.array(pairs or [0.0]), nan=0.0)
+            taus = np.nan_to_num(pairs, nan=0.0)  # effects that are all alike have no order
+            found = (taus.mean(), taus.min(), taus.max()) if pairs else (np.nan,) * 3
             measured = repeat * size
-            rows.append(
-                (name, "whole architectures", measured, measured, taus.mean(), taus.min(), taus.max(), len(taus))
-            )
+            rows.append((name, "whole architectures", measured, measured, *found, len(pairs)))
     return pd.DataFrame(rows, columns=COLUMNS)
 
 

@@ -111,7 +111,8 @@ def check_space(genotype: dict, space: str, *, where: str) -> None:
     """Refuse a genotype that is not of a space.
 
     Raises:
-        InputError: its cells have another number of nodes, or an operation that the space does not have.
+        InputError: its cells have another number of nodes, or an operation that the space does not have, or one
+            operation twice on an edge, where a space has each once.
     """
     operations, nodes = SPACES[space]
     found = {operation for cell in CELL_TYPES for node in genotype[cell] for operation, _ in node}
@@ -121,6 +122,12 @@ def check_space(genotype: dict, space: str, *, where: str) -> None:
         raise InputError(
             f"{where}: is not of space {space}: its cells have {len(genotype['normal'])} nodes, not {nodes}"
         )
+    for cell in CELL_TYPES:
+        for node, (one, other) in enumerate(genotype[cell], start=2):
+            if tuple(one) == tuple(other):
+                raise InputError(
+                    f"{where}: is not of space {space}: its {cell} cell has {one[0]} twice on edge {one[1]}→{node}"
+                )
 
 
 def parse_genotype(text: str, *, where: str = "genotype") -> dict:

@@ -86,7 +86,7 @@ def row_of(space: Space, genotype: dict) -> np.ndarray:
     """The row of a genotype of the space; `genotype_of` undoes it.
 
     Raises:
-        InputError: the genotype has operations or nodes that the space has not.
+        InputError: the genotype has operations or nodes that the space has not, or one operation twice on an edge.
     """
     row = np.zeros((len(CELL_TYPES), len(space.edges), len(space.operations)))
     for cell, kind in enumerate(CELL_TYPES):
@@ -96,5 +96,8 @@ def row_of(space: Space, genotype: dict) -> np.ndarray:
             for operation, source in pairs:
                 if operation not in space.operations:
                     raise InputError(f"its {kind} cell has {operation}, which is not of the space")
-                row[cell, space.edges.index((source, node)), space.operations.index(operation)] = 1
+                place = cell, space.edges.index((source, node)), space.operations.index(operation)
+                if row[place]:
+                    raise InputError(f"its {kind} cell has {operation} twice on edge {source}→{node}")
+                row[place] = 1
     return row.ravel()

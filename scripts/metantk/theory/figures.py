@@ -1,5 +1,7 @@
 """Figures of the theory in numbers: each statement's measurements against the width or the step."""
 
+import itertools
+
 import matplotlib
 import numpy as np
 import pandas as pd
@@ -17,6 +19,7 @@ MARKERS = ["o", "s", "^", "D", "v"]
 SIGNS = {"full": "●■▲◆▼", "none": "○□△◇▽"}  # the same in text
 SLOPE_HEIGHT = 0.05  # of a panel: what a line of text takes
 PANEL_WIDTH, PANEL_HEIGHT = 3.1, 2.7  # inches
+TOP = 1e3  # of a loss over that at the start
 
 
 @matplotlib.rc_context(STYLE)
@@ -55,20 +58,20 @@ def draw_convergence(curves: pd.DataFrame) -> Figure:
     One line per seed; the dotted ones are trained at the slow rate.
     """
     labels = curves["source"] + ": " + curves["network"]
+    colours = dict(zip(sorted(curves["width"].unique()), itertools.cycle(COLOURS), strict=False))
     figure, panels = _panels("Meta-training against the bound of Theorem 1 (Eq. 6)", labels)
     for label, axes in panels.items():
         part = curves[labels == label]
         fastest = part["rate"].max()
-        for number, (width, group) in enumerate(part.groupby("width")):
+        for width, group in part.groupby("width"):
             for (rate, seed), run in group.groupby(["rate", "seed"]):
                 name = f"width {width}" if (rate, seed) == (fastest, 0) else None
                 if rate < fastest and seed == 0:
                     name = f"width {width}, η = {rate:g} η₀"
-                shown = run["loss"] / run["loss"].iloc[0]
                 axes.plot(
                     run["step"],
-                    shown.where(np.isfinite(shown)),
-                    color=COLOURS[number % len(COLOURS)],
+                    (run["loss"] / run["loss"].iloc[0]).clip(upper=TOP**2),  # one that diverges leaves the panel
+                    color=colours[width],
                     linewidth=0.9,
                     linestyle="-" if rate == fastest else ":",
                     label=name,
@@ -77,7 +80,7 @@ def draw_convergence(curves: pd.DataFrame) -> Figure:
         axes.plot(one["step"], one["bound"] / one["bound"].iloc[0], color=TEXT, linewidth=1.8, label="bound")
         low = float((one["bound"] / one["bound"].iloc[0]).iloc[-1])
         set_logarithmic(axes, "y")
-        axes.set(xlabel="step", ylabel="loss / loss at the start", ylim=(low * 1e-4, 1e3))
+        axes.set(xlabel="step", ylabel="loss / loss at the start", ylim=(low * 1e-4, TOP))
         axes.set_title(label)
         axes.grid(axis="y")
     _add_legend(figure, panels)
@@ -158,8 +161,9 @@ def _draw_trend(
     style = {"color": colour, "linestyle": line, "linewidth": 1.1}
     axes.plot(medians.index, medians, **style)
     axes.plot([], [], marker=MARKERS[shape], markersize=3, markerfacecolor=faces, label=label, **style)
-    slope = f"{fit_slope(table['width'], table[column]).value:.2f}".replace("-", "−")
-    text = f"{SIGNS[fill][shape]} {slope}"
+    slope = fit_slope(table["width"], table[column]).value
+    shown = f"{slope:.2f}".replace("-", "−") if np.isfinite(slope) else "no slope"  # an error is infinite
+    text = f"{SIGNS[fill][shape]} {shown}"
     axes.text(1.0, medians.iloc[-1], text, color=colour, fontsize=6.5, va="center", gid="slope")
 
 

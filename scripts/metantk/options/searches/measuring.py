@@ -7,6 +7,7 @@ from pydantic import AfterValidator, Discriminator, Field, Tag
 
 from metantk.options.base import Options as Base
 from metantk.options.base import Space
+from metantk.runtime.files import InputError
 
 # A built-in criterion (a module of metantk.criteria), or the file of one's own.
 CriterionName = Annotated[str, Field(pattern=r"^([a-z0-9_]+|.+\.py)$", max_length=200)]
@@ -37,6 +38,17 @@ def _checked(criteria: list[WeightedCriterion]) -> list[WeightedCriterion]:
 
 
 Criteria = Annotated[list[WeightedCriterion], Field(min_length=1), AfterValidator(_checked)]
+
+
+def check_layout(backbone: Base, *, where: str) -> None:
+    """Refuse a stack that criteria do not measure: its networks would be other ones than those that are measured.
+
+    Raises:
+        InputError: the stack has another layout than `few-shot`.
+    """
+    layout = getattr(backbone, "layout", "few-shot")
+    if layout != "few-shot":
+        raise InputError(f"{where}: has layout {layout}; criteria are measured on stacks of layout few-shot only")
 
 
 class MeasuringOptions(Base):
