@@ -336,7 +336,7 @@ def test_an_operation_twice_on_an_edge_has_no_scores():
     node = [["conv_3x3", 0], ["conv_3x3", 0]]
     genotype = random_genotype(SPACES["few-shot"], 0)
     twice = genotype | {"reduce": [node, *genotype["reduce"][1:]]}
-    with pytest.raises(InputError, match="x: .* its reduce cell has conv_3x3 twice on edge 0→2"):
+    with pytest.raises(InputError, match=r"x: .* its reduce cell has conv_3x3 twice on edge 0→2"):
         check_space(twice, "few-shot", where="x")
     with pytest.raises(InputError, match="its reduce cell has conv_3x3 twice on edge 0→2"):
         paths.row_of(SPACES["few-shot"], twice)
