@@ -89,7 +89,7 @@ report: run         ## Write report.html into the results of CONFIG=...: tables 
 DRAWN := $(addprefix results/figures/glyphs/3cells-4ch/search_,metantk_seed0.png ntk-bo_seed0.png)
 
 figures: .venv/ready ## Draw the figures of the documentation anew, from a run of some minutes
-	@snakemake theory $(DRAWN) --cores "$$CORES" --rerun-incomplete --configfile docs/figures/config.yaml
+	@snakemake $(DRAWN) --cores "$$CORES" --rerun-incomplete --configfile docs/figures/config.yaml
 	@python docs/figures/draw.py results
 
 container: .venv/ready ## Build the Apptainer image containers/metantk-VERSION.sif (DEFINITION=, MIRROR=)

@@ -32,8 +32,8 @@ DRAWN = {
     "search": "figures/glyphs/3cells-4ch/search_metantk_seed0",
     "cells": "figures/glyphs/3cells-4ch/cells_metantk_seed0",
     "effects": "figures/glyphs/3cells-4ch/search_ntk-bo_seed0",
-    "theory": "theory/convergence",
 }
+IN_DEPTH = "theory-in-depth/theory/convergence"  # of config/theory.yaml, a run of 90 minutes; left alone without it
 TABLES = {
     "criteria": "criteria-caltech101.csv",
     "criteria-glyphs": "criteria-glyphs.csv",
@@ -45,6 +45,8 @@ COUNTED = [ACCURACY, "linear_regions", "naswot"]  # against the number of convol
 def main(results: Path) -> None:
     for name, figure in DRAWN.items():
         publish(results / f"{figure}.png", name)
+    if (theory := results / f"{IN_DEPTH}.png").exists():
+        publish(theory, "theory")
     for name, file in TABLES.items():
         table = pd.read_csv(MEASURED / file)
         row = ", ".join(table.loc[0, ["dataset", "backbone", "learner"]])
