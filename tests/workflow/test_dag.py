@@ -261,7 +261,8 @@ def test_the_theory_is_a_target_of_its_own_that_needs_no_images(copy_of_house):
     configuration["datasets"] = {"mine": {"source": "no/such/folder"}}
     copy_of_house.configure(configuration)
     assert copy_of_house.planned("theory") == {"verify_theory theory"}
-    assert copy_of_house.planned("theory", "--configfile", "config/theory.yaml") == {"verify_theory theory"}
+    in_depth = copy_of_house.planned("theory", "--configfile", "config/theory.yaml")
+    assert in_depth == {"verify_theory theory-in-depth/theory"}  # in a folder of its own
 
 
 def test_a_configuration_named_on_the_command_line_stands_alone(copy_of_house):
