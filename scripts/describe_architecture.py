@@ -10,7 +10,7 @@ The network is a genotype (a file, or the name of a published one in config/geno
 the kind of a backbone that needs no search. Flags take precedence over architecture.json.
 
 Examples:
-    python scripts/describe_architecture.py my_search/genotype.json --cells 5 --channels 48 --classes 64 --json
+    python scripts/describe_architecture.py my_search/architecture.json --cells 5 --channels 48 --classes 64 --json
     python scripts/describe_architecture.py metanas_in_v2 --cells 8
     python scripts/describe_architecture.py auto_maml_2 --layout t-nas --cells 2 --channels 16 --classes 5
     python scripts/describe_architecture.py resnet12 --classes 351

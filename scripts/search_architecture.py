@@ -11,7 +11,7 @@ search that is ended goes on where it has saved its state last, and finds the sa
 
 Example:
     python scripts/search_architecture.py --data results/glyphs/data --backbone cells --cells 3 --channels 8 \\
-        --search prune --criteria '["meta_ntk_condition", "linear_regions"]' --repeat 1 --output my_search
+        --search prune --criteria '["meta_ntk_condition", "linear_regions"]' --repeats 1 --output my_search
 """
 
 import logging

@@ -15,6 +15,7 @@ import yaml
 from conftest import run_program
 from small_chain import EPISODES, change, write_chain
 
+from metantk.options.backbones.resnet12 import ResNet12Options
 from metantk.options.config import parse_config
 from metantk.results import layout, status
 from metantk.results.baselines import find_weak
@@ -286,6 +287,30 @@ def test_a_row_of_another_backbone_is_stale(started, show, configuration, tmp_pa
     write_chain(tmp_path / "results", "metantk", 0, backbone="mine")
     run = show("--configfile", "mine.yaml", "--status")
     assert "backbones.mine: channels is 48, the configuration says 16" in run.stdout, run.stderr
+
+
+def test_options_that_a_backbone_fills_in_by_the_size_of_images_are_not_stale(
+    started, show, configuration, tmp_path
+):
+    """ResNet-12's block size, where the configuration leaves it open."""
+    configuration["rows"].append({"backbone": "resnet12", "learner": "rfs"})
+    folder = write_chain(tmp_path / "results", "fixed", 0, backbone="resnet12")
+    of_origin = json.loads((folder.parent / "architecture.json").read_text())
+    built = ResNet12Options().architecture(32)
+    assert built["block_size"] == 2
+    architecture = of_origin | built
+    write(folder.parent / "architecture.json", json.dumps(architecture))
+    change(folder / "model.json", architecture=architecture)
+    learner = {"learner": {"kind": "rfs", "epochs": 100}}
+    change(folder / "model.json", **learner)
+    run = show("--configfile", "mine.yaml", "--status")
+    assert "resnet12" not in "".join(
+        line for line in run.stdout.splitlines() if line.startswith(("stale", "broken"))
+    )
+    change(folder / "model.json", architecture=architecture | {"block_size": 5})
+    write(folder.parent / "architecture.json", json.dumps(architecture | {"block_size": 5}))
+    run = show("--configfile", "mine.yaml", "--status")
+    assert "backbones.resnet12: block_size is 5, the configuration says 2" in run.stdout
 
 
 def test_nothing_yet_is_said_so(show, tmp_path):

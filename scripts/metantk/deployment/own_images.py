@@ -226,7 +226,7 @@ def describe(calibration: Calibration | None, supports: Sequence[int]) -> str:
     if calibration is None:
         return (
             "Not calibrated: probabilities are rough, and no image is called out of distribution. Calibration "
-            "needs the data set that the model was trained on (--data), with as many validation classes as here."
+            "needs the data set of the training (--data), with twice as many validation classes as here."
         )
     found = (
         f"On tasks of {calibration.ways} validation classes with {calibration.shots} examples each, "

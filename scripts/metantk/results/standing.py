@@ -76,14 +76,22 @@ def _find_change(config: Config, chain: tables.Chain, place: tuple[str, ...], im
     dataset, backbone, search, _, learner = place
     if images not in (None, chain.evaluation.data_sha256):
         return f"datasets.{dataset}: its images are others now"
+    architecture = chain.model.architecture.model_dump()
+    try:  # what is built by the options: some are left to the size of the images
+        built = config.backbone(backbone).architecture(chain.model.image_size, architecture.get("genotype"))
+    except Exception as error:  # of a user-defined backbone, anything
+        return f"backbones.{backbone}: {error}"
     compared = {
-        f"backbones.{backbone}": (chain.model.architecture.model_dump(), config.backbone(backbone)),
-        f"searches.{search}": (chain.search.options.model_dump(exclude_unset=True), config.search(search)),
-        f"learners.{learner}": (chain.model.learner, config.learner(learner)),
-        "evaluation": (chain.evaluation.options.model_dump(exclude_unset=True), config.evaluation),
+        f"backbones.{backbone}": (architecture, built),
+        f"searches.{search}": (
+            chain.search.options.model_dump(exclude_unset=True),
+            config.search(search).model_dump(),
+        ),
+        f"learners.{learner}": (chain.model.learner, config.learner(learner).model_dump()),
+        "evaluation": (chain.evaluation.options.model_dump(exclude_unset=True), config.evaluation.model_dump()),
     }
     for section, (found, options) in compared.items():
-        wanted = json.loads(canonical_json(options.model_dump()))
+        wanted = json.loads(canonical_json(options))
         for key, value in json.loads(canonical_json(found)).items():
             if key in wanted and wanted[key] != value:
                 return f"{section}: {key} is {value}, the configuration says {wanted[key]}"
