@@ -301,8 +301,6 @@ def test_options_that_a_backbone_fills_in_by_the_size_of_images_are_not_stale(
     architecture = of_origin | built
     write(folder.parent / "architecture.json", json.dumps(architecture))
     change(folder / "model.json", architecture=architecture)
-    learner = {"learner": {"kind": "rfs", "epochs": 100}}
-    change(folder / "model.json", **learner)
     run = show("--configfile", "mine.yaml", "--status")
     assert "resnet12" not in "".join(
         line for line in run.stdout.splitlines() if line.startswith(("stale", "broken"))

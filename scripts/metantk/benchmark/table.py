@@ -130,8 +130,6 @@ class Table:
             raise InputError(f"benchmark {self.name}: {unknown[0]!r} is no limit; choose from {', '.join(LIMITS)}")
         column = accuracy_column(self, shots)
         within = self.architectures[self.architectures[column].notna()]
-        if within.empty:
-            raise InputError(f"benchmark {self.name}: has no accuracy at {shots} shots")
         for name, limit in limits.items():
             if not isinstance(limit, Real) or math.isnan(limit):
                 raise InputError(f"benchmark {self.name}: {name} is {limit!r}, no number")
@@ -179,7 +177,7 @@ def accuracy_column(table: Table, shots: int) -> str:
         InputError: it was not measured.
     """
     column = f"accuracy_{shots}shot"
-    if column not in table.trainings:
+    if column not in table.trainings or table.trainings[column].isna().all():
         raise InputError(f"benchmark {table.name}: has no accuracy at {shots} shots")
     return column
 

@@ -80,7 +80,7 @@ def _find_change(config: Config, chain: tables.Chain, place: tuple[str, ...], im
     try:  # what is built by the options: some are left to the size of the images
         built = config.backbone(backbone).architecture(chain.model.image_size, architecture.get("genotype"))
     except Exception as error:  # of a user-defined backbone, anything
-        return f"backbones.{backbone}: {error}"
+        return f"backbones.{backbone}: cannot be built now ({type(error).__name__}: {error})"
     compared = {
         f"backbones.{backbone}": (architecture, built),
         f"searches.{search}": (

@@ -65,8 +65,8 @@ def _check_alike(models: Iterable[Evaluated]) -> None:
     for each in models:
         check_episodes(each.tested_on, each.folder, each.evaluation, episodes)
         key = (*each.key, each.seed, each.tested_on)
-        if (other := there.get(key)) is not None:
-            raise InputError(f"{each.folder} and {other}: are the same model on the same data set")
+        if key in there:
+            raise InputError(f"{each.folder} and {there[key]}: are the same model on the same data set")
         there[key] = each.folder
 
 
