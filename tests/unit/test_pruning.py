@@ -14,6 +14,7 @@ from metantk.criteria.base import Criterion, Measured, RandomKeys, load_criterio
 from metantk.criteria.inputs import draw_crops, draw_tasks
 from metantk.options.searches.sample import SampleOptions
 from metantk.runtime.devices import generator
+from metantk.runtime.files import DivergedError
 from metantk.searches import prune, sample
 from metantk.searches.plan import Plan
 from metantk.searches.prune import Candidate, Cost, Round
@@ -100,7 +101,54 @@ def test_values_that_are_not_finite_are_the_worst_or_say_nothing(change, larger_
     ],
 )
 def test_values_without_a_size_or_a_logarithm(change, unpruned, pruned, expected):
-    assert compare(change, [unpruned], [pruned]) == pytest.approx([expected], nan_ok=True)
+    """Beside a candidate whose own unpruned network has a value."""
+    assert compare(change, [unpruned, 1], [pruned, 1]) == pytest.approx([expected, 0], nan_ok=True)
+
+
+@pytest.mark.parametrize("change", ["relative", "difference", "logarithm"])
+@pytest.mark.parametrize(("larger_is_better", "worst"), [(False, -math.inf), (True, math.inf)])
+def test_where_the_unpruned_network_is_singular_candidates_are_compared_with_their_median(
+    change, larger_is_better, worst, caplog
+):
+    lost = [math.inf] * 5
+    changes = compare(change, lost, [4, 2, 8, math.inf, math.nan], larger_is_better=larger_is_better)
+    expected = {"relative": [0, 0.5, -1], "difference": [0, 2, -4], "logarithm": [0, 0.693, -0.693]}[change]
+    assert changes == pytest.approx([*expected, worst, worst])
+    assert "the unpruned network has no value in 1 of 1 draws" in caplog.text
+
+
+def test_a_singular_unpruned_network_does_not_leave_the_choice_to_the_order_of_the_list():
+    """What makes the kernel best by its absence goes first, however late it stands."""
+    plan, *_ = fake_plan(["ntk_condition"])
+    state = prune.first_state(SPACE)
+    this = prune.next_round(SPACE, state.masks)
+    draw = prune.measure_draw(plan, "ntk_condition", this.candidates, state.masks, (0, 0, 0), Cost())
+    singular = draw._replace(unpruned=[math.inf] * len(draw.pruned))
+    scores = {"ntk_condition": prune.score(plan.criteria["ntk_condition"], [singular], where="test")}
+    after = prune.prune(plan, this, scores, state)
+    for edge in range(9):
+        values = {
+            c.operation: v
+            for c, v in zip(this.candidates, draw.pruned, strict=True)
+            if (c.cell, c.edge) == ("normal", edge)
+        }
+        (gone,) = (operation for operation in values if not after.masks["normal"][edge, operation])
+        assert values[gone] == pytest.approx(min(values.values()), rel=1e-3)
+
+
+def test_a_round_without_any_value_ends_the_search():
+    """Not the first alone: later, the order of the list would have decided without a word."""
+    plan, *_ = fake_plan(["ntk_condition"], repeats=1)
+    found = plan.criteria["ntk_condition"].measure
+
+    def singular_when_small(context, options, keys, masks):
+        measured = found(context, options, keys, masks)
+        left = sum(masks[kind].sum((1, 2)) for kind in CELL_TYPES).numpy()
+        return measured._replace(values=np.where(left < 100, np.nan, measured.values))
+
+    criteria = {"ntk_condition": plan.criteria["ntk_condition"]._replace(measure=singular_when_small)}
+    with pytest.raises(DivergedError, match="no value for any of 90 candidates of round 2"):
+        prune.search(plan._replace(criteria=criteria), 0, prune.first_state(SPACE), lambda state: None)
 
 
 def test_means_leave_out_draws_that_say_nothing():

@@ -245,7 +245,37 @@ def score(criterion: Criterion, draws: list[Draw], *, where: str) -> Score:
         log.warning(
             "%s: all candidates are alike, so it decides nothing; more images or repeats may tell them apart", where
         )
-    return Score(unpruned, pruned, compare(criterion, unpruned, pruned, where=where))
+    references = _references(criterion, unpruned, pruned, where)
+    return Score(unpruned, pruned, compare(criterion, references, pruned, where=where))
+
+
+def _references(criterion: Criterion, unpruned: np.ndarray, pruned: np.ndarray, where: str) -> np.ndarray:
+    """What each pruned network is compared with: the unpruned one.
+
+    Where that has no value in a whole draw (a singular kernel, as of a large network on few images), the median of
+    the draw's pruned networks takes its place: candidates still differ, and their order must not be chance.
+    """
+    usable = _has_size(criterion, pruned)
+    lost = ~_has_size(criterion, unpruned).any(1) & usable.any(1)
+    if lost.any():
+        log.warning(
+            "%s: the unpruned network has no value in %d of %d draws (a singular or not finite kernel): there,"
+            " candidates are compared with their median",
+            where,
+            lost.sum(),
+            len(lost),
+        )
+    references = unpruned.copy()
+    for draw in np.flatnonzero(lost):
+        references[draw] = np.median(pruned[draw, usable[draw]])
+    return references
+
+
+def _has_size(criterion: Criterion, values: np.ndarray) -> np.ndarray:
+    """Which values others can be compared with."""
+    with np.errstate(invalid="ignore"):
+        sized = {"difference": True, "relative": values != 0, "logarithm": values > 0}[criterion.change]
+    return np.isfinite(values) & sized
 
 
 def batch_masks(masks: Masks, candidates: list[Candidate]) -> Masks:
@@ -263,16 +293,14 @@ def compare(criterion: Criterion, unpruned: np.ndarray, pruned: np.ndarray, *, w
     be worse than: the operation is the last to go. Where the unpruned value is not finite, or has no size to
     compare with, nothing can be said: NaN, which the mean over draws leaves out. All are logged.
     """
-    broken, hopeless = ~np.isfinite(pruned), ~np.isfinite(unpruned)
+    broken, hopeless = ~np.isfinite(pruned), ~_has_size(criterion, unpruned)
     with np.errstate(invalid="ignore", divide="ignore"):
         if criterion.change == "difference":
             change = unpruned - pruned
         elif criterion.change == "logarithm":
-            hopeless |= unpruned <= 0
             broken |= pruned <= 0
             change = np.log(unpruned) - np.log(pruned)
         else:
-            hopeless |= unpruned == 0
             change = (unpruned - pruned) / np.abs(unpruned)
         change = np.round(change, 3)
     if broken.any() or hopeless.any():
@@ -345,15 +373,14 @@ def search(
             name: score(plan.criteria[name], draws, where=f"round {state.rounds}, {name}")
             for name, draws in state.draws.items()
         }
-        if state.rounds == 0:
-            _check_values(scores)
+        _check_values(scores, state.rounds)
         state = prune(plan, this, scores, state, budget)
         save(state)
     return state
 
 
-def _check_values(scores: dict[str, Score]) -> None:
-    """Refuse to search by a criterion that has no value for any candidate: chance alone would decide.
+def _check_values(scores: dict[str, Score], rounds: int) -> None:
+    """Refuse to search by a criterion that has no value for any candidate: the order of a list would decide.
 
     Raises:
         DivergedError: all candidates are singular.
@@ -361,8 +388,9 @@ def _check_values(scores: dict[str, Score]) -> None:
     for name, values in scores.items():
         if not np.isfinite(values.pruned).any():
             raise DivergedError(
-                f"search: criterion {name} has no value for any of {values.pruned.shape[1]} candidates (all kernels"
-                " are singular or not finite): give it other images or options, or leave it out"
+                f"search: criterion {name} has no value for any of {values.pruned.shape[1]} candidates of round"
+                f" {rounds} (all kernels are singular or not finite): give it other images or options, or leave it"
+                " out"
             )
 
 
