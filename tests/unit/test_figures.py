@@ -191,7 +191,7 @@ def frontier_figure():
 
 def kernels_table() -> pd.DataFrame:
     widths = np.array([16.0, 32.0, 64.0])
-    errors = dict.fromkeys(("ntk_change", "meta_change", "formula", "printed"), widths**-0.5)
+    errors = dict.fromkeys(("ntk_limit", "meta_limit", "formula", "printed"), widths**-0.5)
     names = {"source": "glyphs", "network": "fully connected, relu, depth 2", "inner": "MAML, flow"}
     return pd.DataFrame({"width": widths, **errors, **names})
 

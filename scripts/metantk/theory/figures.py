@@ -24,15 +24,15 @@ TOP = 1e3  # of a loss over that at the start
 
 @matplotlib.rc_context(STYLE)
 def draw_determinism(kernels: pd.DataFrame) -> Figure:
-    """Statement 1: relative change of the NTK (filled) and of the MetaNTK (open) over seeds, against the width."""
+    """Statement 1: distance of the NTK (filled) and the MetaNTK (open) from infinite width, against the width."""
     flows = kernels[kernels["inner"] == "MAML, flow"]
-    figure, panels = _panels("Kernels at initialisation become deterministic (Eq. 5, Lemma 3)", flows["source"])
+    figure, panels = _panels("Kernels at initialisation tend to their limits (Eq. 5, Lemma 3)", flows["source"])
     for source, axes in panels.items():
         part = flows[flows["source"] == source]
         for number, (name, group) in enumerate(part.groupby("network", sort=False)):
-            _draw_trend(axes, group, "ntk_change", number, f"NTK: {name}")
-            _draw_trend(axes, group, "meta_change", number, f"MetaNTK: {name}", fill="none", line="--")
-        _finish_trends(axes, source, "relative change over seeds")
+            _draw_trend(axes, group, "ntk_limit", number, f"NTK: {name}")
+            _draw_trend(axes, group, "meta_limit", number, f"MetaNTK: {name}", fill="none", line="--")
+        _finish_trends(axes, source, "relative distance from the limit")
     _add_legend(figure, panels)
     return figure
 

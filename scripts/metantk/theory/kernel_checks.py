@@ -65,9 +65,9 @@ def _largest_support_eigenvalue(kernel: Tensor, tasks: Tasks) -> float:
 def measure_kernels(source: str, entry: TheoryNetworkOptions, options: TheoryOptions) -> pd.DataFrame:
     """One row per width, seed and inner loop; all distances are relative (Frobenius).
 
-    Columns: `ntk_change` and `meta_change`, from the mean over seeds; `ntk_limit` and `meta_limit`, from the
-    infinite width; `formula`, between Eq. 11 and Eq. 4 of the same network, and `printed`, the same for Eq. 11 as
-    printed; `formula_asymmetry` and `printed_asymmetry`, of both from their transposes, with the limit's Θ.
+    Columns: `ntk_limit` and `meta_limit`, from the infinite width; `formula`, between Eq. 11 and Eq. 4 of the same
+    network, and `printed`, the same for Eq. 11 as printed; `formula_asymmetry` and `printed_asymmetry`, of both
+    from their transposes, with the limit's Θ.
     """
     tasks = make_tasks(source, options, "train", options.train_tasks)
     limit = infinite_kernels(make_network(entry, options, entry.widths[-1]), all_inputs(tasks))
@@ -101,27 +101,19 @@ def _measure_width(
     network: Network, tasks: Tasks, inner: InnerLoop, ntk_limit: Tensor, meta_limit: Tensor, seeds: int
 ) -> pd.DataFrame:
     """The columns of `measure_kernels` that change with the seed, one row per seed."""
-    rows, ntks, defined = [], [], []
+    rows = []
     for seed in range(seeds):
         weights = network.draw(generator("theory weights", network.width, seed))
         kernels = empirical_kernels(network, weights, all_inputs(tasks))
         found = _MetaNtks.of(kernels, tasks, inner)
-        ntks.append(kernels.ntk)
-        defined.append(meta_ntk_by_definition(network, weights, tasks, inner))
+        defined = meta_ntk_by_definition(network, weights, tasks, inner)
         rows.append(
             {
                 "seed": seed,
-                "ntk_limit": relative_distance(ntks[-1], ntk_limit),
-                "meta_limit": relative_distance(defined[-1], meta_limit),
-                "formula": relative_distance(found.formula, defined[-1]),
-                "printed": relative_distance(found.printed, defined[-1]),
+                "ntk_limit": relative_distance(kernels.ntk, ntk_limit),
+                "meta_limit": relative_distance(defined, meta_limit),
+                "formula": relative_distance(found.formula, defined),
+                "printed": relative_distance(found.printed, defined),
             }
         )
-    changes = {"ntk_change": _changes(ntks), "meta_change": _changes(defined)}
-    return pd.DataFrame(rows).assign(**changes)
-
-
-def _changes(kernels: list[Tensor]) -> list[float]:
-    """Relative distance of each kernel from the mean of all."""
-    mean = torch.stack(kernels).mean(0)
-    return [relative_distance(kernel, mean) for kernel in kernels]
+    return pd.DataFrame(rows)

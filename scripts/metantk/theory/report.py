@@ -7,8 +7,8 @@ from metantk.theory.verdicts import Verdict, combine
 # What each statement says, and what was measured for it.
 STATEMENTS = {
     "1": (
-        "The kernel becomes deterministic (Eq. 5, Lemma 3)",
-        "relative change of the empirical NTK and MetaNTK over seeds against the width; slope −1/2",
+        "The kernel tends to a deterministic one (Eq. 5, Lemma 3)",
+        "relative distance of the NTK and MetaNTK from those of infinite width; slope −1/2 or steeper",
     ),
     "2": (
         "The kernel is composite (Definition 2, Eqs. 10-11, last term transposed)",
@@ -30,6 +30,10 @@ STATEMENTS = {
         "Theorem 2 (Eq. 12), infinitesimal rates, networks that start at zero",
         "relative error on test tasks against the width; falls",
     ),
+    "4, against wrong predictions": (
+        "Theorem 2 is told from wrong predictions: Eq. 12 without G, and G alone (no meta-training)",
+        "their relative error less that of Eq. 12, by seed, at the largest width; above zero",
+    ),
     "4, finite rates": (
         "The same with one inner step and η near η₀, against (I − ηΦ)^t",
         "relative error on test tasks against the width; falls",
@@ -48,7 +52,7 @@ STATEMENTS = {
     ),
     "5": (
         "MAML as kernel regression, used",
-        "accuracy of Eq. 12 on test tasks against chance and, in pairs, the meta-trained network and G alone",
+        "accuracy of Eq. 12 on test tasks less chance, and less the meta-trained network's and G's; above zero",
     ),
     "6": (
         "ANIL's kernel: Eq. 11 with the NNGP in the inner loop",
@@ -58,13 +62,16 @@ STATEMENTS = {
 
 RULES = """\
 How verdicts are reached: a slope is that of log error against log width, one point per width and seed, with its
-confidence interval. *Falls* means that the interval lies below zero; *slope −1/2* that it does and holds −1/2.
-Where this is so only without the smallest widths, the verdict is *holds from width N*. Intervals are 95 % for
-all cases of a statement and all such choices of widths together: of flat data, a statement holds in any case
-with a probability of 2.5 % at most. Only for −1/2 the interval is not widened for the choices, which would make
-it easier. Where nothing holds but −1/2 is in the interval over all widths, or an error that is not finite leaves no
-slope, the verdict is *undecided*. Bounds hold at a width if no seed exceeds them at any step. Networks are in NTK
-parametrisation: the 1/l of Eq. 4 and of Theorem 1's rates is part of the network.
+confidence interval. *Falls* means that the interval lies below zero; *slope −1/2 or steeper* that it does and
+reaches −1/2. Where this is so only without the smallest widths, the verdict is *holds from width N*. Intervals are
+95 % for all cases of a statement and all such choices of widths together: of flat data, a statement holds in any
+case with a probability of 2.5 % at most. Only for −1/2 the interval is not widened for the choices, which would
+make it easier. Where nothing holds but the interval over all widths reaches −1/2, or an error that is not finite
+leaves no slope, the verdict is *undecided*. An error that falls is weak evidence alone: that of a wrong prediction
+may fall, too, while networks are far from all of them. *Above zero*: the interval of the mean difference lies
+above; where it lies below, the statement does not hold, else it is *undecided*. Bounds hold at a width if no seed
+exceeds them at any step; one that ends near 1 asks for little. Networks are in NTK parametrisation: the 1/l of Eq.
+4 and of Theorem 1's rates is part of the network.
 """
 
 

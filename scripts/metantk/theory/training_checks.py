@@ -39,21 +39,24 @@ INFINITESIMAL, FINITE = "infinitesimal", "finite"
 EXPONENTIAL, BY_STEPS = "exp(−ηtΦ)", "(I − ηΦ)^t"
 RUNS = ((CENTRED, INFINITESIMAL), (CENTRED, FINITE), (DRAWN, FINITE))
 
+RIGHT, EQ_8 = "Eq. 12", "Eq. 8"
+WRONG = NO_START, NO_TRAINING = "Eq. 12 without G", "G alone"  # Eq. 12 less one of its two terms
+
 # The comparisons that are judged, by statement.
 COMPARISONS = {
-    "4": {"outputs": CENTRED, "rates": INFINITESIMAL, "prediction": "Eq. 12"},
-    "4, finite rates": {"outputs": CENTRED, "rates": FINITE, "prediction": "Eq. 12", "decay": BY_STEPS},
+    "4": {"outputs": CENTRED, "rates": INFINITESIMAL, "prediction": RIGHT},
+    "4, finite rates": {"outputs": CENTRED, "rates": FINITE, "prediction": RIGHT, "decay": BY_STEPS},
     "4, finite rates against the limit's decay": {
         "outputs": CENTRED,
         "rates": FINITE,
-        "prediction": "Eq. 12",
+        "prediction": RIGHT,
         "decay": EXPONENTIAL,
     },
-    "4, outputs as drawn": {"outputs": DRAWN, "rates": FINITE, "prediction": "Eq. 12", "decay": BY_STEPS},
+    "4, outputs as drawn": {"outputs": DRAWN, "rates": FINITE, "prediction": RIGHT, "decay": BY_STEPS},
     "4, outputs as drawn against Eq. 8": {
         "outputs": DRAWN,
         "rates": FINITE,
-        "prediction": "Eq. 8",
+        "prediction": EQ_8,
         "decay": BY_STEPS,
     },
 }
@@ -161,8 +164,8 @@ def measure_regression(
 
     One row per seed, time and prediction. Columns: `outputs` (the network's, as drawn or with its initial
     outputs subtracted), `rates` (infinitesimal: both loops by flow; finite: one inner step, η = rate · η₀),
-    `prediction` (Eq. 12, or Eq. 8 with the network's own F_0), `decay` (of the residual in the prediction),
-    `time` (steps, of rate η₀ for the flow), `error` (relative distance over all test tasks).
+    `prediction` (Eq. 12, Eq. 8 with the network's own F_0, or one of `WRONG`), `decay` (of the residual in the
+    prediction), `time` (steps, of rate η₀ for the flow), `error` (relative distance over all test tasks).
     """
     train_tasks = make_tasks(source, options, "train", options.train_tasks)
     test_tasks = make_tasks(source, options, "test", options.test_tasks)
@@ -221,8 +224,14 @@ def _compare(
     flowed = time * (limit.eta0 if rates == INFINITESIMAL else rate)
     for decay, step in decays.items():
         for seed in range(len(found)):
-            for prediction, start in (("Eq. 12", limit.start), ("Eq. 8", before[seed])):
-                expected = kernel_regression(limit.phi, start, tasks.query_targets, trained, time=flowed, rate=step)
+            predictions = {
+                RIGHT: (limit.start, flowed),
+                EQ_8: (before[seed], flowed),
+                NO_START: (torch.zeros_like(limit.start), flowed),
+                NO_TRAINING: (limit.start, 0.0),
+            }
+            for prediction, (start, spent) in predictions.items():
+                expected = kernel_regression(limit.phi, start, tasks.query_targets, trained, time=spent, rate=step)
                 error = relative_distance(found[seed, trained:], expected[trained:])
                 yield {
                     "seed": seed,

@@ -57,17 +57,17 @@ class Slope(NamedTuple):
 
     @property
     def is_expected(self) -> bool:
-        """Whether it is −1/2 and tells that from zero.
+        """Whether it is −1/2, or steeper, and tells that from zero.
 
-        A choice of widths must make neither easier: zero is to lie outside the wide interval, −1/2 within the
+        A choice of widths must make neither easier: zero is to lie outside the wide interval, −1/2 not below the
         narrow one.
         """
-        return self.falls and abs(self.value - EXPECTED_SLOPE) <= self.single_half_width
+        return self.falls and self.value - self.single_half_width <= EXPECTED_SLOPE
 
     @property
     def may_be_expected(self) -> bool:
         """An undefined slope may be any."""
-        return bool(np.isnan(self.value)) or abs(self.value - EXPECTED_SLOPE) <= self.half_width
+        return bool(np.isnan(self.value)) or self.value - self.half_width <= EXPECTED_SLOPE
 
 
 def fit_slope(widths: Sequence[float], values: Sequence[float], *, cases: int = 1, choices: int = 1) -> Slope:
@@ -88,7 +88,7 @@ def fit_slope(widths: Sequence[float], values: Sequence[float], *, cases: int = 
 def judge_slope(
     statement: str, case: str, table: pd.DataFrame, column: str, *, cases: int, as_expected: bool = False
 ) -> Verdict:
-    """Whether `column` falls with `width`; `as_expected`: with slope −1/2.
+    """Whether `column` falls with `width`; `as_expected`: with slope −1/2 or steeper.
 
     Where it does not over all widths, the smallest ones are left out, one by one, while three remain: these are
     the choices that the intervals are corrected for.
@@ -110,6 +110,16 @@ def _ends(table: pd.DataFrame, column: str) -> str:
     """Medians over seeds at the smallest and at the largest width."""
     medians = table.groupby("width")[column].median()
     return f"{medians.iloc[0]:.2g} at width {medians.index[0]}, {medians.iloc[-1]:.2g} at {medians.index[-1]}"
+
+
+def judge_gain(statement: str, case: str, gains: Sequence[float], numbers: str = "", *, cases: int = 1) -> Verdict:
+    """Whether the mean of paired differences lies above zero, by its t-interval, 95 % for all cases together."""
+    gains = np.asarray(gains, float)
+    mean, half = float(gains.mean()), float("inf")
+    if np.isfinite(gains).all():
+        half = float(stats.t.ppf(1 - (1 - CONFIDENCE) / 2 / cases, len(gains) - 1) * stats.sem(gains))
+    verdict = HOLDS if mean - half > 0 else FAILS if mean + half < 0 else UNDECIDED
+    return Verdict(statement, case, verdict, f"difference {mean:+.2g} ± {half:.2g}{numbers}")
 
 
 def judge_widths(statement: str, case: str, held: pd.Series, numbers: str) -> Verdict:
