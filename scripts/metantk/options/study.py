@@ -15,7 +15,9 @@ class StudyOptions(MeasuringOptions):
     """Comparison of criteria with the test accuracy of every architecture of the rows."""
 
     criteria: Criteria | None = Field(
-        None, description="Criteria to compare, as in the search `prune`; null: all built-in ones without training"
+        None,
+        description="Criteria to compare, as in the search `prune`; null, in a configuration: all built-in ones "
+        "without training",
     )
     repeats: Count = Field(
         3,
