@@ -24,6 +24,7 @@ Longer where jobs are many, or two steps of one take long. With `--seconds`, tha
 
 import heapq
 import importlib
+import itertools
 import logging
 import os
 import re
@@ -40,9 +41,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple, NoReturn
 
+from pydantic import ValidationError
+
 from metantk.data.manifest import Manifest
 from metantk.options.base import Options
 from metantk.options.config import Chain, Config, check_sources, parse_config, read_yaml
+from metantk.options.learners.none import NoneOptions
 from metantk.options.meta_learning import phases_of
 from metantk.runtime.command_line import make_parser, run
 from metantk.runtime.files import SCRIPTS, InputError, canonical_json, read_json
@@ -64,6 +68,18 @@ class Cost(NamedTuple):
     seconds: float
     memory_mb: float
     whole: bool
+
+
+class Step(NamedTuple):
+    """A single job, and those that wait for it alone."""
+
+    seconds: float
+    then: list["Step"]
+
+    @property
+    def way(self) -> float:
+        """Seconds until the last of all that wait for it could end."""
+        return self.seconds + max((step.way for step in self.then), default=0.0)
 
 
 class Job(NamedTuple):
@@ -88,9 +104,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="estimate-") as folder:
         starts = measure_start(Path(folder))
         pace = Pace(count_measurements(config), load_libraries(), seconds)
-        jobs, chains = measure(config, Path(folder), pace)
+        jobs, steps = measure(config, Path(folder), pace)
         print(table(jobs))
-        print(summary(jobs, chains, count_small_jobs(config), starts), flush=True)
+        print(summary(jobs, steps, count_small_jobs(config), starts), flush=True)
         for line in compute(config, Path(folder)):
             print(line)
 
@@ -129,9 +145,9 @@ def count_measurements(config: Config) -> int:
     return len(config.datasets) * (len(searched) + phases + len(trained))
 
 
-def measure(config: Config, folder: Path, pace: Pace) -> tuple[list[Job], list[list[float]]]:
-    """All kinds of jobs, and the seconds of the jobs of each chain: data, search, training, evaluation."""
-    jobs, chains, seeds = [], [], len(config.seeds)
+def measure(config: Config, folder: Path, pace: Pace) -> tuple[list[Job], list[Step]]:
+    """All kinds of jobs; and the single ones, of each data set, then its searches, networks and evaluations."""
+    jobs, steps, seeds = [], [], len(config.seeds)
     for dataset, options in config.datasets.items():
         data = find_data(config, dataset, folder)
         prepared = Cost(0.0, 0.0, True)
@@ -141,6 +157,7 @@ def measure(config: Config, folder: Path, pace: Pace) -> tuple[list[Job], list[l
             prepared = run_for(None, "prepare_dataset", words)
             jobs.append(Job("prepare_dataset", dataset, 1, prepared))
         searches: dict[tuple[str, str], Cost] = {}
+        networks: dict[tuple[str, str], list[Step]] = {}  # of one seed, by the search that finds their cells
         learners: dict[tuple[str, str], tuple[Cost, Cost]] = {}
         for index, chain in enumerate(config.chains):
             place = folder / f"{dataset}-{index}"
@@ -158,9 +175,11 @@ def measure(config: Config, folder: Path, pace: Pace) -> tuple[list[Job], list[l
             if others := sum(trained == dataset for trained, _ in config.transfers):
                 name = f"{dataset} {' '.join(chain)}, on other data sets"
                 jobs.append(Job("evaluate_episodes", name, seeds * others, evaluation))
-            costs = [prepared, searches[searched], *learners[learned], *[evaluation] * others]
-            chains += [[cost.seconds for cost in costs]] * seeds
-    return jobs, chains
+            tests = [Step(evaluation.seconds, []) for _ in range(1 + others)]
+            networks.setdefault(searched, []).append(Step(learners[learned][0].seconds, tests))
+        found = [Step(cost.seconds, networks[searched]) for searched, cost in searches.items()]
+        steps.append(Step(prepared.seconds, found * seeds))
+    return jobs, steps
 
 
 def measure_search(config: Config, chain: Chain, data: Path, place: Path, architecture: Path, pace: Pace) -> Cost:
@@ -193,10 +212,9 @@ def measure_learner(
     together = Cost(sum(seconds), max(memory), all(whole))
     training, model = pace.whole(together, learner), place / f"model{number}"
     if not training.whole:
-        untrained = {"kind": "none"} if learner.kind == "rfs" else learner.model_dump() | {"epochs": 0}
         model = place / "untrained"
         words[-1] = model
-        run_for(None, "train_network", [*words, "--learner", canonical_json(untrained)])
+        run_for(None, "train_network", [*words, "--learner", as_json(without_training(learner))])
     words = [
         "--data",
         data,
@@ -209,6 +227,16 @@ def measure_learner(
     ]
     seconds = pace.next(f"evaluate_episodes {chain.backbone} {chain.learner}")
     return training, pace.whole(run_for(seconds, "evaluate_episodes", words), config.evaluation)
+
+
+def without_training(learner: Options) -> Options:
+    """The learner with no epochs; `none` where it takes one at least."""
+    changes = {"epochs": 0, "milestones": None}
+    changes = {name: value for name, value in changes.items() if name in type(learner).model_fields}
+    try:
+        return type(learner).model_validate(learner.model_dump() | changes)
+    except ValidationError:
+        return NoneOptions()
 
 
 def compute(config: Config, folder: Path) -> Iterator[str]:
@@ -347,20 +375,21 @@ def _number(text: str) -> float:
     return float(text[:-1]) * UNITS[text[-1]] if text[-1] in UNITS else float(text)
 
 
-def schedule(chains: list[list[float]], workers: int) -> float:
-    """Seconds until the last job ends where each worker takes the longest chain that waits, job after job.
-
-    The first job of a chain, the data, is done before, once.
-    """
-    data = max(jobs[0] for jobs in chains)
-    free = [0.0] * workers
-    heapq.heapify(free)
-    ends = 0.0
-    for jobs in sorted((jobs[1:] for jobs in chains), key=sum, reverse=True):
-        end = heapq.heappop(free) + sum(jobs)
-        heapq.heappush(free, end)
-        ends = max(ends, end)
-    return data + ends
+def schedule(steps: list[Step], workers: int) -> float:
+    """Seconds until the last job ends, where a free worker takes the one with the longest way before it."""
+    order = itertools.count()  # of equals, the first
+    ready = [(-step.way, next(order), step) for step in steps]
+    heapq.heapify(ready)
+    running: list[tuple[float, int, Step]] = []
+    now = 0.0
+    while ready or running:
+        while ready and len(running) < workers:
+            *_, step = heapq.heappop(ready)
+            heapq.heappush(running, (now + step.seconds, next(order), step))
+        now, _, ended = heapq.heappop(running)
+        for step in ended.then:
+            heapq.heappush(ready, (-step.way, next(order), step))
+    return now
 
 
 def table(jobs: list[Job]) -> str:
@@ -377,12 +406,12 @@ def table(jobs: list[Job]) -> str:
     return "\n".join((names + indices).format(*row) for row in rows)
 
 
-def summary(jobs: list[Job], chains: list[list[float]], small: int, start: float) -> str:
+def summary(jobs: list[Job], steps: list[Step], small: int, start: float) -> str:
     """What all of it takes, for numbers of workers."""
     largest = max(job.cost.memory_mb for job in jobs)
     lines = [f"\n{sum(job.count for job in jobs) + small} jobs; the largest takes {largest:.0f} MiB"]
     for workers in SIDE_BY_SIDE:
-        seconds = schedule(chains, workers) + small * start / workers
+        seconds = schedule(steps, workers) + small * start / workers
         lines.append(f"{workers} at once: {seconds / 3600:.2f} h ({seconds:.0f} s)")
     return "\n".join(lines)
 

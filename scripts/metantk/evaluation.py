@@ -108,26 +108,33 @@ class Pool:
     def __init__(self, model: Model, split: Split, options: EvaluationOptions) -> None:
         self.model, self.split, self.options = model, split, options
         self.each = max(options.support_copies, options.support_copy_pool or 0)
-        images = len(split.labels)
-        self._check_memory(images * self.each)
-        self.queries, self.supports = (Features(self, images, self.prepared) for _ in range(2))
-        self.copies = Features(self, images * self.each, self.prepared_copies)
+        self.queries, self.supports = (Features(self, len(split.labels), self.prepared) for _ in range(2))
+        self.without_copies: list[EpisodeBatch] = []  # those whose copies no model has asked for
+        if not options.support_copy_pool:
+            together = options.ways * max(options.shots) * options.support_copies
+            side = split.images.shape[1]
+            devices.require_memory(together, side=side, device=model.device, options="support_copies")
 
-    def _check_memory(self, copies: int) -> None:
-        """Refuse more copies than fit: features of all, or an episode's images where there is no pool.
+    @functools.cached_property
+    def copies(self) -> "Features":
+        """Those of all copies: made when a model first asks, since many adapt to the images as they are.
 
         Raises:
             InputError: they do not fit.
         """
-        options, device = self.options, self.model.device
-        if options.support_copy_pool:
-            where, size = torch.device("cpu"), BYTES_OF_COPY + 4 * self.model.network.feature_dim
-            what = f"the pool holds features of {copies} copies"
-            devices.require_bytes(copies * size, device=where, options="support_copy_pool", what=what)
-        else:
-            together = options.ways * max(options.shots) * options.support_copies
-            side = self.split.images.shape[1]
-            devices.require_memory(together, side=side, device=device, options="support_copies")
+        copies, where = len(self.split.labels) * self.each, torch.device("cpu")
+        size = BYTES_OF_COPY + 4 * self.model.network.feature_dim
+        what = f"the pool holds features of {copies} copies"
+        devices.require_bytes(copies * size, device=where, options="support_copy_pool", what=what)
+        return Features(self, copies, self.prepared_copies)
+
+    def register_copies(self) -> None:
+        """Those of all episodes so far, in their order: what goes through the network together depends on it."""
+        copies = self.copies  # refused before any is drawn
+        for batch in self.without_copies:
+            batch.shared = np.stack([batch.draw_copies(index, episode) for index, episode in batch.episodes])
+            copies.register(batch.shared)
+        self.without_copies.clear()
 
     def images(self, indices: np.ndarray) -> Tensor:
         """Raw images by index, `(..., height, width, 3)`, on the device."""
@@ -205,13 +212,12 @@ class EpisodeBatch:
         self.query = np.stack([episode.query.ravel() for _, episode in episodes])
         pool.queries.register(self.query)
         pool.supports.register(self.support)
-        self._shared: np.ndarray | None = None
-        if pool.options.support_copy_pool and pool.options.support_copies > 1:
-            self._shared = np.stack([self._draw_copies(index, episode) for index, episode in episodes])
-            pool.copies.register(self._shared)
+        self.shared: np.ndarray | None = None
+        if pool.options.support_copy_pool:
+            pool.without_copies.append(self)
         self._copies: Tensor | None = None
 
-    def _draw_copies(self, index: int, episode: Episode) -> np.ndarray:
+    def draw_copies(self, index: int, episode: Episode) -> np.ndarray:
         """Which copies an episode takes of the pool's, `(ways, shots, copies)`: none of them twice."""
         each, rng = self.pool.each, numpy_generator("copies of supports", self.pool.options.seed, index)
         chosen = rng.random((*episode.support.shape, each)).argsort(-1)[..., : self.pool.options.support_copies]
@@ -221,7 +227,6 @@ class EpisodeBatch:
         options, device = self.pool.options, self.pool.model.device
         ways = torch.arange(options.ways, device=device)
         support = self.support[:, :, :shots].reshape(len(self.episodes), -1)
-        labels = ways.repeat_interleave(shots * options.support_copies)
         return Tasks(
             ways=options.ways,
             labels=ways.repeat_interleave(shots),
@@ -230,7 +235,10 @@ class EpisodeBatch:
             query_images=lambda: self.pool.prepared(self.query),
             support_features=lambda: self.pool.supports(support),
             query_features=lambda: self.pool.queries(self.query),
-            augmented_features=lambda: (self.copies()[:, :, :shots].flatten(1, 3), labels),
+            augmented_features=lambda: (
+                self.copies()[:, :, :shots].flatten(1, 3),
+                ways.repeat_interleave(shots * options.support_copies),
+            ),
             size=self.query.shape,
         )
 
@@ -240,8 +248,9 @@ class EpisodeBatch:
             copies = self.pool.options.support_copies
             if copies == 1:
                 features = self.pool.supports(self.support)
-            elif self._shared is not None:
-                features = self.pool.copies(self._shared)
+            elif self.pool.options.support_copy_pool:
+                self.pool.register_copies()
+                features = self.pool.copies(self.shared)
             else:
                 each = self.support[0].size * copies
                 together = max(1, self.pool.at_once // each)

@@ -9,11 +9,13 @@ from metantk import gpu_steps
 from metantk.data.manifest import Splits
 from metantk.gpu_steps import GPUS, Counted, KernelSearch, Training
 from metantk.options.config import Chain, Config
+from metantk.options.evaluation import EvaluationOptions
 from metantk.results.status import format_duration
 
 log = logging.getLogger("metantk")
 # Learners whose evaluation is hardly more than the features of all images, each computed once.
 BY_FEATURES = ("rfs", "none", "metaoptnet")
+WITH_COPIES = ("rfs", "none")  # those of them that take augmented supports
 
 
 class Jobs(NamedTuple):
@@ -93,10 +95,19 @@ def _count_evaluation(config: Config, jobs: Jobs, splits: dict[str, Splits], arc
     """Images of another data set come at the size of the model's."""
     if config.learner(jobs.kind).kind not in BY_FEATURES:
         return None
-    options, train = config.evaluation, splits[jobs.trained].train
-    copies = max(options.support_copies, options.support_copy_pool or 0) if options.support_copies > 1 else 1
-    images = splits[jobs.tested].test.images * (1 + copies)
-    return gpu_steps.features(architecture, images, classes=len(train.classes), size=train.shape[0])
+    train, queries = splits[jobs.trained].train, splits[jobs.tested].test.images
+    takes_copies = config.learner(jobs.kind).kind in WITH_COPIES
+    supports = count_support_images(config.evaluation, queries) if takes_copies else queries
+    return gpu_steps.features(architecture, queries + supports, classes=len(train.classes), size=train.shape[0])
+
+
+def count_support_images(options: EvaluationOptions, images: int) -> int:
+    """Augmented copies of all images where episodes share them, else those of each episode, at most."""
+    if options.support_copies == 1:
+        return images
+    if options.support_copy_pool:
+        return images * max(options.support_copies, options.support_copy_pool)
+    return options.episodes * options.ways * max(options.shots) * options.support_copies
 
 
 COUNT = {"search": _count_search, "training": _count_training, "evaluation": _count_evaluation}

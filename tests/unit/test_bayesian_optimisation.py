@@ -1,15 +1,18 @@
 """The search by experiment: its architectures as rows, its model, and that it finds what is there to find."""
 
 import itertools
+import json
+import math
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from scipy.optimize import check_grad
 from small_meta_search import assert_resumes, make_problem
-from small_search import SECTIONS
+from small_search import SECTIONS, make_plan
 
 from metantk.options.searches.bayesian_optimisation import BayesianOptimisationOptions
 from metantk.results.figures.effects import draw_effects
@@ -184,6 +187,31 @@ def test_minimum_with_pairs_is_below_all_neighbours_and_random_ones():
             other[pair] = 1
             assert true(best) <= true(other) + 1e-9
     assert true(best) < true(paths.balanced_sample(SPACE, 20000, np.random.default_rng(1))).min()
+
+
+@pytest.mark.parametrize(
+    ("values", "better_than", "finite"),
+    [
+        ([2.0, 3.0, 1.0, 4.0, 5.0], 75, [1.0, -1.0, 2.0, 3.0]),
+        ([2.0, 3.0, math.nan, 4.0, 5.0], 100, [1.0, 2.0, 3.0]),  # one random architecture is singular
+        ([2.0, math.nan, math.nan, 4.0, 5.0], 100, [2.0, 3.0]),
+        ([2.0, *[math.nan] * 4], 100, []),
+        ([math.nan, 3.0, math.nan, 4.0, 5.0], 0, []),  # the result is
+    ],
+)
+def test_values_that_are_missing_count_as_worse_and_have_no_size(monkeypatch, values, better_than, finite):
+    plan = make_plan(criteria=["ntk_condition"])._replace(
+        options=BayesianOptimisationOptions(criteria=["ntk_condition"], random_comparisons=4)
+    )
+    measured = np.array(values)
+    monkeypatch.setattr(bayesian_optimisation, "measure", lambda *arguments: {"ntk_condition": measured})
+    monkeypatch.setattr(bayesian_optimisation, "badness", lambda criterion, found, name: found)
+    candidates = SimpleNamespace(sample=lambda count, rng: np.zeros((count, 126)))
+    found = bayesian_optimisation.compare_with_random(plan, np.zeros(126), 0, {}, candidates)["ntk_condition"]
+    assert found["better_than"] == better_than
+    expected = np.mean(finite) / np.std(finite, ddof=1) if finite else None
+    assert found["standard_deviations"] == (expected and pytest.approx(expected))
+    json.dumps(found, allow_nan=False)
 
 
 @pytest.mark.slow

@@ -369,6 +369,15 @@ def test_best_of_ranks_as_algorithm_1_does():
     assert best_of.choose(plan, tied)[2] == 1
 
 
+def test_best_of_tells_values_apart_that_agree_in_three_digits():
+    for name, values, expected in (
+        ("linear_regions", [1231.0, 1234.0, 1228.0], [1, 0, 2]),
+        ("ntk_condition", [412.4, 412.1, 412.4], [1, 0, 1]),
+    ):
+        ranks, _, best = best_of.choose(make_plan(criteria=[name]), {name: values})
+        assert (ranks, best) == ({name: expected}, 1)
+
+
 def test_best_of_goes_on_where_it_was_ended():
     options = BestOfOptions(
         criteria=["ntk_condition"], architectures=12, image_size=8, criteria_options={"ntk": SECTIONS["ntk"]}

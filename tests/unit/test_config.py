@@ -153,6 +153,13 @@ def test_a_study_that_nothing_can_come_of(search, seeds, study, message):
         check_study(config)
 
 
+def test_a_study_of_cells_that_criteria_do_not_score():
+    """An operation may stand twice on an edge; that was found out after all searches and trainings."""
+    rows = [{"backbone": "5cells-4ch", "search": ["random", "autometa"]}]
+    with pytest.raises(InputError, match=r"study: searches\.autometa: cells of autometa may have"):
+        check_study(make(rows=rows, seeds=[0, 1, 2, 3]))
+
+
 def test_a_study_that_has_enough():
     rows = [{"backbone": "5cells-4ch", "search": ["random", "linear-regions"]}, {"backbone": "conv4"}]
     check_study(make(rows=rows, seeds=[0, 1]))

@@ -1,11 +1,13 @@
 """How long a configuration will take: extrapolation, schedules, and the program on a tiny one."""
 
+from pathlib import Path
+
 import pytest
 import yaml
 from conftest import REPOSITORY, run_program, tiny_configuration
 
 import estimate_campaign
-from estimate_campaign import PROGRESS, Cost, carry_on, schedule
+from estimate_campaign import PROGRESS, Cost, Step, carry_on, schedule
 from metantk.options.config import parse_config
 from metantk.runtime.files import InputError
 
@@ -22,10 +24,48 @@ def test_progress_is_carried_on_to_its_end_without_the_start():
             carry_on(few, "x.py")
 
 
-@pytest.mark.parametrize(("workers", "seconds"), [(1, 3 + 2 * 10 + 4), (2, 3 + 14), (4, 3 + 10)])
-def test_jobs_of_a_chain_follow_one_another_and_chains_go_side_by_side(workers, seconds):
-    chains = [[3, 1, 3], [3, 2, 4, 4], [3, 5, 5]]  # the data, once, then 4, 10 and 10 seconds
-    assert schedule(chains, workers) == seconds
+@pytest.mark.parametrize(("workers", "seconds"), [(1, 3 + 1 + 2 * 10 + 3), (2, 3 + 1 + 14), (4, 3 + 1 + 10)])
+def test_what_waits_for_the_same_job_goes_side_by_side_after_it(workers, seconds):
+    """A data set, one search for three networks of 3, 10 and 10 seconds, and their evaluations."""
+    networks = [Step(1, [Step(2, [])]), Step(6, [Step(4, [])]), Step(5, [Step(5, [])])]
+    steps = [Step(3, [Step(1, networks)])]
+    assert schedule(steps, workers) == pytest.approx(seconds, abs=1.01 if workers == 2 else 0)
+
+
+def test_data_sets_are_prepared_one_after_the_other_on_one_worker():
+    steps = [Step(100, [Step(1, [])]), Step(100, [Step(1, [])])]
+    assert schedule(steps, 1) == 202
+    assert schedule(steps, 2) == 101
+
+
+def test_a_search_that_learners_share_is_counted_once(monkeypatch):
+    rows = [{"backbone": "3cells-2ch", "search": "random", "learner": ["rfs", "maml", "anil"]}]
+    config = parse_config(tiny_configuration() | {"rows": rows, "seeds": [0, 1]})
+    monkeypatch.setattr(estimate_campaign, "find_data", lambda config, dataset, folder: Path("/nowhere"))
+    monkeypatch.setattr(estimate_campaign, "run_for", lambda *arguments: Cost(7.0, 1.0, True))
+    monkeypatch.setattr(estimate_campaign, "measure_search", lambda *arguments: Cost(1000.0, 1.0, True))
+    monkeypatch.setattr(estimate_campaign, "measure_learner", lambda *arguments: (Cost(10.0, 1.0, True),) * 2)
+    jobs, steps = estimate_campaign.measure(config, Path("/nowhere"), None)
+    total = sum(job.count * job.cost.seconds for job in jobs)
+    assert total == 7 + 2 * (1000 + 3 * 20)
+    assert schedule(steps, 1) == total
+
+
+@pytest.mark.parametrize(
+    ("learner", "kind", "changed"),
+    [
+        ({"kind": "rfs", "epochs": 100}, "none", {}),
+        ({"kind": "maml", "epochs": 60}, "maml", {"epochs": 0}),
+        ({"kind": "metaoptnet", "milestones": [20, 40, 50]}, "metaoptnet", {"epochs": 0, "milestones": None}),
+    ],
+)
+def test_what_stands_in_for_a_network_is_not_trained(learner, kind, changed):
+    configuration = tiny_configuration()
+    configuration["learners"] = configuration.get("learners", {}) | {"mine": learner}
+    configuration["rows"] = [{"backbone": "conv4", "learner": "mine"}]
+    found = estimate_campaign.without_training(parse_config(configuration).learner("mine"))
+    assert found.kind == kind
+    assert {name: getattr(found, name) for name in changed} == changed
 
 
 @pytest.mark.parametrize(

@@ -91,6 +91,16 @@ def test_copies_that_no_memory_holds_are_refused(pool, message):
         accuracies(colours(2), support_copies=10**9, support_copy_pool=pool)
 
 
+def test_a_model_that_takes_no_copies_needs_no_memory_for_them():
+    """As MAML and MetaOptNet, on a data set whose pool would take more than there is."""
+    nearest = SimpleNamespace(
+        scores=lambda model, tasks: -torch.cdist(tasks.query_features(), tasks.support_features())
+    )
+    options = make_options(shots=[1], support_copies=10**9, support_copy_pool=10**9)
+    found = list(evaluate(make_model(module=nearest), colours(2), options, where="here"))
+    assert np.mean([row[1] for row in found]) > 90
+
+
 def test_evaluation_is_reproducible_and_longer_runs_begin_alike():
     first = accuracies(colours(60))
     assert accuracies(colours(60)) == first

@@ -23,6 +23,7 @@ from metantk.gpu_steps import (
 from metantk.kernels import empirical_kernels
 from metantk.options.base import parse
 from metantk.options.config import parse_config
+from metantk.options.evaluation import EvaluationOptions
 from metantk.options.learners.maml import MamlOptions
 from metantk.options.searches.prune import PruneOptions
 from metantk.runtime import plugins
@@ -284,3 +285,17 @@ def test_evaluations_on_other_data_sets_are_counted():
     names = [line[:50].strip() for line in lines["glyphs"] if line.startswith("evaluation")]
     assert names == ["evaluation conv4-2 none", "evaluation conv4-2 none on others"]
     assert sum(line.startswith("evaluation") for line in lines["others"]) == 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "images"),
+    [
+        ({"support_copies": 1}, 70),
+        ({"support_copies": 5, "support_copy_pool": 10}, 700),
+        ({"support_copies": 5, "support_copy_pool": 2}, 350),
+        ({"support_copies": 5, "support_copy_pool": None}, 1000 * 5 * 5 * 5),
+    ],
+)
+def test_copies_of_supports_are_shared_or_each_episodes_own(changes, images):
+    options = EvaluationOptions(episodes=1000, shots=[1, 5], **changes)
+    assert gpu_campaign.count_support_images(options, 70) == images

@@ -193,6 +193,18 @@ def test_scores_of_an_architecture_hold_every_criterion_and_training():
     assert [each.values for each in again.values()] == [each.values for each in scores.values()]
 
 
+def test_scores_have_draws_that_no_search_selects_by(monkeypatch):
+    """Else the architecture that `best-of` found by a draw would look better than it is, on the same draw."""
+    keys = []
+    monkeypatch.setattr(study, "measure_all", lambda *arguments: keys.append(arguments[3].weights) or {})
+    options = StudyOptions(criteria=["ntk_condition"], repeats=3, short_training_epochs=[])
+    plan = plan_of(make_problem(), options)
+    with pytest.raises(KeyError):  # no values
+        study.score(plan, options, random_genotype(plan.space, 0), lambda: None)
+    assert len(set(keys)) == 3
+    assert all(key[0] < 0 for key in keys)  # a search's begin with its seed
+
+
 @pytest.mark.parametrize("section", ["linear_region", "meta_ntk", "Short_Training"])
 def test_options_of_a_criterion_that_is_not_measured_are_refused(section):
     options = StudyOptions(criteria=["parameters", "linear_regions"], criteria_options={section: {"images": 4}})

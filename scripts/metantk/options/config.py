@@ -516,6 +516,11 @@ def _architectures(config: Config, search: str) -> int:
         InputError: they are of another space than the study's.
     """
     options, given = config.search(search), config.given_genotypes(search)
+    if options.kind == "autometa":
+        raise InputError(
+            f"study: searches.{search}: cells of autometa may have an operation twice on an edge, which criteria do"
+            " not score; leave its rows out"
+        )
     for genotype, cells in given.items():
         check_space(cells, config.study.space, where=f"study: searches.{search}: {genotype}")
     is_built_in = options.kind in catalogue.KINDS["searches"]

@@ -302,8 +302,8 @@ def compare_with_random(
         # Blocks of the search have numbers from 0 on.
         values = measure(plan, rows, (seed, -1 - index), cost, lambda networks: None)
         for name, criterion in plan.criteria.items():
-            bad = np.nan_to_num(badness(criterion, values[name], name), nan=math.inf)
-            differences[name].append(bad[1:] - bad[0])
+            bad = badness(criterion, values[name], name)
+            differences[name].append(_difference(np.where(np.isnan(bad), math.inf, bad)))
     costs["random comparison"] = Cost(
         sum(each.seconds for each in cost.values()),
         sum(each.evaluations for each in cost.values()),
@@ -312,8 +312,14 @@ def compare_with_random(
     return {name: _compare(np.concatenate(parts)) for name, parts in differences.items()}
 
 
+def _difference(bad: np.ndarray) -> np.ndarray:
+    """Of each architecture from the first; NaN where neither has a value, so that neither is better."""
+    with np.errstate(invalid="ignore"):
+        return bad[1:] - bad[0]
+
+
 def _compare(difference: np.ndarray) -> dict:
-    """Of random architectures with the result: positive where that is better."""
+    """Of random architectures with the result: positive where that is better, infinite where one has no value."""
     better = int((difference > 0).sum())
     low, high = wilson_95(better, len(difference))
     finite = difference[np.isfinite(difference)]
