@@ -79,6 +79,39 @@ def test_values_above_the_bits_are_white(tmp_path):
     assert np.unique(read_image(file, SIZE, 12)[ramp(65535) > 4095]).tolist() == [255]
 
 
+def test_16_bit_images_that_would_be_misread_are_refused(tmp_path):
+    transparent = png_16(ramp(65535))
+    header = transparent.index(b"IDAT") - 4
+    colour = b"tRNS" + struct.pack(">H", 0)
+    chunk = struct.pack(">I", 2) + colour + struct.pack(">I", zlib.crc32(colour))
+    write(tmp_path / "transparent.png", transparent[:header] + chunk + transparent[header:])
+    write(tmp_path / "deep.jpg", png_16(ramp(65535)))
+    Image.fromarray(ramp(65535)).save(tmp_path / "white.tif", tiffinfo={262: 0})
+    for name, message in (
+        ("transparent.png", "16 bits with a transparent colour"),
+        ("deep.jpg", r"PNG of 16 bits, named \.jpg: rename it"),
+        ("white.tif", "in which 0 is white"),
+    ):
+        with pytest.raises(UnreadableError, match=message):
+            read_image(tmp_path / name, SIZE)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("size", [(510, 337), (300, 261), (131, 997)])
+def test_a_jpeg_that_is_decoded_at_a_part_of_its_size_is_the_same_image(tmp_path, size, orientation):
+    """Its last column and row are padding in part, which is not to shift or stretch the middle square."""
+    width, height = size
+    across, down = np.meshgrid(np.linspace(0, 9, width), np.linspace(0, 7, height))
+    pixels = np.stack([np.sin(across + down), np.cos(across), np.sin(2 * down)], -1)
+    image = Image.fromarray((127.5 * (1 + pixels)).astype(np.uint8))
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    image.save(tmp_path / "a.jpg", quality=95, exif=exif)
+    image.save(tmp_path / "a.png", exif=exif)
+    found, whole = (read_image(tmp_path / name, SIZE).astype(int) for name in ("a.jpg", "a.png"))
+    assert abs(found - whole).mean() < 1.5
+
+
 def test_images_of_8_bits_have_none_to_scale(tmp_path):
     Image.new("RGB", (4, 4)).save(tmp_path / "a.png")
     Image.new("L", (4, 4)).save(tmp_path / "b.jpg")

@@ -107,8 +107,13 @@ def resize(block: np.ndarray, size: int | None) -> np.ndarray:
 
 def resize_image(image: Image.Image, size: int) -> np.ndarray:
     """The middle square at `size` × `size`: aspect ratio kept, uint8 `(size, size, 3)`."""
-    width, height = image.size
+    return np.asarray(middle_square(image, size, image.size))
+
+
+def middle_square(image: Image.Image, size: int, whole: tuple[float, float]) -> Image.Image:
+    """The same of an image whose width and height are `whole`, in pixels; what its array has beyond is padding."""
+    width, height = whole
     side = min(width, height)
     left, top = (width - side) / 2, (height - side) / 2
     box = (left, top, left + side, top + side)
-    return np.asarray(image.resize((size, size), Image.Resampling.BICUBIC, box=box))
+    return image.resize((size, size), Image.Resampling.BICUBIC, box=box)

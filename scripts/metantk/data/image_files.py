@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from metantk.data import listing
-from metantk.data.arrays import resize_image
+from metantk.data.arrays import middle_square, resize_image
 
 EIGHT_BITS = {".jpg", ".jpeg", ".gif", ".bmp", ".webp"}  # formats without 16-bit pixels
 # What a HEIC file begins with, after four bytes of length.
@@ -22,6 +22,7 @@ HEIC_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"
 HEIC = "HEIC"
 # Pillow reads the high bytes of 16-bit colours alone. In the other order of bytes it reads the low ones.
 OPAQUE = 2**16 - 1
+BITS_PER_SAMPLE, PHOTOMETRIC, WHITE_IS_ZERO = 258, 262, 0  # tags of TIFF
 OTHER_ORDER = {"16B": "16L", "16L": "16B", "16N": "16B" if sys.byteorder == "little" else "16L"}
 
 
@@ -39,8 +40,14 @@ def read_image(path: Path, image_size: int, bits: int | None = None) -> np.ndarr
     Raises:
         UnreadableError: the file cannot be read as an image.
     """
-    with _opened(path, image_size) as image:
+    with _opened(path, image_size) as (image, whole):
+        if whole != image.size:
+            # Turned in the end: before, the padding is at the right and at the bottom.
+            square = middle_square(image.convert("RGB"), image_size, whole)
+            return np.asarray(ImageOps.exif_transpose(square))
         if (deep := _deep_pixels(path, image)) is not None:
+            if path.suffix.lower() in EIGHT_BITS:
+                raise UnreadableError(f"{image.format} of 16 bits, named {path.suffix}: rename it")
             upright = Image.fromarray(_scaled(deep, bits or _bits(deep.max()))).convert("RGB")
         else:
             upright = _as_rgb(ImageOps.exif_transpose(image))
@@ -54,7 +61,7 @@ def used_bits(files: Iterable[Path]) -> int | None:
         if file.suffix.lower() in EIGHT_BITS:
             continue
         # Who reads the images names those that cannot be read.
-        with contextlib.suppress(UnreadableError), _opened(file, 1) as image:
+        with contextlib.suppress(UnreadableError), _opened(file, 1) as (image, _):
             if (deep := _deep_pixels(file, image)) is not None:
                 largest = max(largest or 0, int(deep.max()))
     return None if largest is None else _bits(largest)
@@ -76,8 +83,11 @@ def _scaled(deep: np.ndarray, bits: int) -> np.ndarray:
 
 
 @contextlib.contextmanager
-def _opened(path: Path, image_size: int) -> Iterator[Image.Image]:
-    """The image with its header read; of JPEG, decoding is set to the least size that is enough.
+def _opened(path: Path, image_size: int) -> Iterator[tuple[Image.Image, tuple[float, float]]]:
+    """The image with its header read, and its width and height in pixels.
+
+    Of JPEG, decoding is set to the least size that is enough. That is rounded up: width and height are fractions
+    then, and the last column and row hold some padding.
 
     Raises:
         UnreadableError: it cannot be read, there or by what is done with it.
@@ -91,11 +101,12 @@ def _opened(path: Path, image_size: int) -> Iterator[Image.Image]:
             with _open_header(path) as image:
                 # JPEG can be decoded at a half, a quarter or an eighth of its size, which is much faster. A
                 # progressive one takes memory for its whole size, all the same.
+                drafted = None
                 if not (image.info.get("progressive") and _is_too_large(image)):
-                    image.draft(None, (2 * image_size, 2 * image_size))
+                    drafted = image.draft(None, (2 * image_size, 2 * image_size))
                 if _is_too_large(image):
                     raise UnreadableError(f"more than {Image.MAX_IMAGE_PIXELS / 1e6:.0f} million pixels")
-                yield image
+                yield image, drafted[1][2:] if drafted else image.size
     except UnreadableError:
         raise
     except Exception as error:  # damaged files make Pillow's decoders raise errors of every kind
@@ -119,7 +130,11 @@ def _deep_pixels(path: Path, image: Image.Image) -> np.ndarray | None:
     """Pixels of a 16-bit image, upright, int32 `(height, width)` or `(height, width, 3)`; None of other images.
 
     None also of what is transparent somewhere, and of grey with transparency, whose lower bytes Pillow cannot read.
+
+    Raises:
+        UnreadableError: Pillow gives other pixels than the file has.
     """
+    _refuse_misread(image)
     is_wide_pgm = image.mode == "I" and image.format == "PPM"
     if image.mode.startswith("I;16") or is_wide_pgm:
         return np.asarray(ImageOps.exif_transpose(image)).astype(np.int32)
@@ -131,6 +146,20 @@ def _deep_pixels(path: Path, image: Image.Image) -> np.ndarray | None:
         high, low = (np.asarray(ImageOps.exif_transpose(half)).astype(np.int32) for half in (image, low_bytes))
     deep = high << 8 | low
     return deep[..., :3] if (deep[..., 3:] == OPAQUE).all() else None
+
+
+def _refuse_misread(image: Image.Image) -> None:
+    """Raises `UnreadableError` for the kinds of 16-bit images that Pillow reads wrongly without a word."""
+    tags, modes = getattr(image, "tag_v2", {}), [_raw_mode(tile) for tile in image.tile]
+    is_deep = any(";16" in mode for mode in modes) or 16 in tags.get(BITS_PER_SAMPLE, ())
+    if not is_deep:
+        return
+    if "transparency" in image.info:
+        raise UnreadableError("16 bits with a transparent colour: save it with 8 bits or without transparency")
+    if tags.get(PHOTOMETRIC) == WHITE_IS_ZERO:
+        raise UnreadableError("16-bit TIFF in which 0 is white: save it with 0 as black")
+    if not all(";16" in mode for mode in modes):
+        raise UnreadableError("16-bit TIFF with a plane for each colour: save it with pixels of all colours")
 
 
 def _raw_mode(tile) -> str:
