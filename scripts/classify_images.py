@@ -50,7 +50,7 @@ from metantk.deployment.own_images import (
     warn_of_white,
 )
 from metantk.deployment.sorting import require_new, sorted_copies
-from metantk.deployment.thumbnails import Shown, write_page
+from metantk.deployment.thumbnails import Shown, is_page, write_page
 from metantk.runtime import devices
 from metantk.runtime.command_line import make_parser, run
 from metantk.runtime.files import InputError, atomic_write
@@ -93,15 +93,18 @@ def main() -> None:
 
 
 def _check_places(arguments: Namespace, page: Path) -> None:
-    """Refuse to write a file twice, over a folder, or where something is read; and what does not go together."""
-    if page.resolve() == arguments.output.resolve():
-        raise InputError(f"--output {arguments.output}: is the page's name, too; name a .csv file")
+    """Refuse to write over a folder, another file, or where something is read; and what does not go together."""
     for path in (arguments.output, page):
         if path.is_dir():
             raise InputError(f"{path}: is a folder; name a file in it")
     read = [path for path in (arguments.support, arguments.query, arguments.model, arguments.data) if path]
     written = [arguments.output, page, *([arguments.sort_into] if arguments.sort_into else [])]
     check_places(written, read)
+    for path, suffix in ((arguments.output, ".csv"), (page, ".html")):
+        if path.suffix.lower() != suffix:
+            raise InputError(f"{path}: name a file that ends in {suffix}")
+    if not arguments.page and page.exists() and not is_page(page):
+        raise InputError(f"{page}: is there and is no page of thumbnails; name another one with --page")
     if arguments.sort_into:
         require_new(arguments.sort_into)
         for path in (arguments.output, page):
@@ -131,7 +134,7 @@ def _classify(arguments: Namespace) -> tuple[list[Path], Answers]:
 
 def _classify_by_file(arguments: Namespace) -> tuple[list[Path], Answers]:
     """Files of the queries, and the answers of an exported classifier."""
-    if arguments.model.suffix != ".onnx":
+    if arguments.model.suffix.lower() != ".onnx":
         raise InputError(f"{arguments.model}: needs --support; only a file of export_classifier.py has its classes")
     devices.start(uses_device=False)
     classifier = ClassifierFile(arguments.model)

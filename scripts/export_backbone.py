@@ -20,7 +20,7 @@ import torch
 
 from metantk.deployment.exported import OUTPUT, OnnxModel, describe_model, image_size_of, to_onnx
 from metantk.deployment.out_of_distribution import TooFewError
-from metantk.deployment.own_images import add_calibration_data, calibrate_model, calibration_data
+from metantk.deployment.own_images import add_calibration_data, calibrate_model, calibration_data, warn_of_data
 from metantk.learners import rfs
 from metantk.models import DESCRIPTION, Model, load_model
 from metantk.runtime import devices
@@ -43,6 +43,7 @@ def main() -> None:
     devices.start(uses_device=False)
     model = load_model(arguments.model, torch.device("cpu"))
     image_size_of(model, arguments.model)
+    warn_of_data(arguments.data, model)
     facts = describe_model(model, read_json(arguments.model / DESCRIPTION)) | {
         "output": f"{OUTPUT}: float32 (images, {model.network.feature_dim}), of L2 norm 1",
         "calibrations": _calibrations(model, calibration_data(arguments.data, model)),

@@ -19,7 +19,7 @@ from PIL import Image
 from small_graph import means_graph
 
 from metantk import backbones
-from metantk.data.store import Source, Split, stream_split, write_dataset
+from metantk.data.store import Source, Split, checksum_of, read_manifest, stream_split, write_dataset
 from metantk.deployment import joined
 from metantk.deployment.classifier import ClassifierFile, check_classifier, write_classifier
 from metantk.deployment.own_images import make_task
@@ -252,6 +252,7 @@ def trained(tmp_path_factory):
     network.initialise_(generator("weights", 0))
     facts = {"architecture": ARCHITECTURE, "learner": rfs.Options().model_dump(), "outputs": 10}
     facts |= {"image_size": SIZE, "mean": MEAN, "std": STD, "data": str(folder / "data")}
+    facts["data_sha256"] = checksum_of(read_manifest(folder / "data"))
     (folder / "model").mkdir()
     save_model(folder / "model", network, None, facts)
     return folder / "model"
@@ -351,6 +352,23 @@ def test_the_documented_example_runs(exported, images, tmp_path):
     answer = pd.read_csv(tmp_path / "out.csv").iloc[0]
     assert " ".join(name) == ("unlike any" if answer["out_of_distribution"] == "yes" else answer["class"])
     assert float(probability) == pytest.approx(answer["probability"], abs=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("alpha", [255, 90])
+def test_the_documented_example_has_white_paper_behind_what_is_transparent(exported, images, tmp_path, alpha):
+    page = (REPOSITORY / "docs" / "deployment.md").read_text()
+    (example,) = re.findall(r"^```python\n(.*?)^```", page, re.M | re.S)
+    (tmp_path / "birds.onnx").write_bytes(exported.read_bytes())
+    image = Image.open(images / "query" / "green" / "0.png").convert("RGBA")
+    image.putalpha(alpha)
+    (tmp_path / "query").mkdir()
+    image.save(tmp_path / "query" / "0.png")
+    (tmp_path / "my_image.jpg").write_bytes((tmp_path / "query" / "0.png").read_bytes())
+    run = subprocess.run([sys.executable, "-c", example], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert classify(tmp_path, "--model", exported, "--query", tmp_path / "query").returncode == 0
+    expected = pd.read_csv(tmp_path / "out.csv").iloc[0]["probability"]
+    assert float(run.stdout.split()[-1]) == pytest.approx(expected, abs=1e-4)
 
 
 @pytest.mark.slow

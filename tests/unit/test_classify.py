@@ -2,6 +2,7 @@
 
 from collections import Counter
 from html.parser import HTMLParser
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -11,12 +12,13 @@ from PIL import Image
 
 from metantk.backbones import build
 from metantk.data.sources import open_source
-from metantk.data.store import Source, Split, stream_split, write_dataset
-from metantk.deployment.own_images import bits_of_images, warn_of_white
+from metantk.data.store import Source, Split, checksum_of, read_manifest, stream_split, write_dataset
+from metantk.deployment.own_images import bits_of_images, calibrate_for, calibration_data, warn_of_white
 from metantk.models import save_model
 from metantk.options.dataset import DatasetOptions
 from metantk.options.learners.rfs import RfsOptions
 from metantk.runtime.devices import generator
+from metantk.runtime.files import InputError
 from metantk.searches.sample import random_genotype
 from metantk.space.genotype import SPACES
 
@@ -167,10 +169,11 @@ def test_results_do_not_go_into_the_model(classify, tmp_path, model, name):
 
 
 def test_the_table_and_its_page_are_two_files(classify, tmp_path):
-    (tmp_path / "a").mkdir()
-    run = classify(tmp_path, tmp_path, "--page", tmp_path / "a" / ".." / "out.csv")
+    for folder in ("a", "support", "query"):
+        (tmp_path / folder).mkdir()
+    run = classify(tmp_path / "support", tmp_path / "query", "--page", tmp_path / "a" / ".." / "out.csv")
     assert run.returncode == 2
-    assert "is the page's name, too" in run.stderr
+    assert "out.csv: name a file that ends in .html" in run.stderr
 
 
 @pytest.mark.parametrize("place", ["support/red", "query"])
@@ -224,6 +227,49 @@ def test_a_damaged_model_is_one_line(classify, tmp_path, model):
     assert "model.json: " in run.stderr
     assert "Traceback" not in run.stderr
     assert not (tmp_path / "out.csv").exists()
+
+
+def model_on(data, **facts):
+    return SimpleNamespace(facts={"data": str(data)} | facts)
+
+
+def test_another_data_set_at_the_path_of_the_training_calibrates_nothing(colours, caplog):
+    """Prepared again with another seed, its validation classes may be those of the training."""
+    right = model_on(colours, data_sha256=checksum_of(read_manifest(colours)))
+    assert calibration_data(None, right) == colours
+    other = model_on(colours, data_sha256="0" * 64)
+    assert calibration_data(None, other) is None
+    assert calibration_data(colours, other) == colours  # as asked for
+    support = Split(np.zeros((2, 16, 16, 3), np.uint8), np.arange(2), ["a", "b"])
+    assert calibrate_for(other, None, support) is None
+    assert "data: is not the data set of the training: not used; see --data" in caplog.text
+    assert calibration_data(None, model_on(colours.parent / "nowhere")) is None
+
+
+def test_validation_classes_that_were_trained_on_are_named(colours, caplog):
+    trained = model_on(colours, classes=["val13", "train01"], image_size=99)
+    support = Split(np.zeros((2, 16, 16, 3), np.uint8), np.arange(2), ["a", "b"])
+    with pytest.raises(InputError, match="images of 16 pixels, but the model takes 99"):
+        calibrate_for(trained, colours, support)
+    assert "validation classes that the model was trained on (val13): it looks surer than it is" in caplog.text
+
+
+def test_a_page_of_something_else_is_not_replaced(classify, tmp_path):
+    save_image(tmp_path / "support" / "a" / "0.png", COLOURS["red"], 0)
+    save_image(tmp_path / "support" / "b" / "0.png", COLOURS["blue"], 1)
+    save_image(tmp_path / "query" / "0.png", COLOURS["red"], 2)
+    (tmp_path / "out.html").write_text("<html>my classifier</html>")
+    run = classify(tmp_path / "support", tmp_path / "query")
+    assert run.returncode == 2
+    assert "out.html: is there and is no page of thumbnails; name another one with --page" in run.stderr
+    assert (tmp_path / "out.html").read_text() == "<html>my classifier</html>"
+    for word, name in (("--output", "out.onnx"), ("--page", "page.txt")):
+        run = classify(tmp_path / "support", tmp_path / "query", word, tmp_path / name)
+        assert run.returncode == 2
+        assert f"{name}: name a file that ends in ." in run.stderr
+    for _ in range(2):  # its own page is replaced
+        run = classify(tmp_path / "support", tmp_path / "query", "--output", tmp_path / "again.csv")
+        assert run.returncode == 0, run.stderr
 
 
 def save_deep(path, level, seed):

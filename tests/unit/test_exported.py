@@ -20,7 +20,7 @@ import export_backbone
 import metantk
 from metantk import backbones
 from metantk.data.glyphs import make_glyphs
-from metantk.data.store import Source, stream_split, write_dataset
+from metantk.data.store import Source, checksum_of, read_manifest, stream_split, write_dataset
 from metantk.deployment import exported
 from metantk.deployment.out_of_distribution import TooFewError
 from metantk.models import load_model, save_model
@@ -204,7 +204,8 @@ def test_a_file_without_enough_validation_classes_is_written_uncalibrated(monkey
 
 @pytest.mark.slow
 def test_the_program(tmp_path, repository, data):
-    folder = save(tmp_path / "model", ARCHITECTURES["conv4"], data=str(data))
+    checksum = checksum_of(read_manifest(data))
+    folder = save(tmp_path / "model", ARCHITECTURES["conv4"], data=str(data), data_sha256=checksum)
 
     def run(path):
         return run_program("python", repository / "scripts" / "export_backbone.py", folder, "--output", path)

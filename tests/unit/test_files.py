@@ -40,6 +40,10 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
 
 def test_an_unwritable_folder_is_an_input_error(tmp_path):
     (tmp_path / "file").write_text("")
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(InputError, match="is no regular file"), atomic_write(tmp_path / "pipe"):
+        pass
+    assert (tmp_path / "pipe").is_fifo()
     with pytest.raises(InputError, match="cannot be written"), atomic_write(tmp_path / "file" / "below"):
         pass
 

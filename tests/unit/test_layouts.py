@@ -146,6 +146,12 @@ def test_images_to_classify_may_lie_in_folders(tmp_path):
     make(tmp_path, "2.png", "a/1.png", "a/deep/0.png", "a/notes.txt", "@eaDir/3.png")
     found = folder.find_query_files(tmp_path)
     assert [file.relative_to(tmp_path).as_posix() for file in found] == ["2.png", "a/1.png", "a/deep/0.png"]
+    for link in ("a/up", "a/deep/up"):
+        (tmp_path / link).symlink_to(tmp_path)
+        with pytest.raises(InputError, match="up: is a link to a folder that it lies in"):
+            folder.find_query_files(tmp_path)
+    (tmp_path / "a" / "up").unlink()
+    (tmp_path / "a" / "deep" / "up").unlink()
     make(tmp_path, "deep2/inner/notes.txt")
     with pytest.raises(InputError, match="deep2: holds no images"):
         folder.find_query_files(tmp_path / "deep2")

@@ -145,11 +145,18 @@ def test_the_nearest_entry_is_taken():
     ],
 )
 def test_another_task_than_the_calibrations_is_named_with_what_to_expect(ways, shots, told):
-    text = describe_task(calibration_of(ways=3, accuracy=64.0), ways=ways, shots=shots)
+    text = describe_task(calibration_of(ways=3, accuracy=64.0), [shots] * ways)
     given = f"Yours has {ways} classes with {shots} examples each, the calibration was made for 3 classes with 5 "
     assert text.startswith(given if told else "")
     assert text.endswith(told)
     assert bool(text) == bool(told)
+
+
+def test_unequal_numbers_of_examples_are_their_median():
+    text = describe_task(calibration_of(ways=2, accuracy=64.0), [6, 6, 1])
+    assert text.startswith(
+        "Yours has 3 classes with 6 examples each (median), the calibration was made for 2 classes "
+    )
 
 
 def calibration_of(*, ways, accuracy):

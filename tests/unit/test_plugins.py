@@ -69,6 +69,24 @@ def test_files_of_one_name_are_different_modules(tmp_path):
     assert "place" not in vars(sys.modules["json"])
 
 
+def test_a_file_may_import_one_beside_it(tmp_path, monkeypatch):
+    monkeypatch.setattr("sys.path", [*sys.path])
+    (tmp_path / "helper_of_the_test.py").write_text("VALUE = 3")
+    (tmp_path / "mine.py").write_text("from helper_of_the_test import VALUE")
+    assert plugins.load("searches", str(tmp_path / "mine.py")).VALUE == 3
+    assert sys.path[-1] == str(tmp_path)  # takes nobody's place
+
+
+def test_an_exception_that_cannot_be_printed_is_named(tmp_path):
+    (tmp_path / "mine.py").write_text(
+        "class Odd(Exception):\n    def __str__(self): raise KeyError\ndef find(): raise Odd\n"
+    )
+    module = plugins.load("searches", str(tmp_path / "mine.py"))
+    with pytest.raises(Exception) as caught:  # noqa: PT011
+        module.find()
+    assert "mine.py: Odd: its text fails with KeyError (line 3 in find" in plugins.explain_failure(caught.value)
+
+
 def test_a_missing_file_is_named():
     for ask in (plugins.load, plugins.module_file):
         with pytest.raises(InputError, match=r"searches: no/such\.py: no such file"):

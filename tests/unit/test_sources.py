@@ -607,6 +607,24 @@ def test_lists_of_other_data_sets_are_a_split_of_ones_own(source, place):
         open_source(options(source, ways=3))
 
 
+def test_unreadable_images_of_lists_can_be_left_out(source):
+    make_own_lists(source)
+    (source / "train 0" / "1.png").write_bytes(b"no image")
+    opened = open_source(options(source, ways=2, skip_unreadable=True))
+    assert len(opened.splits["train"].labels) == 7
+    assert "left out, cannot be read" in opened.warnings[0]
+
+
+@pytest.mark.parametrize("label", ["train 0 ", "tr\nain", "\ttrain"])
+def test_labels_that_no_table_shows_are_refused(source, label):
+    make_own_lists(source)
+    path = source / "train.csv"
+    rows = path.read_text().replace("train 0\n", f'"{label}"\n', 1)
+    path.write_text(rows)
+    with pytest.raises(InputError, match=r"train\.csv, line 2: label .* has spaces around it, or a line break"):
+        open_source(options(source, ways=2))
+
+
 def test_lists_of_other_classes_of_imagenet_are_not_silently_miniimagenet(source):
     make_own_lists(source, name="n0000{number}{index:03d}")
     opened = open_source(options(source, ways=2))

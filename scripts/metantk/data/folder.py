@@ -184,9 +184,13 @@ def find_query_files(source: Path) -> list[Path]:
     return files
 
 
-def _files_below(folder: Path) -> list[Path]:
+def _files_below(folder: Path, above: tuple[Path, ...] = ()) -> list[Path]:
+    """Args: `above`: the folders, resolved, on the way to this one."""
+    way = (*above, folder.resolve())
+    if way[-1] in above:
+        raise InputError(f"{folder}: is a link to a folder that it lies in; remove it")
     found = listing.without_descriptions(listing.entries(folder))
-    return [file for entry in found for file in (_files_below(entry) if entry.is_dir() else [entry])]
+    return [file for entry in found for file in (_files_below(entry, way) if entry.is_dir() else [entry])]
 
 
 def read_images(

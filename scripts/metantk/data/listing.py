@@ -71,9 +71,14 @@ def folders(folder: Path) -> list[Path]:
             raise InputError(f"{entry}: is a link to nothing; mend or remove it")
     found = [entry for entry in every if entry.is_dir()]
     for entry in found:
-        if any(unicodedata.category(sign) == "Cc" for sign in entry.name):
+        if has_control_characters(entry.name):
             raise InputError(f"{entry}: its name has a line break or another control character; rename it")
     return found
+
+
+def has_control_characters(name: str) -> bool:
+    """Whether a name has line breaks and the like, which no table can hold."""
+    return any(unicodedata.category(sign) == "Cc" for sign in name)
 
 
 def without_descriptions(found: list[Path]) -> list[Path]:

@@ -236,16 +236,19 @@ def _published(name: str, splits: dict[str, SplitStream], files: list[Path], opt
 
 def _open_lists(source: Path, lists: Paths, options: DatasetOptions) -> Source:
     """A split by lists: miniImageNet where it has its number of classes, by their WordNet ids; else one's own."""
-    parts = split_lists.find_listed_images(lists)
+    parts, left_out = split_lists.find_listed_images(lists), []
+    if options.skip_unreadable:
+        parts, left_out = folder.skip_unreadable(parts, image_size=options.image_size or folder.SIZE)
     folder.check_files(source, parts)
     opened = _from_files(source, parts, options, licence=FOLDER_LICENCE)
+    opened = opened._replace(warnings=left_out + opened.warnings)
     mini, counts = PUBLISHED["mini-imagenet"], {part: len(classes) for part, classes in parts.items()}
     are_wordnet_ids = all(layouts.WORDNET_ID.fullmatch(name) for classes in parts.values() for name in classes)
     files = [*lists.values(), *opened.files]
     if are_wordnet_ids and counts == mini.classes:
         uncapped = folder.stream_images(source, parts, image_size=options.image_size or folder.SIZE)
         published = _published("mini-imagenet", uncapped, files, options)
-        return published._replace(splits=opened.splits)
+        return published._replace(splits=opened.splits, warnings=left_out + published.warnings)
     for part, classes in parts.items():
         folder.check_ways(f"{lists[part]}: lists {len(classes)} classes", len(classes), options.ways)
     if are_wordnet_ids:

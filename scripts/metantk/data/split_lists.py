@@ -8,6 +8,7 @@ import csv
 from pathlib import Path
 
 from metantk.data.folder import Classes
+from metantk.data.listing import has_control_characters
 from metantk.runtime.files import InputError
 
 PLACES = (
@@ -63,6 +64,11 @@ def _read_rows(path: Path) -> list[dict[str, str]]:
         if not (_is_name(row["label"]) and all(map(_is_name, (row["filename"] or "").split("/")))):
             raise InputError(
                 f"{path}, line {index}: 'filename' and 'label' must be names or paths below the folder"
+            )
+        if row["label"] != row["label"].strip() or has_control_characters(row["label"]):
+            raise InputError(
+                f"{path}, line {index}: label {row['label']!r} has spaces around it, or a line break or"
+                " another control character, which no table shows; take them out"
             )
     return rows
 

@@ -27,8 +27,9 @@ from metantk.runtime.typed_files import Record, check_record
 OUTPUTS = ["probabilities", "closeness"]
 TOLERANCE = 1e-4  # between PyTorch's probabilities and the file's
 PREPARATION = (
-    "the upright image in RGB, its middle square, resized by Pillow's bicubic filter (Image.resize with box), "
-    "divided by 255; normalisation is inside"
+    "the upright image in RGB, what is transparent on white, 16-bit pixels shifted right by bits - 8, at most 255; "
+    "its middle square, resized by Pillow's bicubic filter (Image.resize with box), divided by 255; "
+    "normalisation is inside"
 )
 
 
@@ -171,6 +172,8 @@ class ClassifierFile:
             InputError: it is no file of export_classifier.py.
         """
         self.graph, facts = exported.read_facts(path, program="export_classifier.py")
+        if facts.get("kind") != exported.CLASSIFIER:
+            raise InputError(f"{path}: is a backbone, which has no classes; give support images with --support")
         record = check_record(facts, ClassifierFacts, where=f"{path}: metadata", advice="; export again")
         side = facts["image_size"]
         found = [

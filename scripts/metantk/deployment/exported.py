@@ -214,7 +214,7 @@ def open_model(path: Path, device: torch.device) -> Model | OnnxModel:
     Raises:
         InputError: it is neither, or damaged.
     """
-    return OnnxModel(path) if path.suffix == ".onnx" else load_model(path, device)
+    return OnnxModel(path) if path.suffix.lower() == ".onnx" else load_model(path, device)
 
 
 def image_size_of(model: Model | OnnxModel, path: Path) -> int:

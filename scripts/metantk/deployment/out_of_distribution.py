@@ -168,12 +168,18 @@ def _share_correct(distance: float, ways: int) -> float:
     ).item()
 
 
-def describe_task(calibration: Calibration, *, ways: int, shots: int) -> str:
-    """For which task a calibration was made where the one at hand is another, and what to expect of that one."""
+def describe_task(calibration: Calibration, supports: Sequence[int]) -> str:
+    """For which task a calibration was made where the one at hand is another, and what to expect of that one.
+
+    Args:
+        supports: number of support images of each class; their median counts.
+    """
+    ways, shots = len(supports), int(np.median(supports))
     if (calibration.ways, calibration.shots) == (ways, shots):
         return ""
-    made = f"made for {calibration.ways} classes with {calibration.shots} examples each"
-    given = f"Yours has {ways} classes with {shots} examples each, the calibration was {made}"
+    middle = "" if len(set(supports)) == 1 else " (median)"
+    made = f"made for {calibration.ways} classes with {calibration.shots} examples each{middle}"
+    given = f"Yours has {ways} classes with {shots} examples each{middle}, the calibration was {made}"
     if ways > calibration.ways:
         expected = f"{expected_accuracy(calibration, ways):.0f} % (guessing: {100 / ways:.0f} %)"
         if shots > calibration.shots:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from metantk.data.folder import read_classes
 from metantk.data.image_files import used_bits
-from metantk.data.store import SPLITS, Split, load_split, read_manifest
+from metantk.data.store import SPLITS, Split, checksum_of, load_split, read_manifest
 from metantk.deployment.exported import OnnxModel
 from metantk.deployment.out_of_distribution import Calibration, calibrate, describe_task, nearest
 from metantk.models import Model, Tasks
@@ -112,7 +112,7 @@ def make_task(model: AnyModel, supports: Tensor, labels: Tensor, queries: Tensor
 
 
 def calibration_data(given: Path | None, model: AnyModel) -> Path | None:
-    """The prepared data set that was given, or else the one that the model was trained on, if it is there.
+    """The prepared data set that was given, or else the one that the model was trained on, if it is there still.
 
     Raises:
         InputError: what was given is not there.
@@ -121,9 +121,35 @@ def calibration_data(given: Path | None, model: AnyModel) -> Path | None:
         if not (given / "manifest.json").is_file():
             raise InputError(f"--data {given}: holds no data set (no manifest.json)")
         return given
+    named = _recorded_data(model)
+    return named if named and _is_of_training(named, model) else None
+
+
+def _recorded_data(model: AnyModel) -> Path | None:
+    """What lies where the data set of the training lay."""
     named = model.facts.get("data")
-    is_there = isinstance(named, str) and all(Path(named, part).is_dir() for part in SPLITS)
+    is_there = isinstance(named, str) and all(Path(named, part).exists() for part in (*SPLITS, "manifest.json"))
     return Path(named) if is_there else None
+
+
+def _is_of_training(data: Path, model: AnyModel) -> bool:
+    """Whether a data set is that of the training, and not another one that took its place."""
+    return checksum_of(read_manifest(data)) == model.facts.get("data_sha256")
+
+
+def warn_of_data(given: Path | None, model: AnyModel) -> None:
+    """Say where calibration is not what it seems: with training classes, or not with what lies at the path."""
+    if given is None:
+        if (named := _recorded_data(model)) and not _is_of_training(named, model):
+            log.warning("warning: %s: is not the data set of the training: not used; see --data", named)
+        return
+    known = set(model.facts.get("classes") or []) & set(load_split(given, "val").class_names)
+    if known:
+        log.warning(
+            "warning: %s: validation classes that the model was trained on (%s): it looks surer than it is",
+            given,
+            ", ".join(sorted(known)[:5]),
+        )
 
 
 def warn_of_white(found: int | None, known: int | None, whose: str) -> None:
@@ -203,6 +229,7 @@ def calibrate_for(model: AnyModel, given: Path | None, support: Split) -> Calibr
     """
     shots = np.bincount(support.labels).tolist()
     ways, data = len(shots), calibration_data(given, model)
+    warn_of_data(given, model)
     calibration = None
     if data is not None:
         try:
@@ -234,4 +261,4 @@ def describe(calibration: Calibration | None, supports: Sequence[int]) -> str:
         f"{calibration.true_positive_rate:.0f} % of images of other classes and "
         f"{calibration.false_positive_rate:.0f} % of images of the classes (AUROC {calibration.auroc:.0f} %)."
     )
-    return f"{found} {describe_task(calibration, ways=len(supports), shots=int(np.median(supports)))}".rstrip()
+    return f"{found} {describe_task(calibration, supports)}".rstrip()

@@ -40,6 +40,13 @@ class Shown(NamedTuple):
     style: str
 
 
+def is_page(path: Path) -> bool:
+    """Whether a file is such a page."""
+    start = HEAD[: HEAD.index("<title>")].encode()
+    with path.open("rb") as file:
+        return file.read(len(start)) == start
+
+
 def write_page(path: Path, *, title: str, note: str, sections: Iterable[tuple[str, list[Shown]]]) -> None:
     """Write the page, section by section: images are decoded again, so that memory does not grow with them."""
     with path.open("w", encoding="utf-8") as page:

@@ -243,7 +243,8 @@ def run(main: Callable[[], None]) -> None:
     except InputError as error:
         sys.exit(_complain(str(error)))
     except Ended as ended:
-        log.info("ended by %s; the same command goes on after the last checkpoint", ended.signal.name)
+        how = "the same command goes on after the last checkpoint, if there is one"
+        log.info("ended by %s; %s", ended.signal.name, how)
         sys.exit(128 + ended.signal)
     except (Exception, SystemExit) as error:
         if (message := _explain(error)) is None:

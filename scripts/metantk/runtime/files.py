@@ -54,11 +54,14 @@ def atomic_write(path: Path | str) -> Iterator[Path]:
     """Yield a temporary path beside `path`; on success it replaces `path`, on any error it is removed.
 
     Raises:
-        WriteError: the folder cannot be written, a folder has the file's name, or the disk became full on the way.
+        WriteError: the folder cannot be written, a folder or a device has the file's name, or the disk became full
+            on the way.
     """
     path = Path(path)
     if path.is_dir():
         raise WriteError(path, OSError(errno.EISDIR, os.strerror(errno.EISDIR)))
+    if path.exists() and not path.is_file():
+        raise WriteError(path, OSError(errno.EEXIST, "is no regular file, and would be replaced"))
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix)

@@ -173,7 +173,15 @@ def explain_failure(error: BaseException) -> str | None:
     if not frames:
         return None
     lines = ", ".join(f"line {frame.lineno} in {frame.name}" for frame in frames[-3:])
-    return f"{frames[-1].filename}: {type(error).__name__}: {error} ({lines}: {frames[-1].line})"
+    return f"{frames[-1].filename}: {type(error).__name__}: {_text_of(error)} ({lines}: {frames[-1].line})"
+
+
+def _text_of(error: BaseException) -> str:
+    """What an exception says; one of a user's may fail at that, too."""
+    try:
+        return str(error)
+    except Exception as failure:
+        return f"its text fails with {type(failure).__name__}"
 
 
 def kinds(family: Family) -> list[str]:
@@ -208,6 +216,8 @@ def _run_file(path: Path, name: str) -> ModuleType:
     spec = importlib.util.spec_from_file_location(name, path)
     module = importlib.util.module_from_spec(spec)
     _FILES.add(str(path))
+    if str(path.parent) not in sys.path:
+        sys.path.append(str(path.parent))  # for modules beside it; last, so that they take nobody's place
     sys.modules[name] = module  # before it runs: classes of the file look themselves up by it
     try:
         spec.loader.exec_module(module)
