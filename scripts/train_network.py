@@ -79,6 +79,11 @@ def main() -> None:
         raise InputError(
             f"--learner {options.kind}: takes a backbone of kind {' or '.join(options.only_backbones)}"
         )
+    if backbone.only_learners and options.kind not in backbone.only_learners:
+        raise InputError(
+            f"{arguments.architecture}: backbone {record.kind} takes a learner of kind"
+            f" {' or '.join(backbone.only_learners)}"
+        )
     manifest, train = read_manifest(arguments.data), load_split(arguments.data, "train")
     module = plugins.load("learners", options.kind)
     outputs = module.outputs(options, len(train.class_names))
@@ -224,10 +229,11 @@ def _save_memory(trainer: Trainer) -> None:
     Raises:
         InputError: that was done already.
     """
-    network = trainer.learner.network
-    if getattr(network, "recompute", True):  # already, or a network that cannot
+    networks = trainer.networks
+    if any(getattr(network, "recompute", True) for network in networks):  # already, or one that cannot
         raise InputError("training: out of GPU memory: use a smaller batch, fewer channels or a larger GPU")
-    network.recompute = True
+    for network in networks:
+        network.recompute = True
     log.warning("out of GPU memory: from here on activations are computed twice instead of stored; results stay")
 
 

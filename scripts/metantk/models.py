@@ -21,7 +21,7 @@ from metantk import backbones
 from metantk.backbones.counting import count_parameters
 from metantk.data import transforms
 from metantk.options.base import Options, parse
-from metantk.runtime import plugins
+from metantk.runtime import devices, plugins
 from metantk.runtime.files import InputError, atomic_write, sha256_of, write_json
 from metantk.runtime.typed_files import BuiltArchitecture, Record, Text, check_record, read_record
 
@@ -201,7 +201,7 @@ def save_model(folder: Path, network: nn.Module, extra: Stateful | None, facts: 
 
 
 def load_model(folder: Path, device: torch.device) -> Model:
-    """Rebuild a trained model.
+    """Rebuild a trained model; from here on this process computes in the precision of its training.
 
     Raises:
         InputError: a file is missing, damaged, or the two do not belong together.
@@ -214,6 +214,7 @@ def load_model(folder: Path, device: torch.device) -> Model:
     plugins.options_class("learners", record.learner.get("kind"))
     module = plugins.load("learners", record.learner["kind"])
     options = parse(module.Options, record.learner, where=f"{description}, learner")
+    devices.set_precision(getattr(options, "precision", "float32"))
     network = backbones.build(record.architecture, record.outputs, where=str(description))
     extra = _take_weights(network, folder, record.weights_sha256)
     # A frozen backbone gets its own weights later, and may have none before.

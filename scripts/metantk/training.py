@@ -5,7 +5,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from metantk.data.images import ImageData
 from metantk.learners.base import Learner, StepContext, check_indices, check_outcome
@@ -32,9 +32,11 @@ class Trainer:
     def __init__(
         self, learner: Learner, data: ImageData, *, seed: int, validation: ImageData | None = None
     ) -> None:
+        self.learner = learner
         # Images come as height × width × channels; convolutions are faster when weights lie the same way.
-        learner.network.to(memory_format=torch.channels_last)
-        self.learner, self.data, self.seed, self.validation = learner, data, seed, validation
+        for network in self.networks:
+            network.to(memory_format=torch.channels_last)
+        self.data, self.seed, self.validation = data, seed, validation
         self.where = plugins.file_of(type(learner))  # in errors
         self.best: dict | None = None
         self.epoch = self.step = self.seen = self.counted = self.last_counted = 0
@@ -42,6 +44,13 @@ class Trainer:
         # Summed on the device: reading a number would wait for the device at every step.
         self.loss_sum = torch.zeros((), dtype=torch.float64, device=data.device)
         self.correct = torch.zeros((), dtype=torch.int64, device=data.device)
+
+    @property
+    def networks(self) -> list[nn.Module]:
+        """The learner's, and copies of it that are trained beside it (MAML's for other numbers of shots)."""
+        modules = getattr(self.learner.extra, "modules", list)
+        copies = [part for part in modules() if hasattr(part, "recompute")]
+        return [self.learner.network, *copies]
 
     def state(self) -> dict:
         extra = self.learner.extra
@@ -138,7 +147,8 @@ class Trainer:
         self.correct.zero_()
 
     def _is_finite(self) -> bool:
-        tensors = self.learner.network.state_dict().values()
+        parts = [part for part in (self.learner.network, self.learner.extra) if part is not None]
+        tensors = [tensor for part in parts for tensor in part.state_dict().values()]
         return all(bool(torch.isfinite(tensor).all()) for tensor in tensors if tensor.is_floating_point())
 
     def _validate(self, advance: Callable[[], None]) -> float:

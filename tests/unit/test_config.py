@@ -477,6 +477,14 @@ def test_the_head_counts_where_it_answers_test_tasks():
     assert using == ["maml", "maml-first-order", "maml-plus-plus", "anil", "reptile", "metanas"]
 
 
+@pytest.mark.parametrize("learner", ["rfs", "none", "maml", "metaoptnet"])
+def test_mixed_cells_have_the_learner_that_normalises_by_batches(learner):
+    """By any other, an image's answer would depend on how many go through the network together."""
+    with pytest.raises(InputError, match="rows: backbone mixed: takes a learner of kind metanas"):
+        make(rows=[{"backbone": "mixed", "learner": learner}])
+    make(rows=[{"backbone": "mixed", "learner": "metanas"}])
+
+
 @pytest.mark.parametrize("search", ["metantk", "best-of", "ntk-bo"])
 def test_criteria_measure_no_other_layout_than_their_own(search):
     """They would rank networks that nobody builds."""

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+import train_network
 from metantk import backbones
 from metantk.data.images import ImageData
 from metantk.data.store import Split
@@ -19,7 +20,7 @@ from metantk.meta_learning.balance import class_weights, repeat_to_equal
 from metantk.models import load_model, save_model
 from metantk.options.base import parse
 from metantk.options.evaluation import EvaluationOptions
-from metantk.runtime import plugins
+from metantk.runtime import devices, plugins
 from metantk.runtime.checkpoints import freeze, thaw
 from metantk.runtime.devices import generator
 from metantk.runtime.files import DivergedError, InputError
@@ -396,10 +397,10 @@ def test_equal_supports_weigh_one_to_the_last_digit():
 
 
 def test_a_training_that_diverges_and_stays_finite_says_so():
-    trainer = train(make_trainer(LEARNERS["reptile"] | {"inner_lr": 1e9}, CONV4))
+    trainer = train(make_trainer(LEARNERS["reptile"] | {"inner_lr": 1e4}, CONV4))
     loss, *_ = trainer.warnings()
     assert "is far above that of guessing, 1.10" in loss
-    assert "lower inner_lr (1e+09; default 0.001)" in loss
+    assert "lower inner_lr (10000; default 0.001)" in loss
     trainer.curve[-1] |= {"loss": 0.9, "accuracy": 34.0}
     trainer.last_counted = 1000
     (accuracy,) = trainer.warnings()
@@ -445,3 +446,38 @@ def test_recomputed_activations_are_those_of_the_adapted_weights(first_order):
 @pytest.mark.parametrize("name", LEARNERS)
 def test_every_learner_is_what_a_training_asks_for(name):
     make_trainer(LEARNERS[name], architecture_for(name))
+
+
+def test_memory_is_saved_in_all_networks_of_a_learner():
+    """MAML has one for each number of shots; the others would run out of it next."""
+    trainer = make_trainer(LEARNERS["maml"] | {"shots": [1, 2]}, CONV4)
+    assert len(trainer.networks) == 2
+    train_network._save_memory(trainer)
+    assert [network.recompute for network in trainer.networks] == [True, True]
+    with pytest.raises(InputError, match="use a smaller batch"):
+        train_network._save_memory(trainer)
+
+
+def test_weights_that_are_not_finite_are_seen_in_all_that_is_learned():
+    trainer = make_trainer(LEARNERS["maml"] | {"shots": [1, 2], "epochs": 1}, CONV4)
+    _, other = trainer.networks
+
+    def spoil(count):
+        if trainer.step == trainer.learner.steps:
+            next(other.parameters()).data.fill_(float("nan"))
+
+    with pytest.raises(DivergedError, match="the weights are not finite in epoch 1"):
+        trainer.train_epoch(spoil)
+
+
+@pytest.mark.parametrize("precision", ["float32", "tf32"])
+def test_a_model_computes_in_the_precision_of_its_training(tmp_path, monkeypatch, precision):
+    """PyTorch by itself lets convolutions round to TF32."""
+    devices.set_precision("tf32")
+    model = model_of(make_trainer(LEARNERS["rfs"] | {"precision": precision}, CONV4), CONV4, tmp_path)
+    assert model.learner.precision == precision
+    found = (torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32)
+    assert found == ((precision == "tf32",) * 2)
+    monkeypatch.setenv("METANTK_DEVICE", "cpu")
+    devices.start()
+    assert not torch.backends.cudnn.allow_tf32

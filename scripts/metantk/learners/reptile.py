@@ -152,8 +152,8 @@ def reptile_displacement(
 ) -> tuple[Tensor, Tensor]:
     """Train on each task in turn from the same weights, and write minus the mean displacement to `.grad`.
 
-    Plain SGD of rate 1 then moves the weights to the mean of the tasks' weights. Weights and buffers (running
-    averages too) are restored after each task.
+    Plain SGD of rate 1 then moves the weights to the mean of the tasks' weights. Every task begins at the same
+    weights and buffers; running averages end at the mean of what the tasks made of them.
 
     Args:
         images: `(tasks, steps, batch, 3, height, width)`; the minibatches of each task's steps.
@@ -183,4 +183,8 @@ def reptile_displacement(
     moves = mean_displacements(state, len(images), learn)
     for parameter, move in zip(parameters, moves, strict=False):
         parameter.grad = -move
+    with torch.no_grad():
+        for buffer, move in zip(network.buffers(), moves[len(parameters) :], strict=True):
+            if buffer.is_floating_point():  # not the number of batches
+                buffer.add_(move)
     return losses, correct

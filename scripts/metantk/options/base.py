@@ -144,6 +144,7 @@ class Options(BaseModel):
     only_backbones: ClassVar[
         tuple[str, ...]
     ] = ()  # of a learner: the only kinds that it can train, if there are such
+    only_learners: ClassVar[tuple[str, ...]] = ()  # of a backbone: the only kinds that can train it, likewise
     only_own_ways: ClassVar[bool] = False  # of a learner: whether tests must have as many `ways` as its training
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)

@@ -239,6 +239,8 @@ class Config(Options):
             raise InputError(
                 f"{where}: learner {chain.learner} takes a backbone of kind {' or '.join(learner.only_backbones)}"
             )
+        if backbone.only_learners and learner.kind not in backbone.only_learners:
+            raise InputError(f"{where}: takes a learner of kind {' or '.join(backbone.only_learners)}")
         if backbone.frozen and learner.kind in catalogue.KINDS["learners"] and learner.kind != "none":
             raise InputError(f"{where} is frozen: its learner is `none` ({chain.learner} would train it)")
         if backbone.searchable and search.kind == "fixed":

@@ -19,7 +19,9 @@ class EvaluationOptions(Options):
         [1, 5], min_length=1, description="Support images of each class; one column of the tables for each number"
     )
     queries: Count = Field(15, description="Query images of each class (published code: 50)")
-    support_copies: Count = Field(5, description="Augmented copies of each support image in an episode")
+    support_copies: Count = Field(
+        5, description="Augmented copies of each support image in an episode; 1: the image itself, not augmented"
+    )
     support_copy_pool: Count | None = Field(
         10,
         description="Augmented copies of each image from which all episodes sample, at least `support_copies`; "

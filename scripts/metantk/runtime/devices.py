@@ -40,6 +40,7 @@ def start(*, uses_device: bool = True) -> torch.device:
     torch.set_num_threads(count_threads())
     torch.backends.cudnn.benchmark = False
     torch.backends.cudnn.deterministic = True
+    set_precision("float32")
     device = pick_device() if uses_device else torch.device("cpu")
     log.info("device %s, %d threads, %s", describe_device(device), torch.get_num_threads(), _describe_place())
     return device

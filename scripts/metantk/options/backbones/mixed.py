@@ -11,6 +11,8 @@ class MixedOptions(Base):
     """Nothing is found beforehand: a learner changes the mixture task by task (MetaNAS)."""
 
     searchable: ClassVar[bool] = False
+    # Its norms have no running averages: the features of an image depend on those that go through it together.
+    only_learners: ClassVar[tuple[str, ...]] = ("metanas",)
 
     kind: Literal["mixed"] = Field("mixed", description="Network of MetaNAS: every edge mixes all operations")
     cells: int = Field(4, ge=1, le=100, description="Number of stacked cells")
