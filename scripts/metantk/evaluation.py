@@ -213,7 +213,7 @@ class EpisodeBatch:
         pool.queries.register(self.query)
         pool.supports.register(self.support)
         self.shared: np.ndarray | None = None
-        if pool.options.support_copy_pool:
+        if pool.options.support_copy_pool and pool.options.support_copies > 1:
             pool.without_copies.append(self)
         self._copies: Tensor | None = None
 
