@@ -338,14 +338,25 @@ def test_bad_options_of_a_learner(refuse, tmp_path, data, searched, learner, nam
 
 
 def test_a_learner_on_a_backbone_that_it_cannot_train(refuse, tmp_path, data, searched):
-    frozen = tmp_path / "architecture.json"
+    frozen, mixed = tmp_path / "architecture.json", tmp_path / "mixed.json"
     frozen.write_text(json.dumps({"kind": "pixels", "image_size": 12}))
+    mixed.write_text(json.dumps({"kind": "mixed", "cells": 2, "channels": 2, "reductions": [1]}))
     for architecture, learner, named in (
         (frozen, "rfs", "pixels is frozen: its learner is none"),
+        (mixed, "rfs", "backbone mixed takes a learner of kind metanas"),
         (searched / "architecture.json", "metanas", "takes a backbone of kind mixed"),
     ):
         arguments = ("--data", data, "--architecture", architecture, "--learner", learner)
         refuse("train_network.py", *arguments, named=[named], output=tmp_path / "output")
+
+
+def test_too_few_images_for_the_validation_are_said_before_the_first_epoch(
+    refuse, tmp_path, data, searched, monkeypatch
+):
+    monkeypatch.delattr("metantk.training.Trainer.train_epoch")
+    arguments = ("--data", data, "--architecture", searched / "architecture.json", "--learner", "metaoptnet")
+    options = ("--ways", 2, "--shots", 1, "--queries", 1, "--validation-queries", 1000)
+    refuse("train_network.py", *arguments, *options, named=["validation split"], output=tmp_path / "output")
 
 
 @pytest.mark.parametrize("name", ["", "a/b", "../a", "a\nb", "_a", "a" * 201])

@@ -92,13 +92,24 @@ class Learner:
         correct = (logits.detach().flatten(0, 1).argmax(1) == targets).sum()
         return Outcome(loss.detach(), correct, len(targets))
 
+    def validation_tasks(self, data: ImageData) -> TaskSampler:
+        """Raises `InputError` where the split has too little for them."""
+        options = self.options
+        return TaskSampler(
+            data,
+            self.seed,
+            tasks=1,
+            ways=options.ways,
+            shots=options.validation_shots,
+            queries=options.validation_queries,
+            where="validation split",
+        )
+
     @torch.no_grad()
     def _validate(self, data: ImageData, epoch: int, advance: Callable[[], None]) -> float:
         """Episodes of an epoch's own; the network is in evaluation mode, and images are not augmented."""
         options, shots, queries = self.options, self.options.validation_shots, self.options.validation_queries
-        sampler = TaskSampler(
-            data, self.seed, tasks=1, ways=options.ways, shots=shots, queries=queries, where="validation split"
-        )
+        sampler = self.validation_tasks(data)
         indices = range(options.validation_episodes)
         chunks = [indices[first : first + options.meta_batch_size] for first in indices[:: options.meta_batch_size]]
         orders = (torch.cat([sampler.indices(epoch, index) for index in chunk]) for chunk in chunks)
