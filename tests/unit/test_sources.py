@@ -632,6 +632,16 @@ def test_lists_of_other_classes_of_imagenet_are_not_silently_miniimagenet(source
     assert not opened.is_published
 
 
+def test_a_list_that_is_missing_is_named(source):
+    make_own_lists(source)
+    (source / "train.csv").unlink()
+    with pytest.raises(InputError, match=r"has val\.csv and test\.csv, but no train\.csv"):
+        open_source(options(source, ways=2))
+    for split in ("val", "test"):  # tables of something else, beside class folders
+        (source / f"{split}.csv").write_text("id,species\n1,x\n")
+    assert sum(len(split.class_names) for split in open_source(options(source, ways=2)).splits.values()) == 6
+
+
 def test_tables_that_are_no_lists_are_passed_over_beside_class_folders(source):
     make_own_lists(source)
     for split in SPLITS:

@@ -176,7 +176,11 @@ def _open_folder(source: Path, options: DatasetOptions) -> Source:
         files = [path for by_part in paths for path in by_part.values()]
         return _published(_decide(form, splits), splits, files, options)
     lists = {part: source / LISTS.format(part=part) for part in SPLITS}
-    if not all(path.is_file() for path in lists.values()):
+    there = {part: path for part, path in lists.items() if path.is_file()}
+    if len(there) < len(lists):
+        if there and not split_lists.are_other_tables(there):
+            missing = " and ".join(path.name for part, path in lists.items() if part not in there)
+            raise InputError(f"{source}: has {' and '.join(p.name for p in there.values())}, but no {missing}")
         return _open_images(source, options)
     if split_lists.are_other_tables(lists) and _has_classes(source):
         return _open_images(
