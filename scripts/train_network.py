@@ -130,7 +130,7 @@ def main() -> None:
     if getattr(learner, "validate", None) is not None:
         validation = load_images(load_split(arguments.data, "val"), manifest, device)
         if hasattr(learner, "validation_tasks"):
-            learner.validation_tasks(validation)  # too few images are said before the first epoch, not after it
+            learner.validation_tasks(validation)
     trainer = Trainer(learner, data, seed=arguments.seed, validation=validation)
     try:
         seconds = _train(trainer, checkpoint)

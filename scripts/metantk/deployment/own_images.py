@@ -143,7 +143,7 @@ def warn_of_data(given: Path | None, model: AnyModel) -> None:
         if (named := _recorded_data(model)) and not _is_of_training(named, model):
             log.warning("warning: %s: is not the data set of the training: not used; see --data", named)
         return
-    known = set(model.facts.get("classes") or []) & set(load_split(given, "val").class_names)
+    known = set(model.facts.get("classes") or []) & set(read_manifest(given)["splits"]["val"]["classes"])
     if known:
         log.warning(
             "warning: %s: validation classes that the model was trained on (%s): it looks surer than it is",

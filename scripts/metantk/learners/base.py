@@ -59,7 +59,8 @@ class Learner(Protocol):
     A learner may have `validate(images, epoch, advance) -> float` (and then says by None whether it is not to be
     used): accuracy in percent on images of the validation classes after an epoch, counted from 0. The model is then
     that of the epoch where it is largest, else of the last. It calls `advance()`, which may raise, after each share
-    of its work. `validated` is then the number of predictions that the accuracy is of.
+    of its work. `validated` is then the number of predictions that the accuracy is of. One that validates on tasks
+    may have `validation_tasks(images)`, which is called before the first epoch and raises where images are too few.
 
     Attributes:
         network: the backbone with its head.
